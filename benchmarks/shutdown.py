@@ -38,11 +38,11 @@ def measure_shutdown(lab: Lab, site: str, seconds: int) -> tuple[float, float]:
 
     Return the seconds until every machine was down, and the ideal. Exit if the machines went down in the wrong order.
     """
-    lab.up([site])
+    lab.start_sites([site])
     nas = SITES[site]
     subprocess.run(["lab/lab", "ssh", nas, f"echo {seconds} > /etc/lab/shutdown-seconds"], check=True, cwd=CHECKOUT)
-    falls = {fall.host: fall for fall in outage.cut(lab, site, lambda _words: None, seconds + 120)}
-    wrong = outage.problems(list(falls.values()))
+    falls = {fall.host: fall for fall in outage.cut_power(lab, site, lambda _words: None, seconds + 120)}
+    wrong = outage.find_problems(list(falls.values()))
     if wrong:
         sys.exit(f"{site}: {'; '.join(wrong)}")
     took = {name: fall.down - fall.began for name, fall in falls.items() if fall.down and fall.began}
@@ -52,8 +52,8 @@ def measure_shutdown(lab: Lab, site: str, seconds: int) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     os.environ.setdefault("LAB", "bench")
-    lab = Lab.here()
-    lab.up(SITES)
+    lab = Lab.from_environment()
+    lab.start_sites(SITES)
     deploy = ["make", "pve", "tags=ups", "inventory=inventories/lab"]
     subprocess.run(deploy, check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
     print(f"{'site':<6} {'TrueNAS takes':>13} {'all down':>10} {'ideal':>8} {'ratio':>6}   target 1.25")
@@ -61,7 +61,7 @@ def main() -> None:
         for site in SITES:
             all_down, ideal = measure_shutdown(lab, site, seconds)
             print(f"{site:<6} {seconds:11} s {all_down:8.1f} s {ideal:6.1f} s {all_down / ideal:6.2f}", flush=True)
-    lab.down()
+    lab.remove_lab()
 
 
 if __name__ == "__main__":

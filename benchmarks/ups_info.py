@@ -30,8 +30,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "lab"))
 
 from homelab import Lab
-from homelab.images import image
-from homelab.podman import PODMAN, limits, podman
+from homelab.images import build_image
+from homelab.podman import PODMAN, limit_options, run_podman
 
 DEBIANS = ("bookworm", "trixie")
 ROUNDS = 3
@@ -131,13 +131,13 @@ def request_raw_bytes(port: int, names: list[str]) -> None:
 def run_upsc(container: str, port: int, names: list[str]) -> None:
     """Run upsc in the container, once per UPS."""
     loop = f'for name in {" ".join(names)}; do upsc "$name@127.0.0.1:{port}" >/dev/null 2>&1; done'
-    podman("exec", container, "sh", "-c", loop)
+    run_podman("exec", container, "sh", "-c", loop)
 
 
 def measure_release(debian: str, count: int) -> bool:
     """Start `count` UPSes on a release of Debian and print its table. Return whether it meets the target."""
-    container, port = Lab(os.environ.get("LAB", "bench")).container(f"many-{debian}"), find_free_port()
-    podman("rm", "--force", "--ignore", "--time", "0", container)
+    container, port = Lab(os.environ.get("LAB", "bench")).container_name(f"many-{debian}"), find_free_port()
+    run_podman("rm", "--force", "--ignore", "--time", "0", container)
     names = [f"u{number}" for number in range(1, count + 1)]
     with tempfile.TemporaryDirectory() as folder:
         files = {
@@ -150,14 +150,14 @@ def measure_release(debian: str, count: int) -> bool:
         }
         for name, text in files.items():
             (Path(folder) / name).write_text(text)
-        options = ["--rm", "--name", container, "--network", "host", *limits(), "--volume", f"{folder}:/in:ro"]
-        command = [*PODMAN, "run", *options, image("nut", debian), "bash", "/in/start", str(count)]
+        options = ["--rm", "--name", container, "--network", "host", *limit_options(), "--volume", f"{folder}:/in:ro"]
+        command = [*PODMAN, "run", *options, build_image("nut", debian), "bash", "/in/start", str(count)]
         with subprocess.Popen(command) as running:
             try:
                 return print_table(debian, container, port, names)
             finally:
                 # so many processes take a while to end
-                podman("rm", "--force", "--ignore", "--time", "30", container, check=False)
+                run_podman("rm", "--force", "--ignore", "--time", "30", container, check=False)
                 running.wait(60)
 
 

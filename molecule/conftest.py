@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the scenarios' tests share: the lab's hosts by ssh, and the playbook as a user runs it."""
+"""Fixtures that the scenarios' tests share: the lab's hosts by ssh (`on`), and the playbook as a user runs it (`start`, `play`)."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from pathlib import Path
 import pytest
 import testinfra
 from homelab import CHECKOUT, Lab
-from support import ended
+from support import wait_for_end
 from testinfra.host import Host
 
 PLAYBOOK = CHECKOUT / "playbooks" / "pve.yml"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long tests to `make test-all`."""
+    """Deselect the tests marked `long` unless TESTS=all, as `make test-all` sets it."""
     if os.environ.get("TESTS") == "all":
         return
-    left = [item for item in items if item.get_closest_marker("long")]
-    config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in left]
+    deselected = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     """Return the lab that molecule started."""
-    return Lab.here()
+    return Lab.from_environment()
 
 
 @pytest.fixture(scope="session")
 def on(lab: Lab) -> Callable[[str], Host]:
-    """Return a function from a host's name to the host, by ssh."""
+    """Return a function that connects to a host by ssh: on("pve8")."""
     config = lab.state / "ssh_config"
 
-    def host(name: str) -> Host:
+    def connect(name: str) -> Host:
         return testinfra.get_host(f"ssh://{name}", ssh_config=str(config), controlpersist=60)
 
-    return host
+    return connect
 
 
 @pytest.fixture(scope="session")
 def inventory() -> Path:
-    """Return the inventory that the scenario deploys; a scenario with one of its own says so in its conftest.py."""
+    """Return the inventory that the scenario deploys. A scenario with its own inventory overrides this fixture in its conftest.py."""
     return CHECKOUT / "inventories" / "lab"
 
 
 @pytest.fixture(scope="session")
 def start(inventory: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Return a function that starts the main playbook on the lab, with further arguments of ansible-playbook."""
+    """Return a function that starts the main playbook on the lab and returns the process. It takes arguments of ansible-playbook."""
 
-    def begin(*arguments: str) -> subprocess.Popen[str]:
+    def start_play(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             ["ansible-playbook", str(PLAYBOOK), "--inventory", str(inventory), *arguments],
             text=True,
@@ -67,10 +67,10 @@ def start(inventory: Path) -> Callable[..., subprocess.Popen[str]]:
             env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
         )
 
-    return begin
+    return start_play
 
 
 @pytest.fixture(scope="session")
 def play(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the main playbook on the lab with further arguments of ansible-playbook."""
-    return lambda *arguments: ended(start(*arguments))
+    """Return a function that runs the main playbook on the lab and returns its result. It takes arguments of ansible-playbook."""
+    return lambda *arguments: wait_for_end(start(*arguments))

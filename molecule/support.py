@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the scenarios' tests ask of a host."""
+"""Functions that the scenarios' tests share."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from testinfra.host import Host
 
 
 def nut_processes(host: Host) -> dict[str, str]:
-    """Return every process of NUT on a host: its id -> when it was started and what it is."""
+    """Return the NUT processes of a host: id -> start time and program."""
     listed = host.check_output("ps -e -o pid=,lstart=,comm=")
     names = ("upsd", "upsmon", "usbhid-ups", "dummy-ups", "nutdrv_qx")
     rows = [line.split(maxsplit=1) for line in listed.splitlines()]
     return {pid: rest for pid, rest in rows if rest.split()[-1] in names}
 
 
-def status(host: Host, ups: str = "ups", port: int = 3493) -> list[str]:
-    """Return the flags of a UPS that a host's upsd serves; what upsc says instead, if it is not served."""
+def read_status(host: Host, ups: str = "ups", port: int = 3493) -> list[str]:
+    """Return the flags of a UPS from a host's upsd; empty if upsd does not serve it."""
     return host.run("upsc %s@localhost:%s ups.status 2>/dev/null", ups, str(port)).stdout.split()
 
 
-def unit(host: Host, name: str, what: str = "MainPID") -> str:
-    """Return what systemd knows of a unit, by default its process."""
-    return host.check_output("systemctl show --property=%s --value %s", what, name)
+def show_unit(host: Host, name: str, property_name: str = "MainPID") -> str:
+    """Return a property of a systemd unit; by default its main process id."""
+    return host.check_output("systemctl show --property=%s --value %s", property_name, name)
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition. Fails with WHAT if it does not come true in time."""
+def wait_until(condition: Callable[[], bool], seconds: float, awaited: str) -> None:
+    """Wait until a condition is true, or fail after `seconds`. The message ends in "waiting for AWAITED", such as "upsd to serve"."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"timed out after {seconds} s waiting for {awaited}"
         time.sleep(0.3)
 
 
-def passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:
-    """Return the passwords that were made for an inventory."""
-    # what begins with a dot is the lookup's lock
+def read_passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:
+    """Return the passwords that were generated for an inventory."""
+    # the lookup's lock begins with a dot
     return [path.read_text().strip() for path in Path(inventory, ".homelab-nut", "passwords").glob("[!.]*")]
 
 
-def extra(**variables: object) -> tuple[str, str]:
-    """Give variables to a play."""
+def extra_vars(**variables: object) -> tuple[str, str]:
+    """Return ansible-playbook's arguments that set these variables."""
     return "--extra-vars", json.dumps(variables)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
-    """Wait for a play that was started."""
+def wait_for_end(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    """Wait until a process has ended, and return its result. Kill it after `seconds`."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -64,7 +64,7 @@ def ended(process: subprocess.Popen[str], seconds: float = 300) -> subprocess.Co
 
 
 def kill_upsd_when_replaced(lab: Lab, name: str, file: str) -> subprocess.Popen[str]:
-    """Kill a host's upsd in the moment in which FILE is replaced there, within two minutes. Returns what waits for that."""
+    """Start a process that kills a host's upsd at the moment a file there is replaced, and return it. It waits two minutes at most."""
     script = f"""
         was=$(stat -c %i {file}); pid=$(systemctl show --property=MainPID --value nut-server); echo "$pid"
         for _ in $(seq 6000); do
@@ -80,5 +80,5 @@ def kill_upsd_when_replaced(lab: Lab, name: str, file: str) -> subprocess.Popen[
         stderr=subprocess.PIPE,
     )
     assert process.stdout
-    assert process.stdout.readline().strip() not in ("", "0")  # it watches
+    assert process.stdout.readline().strip() not in ("", "0")  # upsd's process id: the script is watching the file
     return process

@@ -26,8 +26,8 @@ def inventory(lab: Lab) -> dict[str, object]:
     """Return the inventory as Ansible's script plugin wants it."""
     groups: dict[str, dict[str, list[str]]] = {}
     variables: dict[str, dict[str, object]] = {}
-    for name, ports in lab.hosts().items():
-        groups.setdefault(lab.host(name).group, {"hosts": []})["hosts"].append(name)
+    for name, ports in lab.read_hosts().items():
+        groups.setdefault(lab.find_host(name).group, {"hosts": []})["hosts"].append(name)
         variables[name] = {
             # ssh finds port, key and host key in this file; so do testinfra and `lab/lab ssh`
             "ansible_ssh_common_args": f"-F {shlex.quote(str(lab.state / 'ssh_config'))}",
@@ -36,13 +36,13 @@ def inventory(lab: Lab) -> dict[str, object]:
         }
         if "api" in ports:
             variables[name]["nut_client_truenas_url"] = f"wss://127.0.0.1:{ports['api']}/api/current"
-            variables[name]["nut_client_truenas_fingerprint"] = lab.fingerprint(name)
+            variables[name]["nut_client_truenas_fingerprint"] = lab.read_fingerprint(name)
     return {**groups, "_meta": {"hostvars": variables}}
 
 
 if __name__ == "__main__":
     os.umask(0o077)
     try:
-        print(json.dumps(inventory(Lab.here())))
+        print(json.dumps(inventory(Lab.from_environment())))
     except LabError as error:
         sys.exit(f"lab: {error}")

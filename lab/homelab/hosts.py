@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Ups:
+class LabUps:
     """A UPS that is plugged in at first: its model (see lab/ups models), and its serial number if not the model's own."""
 
     model: str
@@ -18,7 +18,7 @@ class Ups:
 
 
 @dataclass(frozen=True)
-class Host:
+class LabHost:
     """One machine.
 
     kind is the image's name below lab/images; release is Debian's code name; group is where the inventory has it;
@@ -29,31 +29,31 @@ class Host:
     kind: str
     release: str
     group: str
-    ups: tuple[Ups, ...] = ()
+    ups: tuple[LabUps, ...] = ()
 
 
 # One site a NUT release that people run: Proxmox VE 8 is Debian 12 with NUT 2.8.0, Proxmox VE 9 Debian 13 with 2.8.1.
 # And a large one: two UPSes that only their serial numbers tell apart, and clients of both releases.
 SITES = {
     "pve8": (
-        Host("pve8", "pve", "bookworm", "pve", ups=(Ups("apc"),)),
-        Host("truenas", "truenas", "bookworm", "truenas"),
-        Host("media", "linux", "bookworm", "ups_clients"),
+        LabHost("pve8", "pve", "bookworm", "pve", ups=(LabUps("apc"),)),
+        LabHost("truenas", "truenas", "bookworm", "truenas"),
+        LabHost("media", "linux", "bookworm", "ups_clients"),
     ),
     "pve9": (
-        Host("pve9", "pve", "trixie", "pve", ups=(Ups("cps"),)),
-        Host("truenas9", "truenas", "bookworm", "truenas"),
+        LabHost("pve9", "pve", "trixie", "pve", ups=(LabUps("cps"),)),
+        LabHost("truenas9", "truenas", "bookworm", "truenas"),
     ),
     "rack": (
-        Host(
+        LabHost(
             *("rack", "pve", "trixie", "pve"),
-            ups=(Ups("apc", "5B1234T56789"), Ups("apc", "5B1234T56790"), Ups("eaton", "G356T51023")),
+            ups=(LabUps("apc", "5B1234T56789"), LabUps("apc", "5B1234T56790"), LabUps("eaton", "G356T51023")),
         ),
-        Host("rack-nas", "truenas", "bookworm", "truenas"),
-        Host("rack-media", "linux", "trixie", "ups_clients"),
-        Host("rack-db", "linux", "trixie", "ups_clients"),
-        Host("rack-web", "linux", "bookworm", "ups_clients"),
-        Host("rack-old", "linux", "bookworm", "ups_clients"),
+        LabHost("rack-nas", "truenas", "bookworm", "truenas"),
+        LabHost("rack-media", "linux", "trixie", "ups_clients"),
+        LabHost("rack-db", "linux", "trixie", "ups_clients"),
+        LabHost("rack-web", "linux", "bookworm", "ups_clients"),
+        LabHost("rack-old", "linux", "bookworm", "ups_clients"),
     ),
 }
 

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import CHECKOUT, Lab, _moment
-from .hosts import SITES, Host
-from .podman import PODMAN, LabError, podman, run
-from .verdict import Fall, Seen, Want, delay, judge, story, waited
+from . import CHECKOUT, Lab, parse_timestamp
+from .hosts import SITES, LabHost
+from .podman import PODMAN, LabError, run_command, run_podman
+from .verdict import Expectation, Observation, Stop, describe_events, judge_case, measure_delay, measure_wait
 
 READY_SECONDS = 120.0  # from power to a homelab that serves its UPS; 15 to 30 on two cores
 TICK = 0.4
@@ -71,15 +71,15 @@ class Case:
     """
 
     name: str
-    words: str
+    title: str
     steps: tuple[Step, ...]
-    want: Want = field(default_factory=Want)
+    expected: Expectation = field(default_factory=Expectation)
     sites: tuple[str, ...] = ("pve8",)
-    nas: float = 5.0
-    battery: float | None = None
-    stays: float = 20.0
-    mended: tuple[Step, ...] = ()
-    ci: str = ""
+    nas_seconds: float = 5.0
+    battery_seconds: float | None = None
+    watch_seconds: float = 20.0
+    repairs: tuple[Step, ...] = ()
+    ci_site: str = ""
     variables: Mapping[str, object] | None = None
 
 
@@ -88,55 +88,55 @@ class House:
 
     def __init__(self, lab: Lab, site: str, say: Callable[[str], None]) -> None:
         """Take the site over; it must be up, with one UPS."""
-        self.lab, self.site, self.say = lab, site, say
-        self.hosts: dict[str, Host] = {host.name: host for host in SITES[site]}
+        self.lab, self.site, self.log = lab, site, say
+        self.hosts: dict[str, LabHost] = {host.name: host for host in SITES[site]}
         self.primary = next(host.name for host in SITES[site] if host.ups)
         self.nas = next(host.name for host in SITES[site] if host.kind == "truenas")
         self.secondaries = (self.nas, *(name for name in self.hosts if name not in (self.primary, self.nas)))
         self.lock = threading.RLock()
-        self.pids = {name: self._pid(name) for name in self.hosts}
-        self.since = dict.fromkeys(self.hosts, 0.0)  # when each was started last
+        self.pids = {name: self._find_pid(name) for name in self.hosts}
+        self.started_at = dict.fromkeys(self.hosts, 0.0)  # when each was started last
         self.begun: dict[str, float | None] = dict.fromkeys(self.hosts)
-        self.doing: dict[str, str] = {}
+        self.stop_causes: dict[str, str] = {}
         self.power, self.drained, self.full = True, 0.0, 0
         self.empty_at: float | None = None
-        self.heard = ("", "-", "-")
+        self.last_report = ("", "-", "-")
         self.case: Case | None = None
-        self.busy = 0.0
+        self.peak_load = 0.0
         self.deployed: Mapping[str, object] | None = None
         self.start = time.time()
         self.events: list[tuple[float, str]] = []
-        self.falls: list[Fall] = []
+        self.stops: list[Stop] = []
         self.cuts: list[float] = []
         self.halt = threading.Event()
-        self.ears: subprocess.Popen[str] | None = None
-        self.broken: Exception | None = None
-        self.physics = threading.Thread(target=self._run, daemon=True)
+        self.listener: subprocess.Popen[str] | None = None
+        self.physics_error: Exception | None = None
+        self.physics = threading.Thread(target=self._run_physics, daemon=True)
 
     def __enter__(self) -> House:
-        self._listen()
+        self._start_listener()
         self.physics.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.halt.set()
         self.physics.join()
-        if self.ears and self.ears.stdin:
-            self.ears.stdin.close()
-            self.ears.wait()
+        if self.listener and self.listener.stdin:
+            self.listener.stdin.close()
+            self.listener.wait()
 
     # A case
 
-    def play(self, case: Case) -> dict[str, Any]:
+    def play_case(self, case: Case) -> dict[str, Any]:
         """Do a case, and return its row. Raises LabError if the site can't be brought back to what it was."""
         if case.variables != self.deployed:
-            self.say(f"{case.name}: deploying {json.dumps(case.variables)}")
-            deploy(self.lab, self.hosts, case.variables)
+            self.log(f"{case.name}: deploying {json.dumps(case.variables)}")
+            deploy_hosts(self.lab, self.hosts, case.variables)
             self.deployed = case.variables
-        self.execute("nas", f"echo {case.nas:g} >/etc/lab/shutdown-seconds")
+        self.run_script("nas", f"echo {case.nas_seconds:g} >/etc/lab/shutdown-seconds")
         with self.lock:
             self.case, self.start = case, time.time()
-            self.events, self.falls, self.cuts, self.busy = [], [], [], 0.0
+            self.events, self.stops, self.cuts, self.peak_load = [], [], [], 0.0
         (self.lab.state / "hosts" / self.primary / "guests").unlink(missing_ok=True)
         unwell = []
         try:
@@ -144,62 +144,62 @@ class House:
                 step(self)
         except LabError as error:
             unwell.append(f"the case could not be played: {error}")
-        asleep = self._end(case)
-        guests = self._guests()
-        unwell += self._recover(case)
-        seen = replace(self.seen(asleep, unwell), guests=guests)
+        asleep = self._finish_case(case)
+        guests = self._read_guest_log()
+        unwell += self._restore_site(case)
+        seen = replace(self.make_observation(asleep, unwell), guests=guests)
         want = replace(
-            case.want,
-            late=tuple(self.name(one) for one in case.want.late),
-            lost=tuple(self.name(one) for one in case.want.lost),
+            case.expected,
+            late=tuple(self.resolve_name(one) for one in case.expected.late),
+            lost=tuple(self.resolve_name(one) for one in case.expected.lost),
         )
-        problems = judge(want, seen)
+        problems = judge_case(want, seen)
         if unwell:
-            self._rescue()
+            self._restart_machines()
         return {
             "case": case.name,
             "site": self.site,
-            "words": case.words,
-            "happened": story(seen),
+            "words": case.title,
+            "happened": describe_events(seen),
             "problems": problems,
-            "waited": waited(seen),
-            "busy": round(seen.busy, 1),
-            "delay": delay(seen.events, [fall.began for fall in seen.falls]),
+            "waited": measure_wait(seen),
+            "busy": round(seen.load, 1),
+            "delay": measure_delay(seen.events, [fall.began for fall in seen.stops]),
             "rule": seen.gate["rule"] if seen.gate else None,
-            "falls": [asdict(fall) for fall in seen.falls],
+            "stops": [asdict(stop) for stop in seen.stops],
             "took": round(time.time() - self.start, 1),
-            "journals": self.journals() if problems else {},
+            "journals": self.collect_journals() if problems else {},
         }
 
-    def journals(self) -> dict[str, list[str]]:
+    def collect_journals(self) -> dict[str, list[str]]:
         """Return what each machine that runs has noted of NUT, and of its shutdown, since the case began: host -> lines."""
         found = {}
-        for name in self.running():
+        for name in self.list_running():
             command = JOURNAL.format(self.start)
-            lines = self.execute(name, command, check=False).splitlines()
+            lines = self.run_script(name, command, check=False).splitlines()
             found[name] = [line for line in lines if not line.startswith("-- ")]
         return found
 
-    def seen(self, asleep: Sequence[str], unwell: Sequence[str]) -> Seen:
+    def make_observation(self, asleep: Sequence[str], unwell: Sequence[str]) -> Observation:
         """Return what was seen of this case."""
         gate = None
         with contextlib.suppress(LabError, ValueError):
-            report = json.loads(self.execute("primary", "cat /var/lib/nut-shutdown/last.json"))
+            report = json.loads(self.run_script("primary", "cat /var/lib/nut-shutdown/last.json"))
             gate = report if report["began"] >= self.start - 1 else None
         with self.lock:
-            return Seen(
+            return Observation(
                 self.primary,
                 self.secondaries,
-                tuple(self.falls),
+                tuple(self.stops),
                 tuple(self.cuts),
                 tuple(sorted(self.events)),
                 gate,
                 tuple(asleep),
                 tuple(unwell),
-                busy=self.busy,
+                load=self.peak_load,
             )
 
-    def _guests(self) -> tuple[tuple[float, int, str], ...]:
+    def _read_guest_log(self) -> tuple[tuple[float, int, str], ...]:
         """Return what Proxmox's guests noted of themselves: when, which, what."""
         try:
             lines = (self.lab.state / "hosts" / self.primary / "guests").read_text().splitlines()
@@ -207,122 +207,124 @@ class House:
             return ()
         return tuple((float(at) - self.start, int(number), what) for at, number, what in map(str.split, lines))
 
-    def _end(self, case: Case) -> list[str]:
+    def _finish_case(self, case: Case) -> list[str]:
         """Watch until nothing more happens, let the mains return and the UPS do its cycle. Returns who stayed off."""
-        stays = case.want.ends != "cycle"
-        hopeless = {self.name(one) for one in case.want.lost}
+        stays = case.expected.ends != "cycle"
+        hopeless = {self.resolve_name(one) for one in case.expected.lost}
         begun = time.time()
-        while not set(self.running()) <= (hopeless if self.primary not in self.running() else set()):
-            quiet = case.stays if stays and not self.goes() else 130.0
+        while not set(self.list_running()) <= (hopeless if self.primary not in self.list_running() else set()):
+            quiet = case.watch_seconds if stays and not self.is_going_down() else 130.0
             if time.time() - max([begun, *(self.start + at for at, _words in self.events)]) > quiet:
                 break
-            self._alive()
+            self._check_physics()
             time.sleep(TICK)
-        if not self.hardware("status")["mains"]:
+        if not self.control_ups("status")["mains"]:
             # the UPS is told at the very end, and podman may have seen that end before
             time.sleep(1)
-            self.hurry(hopeless)
-            self.mains(True)
-        if set(self.running()) == set(self.hosts) and not self.pending():
+            self.skip_ups_delay(hopeless)
+            self.switch_mains(True)
+        if set(self.list_running()) == set(self.hosts) and not self.has_pending_switch():
             return []
         # whoever is off gets its power back from the UPS alone
         deadline = time.monotonic() + 150
         idle = 0
-        while time.monotonic() < deadline and not (set(self.running()) == set(self.hosts) and not self.pending()):
-            self.hurry(hopeless)
-            idle = 0 if self.pending() or not self.power or any(self.begun.values()) else idle + 1
+        while time.monotonic() < deadline and not (
+            set(self.list_running()) == set(self.hosts) and not self.has_pending_switch()
+        ):
+            self.skip_ups_delay(hopeless)
+            idle = 0 if self.has_pending_switch() or not self.power or any(self.begun.values()) else idle + 1
             if idle > 12:
                 break
-            self._alive()
+            self._check_physics()
             time.sleep(1)
-        asleep = sorted(set(self.hosts) - set(self.running()))
+        asleep = sorted(set(self.hosts) - set(self.list_running()))
         for name in asleep:
-            self.note(f"{name} stays off")
+            self.note_event(f"{name} stays off")
         return asleep
 
-    def goes(self) -> bool:
+    def is_going_down(self) -> bool:
         """Say whether somebody goes down, has gone, or is about to."""
-        status, flag, gate = self.heard
+        status, flag, gate = self.last_report
         about = "FSD" in status.split() or flag != "-" or gate != "-"
-        return about or any(self.begun.values()) or any(fall.how == "shutdown" for fall in self.falls)
+        return about or any(self.begun.values()) or any(fall.how == "shutdown" for fall in self.stops)
 
-    def hurry(self, hopeless: set[str]) -> None:
+    def skip_ups_delay(self, hopeless: set[str]) -> None:
         """Spare the time in which nothing happens: all are down, but the UPS waits."""
-        if set(self.running()) <= hopeless and self.pending():
-            self.hardware("hurry")
+        if set(self.list_running()) <= hopeless and self.has_pending_switch():
+            self.control_ups("hurry")
             # the machines must lose their power before it is there again
             deadline = time.monotonic() + 10
-            while self.power != all(one["outlets"] for one in self._upses()) and time.monotonic() < deadline:
+            while self.power != all(one["outlets"] for one in self._list_upses()) and time.monotonic() < deadline:
                 time.sleep(0.1)
 
-    def pending(self) -> bool:
+    def has_pending_switch(self) -> bool:
         """Say whether the UPS is about to switch its outlets, or has them off."""
-        return not all(one["outlets"] and one["shutdown_in"] < 0 for one in self._upses())
+        return not all(one["outlets"] and one["shutdown_in"] < 0 for one in self._list_upses())
 
-    def _recover(self, case: Case) -> list[str]:
+    def _restore_site(self, case: Case) -> list[str]:
         """Start who is still off, and wait until all is as before. Returns what is not."""
-        for name in sorted(set(self.hosts) - set(self.running())):
-            self._start(name)
+        for name in sorted(set(self.hosts) - set(self.list_running())):
+            self._start_machine(name)
         deadline = time.monotonic() + READY_SECONDS
         again = 0.0
         while True:
             # more than once: a machine that is just starting may not be ready for it
             if time.monotonic() >= again:
                 again = time.monotonic() + 15
-                for step in case.mended:
+                for step in case.repairs:
                     step(self)
-            wrong = self.unwell()
+            wrong = self.find_faults()
             if not wrong:
                 return []
             if time.monotonic() > deadline:
                 return [f"when all was over: {words}" for words in wrong]
-            self._alive()
+            self._check_physics()
             time.sleep(1)
 
-    def ready(self) -> None:
+    def ensure_ready(self) -> None:
         """Have all as it must be before the first case. Raises LabError if that can't be had."""
         deadline = time.monotonic() + 20
-        while self.unwell():
+        while self.find_faults():
             if time.monotonic() > deadline:
-                self._rescue()
+                self._restart_machines()
                 return
             time.sleep(1)
 
-    def _rescue(self) -> None:
+    def _restart_machines(self) -> None:
         """Start all machines anew, as a person would who does not know why. Raises LabError if that does not help."""
-        self.say("all machines are started anew")
-        if not self.hardware("status")["upses"]:
-            self.hardware("replug")
+        self.log("all machines are started anew")
+        if not self.control_ups("status")["upses"]:
+            self.control_ups("replug")
         with contextlib.suppress(LabError):
-            self.hardware("unhang")
-        self.mains(True)
+            self.control_ups("unhang")
+        self.switch_mains(True)
         for name in self.hosts:
-            if name in self.running():
-                self.pull(name)
+            if name in self.list_running():
+                self.pull_plug(name)
             deadline = time.monotonic() + 30
-            while name in self.running() and time.monotonic() < deadline:
+            while name in self.list_running() and time.monotonic() < deadline:
                 time.sleep(TICK)
-            self._start(name)
+            self._start_machine(name)
         deadline = time.monotonic() + READY_SECONDS
-        while wrong := self.unwell():
+        while wrong := self.find_faults():
             if time.monotonic() > deadline:
                 raise LabError(f"{self.site} does not come back: {'; '.join(wrong)}")
             time.sleep(1)
 
-    def unwell(self) -> list[str]:
+    def find_faults(self) -> list[str]:
         """Say what is not as it should be between two cases."""
-        away = [f"{name} is off" for name in self.hosts if name not in self.running()]
+        away = [f"{name} is off" for name in self.hosts if name not in self.list_running()]
         if away:
             return away
-        status, flag, gate = self.heard
+        status, flag, gate = self.last_report
         wrong = [] if status.split()[:1] == ["OL"] and "FSD" not in status else [f"upsd says {status or 'nothing'}"]
         wrong += [f"{self.primary} has the POWERDOWNFLAG"] if flag != "-" else []
         wrong += [f"{self.primary} has a gate"] if gate != "-" else []
-        if self.pending():
+        if self.has_pending_switch():
             wrong.append("the UPS is about to cut its outlets")
         if not wrong:
             try:
-                there = int(self.execute("primary", "upsc -c ups@localhost 2>/dev/null | sort -u | wc -l"))
+                there = int(self.run_script("primary", "upsc -c ups@localhost 2>/dev/null | sort -u | wc -l"))
             except (LabError, ValueError):
                 there = 0
             if there < len(self.hosts):
@@ -331,118 +333,120 @@ class House:
 
     # Deeds
 
-    def name(self, who: str) -> str:
+    def resolve_name(self, who: str) -> str:
         """Return the host of a role, or of a name."""
         return {"primary": self.primary, "nas": self.nas}.get(who, who)
 
-    def note(self, words: str, at: float | None = None) -> None:
+    def note_event(self, words: str, at: float | None = None) -> None:
         """Note that something happened, now or at a time (seconds since 1970)."""
         with self.lock:
             since = (time.time() if at is None else at) - self.start
             self.events.append((round(since, 1), words))
-        self.say(f"{self.case.name if self.case else ''}: {since:6.1f} s  {words}")
+        self.log(f"{self.case.name if self.case else ''}: {since:6.1f} s  {words}")
 
-    def mains(self, on: bool) -> None:
+    def switch_mains(self, on: bool) -> None:
         """Take the mains away, or bring them back."""
-        self.note(f"mains {'on' if on else 'off'}")
+        self.note_event(f"mains {'on' if on else 'off'}")
         with self.lock:
-            self.hardware("mains", on=on)
+            self.control_ups("mains", on=on)
             if on and self.empty_at is not None:
                 self.empty_at = None
-                self.hardware("set", values={"runtime": self.full})
+                self.control_ups("set", values={"runtime": self.full})
 
-    def low(self) -> None:
+    def set_battery_low(self) -> None:
         """The battery is low; from here on it lasts as long as the case says."""
-        self.note("battery low")
-        self.hardware("low")
-        if self.case and self.case.battery:
+        self.note_event("battery low")
+        self.control_ups("low")
+        if self.case and self.case.battery_seconds:
             with self.lock:
-                self.full = self._upses()[0]["state"]["runtime"]
-                self.empty_at = time.time() + self.case.battery
+                self.full = self._list_upses()[0]["state"]["runtime"]
+                self.empty_at = time.time() + self.case.battery_seconds
 
-    def empty(self) -> None:
+    def empty_battery(self) -> None:
         """The battery is empty."""
-        self.note("battery empty")
-        self.hardware("empty")
+        self.note_event("battery empty")
+        self.control_ups("empty")
 
-    def execute(self, who: str, script: str, *, privileged: bool = False, check: bool = True) -> str:
+    def run_script(self, who: str, script: str, *, privileged: bool = False, check: bool = True) -> str:
         """Run a script on a machine, past its network; return what it prints. Raises LabError if it fails."""
         more = ["--privileged"] if privileged else []
-        container = self.lab.container(self.name(who))
-        return podman("exec", *more, container, "sh", "-c", script, check=check).stdout
+        container = self.lab.container_name(self.resolve_name(who))
+        return run_podman("exec", *more, container, "sh", "-c", script, check=check).stdout
 
-    def address(self, who: str) -> str:
+    def find_address(self, who: str) -> str:
         """Return a machine's address in the lab's network."""
-        seen = json.loads(podman("inspect", "--type", "container", self.lab.container(self.name(who))).stdout)[0]
+        seen = json.loads(
+            run_podman("inspect", "--type", "container", self.lab.container_name(self.resolve_name(who))).stdout
+        )[0]
         return str(seen["NetworkSettings"]["Networks"][self.lab.prefix]["IPAddress"])
 
-    def when(self, phase: str, seconds: float) -> None:
+    def wait_for_phase(self, phase: str, seconds: float) -> None:
         """Wait for a phase. Raises LabError if it does not come."""
         deadline = time.monotonic() + seconds
         while not self.is_at(phase):
             if time.monotonic() > deadline:
                 raise LabError(f"not within {seconds:g} s: {phase}")
-            self._alive()
+            self._check_physics()
             time.sleep(0.1)
 
     def is_at(self, phase: str) -> bool:
         """Say whether a case has come to a phase."""
-        status, _flag, gate = self.heard
-        ran = {fall.host for fall in self.falls}
+        status, _flag, gate = self.last_report
+        ran = {fall.host for fall in self.stops}
         looks: dict[str, Callable[[], bool]] = {
             "battery": lambda: "OB" in status.split(),
             "FSD": lambda: "FSD" in status.split(),
             "gate": lambda: gate == "gate",
             "primary begins": lambda: self.begun[self.primary] is not None,
             "nas begins": lambda: self.begun[self.nas] is not None,
-            "nas down": lambda: self.nas in ran and self.nas not in self.running(),
-            "all down": lambda: not self.running(),
-            "all run": lambda: self.power and len(self.running()) == len(self.hosts),
-            "all logged in": lambda: "OB" in status.split() and self._clients() >= len(self.hosts),
+            "nas down": lambda: self.nas in ran and self.nas not in self.list_running(),
+            "all down": lambda: not self.list_running(),
+            "all run": lambda: self.power and len(self.list_running()) == len(self.hosts),
+            "all logged in": lambda: "OB" in status.split() and self._count_clients() >= len(self.hosts),
             "cut": lambda: not self.power,
         }
         return looks[phase]()
 
-    def _clients(self) -> int:
-        return int(self.execute("primary", "upsc -c ups@localhost 2>/dev/null | sort -u | wc -l", check=False) or 0)
+    def _count_clients(self) -> int:
+        return int(self.run_script("primary", "upsc -c ups@localhost 2>/dev/null | sort -u | wc -l", check=False) or 0)
 
-    def pull(self, who: str) -> None:
+    def pull_plug(self, who: str) -> None:
         """Pull a machine's plug."""
-        name = self.name(who)
-        self.note(f"{name}: plug pulled")
+        name = self.resolve_name(who)
+        self.note_event(f"{name}: plug pulled")
         with self.lock:
-            self.doing[name] = "pulled"
-            podman("kill", self.lab.container(name))
+            self.stop_causes[name] = "pulled"
+            run_podman("kill", self.lab.container_name(name))
 
-    def boot(self, who: str) -> None:
+    def boot_machine(self, who: str) -> None:
         """Start a machine."""
-        name = self.name(who)
+        name = self.resolve_name(who)
         deadline = time.monotonic() + 30
-        while name in self.running() and time.monotonic() < deadline:
+        while name in self.list_running() and time.monotonic() < deadline:
             time.sleep(0.1)
-        self.note(f"{name}: plug back")
-        self._start(name)
+        self.note_event(f"{name}: plug back")
+        self._start_machine(name)
 
-    def reboot(self, who: str) -> None:
+    def reboot_machine(self, who: str) -> None:
         """Reboot a machine: what podman sees as an end is followed by a start."""
-        name = self.name(who)
-        self.note(f"{name}: reboot")
+        name = self.resolve_name(who)
+        self.note_event(f"{name}: reboot")
         with self.lock:
-            self.doing[name] = "reboot"
-        self.execute(who, "systemctl reboot", check=False)
+            self.stop_causes[name] = "reboot"
+        self.run_script(who, "systemctl reboot", check=False)
         deadline = time.monotonic() + 90
-        while name in self.running():
+        while name in self.list_running():
             if time.monotonic() > deadline:
                 raise LabError(f"{name} does not reboot within 90 s")
             time.sleep(0.1)
-        self._start(name)
+        self._start_machine(name)
 
-    def running(self) -> list[str]:
+    def list_running(self) -> list[str]:
         """Name the machines that run."""
         with self.lock:
             return [name for name, pid in self.pids.items() if pid]
 
-    def hardware(self, command: str, **request: object) -> dict[str, Any]:
+    def control_ups(self, command: str, **request: object) -> dict[str, Any]:
         """Ask the UPS's emulator. Raises LabError if it refuses."""
         folder = self.lab.state / "usb" / self.primary
         # a socket's path is short, so it is named through its open directory
@@ -460,131 +464,135 @@ class House:
             raise LabError(f"the UPS of {self.primary}: {answer.get('error')}")
         return answer
 
-    def _upses(self) -> list[dict[str, Any]]:
-        status = self.hardware("status")
+    def _list_upses(self) -> list[dict[str, Any]]:
+        status = self.control_ups("status")
         return [*status["upses"], *status["unplugged"]]
 
     # Physics
 
-    def _run(self) -> None:
+    def _run_physics(self) -> None:
         missed = 0
         while not self.halt.wait(TICK):
             try:
-                self._tick()
+                self._update_physics()
                 missed = 0
             except Exception as error:
                 # told by whoever waits for something; on a machine that does much else, one answer may come too late
                 missed += 1
                 if missed > 5:
-                    self.broken = error
+                    self.physics_error = error
                     return
 
-    def _alive(self) -> None:
-        if self.broken:
-            raise LabError(f"the watch of {self.site} failed: {type(self.broken).__name__}: {self.broken}")
+    def _check_physics(self) -> None:
+        if self.physics_error:
+            raise LabError(
+                f"the watch of {self.site} failed: {type(self.physics_error).__name__}: {self.physics_error}"
+            )
 
-    def _tick(self) -> None:
+    def _update_physics(self) -> None:
         with self.lock:
-            self.busy = max(self.busy, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
-            self._battery()
-            upses = self._upses()
+            self.peak_load = max(self.peak_load, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+            self._discharge_battery()
+            upses = self._list_upses()
             power = all(one["outlets"] for one in upses)
             for name, pid in self.pids.items():
                 if pid:
-                    self._look(name, pid)
+                    self._watch_machine(name, pid)
             if self.power and not power:
                 at = max(
-                    _moment(event["time"])
+                    parse_timestamp(event["time"])
                     for one in upses
                     for event in one["events"]
                     if event["event"] == "outlets off"
                 )
                 self.cuts.append(at - self.start)
-                self.note("the UPS cuts the power", at)
-                for name in self.running():
-                    self.doing[name] = "lost"
-                    podman("kill", self.lab.container(name), check=False)
+                self.note_event("the UPS cuts the power", at)
+                for name in self.list_running():
+                    self.stop_causes[name] = "lost"
+                    run_podman("kill", self.lab.container_name(name), check=False)
             if power and not self.power:
-                self.note("the UPS gives power")
+                self.note_event("the UPS gives power")
                 self.power = True
                 for name in self.hosts:
-                    if name not in self.running():
-                        self._start(name)
+                    if name not in self.list_running():
+                        self._start_machine(name)
             self.power = power
 
-    def _battery(self) -> None:
+    def _discharge_battery(self) -> None:
         if self.empty_at is None or time.time() - self.drained < DRAIN_INTERVAL:
             return
         self.drained = time.time()
         left = self.empty_at - time.time()
-        self.hardware("set", values={"runtime": max(round(left), 1)})
+        self.control_ups("set", values={"runtime": max(round(left), 1)})
         if left <= 0:
             self.empty_at = None
-            self.hardware("empty")
+            self.control_ups("empty")
 
-    def _look(self, name: str, pid: int) -> None:
+    def _watch_machine(self, name: str, pid: int) -> None:
         """Note a machine's begin and end."""
         began = None
         with contextlib.suppress(FileNotFoundError, ValueError):
             began = float((self.lab.state / "hosts" / name / "shutdown-began").read_text())
-        if began is not None and began > self.since[name] and self.begun[name] is None:
+        if began is not None and began > self.started_at[name] and self.begun[name] is None:
             self.begun[name] = began
-            self.note(f"{name} begins to shut down", began)
+            self.note_event(f"{name} begins to shut down", began)
         if Path(f"/proc/{pid}").exists():
             return
-        state = json.loads(podman("inspect", "--type", "container", self.lab.container(name)).stdout)[0]["State"]
+        state = json.loads(run_podman("inspect", "--type", "container", self.lab.container_name(name)).stdout)[0][
+            "State"
+        ]
         if state["Status"] in ("running", "stopping"):
             return
-        down = _moment(state["FinishedAt"])
+        down = parse_timestamp(state["FinishedAt"])
         started = self.begun[name]
-        how = self.doing.pop(name, "shutdown" if started is not None else "stopped")
+        how = self.stop_causes.pop(name, "shutdown" if started is not None else "stopped")
         role = "primary" if name == self.primary else "secondary"
-        self.falls.append(Fall(name, role, None if started is None else started - self.start, down - self.start, how))
+        self.stops.append(Stop(name, role, None if started is None else started - self.start, down - self.start, how))
         self.pids[name], self.begun[name] = 0, None
         if name == self.primary:
-            self.heard = ("", "-", "-")
-        self.note(f"{name} is down" if how == "shutdown" else f"{name} is down ({how})", down)
+            self.last_report = ("", "-", "-")
+        self.note_event(f"{name} is down" if how == "shutdown" else f"{name} is down ({how})", down)
 
-    def _start(self, name: str) -> None:
+    def _start_machine(self, name: str) -> None:
         """Give a machine power."""
         with self.lock:
             if self.pids[name]:
                 return
-            self.doing.pop(name, None)
-            self.since[name] = time.time()
-            podman("start", self.lab.container(name))
-            self.pids[name] = self._pid(name)
+            self.stop_causes.pop(name, None)
+            self.started_at[name] = time.time()
+            run_podman("start", self.lab.container_name(name))
+            self.pids[name] = self._find_pid(name)
         if name == self.primary:
-            self._listen()
+            self._start_listener()
 
-    def _pid(self, name: str) -> int:
-        return int(podman("inspect", "--format", "{{.State.Pid}}", self.lab.container(name)).stdout)
+    def _find_pid(self, name: str) -> int:
+        return int(run_podman("inspect", "--format", "{{.State.Pid}}", self.lab.container_name(name)).stdout)
 
-    def _listen(self) -> None:
+    def _start_listener(self) -> None:
         """Hear what the primary says of itself."""
         ears = subprocess.Popen(
-            [*PODMAN, "exec", "--interactive", self.lab.container(self.primary), "bash", "-c", WATCH],
+            [*PODMAN, "exec", "--interactive", self.lab.container_name(self.primary), "bash", "-c", WATCH],
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        self.ears = ears
+        self.listener = ears
 
         def listen() -> None:
             for line in ears.stdout or ():
                 at, status, flag, gate = line.strip().split("|")
                 with self.lock:
-                    if self.ears is not ears:
+                    if self.listener is not ears:
                         return
-                    old, self.heard = self.heard, (status, flag, gate)
-                for words in changes(old, self.heard):
-                    self.note(words, float(at))
+                    old, self.last_report = self.last_report, (status, flag, gate)
+                for words in describe_changes(old, self.last_report):
+                    self.note_event(words, float(at))
 
         threading.Thread(target=listen, daemon=True).start()
 
 
-def changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> list[str]:
+def describe_changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> list[str]:
     """Say in words what is new of what the primary says of itself."""
     words = []
     before, now = set(old[0].split()), set(new[0].split())
@@ -603,10 +611,10 @@ def changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> list[str]:
     return words
 
 
-def deploy(lab: Lab, hosts: Iterable[str], variables: Mapping[str, object] | None = None) -> None:
+def deploy_hosts(lab: Lab, hosts: Iterable[str], variables: Mapping[str, object] | None = None) -> None:
     """Deploy hosts by the main playbook, as a user does."""
     extra = ["--extra-vars", json.dumps(variables)] if variables else []
-    run(
+    run_command(
         [
             "ansible-playbook",
             f"--limit={','.join(hosts)}",

@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from .podman import LabError, limits, podman, run, say
+from .podman import LabError, limit_options, log_step, run_command, run_podman
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -36,29 +36,31 @@ PACKAGES = (
 )
 
 
-def digest(*parts: str) -> str:
+def hash_parts(*parts: str) -> str:
     """Name what an image was made from, in twelve hexadecimal digits."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def base(release: str) -> str:
+def build_base_image(release: str) -> str:
     """Return the tag of Debian RELEASE's image, and make it if this machine has none made from the same things."""
-    tag = f"localhost/homelab-nut/{release}:{digest(release, *PACKAGES)}"
-    if podman("image", "exists", tag, check=False).returncode == 0:
+    tag = f"localhost/homelab-nut/{release}:{hash_parts(release, *PACKAGES)}"
+    if run_podman("image", "exists", tag, check=False).returncode == 0:
         return tag
-    say(f"making a Debian image out of packages ({release}): about a minute, and only this once")
+    log_step(f"making a Debian image out of packages ({release}): about a minute, and only this once")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "root.tar")
-        run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, str(archive)])
-        podman("import", "--quiet", str(archive), tag)
+        run_command(
+            ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, str(archive)]
+        )
+        run_podman("import", "--quiet", str(archive), tag)
     return tag
 
 
-def image(kind: str, release: str) -> str:
+def build_image(kind: str, release: str) -> str:
     """Return the id of the image of a KIND of machine. Its steps are cached by podman, by what they were made from."""
     recipe = HERE / "images" / f"Containerfile.{kind}"
     if not recipe.is_file():
         raise LabError(f"no image is called {kind}: {recipe} is missing")
     name = f"localhost/homelab-nut/{kind}-{release}"
-    made_from = ["--file", str(recipe), "--build-arg", f"BASE={base(release)}", str(HERE)]
-    return podman("build", "--quiet", "--layers", *limits(), "--tag", name, *made_from).stdout.split()[-1]
+    made_from = ["--file", str(recipe), "--build-arg", f"BASE={build_base_image(release)}", str(HERE)]
+    return run_podman("build", "--quiet", "--layers", *limit_options(), "--tag", name, *made_from).stdout.split()[-1]

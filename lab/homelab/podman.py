@@ -22,12 +22,12 @@ class LabError(Exception):
     """The lab can't do what was asked; the message says why and what to do."""
 
 
-def say(message: str) -> None:
+def log_step(message: str) -> None:
     """Tell what is being done: most steps here take seconds, some a minute."""
     print(f"lab: {message}", file=sys.stderr, flush=True)
 
 
-def run(
+def run_command(
     command: list[str], check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a program without input. Raises LabError with what it said if it fails and CHECK is set."""
@@ -41,12 +41,12 @@ def run(
     return done
 
 
-def podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run podman."""
-    return run([*PODMAN, *words], check=check)
+    return run_command([*PODMAN, *words], check=check)
 
 
-def limits() -> list[str]:
+def limit_options() -> list[str]:
     """Return podman's options for limits that this machine allows; podman's defaults may be above them."""
     options = []
     for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):

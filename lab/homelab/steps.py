@@ -20,110 +20,110 @@ CONNECTIONS = 8
 GONE = "pkill -KILL -x {0}"  # of any program, all its processes
 
 
-def mains(on: bool) -> Step:
+def switch_mains(on: bool) -> Step:
     """Take the mains away, or bring them back."""
-    return lambda house: house.mains(on)
+    return lambda house: house.switch_mains(on)
 
 
-def low() -> Step:
+def set_battery_low() -> Step:
     """The battery is low."""
-    return lambda house: house.low()
+    return lambda house: house.set_battery_low()
 
 
-def empty() -> Step:
+def empty_battery() -> Step:
     """The battery is empty: whoever runs loses its power."""
-    return lambda house: house.empty()
+    return lambda house: house.empty_battery()
 
 
-def hardware(words: str, command: str, **request: object) -> Step:
+def control_ups(words: str, command: str, **request: object) -> Step:
     """Do something to the UPS, as lab/ups does."""
 
     def step(house: House) -> None:
-        house.note(words)
-        house.hardware(command, **request)
+        house.note_event(words)
+        house.control_ups(command, **request)
 
     return step
 
 
-def wait(seconds: float) -> Step:
+def wait_seconds(seconds: float) -> Step:
     """Let time pass."""
     return lambda house: time.sleep(seconds)
 
 
-def when(phase: str, seconds: float = 120.0) -> Step:
+def wait_for(phase: str, seconds: float = 120.0) -> Step:
     """Wait for something: see House.is_at."""
-    return lambda house: house.when(phase, seconds)
+    return lambda house: house.wait_for_phase(phase, seconds)
 
 
-def on(who: str, words: str, script: str, privileged: bool = False) -> Step:
+def run_on(who: str, words: str, script: str, privileged: bool = False) -> Step:
     """Run a script on a machine, as root. who: primary, nas, or a name."""
 
     def step(house: House) -> None:
-        house.note(f"{house.name(who)}: {words}")
-        house.execute(who, script, privileged=privileged)
+        house.note_event(f"{house.resolve_name(who)}: {words}")
+        house.run_script(who, script, privileged=privileged)
 
     return step
 
 
-def quietly(who: str, script: str, privileged: bool = False) -> Step:
+def run_quietly(who: str, script: str, privileged: bool = False) -> Step:
     """Put something right after a case, if it still needs it."""
 
     def step(house: House) -> None:
-        house.execute(who, script, privileged=privileged, check=False)
+        house.run_script(who, script, privileged=privileged, check=False)
 
     return step
 
 
-def killed(program: str, who: str = "primary", after: str = "") -> Step:
+def kill_program(program: str, who: str = "primary", after: str = "") -> Step:
     """Kill a program, all its processes, by SIGKILL."""
-    return on(who, f"{program} killed{after}", GONE.format(program))
+    return run_on(who, f"{program} killed{after}", GONE.format(program))
 
 
-def cut(who: str) -> Step:
+def pull_plug(who: str) -> Step:
     """Pull the plug of a machine."""
-    return lambda house: house.pull(who)
+    return lambda house: house.pull_plug(who)
 
 
-def boot(who: str) -> Step:
+def boot_machine(who: str) -> Step:
     """Start a machine whose plug was pulled."""
-    return lambda house: house.boot(who)
+    return lambda house: house.boot_machine(who)
 
 
-def reboot(who: str) -> Step:
+def reboot_machine(who: str) -> Step:
     """Reboot a machine as its admin does, and wait until it is up again."""
-    return lambda house: house.reboot(who)
+    return lambda house: house.reboot_machine(who)
 
 
-def deaf(who: str) -> Step:
+def cut_network(who: str) -> Step:
     """Take a machine's network away."""
-    return on(who, "network gone", "ip link set eth0 down", privileged=True)
+    return run_on(who, "network gone", "ip link set eth0 down", privileged=True)
 
 
-def hears(who: str) -> tuple[Step, ...]:
+def restore_network(who: str) -> tuple[Step, ...]:
     """Give it back."""
-    return (quietly(who, "ip link set eth0 up", privileged=True),)
+    return (run_quietly(who, "ip link set eth0 up", privileged=True),)
 
 
-def attacked(who: str, seconds: float) -> Step:
+def attack_upsd(who: str, seconds: float) -> Step:
     """Have a secondary attack upsd (attack.py), from now on, for a while. who: as in on(), or "other", the last secondary."""
 
     def step(house: House) -> None:
-        name = house.secondaries[-1] if who == "other" else house.name(who)
-        house.note(f"{name} attacks upsd")
+        name = house.secondaries[-1] if who == "other" else house.resolve_name(who)
+        house.note_event(f"{name} attacks upsd")
         words = " ".join(
             map(shlex.quote, ("python3", "-c", ATTACK, house.primary, "3493", f"{seconds:g}", f"{CONNECTIONS}"))
         )
-        house.execute(name, f"{words} >/dev/null 2>&1 &")
+        house.run_script(name, f"{words} >/dev/null 2>&1 &")
 
     return step
 
 
-def attacked_by_stranger(seconds: float) -> Step:
+def attack_from_outside(seconds: float) -> Step:
     """Have this machine attack upsd, which is none of the homelab's and comes from the network's gateway."""
 
     def step(house: House) -> None:
-        house.note("a stranger attacks upsd")
-        place = (house.address(house.primary), "3493", f"{seconds:g}", f"{CONNECTIONS}")
+        house.note_event("a stranger attacks upsd")
+        place = (house.find_address(house.primary), "3493", f"{seconds:g}", f"{CONNECTIONS}")
         # it ends by itself
         subprocess.Popen([sys.executable, "-c", ATTACK, *place], stdin=subprocess.DEVNULL)
 

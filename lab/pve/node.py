@@ -35,7 +35,7 @@ EXAMPLE = ("101=qm,storage=nas,seconds=6", "102=qm,storage=local,seconds=4", "20
 
 
 @dataclass(frozen=True)
-class Guest:
+class GuestSpec:
     """A guest. storage: local or nas. seconds: how long it takes to go down, None: it hangs. order, down: of startup."""
 
     id: int
@@ -46,7 +46,7 @@ class Guest:
     down: int | None = None
     tags: str = ""
 
-    def text(self) -> str:
+    def format_config(self) -> str:
         """Return its configuration, as Proxmox writes it."""
         disk = f"{self.storage}:{self.id}/vm-{self.id}-disk-0.qcow2,size=8G"
         parts = [f"{key}={value}" for key, value in (("order", self.order), ("down", self.down)) if value is not None]
@@ -60,7 +60,7 @@ class Guest:
         return "\n".join(lines) + "\n"
 
 
-def parse(text: str) -> Guest:
+def parse_guest(text: str) -> GuestSpec:
     """Read ID=KIND[,storage=S][,seconds=N|never][,order=N][,down=N][,tags=A;B]. Raises ValueError, which says what is wrong."""
     first, *rest = text.split(",")
     number, _equals, kind = first.partition("=")
@@ -69,7 +69,7 @@ def parse(text: str) -> Guest:
     if kind not in KINDS or not number.isdigit() or wrong:
         raise ValueError(f"{text}: want ID=qm or ID=pct, and then of storage, seconds, order, down, tags; not {wrong}")
     seconds = given.get("seconds", "5")
-    return Guest(
+    return GuestSpec(
         int(number),
         kind,
         given.get("storage", "local"),
@@ -80,7 +80,7 @@ def parse(text: str) -> Guest:
     )
 
 
-def storages(nas: str) -> str:
+def format_storages(nas: str) -> str:
     """Return storage.cfg: this host's own, and one of a NAS by NFS."""
     return (
         "dir: local\n\tpath /var/lib/vz\n\tcontent images,rootdir,iso,vztmpl,backup\n\n"
@@ -88,17 +88,17 @@ def storages(nas: str) -> str:
     )
 
 
-def stops(guests: Sequence[Guest]) -> list[list[Guest]]:
+def group_by_order(guests: Sequence[GuestSpec]) -> list[list[GuestSpec]]:
     """Return who is stopped together, in Proxmox's order: high numbers first, those without one before them."""
 
-    def rank(guest: Guest) -> float:
+    def rank(guest: GuestSpec) -> float:
         return float("inf") if guest.order is None else guest.order
 
     ordered = sorted(guests, key=lambda guest: (-rank(guest), guest.id))
     return [list(together) for _rank, together in groupby(ordered, key=rank)]
 
 
-class Node:
+class PveNode:
     """The host below a root."""
 
     def __init__(self, root: Path = Path("/"), name: str | None = None) -> None:
@@ -112,45 +112,45 @@ class Node:
         self.unit = root / "etc/systemd/system" / UNIT
         self.moments = root / "lab/guests"
 
-    def guests(self) -> list[Guest]:
+    def read_guests(self) -> list[GuestSpec]:
         """Return the guests that were set up."""
-        return [Guest(**one) for one in json.loads(self.kept.read_text())]
+        return [GuestSpec(**one) for one in json.loads(self.kept.read_text())]
 
-    def setup(self, nas: str, guests: Sequence[Guest]) -> None:
+    def set_up(self, nas: str, guests: Sequence[GuestSpec]) -> None:
         """Write all that a Proxmox VE has, and its programs. No guest is started yet."""
-        self.remove()
+        self.remove_all()
         local = self.pve / "nodes" / self.name
         for kind, folder in KINDS.items():
             (local / folder).mkdir(parents=True)
             for guest in guests:
                 if guest.kind == kind:
-                    (local / folder / f"{guest.id}.conf").write_text(guest.text())
+                    (local / folder / f"{guest.id}.conf").write_text(guest.format_config())
         (self.pve / "local").symlink_to(f"nodes/{self.name}")
-        (self.pve / "storage.cfg").write_text(storages(nas))
+        (self.pve / "storage.cfg").write_text(format_storages(nas))
         self.kept.parent.mkdir(parents=True, exist_ok=True)
         self.kept.write_text(json.dumps([asdict(guest) for guest in guests], indent=1) + "\n")
         self.moments.parent.mkdir(parents=True, exist_ok=True)
-        stand_in.programs(self.programs, self.running, 1.0, self.moments)
+        stand_in.install_programs(self.programs, self.running, 1.0, self.moments)
         shutil.copyfile(Path(__file__).resolve().with_name(UNIT), self.unit)
 
-    def remove(self) -> None:
+    def remove_all(self) -> None:
         """Take all of that away again."""
         shutil.rmtree(self.pve, ignore_errors=True)
         for path in (self.kept, self.moments, self.unit, *(self.programs / name for name in ("qm", "pct", "vzdump"))):
             path.unlink(missing_ok=True)
 
-    def start(self) -> None:
+    def start_guests(self) -> None:
         """Start all guests, as pve-guests.service does at boot."""
         shutil.rmtree(self.running, ignore_errors=True)
         self.running.mkdir(parents=True)
-        host = stand_in.Host(self.running, 1.0, self.moments)
+        host = stand_in.GuestFolder(self.running, 1.0, self.moments)
         os.environ.update(PVE_STAND_IN=str(self.running), PVE_STAND_IN_MOMENTS=str(self.moments))
-        for guest in self.guests():
-            host.put(guest.id, kind=guest.kind, shutdown=guest.seconds)
+        for guest in self.read_guests():
+            host.add_guest(guest.id, kind=guest.kind, shutdown=guest.seconds)
 
-    def stop(self) -> None:
+    def stop_guests(self) -> None:
         """Stop all guests, as pve-guests.service does when the host goes down: those of one order at once, then the next."""
-        for together in stops(self.guests()):
+        for together in group_by_order(self.read_guests()):
             asked = [
                 subprocess.Popen(
                     [
@@ -180,22 +180,22 @@ def main(words: Sequence[str] | None = None) -> int:
     commands.add_parser("start", help="what pve-guests.service does at boot")
     commands.add_parser("stop", help="what it does when the host goes down")
     args = parser.parse_args(words)
-    node = Node()
+    node = PveNode()
     if args.command == "setup":
         try:
-            guests = [parse(text) for text in args.guests]
+            guests = [parse_guest(text) for text in args.guests]
         except ValueError as error:
             parser.error(str(error))
-        node.setup(args.nas, guests)
+        node.set_up(args.nas, guests)
         subprocess.run(["systemctl", "daemon-reload"], check=True)
         return subprocess.run(["systemctl", "enable", "--now", "--quiet", UNIT], check=False).returncode
     if args.command == "remove":
         subprocess.run(["systemctl", "disable", "--now", "--quiet", UNIT], check=False)
-        node.remove()
+        node.remove_all()
     elif args.command == "start":
-        node.start()
+        node.start_guests()
     else:
-        node.stop()
+        node.stop_guests()
     return 0
 
 

@@ -39,7 +39,7 @@ LOCK_SECONDS = 10.0
 SCOPE = ("systemd-run", "--scope", "--quiet", "--slice=qemu", "--property=KillMode=none", "--property=SendSIGKILL=no")
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """What Perl's die says, and its exit code."""
 
     def __init__(self, words: str, code: int = 255) -> None:
@@ -47,29 +47,29 @@ class Refused(Exception):
         self.code = code
 
 
-class Host:
+class GuestFolder:
     """The folder."""
 
     def __init__(self, folder: Path, speed: float = 1.0, moments: Path | None = None) -> None:
         self.folder, self.speed, self.moments = folder, speed, moments
 
-    def put(self, number: int, *, running: bool = True, **what: Any) -> None:
+    def add_guest(self, number: int, *, running: bool = True, **what: Any) -> None:
         """Make a guest."""
         (self.folder / f"{number}.json").write_text(json.dumps({**GUEST, **what}))
         if running:
-            self.spawn(number)
+            self.start_process(number)
 
-    def get(self, number: int, kind: str | None = None) -> dict[str, Any]:
+    def read_guest(self, number: int, kind: str | None = None) -> dict[str, Any]:
         try:
             found: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text())
         except FileNotFoundError:
             found = {}
         if not found or kind not in (None, found["kind"]):
             folder = "lxc" if kind == "pct" else "qemu-server"
-            raise Refused(f"Configuration file 'nodes/pve/{folder}/{number}.conf' does not exist", 2)
+            raise CommandError(f"Configuration file 'nodes/pve/{folder}/{number}.conf' does not exist", 2)
         return found
 
-    def runs(self, number: int) -> int:
+    def find_pid(self, number: int) -> int:
         """Return the process of a guest, 0 if it is down."""
         try:
             pid = int((self.folder / f"{number}.pid").read_text())
@@ -79,36 +79,36 @@ class Host:
         # a zombie is one that nobody has waited for
         return 0 if state in "ZX" else pid
 
-    def spawn(self, number: int) -> None:
+    def start_process(self, number: int) -> None:
         guest = [sys.executable, __file__, "guest", str(number)]
-        child = _detached("sleep", "infinity") if self.moments is None else _detached(*SCOPE, *guest)
+        child = _start_detached("sleep", "infinity") if self.moments is None else _start_detached(*SCOPE, *guest)
         scratch = self.folder / f"{number}.pid.new"
         scratch.write_text(str(child))
         scratch.replace(self.folder / f"{number}.pid")
 
-    def kill(self, number: int) -> None:
-        if pid := self.runs(number):
+    def kill_guest(self, number: int) -> None:
+        if pid := self.find_pid(number):
             os.kill(pid, signal.SIGKILL)
-            self.moment(number, "killed")
-        self.wait(number)
+            self.note_moment(number, "killed")
+        self.wait_for_end(number)
 
     def kill_all(self) -> None:
         for path in self.folder.glob("*.pid"):
-            self.kill(int(path.stem))
+            self.kill_guest(int(path.stem))
 
-    def wait(self, number: int) -> None:
-        while self.runs(number):
+    def wait_for_end(self, number: int) -> None:
+        while self.find_pid(number):
             time.sleep(0.002)
 
-    def calls(self) -> list[list[str]]:
+    def read_calls(self) -> list[list[str]]:
         path = self.folder / "calls"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     # The programs
 
-    def main(self, program: str, words: list[str]) -> str:
+    def run_program(self, program: str, words: list[str]) -> str:
         """Do what a call of PROGRAM does; return what it prints. Raises Refused."""
-        self.note("calls", json.dumps([program, *words]))
+        self.append_line("calls", json.dumps([program, *words]))
         if program == "vzdump":
             for path in self.folder.glob("*.json"):
                 path.write_text(json.dumps({**json.loads(path.read_text()), "lock": ""}))
@@ -122,29 +122,29 @@ class Host:
         parser.add_argument("--skiplock", type=int, default=0)
         asked = parser.parse_args(words)
         if asked.verb == "list":
-            return self.list(program)
-        guest = self.get(asked.number, program)
+            return self.list_guests(program)
+        guest = self.read_guest(asked.number, program)
         if asked.verb == "status":
-            return f"status: {'running' if self.runs(asked.number) else 'stopped'}\n"
+            return f"status: {'running' if self.find_pid(asked.number) else 'stopped'}\n"
         what = "VM" if program == "qm" else "CT"
         if guest["lock"] and not asked.skiplock:
-            raise Refused(f"{what} is locked ({guest['lock']})")
+            raise CommandError(f"{what} is locked ({guest['lock']})")
         if asked.verb == "start":
-            return self.begin(asked.number, guest, what)
-        if not self.runs(asked.number):
-            raise Refused(f"{what} {asked.number} not running")
+            return self.start_guest(asked.number, guest, what)
+        if not self.find_pid(asked.number):
+            raise CommandError(f"{what} {asked.number} not running")
         if guest["ha"]:
-            self.tell(asked.number, guest)
+            self.ask_to_stop(asked.number, guest)
             return f"Requesting HA stop for {what} {asked.number}\n"
-        with self.locked(asked.number):
-            return self.end(asked, guest, what)
+        with self.hold_lock(asked.number):
+            return self.stop_guest(asked, guest, what)
 
-    def list(self, kind: str) -> str:
+    def list_guests(self, kind: str) -> str:
         """Print as the real ones do (qm.pm, pct.pm: `list`): nothing at all where there is no guest; a VM has a name always."""
         rows = []
         for path in sorted(self.folder.glob("[1-9]*.json"), key=lambda path: int(path.stem)):
             number, guest = int(path.stem), {**GUEST, **json.loads(path.read_text())}
-            pid, name = self.runs(number), guest["name"]
+            pid, name = self.find_pid(number), guest["name"]
             state = "running" if pid else "stopped"
             if guest["kind"] != kind:
                 continue
@@ -159,35 +159,35 @@ class Host:
         )
         return "".join([header, *rows]) if rows else ""
 
-    def begin(self, number: int, guest: dict[str, Any], what: str) -> str:
-        if self.runs(number):
-            raise Refused(f"{what} {number} already running")
+    def start_guest(self, number: int, guest: dict[str, Any], what: str) -> str:
+        if self.find_pid(number):
+            raise CommandError(f"{what} {number} already running")
         if guest["starts"]:
             (self.folder / f"{number}.json").write_text(json.dumps({**guest, "starts": guest["starts"] - 1}))
-            raise Refused(f"start failed: storage of {number} is not online")
-        self.spawn(number)
+            raise CommandError(f"start failed: storage of {number} is not online")
+        self.start_process(number)
         return f"Requesting HA start for {what} {number}\n" if guest["ha"] else ""
 
-    def end(self, asked: argparse.Namespace, guest: dict[str, Any], what: str) -> str:
+    def stop_guest(self, asked: argparse.Namespace, guest: dict[str, Any], what: str) -> str:
         number, seconds = asked.number, guest["shutdown"]
         if asked.verb == "stop":
-            self.kill(number)
+            self.kill_guest(number)
             return ""
-        self.tell(number, guest)
+        self.ask_to_stop(number, guest)
         if seconds is not None and seconds <= asked.timeout:
-            self.wait(number)
-            self.note("took", str(seconds))
+            self.wait_for_end(number)
+            self.append_line("took", str(seconds))
             return ""
         time.sleep(asked.timeout / self.speed)
-        self.note("took", str(asked.timeout))
+        self.append_line("took", str(asked.timeout))
         if not asked.forceStop:
-            raise Refused(f"{what} quit/powerdown failed - got timeout")
-        self.kill(number)
+            raise CommandError(f"{what} quit/powerdown failed - got timeout")
+        self.kill_guest(number)
         return "VM still running - terminating now with SIGTERM\n" if what == "VM" else ""
 
-    def tell(self, number: int, guest: dict[str, Any]) -> None:
+    def ask_to_stop(self, number: int, guest: dict[str, Any]) -> None:
         """Press the button: from here on the guest goes down by itself."""
-        pid = self.runs(number)
+        pid = self.find_pid(number)
         going = self.folder / f"{number}.going"
         if guest["shutdown"] is None or (going.exists() and going.read_text() == str(pid)):
             return
@@ -195,10 +195,10 @@ class Host:
         if self.moments is not None:
             os.kill(pid, signal.SIGUSR1)
             return
-        _detached("sh", "-c", f"sleep {guest['shutdown'] / self.speed:.4f}; kill -9 {pid}")
+        _start_detached("sh", "-c", f"sleep {guest['shutdown'] / self.speed:.4f}; kill -9 {pid}")
 
     @contextlib.contextmanager
-    def locked(self, number: int) -> Any:
+    def hold_lock(self, number: int) -> Any:
         deadline = time.monotonic() + LOCK_SECONDS / self.speed
         with (self.folder / f"{number}.lock").open("w") as file:
             while True:
@@ -207,30 +207,30 @@ class Host:
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
-                        raise Refused(f"can't lock file 'lock-{number}.conf' - got timeout") from None
+                        raise CommandError(f"can't lock file 'lock-{number}.conf' - got timeout") from None
                     time.sleep(0.005)
             yield
 
-    def live(self, number: int) -> None:
+    def run_guest(self, number: int) -> None:
         """Be a guest of its own scope, until somebody presses the button, and as long as it takes to go down then."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        self.moment(number, "started")
+        self.note_moment(number, "started")
         signal.sigwait({signal.SIGUSR1})
-        self.moment(number, "told")
-        time.sleep(float(self.get(number)["shutdown"]) / self.speed)
-        self.moment(number, "down")
+        self.note_moment(number, "told")
+        time.sleep(float(self.read_guest(number)["shutdown"]) / self.speed)
+        self.note_moment(number, "down")
 
-    def moment(self, number: int, what: str) -> None:
+    def note_moment(self, number: int, what: str) -> None:
         if self.moments is not None:
             with self.moments.open("a") as file:
                 file.write(f"{time.time():.3f} {number} {what}\n")
 
-    def note(self, name: str, line: str) -> None:
+    def append_line(self, name: str, line: str) -> None:
         with (self.folder / name).open("a") as file:
             file.write(f"{line}\n")
 
 
-def _detached(*command: str) -> int:
+def _start_detached(*command: str) -> int:
     """Start a process that nobody waits for, and that outlives us; it closes what it was given."""
     script = '"$@" </dev/null >/dev/null 2>&1 & echo $!'
     started = subprocess.run(
@@ -239,7 +239,7 @@ def _detached(*command: str) -> int:
     return int(started.stdout)
 
 
-def programs(place: Path, folder: Path, speed: float, moments: Path | None = None) -> None:
+def install_programs(place: Path, folder: Path, speed: float, moments: Path | None = None) -> None:
     """Put qm, pct and vzdump into PLACE, for the guests of FOLDER."""
     variables = {"PVE_STAND_IN": folder, "PVE_STAND_IN_SPEED": speed, "PVE_STAND_IN_MOMENTS": moments or ""}
     words = " ".join(f"{name}={value}" for name, value in variables.items())
@@ -253,13 +253,13 @@ def main() -> int:
     """Be one of the programs, or a guest."""
     moments = os.environ.get("PVE_STAND_IN_MOMENTS")
     speed = float(os.environ.get("PVE_STAND_IN_SPEED", "1"))
-    host = Host(Path(os.environ["PVE_STAND_IN"]), speed, Path(moments) if moments else None)
+    host = GuestFolder(Path(os.environ["PVE_STAND_IN"]), speed, Path(moments) if moments else None)
     if sys.argv[1] == "guest":
-        host.live(int(sys.argv[2]))
+        host.run_guest(int(sys.argv[2]))
         return 0
     try:
-        sys.stdout.write(host.main(sys.argv[1], sys.argv[2:]))
-    except Refused as error:
+        sys.stdout.write(host.run_program(sys.argv[1], sys.argv[2:]))
+    except CommandError as error:
         sys.stderr.write(f"{error}\n")
         return error.code
     return 0

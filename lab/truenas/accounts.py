@@ -19,7 +19,7 @@ _INCLUDED = {
 
 
 @dataclass(frozen=True)
-class User:
+class TrueNasUser:
     """A user. With `otp_token`, a password login needs that token too (a real one would change every 30 s)."""
 
     name: str
@@ -27,7 +27,7 @@ class User:
     roles: frozenset[str]
     otp_token: str | None = None
 
-    def may(self, role: str | None) -> bool:
+    def has_role(self, role: str | None) -> bool:
         """Whether this user has a role. None: it takes no role."""
         if role is None or FULL_ADMIN in self.roles:
             return True
@@ -35,7 +35,7 @@ class User:
 
 
 #: Who midclt is on the machine itself. There is no password to it.
-ROOT = User("root", "", frozenset({FULL_ADMIN}))
+ROOT = TrueNasUser("root", "", frozenset({FULL_ADMIN}))
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class ApiKey:
 class Accounts:
     """All users and keys."""
 
-    users: Mapping[str, User]
+    users: Mapping[str, TrueNasUser]
     keys: tuple[ApiKey, ...]
 
-    def key(self, secret: str) -> ApiKey | None:
+    def find_key(self, secret: str) -> ApiKey | None:
         """The key of these characters."""
         return next((key for key in self.keys if key.secret == secret), None)
 
 
-def parse(users: Mapping[str, Mapping[str, Any]], keys: Iterable[Mapping[str, Any]]) -> Accounts:
+def parse_accounts(users: Mapping[str, Mapping[str, Any]], keys: Iterable[Mapping[str, Any]]) -> Accounts:
     """Accounts from the configuration file's `users` and `api_keys`. Raises ValueError for what cannot be right."""
     parsed_users = {
-        name: User(name, user["password"], frozenset(user.get("roles", [FULL_ADMIN])), user.get("otp_token"))
+        name: TrueNasUser(name, user["password"], frozenset(user.get("roles", [FULL_ADMIN])), user.get("otp_token"))
         for name, user in users.items()
     }
     parsed_keys = []

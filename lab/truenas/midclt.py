@@ -35,7 +35,7 @@ _DAEMON_DOWN = "Failed to run middleware call. Daemon not running?"
 _INVALID_PARAMS, _CALL_ERROR, _NO_SUCH_METHOD = -32602, -32001, -32601
 
 
-class Failure(Exception):
+class MidcltError(Exception):
     """What the real client calls ClientException: a text, and perhaps a traceback's text and more."""
 
     def __init__(self, error: str, *, trace: str = "", extra: Any = None) -> None:
@@ -66,7 +66,7 @@ def log_file(path: Path) -> Path:
     return _LOG if path == SOCKET else path.with_name("midclt.log")
 
 
-def _release(path: Path) -> Release:
+def _read_release(path: Path) -> Release:
     try:
         return RELEASES[release_file(path).read_text()]
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def _log_call(path: Path) -> None:
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="midclt", usage="midclt [-h] [-t SECONDS] call ...")
     parser.add_argument("-t", "--timeout", type=int)
     parser.add_argument("name", nargs="?")
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _call_parser(release: Release) -> argparse.ArgumentParser:
+def _make_call_parser(release: Release) -> argparse.ArgumentParser:
     stdin = " Use '-' as the final argument to read one JSON payload from stdin." if release.stdin_payload else ""
     parser = argparse.ArgumentParser(prog="midclt call", description=f"Call a method.{stdin}")
     parser.add_argument("-q", "--quiet", action="store_true")
@@ -104,7 +104,7 @@ def _call_parser(release: Release) -> argparse.ArgumentParser:
     return parser
 
 
-def _params(release: Release, words: Sequence[str], stdin: TextIO) -> Iterator[Any]:
+def _parse_params(release: Release, words: Sequence[str], stdin: TextIO) -> Iterator[Any]:
     """Each word is JSON, or else a string."""
     piped: str | None = None
     for word in words:
@@ -123,16 +123,20 @@ def main(
     """Run the program. Returns its exit code; argparse may end it before. Old releases let an OSError through."""
     path = socket_path(os.environ if environment is None else environment)
     _log_call(path)
-    release = _release(path)
-    arguments = _parser().parse_args(argv)
+    release = _read_release(path)
+    arguments = _make_parser().parse_args(argv)
     if arguments.name != "call":
         print(f"midclt: unknown subcommand {arguments.name!r}: this stand-in has only call", file=stderr)
         return 2
-    call = _call_parser(release).parse_args(arguments.rest)
+    call = _make_call_parser(release).parse_args(arguments.rest)
     try:
-        with Client(path, release, arguments.timeout or _TIMEOUT) as client:
-            params = list(_params(release, call.method[1:], stdin))
-            result = client.job(call.method[0], params, stderr) if call.job else client.call(call.method[0], params)
+        with MidcltClient(path, release, arguments.timeout or _TIMEOUT) as client:
+            params = list(_parse_params(release, call.method[1:], stdin))
+            result = (
+                client.call_job(call.method[0], params, stderr)
+                if call.job
+                else client.call_method(call.method[0], params)
+            )
     except (FileNotFoundError, ConnectionRefusedError):
         if not release.says_daemon_down:
             raise
@@ -141,15 +145,15 @@ def main(
     except NotLoggedIn as error:
         print("Failed to login: ", error, file=stdout)
         return 0
-    except Failure as failure:
+    except MidcltError as failure:
         if not call.quiet:
-            _report(failure, stderr)
+            _print_error(failure, stderr)
         return 1
     print(result if isinstance(result, (int, str)) else json.dumps(result), file=stdout)
     return 0
 
 
-def _report(failure: Failure, stderr: TextIO) -> None:
+def _print_error(failure: MidcltError, stderr: TextIO) -> None:
     print(failure, file=stderr)
     if failure.trace:
         print(failure.trace, file=stderr)
@@ -160,7 +164,7 @@ def _report(failure: Failure, stderr: TextIO) -> None:
 # --- the socket ------------------------------------------------------------------------------------------------------
 
 
-class Client:
+class MidcltClient:
     """A connection to the server. `timeout` is for each call, in seconds."""
 
     def __init__(self, path: Path, release: Release, timeout: float) -> None:
@@ -175,36 +179,36 @@ class Client:
             self._socket.close()
             raise
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> MidcltClient:
         return self
 
     def __exit__(self, *_unused: object) -> None:
         self._socket.close()
 
-    def call(self, method: str, params: list[Any]) -> Any:
+    def call_method(self, method: str, params: list[Any]) -> Any:
         """Call a method. Raises Failure, or NotLoggedIn."""
         deadline = time.monotonic() + self._timeout
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
-            answer = self._answer(request["id"], deadline)
+            answer = self._read_answer(request["id"], deadline)
         except TimeoutError:
-            raise Failure("Call timeout") from None
+            raise MidcltError("Call timeout") from None
         except (BrokenPipeError, ConnectionResetError):
-            raise Failure("WebSocket connection closed with code=1006, reason=None") from None
+            raise MidcltError("WebSocket connection closed with code=1006, reason=None") from None
         if "error" in answer:
-            raise self._failure(method, answer["error"])
+            raise self._make_error(method, answer["error"])
         return answer.get("result")
 
-    def _answer(self, number: Any, deadline: float) -> Mapping[str, Any]:
+    def _read_answer(self, number: Any, deadline: float) -> Mapping[str, Any]:
         """The answer with this number. What is none is passed over, so it ends in a timeout: so the real clients do."""
         while True:
             with contextlib.suppress(ValueError):
-                answer = json.loads(self._line(deadline))
+                answer = json.loads(self._read_line(deadline))
                 if isinstance(answer, dict) and answer.get("id") == number:
                     return answer
 
-    def _line(self, deadline: float) -> bytes:
+    def _read_line(self, deadline: float) -> bytes:
         while b"\n" not in self._received:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -217,44 +221,44 @@ class Client:
         line, _unused, self._received = self._received.partition(b"\n")
         return line
 
-    def _failure(self, method: str, error: Mapping[str, Any]) -> Exception:
+    def _make_error(self, method: str, error: Mapping[str, Any]) -> Exception:
         data = error.get("data", {})
         if error["code"] == _NO_SUCH_METHOD:
-            return self._unknown(method, str(error["message"]))
+            return self._unknown_method(method, str(error["message"]))
         if error["code"] == _INVALID_PARAMS:
             # Made into lines by the client, which keeps neither the traceback nor the rest.
             lines = [f"[EINVAL] {attribute or 'ALL'}: {text}" for attribute, text, _unused in data["extra"]]
-            return Failure("\n".join(lines))
+            return MidcltError("\n".join(lines))
         if error["code"] != _CALL_ERROR:
-            return Failure(str(error["message"]))
+            return MidcltError(str(error["message"]))
         if data["errname"] == "ENOTAUTHENTICATED" and self._release.login_failure_exits_0:
             return NotLoggedIn(data["reason"])
-        return Failure(data["reason"], trace=_trace(data["reason"]), extra=data["extra"])
+        return MidcltError(data["reason"], trace=_fake_traceback(data["reason"]), extra=data["extra"])
 
-    def _unknown(self, method: str, message: str) -> Failure:
+    def _unknown_method(self, method: str, message: str) -> MidcltError:
         if self._release.unknown_method is None:
-            return Failure(message)
+            return MidcltError(message)
         service, _unused, name = method.rpartition(".")
         no_method, no_service = self._release.unknown_method
         form = no_method if service in ("auth", "core", "service", "system", "ups") else no_service
         text = form.format(method=name, service=service)
-        return Failure(text, trace=_trace(text))
+        return MidcltError(text, trace=_fake_traceback(text))
 
-    def job(self, method: str, params: list[Any], stderr: TextIO) -> Any:
+    def call_job(self, method: str, params: list[Any], stderr: TextIO) -> Any:
         """Call a method that is a job, wait for its end and show how far it is."""
-        number = self.call(method, params)
+        number = self.call_method(method, params)
         while True:
-            (job,) = self.call("core.get_jobs", [[["id", "=", number]]])
+            (job,) = self.call_method("core.get_jobs", [[["id", "=", number]]])
             print(f"Total Progress: {job['progress']['percent']:.2f}%", end="\r", file=stderr)
             if job["state"] == "SUCCESS":
                 print(file=stderr)
                 return job["result"]
             if job["state"] != "RUNNING":
-                raise Failure(job["error"], trace=job["exception"], extra=job["exc_info"]["extra"])
+                raise MidcltError(job["error"], trace=job["exception"], extra=job["exc_info"]["extra"])
             time.sleep(_POLL_SECONDS)
 
 
-def _trace(reason: str) -> str:
+def _fake_traceback(reason: str) -> str:
     """As long and as useless for a client as a real one."""
     return (
         "Traceback (most recent call last):\n"
@@ -264,10 +268,10 @@ def _trace(reason: str) -> str:
     )
 
 
-def console() -> None:
+def run_console() -> None:
     """What /usr/bin/midclt runs."""
     sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout, sys.stderr))
 
 
 if __name__ == "__main__":
-    console()
+    run_console()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import ups
-from .accounts import FULL_ADMIN, ROOT, Accounts, ApiKey, User
+from .accounts import FULL_ADMIN, ROOT, Accounts, ApiKey, TrueNasUser
 from .releases import Release
 from .service import ServiceRunner, StateFile
 
@@ -92,20 +92,20 @@ def invalid_params(complaints: Sequence[ups.Complaint]) -> RpcError:
 
 
 @dataclass
-class Connection:
+class ClientConnection:
     """One WebSocket, or one midclt, as the middleware sees it."""
 
     remote: str
     secure: bool
     unix: bool = False
     api: str = "current"
-    user: User | None = None
+    user: TrueNasUser | None = None
     key: ApiKey | None = None
-    awaiting_otp: User | None = None
+    awaiting_otp: TrueNasUser | None = None
     legacy_jobs: bool = True
     login_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
-    def credentials(self) -> dict[str, Any]:
+    def describe_credentials(self) -> dict[str, Any]:
         """As a job shows them."""
         assert self.user  # noqa: S101 - a job is only made after a login
         data: dict[str, Any] = {"username": self.user.name, "login_id": self.login_id, "login_at": None}
@@ -116,13 +116,13 @@ class Connection:
         return {"type": "API_KEY", "data": {**data, "api_key": {"id": self.key.id, "name": self.key.name}}}
 
 
-def unix_connection(*, root: bool) -> Connection:
+def unix_connection(*, root: bool) -> ClientConnection:
     """What midclt has: root is in without a login, nobody else is."""
-    return Connection(remote="unix", secure=True, unix=True, user=ROOT if root else None)
+    return ClientConnection(remote="unix", secure=True, unix=True, user=ROOT if root else None)
 
 
 @dataclass(frozen=True)
-class Fate:
+class AnswerFate:
     """What the faults have in mind for an answer on its way out: it comes so many seconds later, or not at all."""
 
     delay: float = 0.0
@@ -130,19 +130,19 @@ class Fate:
 
 
 @dataclass
-class Job:
+class MiddlewareJob:
     """A call that takes its time. `shown` is what core.get_jobs answers."""
 
     work: Callable[[], Any]
     message_id: Any
     answer_late: bool
     shown: dict[str, Any]
-    fate: Fate = Fate()
+    fate: AnswerFate = AnswerFate()
     garbage: str | None = None
     seen: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
 
-    def look(self) -> dict[str, Any]:
+    def read_state(self) -> dict[str, Any]:
         """As it is now. Who looks again sees it finished, if it is nearly: so it was recorded."""
         if self.seen.is_set():
             self.finished.wait(NEARLY_SECONDS)
@@ -152,19 +152,19 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FrameOutcome:
     """What became of a frame: an answer, a job to run, or both. `fate` is the answer's."""
 
     answer: str | None
-    job: Job | None = None
-    fate: Fate = Fate()
+    job: MiddlewareJob | None = None
+    fate: AnswerFate = AnswerFate()
 
 
 @dataclass(frozen=True)
 class _Method:
     """`params` are the names; a question mark behind one says that it may be left out."""
 
-    call: Callable[[Middleware, Connection, list[Any]], Any]
+    call: Callable[[Middleware, ClientConnection, list[Any]], Any]
     params: tuple[str, ...] = ()
     role: str | None = None
     login: bool = True
@@ -195,89 +195,89 @@ class Middleware:
         self._clock = clock
         self._faults = faults
         self._hostname = hostname
-        saved = state.load()
-        self.settings = ups.defaults(core=release.core)
+        saved = state.load_state()
+        self.settings = ups.default_settings(core=release.core)
         # Another release may have saved them, with members that this one has not.
         self.settings.update({name: value for name, value in saved.get("ups", {}).items() if name in self.settings})
         self.enabled: bool = saved.get("enable", False)
         self._revoked: set[int] = set(saved.get("revoked_keys", []))
-        self._jobs: list[Job] = []
+        self._jobs: list[MiddlewareJob] = []
         self._job_ids = itertools.count(1)
         self._calls: dict[tuple[str, str], tuple[float, int]] = {}
         self._service_lock = threading.RLock()  # one start, stop or update at a time
 
     # --- frames ---
 
-    def drops_connections(self) -> bool:
+    def is_dropping_connections(self) -> bool:
         """Whether a new connection shall be closed before a word is spoken."""
-        return bool(self._dropped("connect") == "before")
+        return bool(self._drop_fault("connect") == "before")
 
-    def _dropped(self, name: Any) -> Any:
+    def _drop_fault(self, name: Any) -> Any:
         return self._faults().get("drop", {}).get(name)
 
-    def receive(self, connection: Connection, frame: str) -> Outcome:
+    def receive_frame(self, connection: ClientConnection, frame: str) -> FrameOutcome:
         """One frame of a client."""
         message_id = name = None
         try:
-            message = _parse(frame)
+            message = _parse_frame(frame)
             message_id, name = message.get("id"), message.get("method")
             _check_request(message)
-            if _as_rpc_error(lambda: self._dropped(name)) == "before":
-                return Outcome(None, fate=Fate(drop=True))
-            result = _as_rpc_error(lambda: self._call(connection, message))
+            if _as_rpc_error(lambda: self._drop_fault(name)) == "before":
+                return FrameOutcome(None, fate=AnswerFate(drop=True))
+            result = _as_rpc_error(lambda: self._call_method(connection, message))
         except RpcError as error:
-            return self._outcome(name, _error_frame(message_id, error))
-        if not isinstance(result, Job):
-            return self._outcome(name, _result_frame(message_id, result))
+            return self._make_outcome(name, _error_frame(message_id, error))
+        if not isinstance(result, MiddlewareJob):
+            return self._make_outcome(name, _result_frame(message_id, result))
         if result.answer_late:
-            result.fate, result.garbage = self._fate(name), self._garbage(name)
-            return Outcome(None, result)
-        return self._outcome(name, _result_frame(message_id, result.shown["id"]), result)
+            result.fate, result.garbage = self._choose_fate(name), self._garbage_fault(name)
+            return FrameOutcome(None, result)
+        return self._make_outcome(name, _result_frame(message_id, result.shown["id"]), result)
 
-    def _outcome(self, name: Any, answer: str, job: Job | None = None) -> Outcome:
-        garbage = self._garbage(name)
-        return Outcome(answer if garbage is None else garbage, job, self._fate(name))
+    def _make_outcome(self, name: Any, answer: str, job: MiddlewareJob | None = None) -> FrameOutcome:
+        garbage = self._garbage_fault(name)
+        return FrameOutcome(answer if garbage is None else garbage, job, self._choose_fate(name))
 
-    def _fate(self, name: Any) -> Fate:
-        return Fate(float(self._faults().get("slow", {}).get(name, 0)), self._dropped(name) == "after")
+    def _choose_fate(self, name: Any) -> AnswerFate:
+        return AnswerFate(float(self._faults().get("slow", {}).get(name, 0)), self._drop_fault(name) == "after")
 
-    def _garbage(self, name: Any) -> str | None:
+    def _garbage_fault(self, name: Any) -> str | None:
         text: str | None = self._faults().get("garbage", {}).get(name)
         return text
 
-    def run(self, job: Job) -> str | None:
+    def run_job(self, job: MiddlewareJob) -> str | None:
         """Run a job to its end. Returns the frame that its caller still waits for, if any."""
         try:
-            result = _as_rpc_error(lambda: self._work(job))
+            result = _as_rpc_error(lambda: self._do_work(job))
         except RpcError as error:
-            self._finish(job, state="FAILED", error=error.reason, exception=error.reason)
+            self._finish_job(job, state="FAILED", error=error.reason, exception=error.reason)
             job.shown["exc_info"] = {"type": "CallError", "extra": None, "repr": repr(error.reason)}
-            return self._late(job, _error_frame(job.message_id, error))
+            return self._late_answer(job, _error_frame(job.message_id, error))
         job.shown["progress"]["percent"] = 100
-        self._finish(job, state="SUCCESS", result=result)
-        return self._late(job, _result_frame(job.message_id, result))
+        self._finish_job(job, state="SUCCESS", result=result)
+        return self._late_answer(job, _result_frame(job.message_id, result))
 
-    def _work(self, job: Job) -> Any:
+    def _do_work(self, job: MiddlewareJob) -> Any:
         if fault := self._faults().get("job"):
             raise call_error("EFAULT", str(fault))
         return job.work()
 
     @staticmethod
-    def _late(job: Job, answer: str) -> str | None:
+    def _late_answer(job: MiddlewareJob, answer: str) -> str | None:
         if not job.answer_late:
             return None
         return answer if job.garbage is None else job.garbage
 
-    def _finish(self, job: Job, **members: Any) -> None:
-        job.shown.update(members, time_finished=self._now())
+    def _finish_job(self, job: MiddlewareJob, **members: Any) -> None:
+        job.shown.update(members, time_finished=self._make_timestamp())
         job.finished.set()
 
-    def _now(self) -> dict[str, int]:
+    def _make_timestamp(self) -> dict[str, int]:
         return {"$date": int(self._clock()) * 1000}
 
-    def _call(self, connection: Connection, message: Mapping[str, Any]) -> Any:
+    def _call_method(self, connection: ClientConnection, message: Mapping[str, Any]) -> Any:
         name, params = message["method"], message.get("params", [])
-        method = self._methods().get(name)
+        method = self._available_methods().get(name)
         if method is None:
             raise RpcError(_NO_SUCH_METHOD, "Method does not exist")
         self._check_api(connection.api, name)
@@ -286,7 +286,7 @@ class Middleware:
         if method.login:
             if connection.user is None:
                 raise call_error("ENOTAUTHENTICATED", "Not authenticated")
-            if not connection.user.may(method.role):
+            if not connection.user.has_role(method.role):
                 raise call_error("EACCES", "Not authorized")
         elif connection.user is None:
             self._check_rate(name, connection.remote)
@@ -297,10 +297,10 @@ class Middleware:
             return self._new_job(connection, message["id"], name, params, method)
         return method.call(self, connection, params)
 
-    def _methods(self) -> dict[str, _Method]:
+    def _available_methods(self) -> dict[str, _Method]:
         methods = dict(_METHODS)
         if self.release.ping_needs_login:
-            methods["core.ping"] = _Method(_ping)
+            methods["core.ping"] = _Method(_core_ping)
         if not self.release.service_control:
             del methods["service.control"]
         if not self.release.json_rpc:
@@ -335,8 +335,10 @@ class Middleware:
         if missing:
             raise invalid_params([(name, "Field required") for name in missing])
 
-    def _new_job(self, connection: Connection, message_id: Any, name: str, params: list[Any], method: _Method) -> Job:
-        job = Job(
+    def _new_job(
+        self, connection: ClientConnection, message_id: Any, name: str, params: list[Any], method: _Method
+    ) -> MiddlewareJob:
+        job = MiddlewareJob(
             work=lambda: method.call(self, connection, params),
             message_id=message_id,
             answer_late=not connection.legacy_jobs,
@@ -357,18 +359,18 @@ class Middleware:
                 "exception": None,
                 "exc_info": None,
                 "state": "RUNNING",
-                "time_started": self._now(),
+                "time_started": self._make_timestamp(),
                 "time_finished": None,
-                "credentials": connection.credentials(),
+                "credentials": connection.describe_credentials(),
             },
         )
         self._jobs.append(job)
         return job
 
-    def jobs_of(self, user: User) -> list[dict[str, Any]]:
+    def list_jobs(self, user: TrueNasUser) -> list[dict[str, Any]]:
         """Everybody sees the own jobs, a full admin all."""
         own = (job for job in self._jobs if job.shown["credentials"]["data"]["username"] == user.name)
-        return [job.look() for job in (self._jobs if user.may(FULL_ADMIN) else own)]
+        return [job.read_state() for job in (self._jobs if user.has_role(FULL_ADMIN) else own)]
 
     # --- logging in ---
 
@@ -379,19 +381,19 @@ class Middleware:
             return {"response_type": "REDIRECT", "urls": urls}
         return {"response_type": faults["login"]} if faults.get("login") else None
 
-    def log_in_with_password(self, name: str, password: str) -> User | None:
+    def log_in_with_password(self, name: str, password: str) -> TrueNasUser | None:
         """The user, if the password is right."""
         user = self._accounts.users.get(name)
         return user if user and user.password == password else None
 
-    def log_in_with_key(self, connection: Connection, secret: str, name: str | None = None) -> str:
+    def log_in_with_key(self, connection: ClientConnection, secret: str, name: str | None = None) -> str:
         """A response_type of login_ex. A key that comes over plain ws is known to all, so it is revoked at once."""
-        key = self._accounts.key(secret)
+        key = self._accounts.find_key(secret)
         if key is None or name not in (None, key.user):
             return "AUTH_ERR"
         if not connection.secure and key.id not in self._revoked:
             self._revoked.add(key.id)
-            self._save()
+            self._save_state()
         if key.id in self._revoked or key.id in self._faults().get("revoked_keys", []):
             return "EXPIRED"
         connection.user, connection.key = self._accounts.users[key.user], key
@@ -399,8 +401,8 @@ class Middleware:
 
     # --- the UPS service ---
 
-    def _save(self) -> None:
-        self._state.save({"ups": self.settings, "enable": self.enabled, "revoked_keys": sorted(self._revoked)})
+    def _save_state(self) -> None:
+        self._state.save_state({"ups": self.settings, "enable": self.enabled, "revoked_keys": sorted(self._revoked)})
 
     def update_ups(self, values: Any) -> dict[str, Any]:
         """Change settings. A running service is restarted; if that fails, the new settings stay all the same."""
@@ -420,41 +422,41 @@ class Middleware:
             if settings != self.settings:
                 ups.check_storable(settings)
                 self.settings = settings
-                self._save()
-                if self._runner.state().running and not self.restart_ups(silent=True):
+                self._save_state()
+                if self._runner.read_state().running and not self.restart_ups(silent=True):
                     message = "The ups service failed to start"
                     raise call_error("ESERVICESTARTFAILURE", message, ["ups"])
-            return ups.entry(self.settings)
+            return ups.config_entry(self.settings)
 
     def enable_ups(self, enable: bool) -> int:
         """Start the service at boot, or not."""
         self.enabled = enable
-        self._save()
+        self._save_state()
         return UPS_SERVICE_ID
 
     def start_ups(self, *, silent: bool) -> bool:
         """Start the service. Raises if it does not run then, unless `silent`."""
         with self._service_lock:
-            log = self._start()
-            if self._runner.state().running:
+            log = self._start_service()
+            if self._runner.read_state().running:
                 return True
             if silent:
                 return False
             raise call_error("EFAULT", log or "Service not running after start")
 
-    def _start(self) -> str:
-        if not self._runner.state().running and (fault := self._faults().get("service_start")):
+    def _start_service(self) -> str:
+        if not self._runner.read_state().running and (fault := self._faults().get("service_start")):
             return str(fault)
         try:
-            return self._runner.start(ups.render(self.settings))
+            return self._runner.start_service(ups.render_files(self.settings))
         except ValueError as error:
             return str(error)
 
     def stop_ups(self) -> bool:
         """Stop the service. True: it is stopped; old releases say it the other way round."""
         with self._service_lock:
-            self._runner.stop()
-            return self._runner.state().running is self.release.inverted_stop
+            self._runner.stop_service()
+            return self._runner.read_state().running is self.release.inverted_stop
 
     def restart_ups(self, *, silent: bool) -> bool:
         """Stop and start the service."""
@@ -464,9 +466,9 @@ class Middleware:
                 return True
             return self.start_ups(silent=silent)
 
-    def services(self) -> list[dict[str, Any]]:
+    def list_services(self) -> list[dict[str, Any]]:
         """All services, the UPS's with its real state."""
-        state = self._runner.state()
+        state = self._runner.read_state()
         ours = {
             "id": UPS_SERVICE_ID,
             "service": "ups",
@@ -485,7 +487,7 @@ class Middleware:
 # --- the envelope ----------------------------------------------------------------------------------------------------
 
 
-def _parse(frame: str) -> dict[str, Any]:
+def _parse_frame(frame: str) -> dict[str, Any]:
     try:
         message = json.loads(frame)
     except ValueError as error:
@@ -533,7 +535,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _query(rows: list[dict[str, Any]], params: list[Any]) -> Any:
+def _filter_rows(rows: list[dict[str, Any]], params: list[Any]) -> Any:
     """The plain part of TrueNAS's query language: conditions that all must hold; get, count, limit and offset."""
     filters = params[0] if params else []
     options = params[1] if len(params) > 1 else {}
@@ -558,11 +560,11 @@ _VERBS = ("start", "stop", "restart", "reload")
 _PRIVATE_PARAMS = ("service?", "options?")
 
 
-def _ping(_unused: Middleware, __: Connection, ___: list[Any]) -> str:
+def _core_ping(_unused: Middleware, __: ClientConnection, ___: list[Any]) -> str:
     return "pong"
 
 
-def _set_options(middleware: Middleware, connection: Connection, params: list[Any]) -> Any:
+def _set_options(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> Any:
     (options,) = params
     connection.legacy_jobs = options.get("legacy_jobs", connection.legacy_jobs)
     if not middleware.release.options_answered:
@@ -570,17 +572,17 @@ def _set_options(middleware: Middleware, connection: Connection, params: list[An
     return {"legacy_jobs": connection.legacy_jobs, "private_methods": False, "py_exceptions": False, **options}
 
 
-def _get_jobs(middleware: Middleware, connection: Connection, params: list[Any]) -> Any:
-    return _query(middleware.jobs_of(_user(connection)), params)
+def _get_jobs(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> Any:
+    return _filter_rows(middleware.list_jobs(_logged_in_user(connection)), params)
 
 
-def _user(connection: Connection) -> User:
+def _logged_in_user(connection: ClientConnection) -> TrueNasUser:
     assert connection.user  # noqa: S101 - the dispatcher lets nobody else in
     return connection.user
 
 
-def _me(_unused: Middleware, connection: Connection, __: list[Any]) -> dict[str, Any]:
-    user = _user(connection)
+def _auth_me(_unused: Middleware, connection: ClientConnection, __: list[Any]) -> dict[str, Any]:
+    user = _logged_in_user(connection)
     return {
         "pw_name": user.name,
         "source": "LOCAL",
@@ -591,7 +593,7 @@ def _me(_unused: Middleware, connection: Connection, __: list[Any]) -> dict[str,
     }
 
 
-def _login_ex(middleware: Middleware, connection: Connection, params: list[Any]) -> dict[str, Any]:
+def _auth_login_ex(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> dict[str, Any]:
     (data,) = params
     connection.awaiting_otp = None
     if fault := middleware.login_fault():
@@ -613,25 +615,25 @@ def _login_ex(middleware: Middleware, connection: Connection, params: list[Any])
     return _login_answer(middleware, connection, response, data)
 
 
-def _login_ex_continue(middleware: Middleware, connection: Connection, params: list[Any]) -> dict[str, Any]:
+def _auth_login_ex_continue(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> dict[str, Any]:
     (data,) = params
     user, connection.awaiting_otp = connection.awaiting_otp, None
     right = user is not None and data.get("mechanism") == "OTP_TOKEN" and data.get("otp_token") == user.otp_token
     return _login_answer(middleware, connection, _log_in(connection, user if right else None), data)
 
 
-def _log_in(connection: Connection, user: User | None) -> str:
+def _log_in(connection: ClientConnection, user: TrueNasUser | None) -> str:
     if user is None:
         return "AUTH_ERR"
     connection.user, connection.key = user, None
     return "SUCCESS"
 
 
-def _login_answer(middleware: Middleware, connection: Connection, response: str, data: Any) -> dict[str, Any]:
+def _login_answer(middleware: Middleware, connection: ClientConnection, response: str, data: Any) -> dict[str, Any]:
     if response != "SUCCESS":
         return {"response_type": response}
     wanted = data.get("login_options", {}).get("user_info", True)
-    info = _me(middleware, connection, []) if wanted else None
+    info = _auth_me(middleware, connection, []) if wanted else None
     return {
         "response_type": "SUCCESS",
         "user_info": info,
@@ -640,61 +642,61 @@ def _login_answer(middleware: Middleware, connection: Connection, response: str,
     }
 
 
-def _login(middleware: Middleware, connection: Connection, params: list[Any]) -> bool:
+def _auth_login(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> bool:
     name, password, token = (*params, None)[:3]
     user = middleware.log_in_with_password(name, password)
     return _log_in(connection, user if user and user.otp_token in (None, token) else None) == "SUCCESS"
 
 
-def _login_with_api_key(middleware: Middleware, connection: Connection, params: list[Any]) -> bool:
+def _auth_login_with_api_key(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> bool:
     return middleware.log_in_with_key(connection, params[0]) == "SUCCESS"
 
 
-def _logout(_unused: Middleware, connection: Connection, __: list[Any]) -> bool:
+def _auth_logout(_unused: Middleware, connection: ClientConnection, __: list[Any]) -> bool:
     connection.user = connection.key = None
     return True
 
 
-def _ups_config(middleware: Middleware, _unused: Connection, __: list[Any]) -> dict[str, Any]:
-    return ups.entry(middleware.settings)
+def _ups_config(middleware: Middleware, _unused: ClientConnection, __: list[Any]) -> dict[str, Any]:
+    return ups.config_entry(middleware.settings)
 
 
-def _ups_update(middleware: Middleware, _unused: Connection, params: list[Any]) -> dict[str, Any]:
+def _ups_update(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> dict[str, Any]:
     return middleware.update_ups(params[0])
 
 
-def _service_query(middleware: Middleware, _unused: Connection, params: list[Any]) -> Any:
-    return _query(middleware.services(), params)
+def _service_query(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> Any:
+    return _filter_rows(middleware.list_services(), params)
 
 
-def _service_update(middleware: Middleware, _unused: Connection, params: list[Any]) -> int:
-    _need_ups(params[0])
+def _service_update(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> int:
+    _check_is_ups(params[0])
     enable = params[1].get("enable")
     if not isinstance(enable, bool):
         raise invalid_params([("service_update.enable", "Input should be a valid boolean")])
     return middleware.enable_ups(enable)
 
 
-def _need_ups(service: Any) -> None:
+def _check_is_ups(service: Any) -> None:
     if service not in ("ups", UPS_SERVICE_ID):
         raise call_error("ENOENT", f"Service {service} not found.")
 
 
-def _service_control(middleware: Middleware, _unused: Connection, params: list[Any]) -> bool:
+def _service_control(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> bool:
     verb, service, options = (*params, {})[:3]
-    return _control(middleware, str(verb).lower(), service, options)
+    return _control_service(middleware, str(verb).lower(), service, options)
 
 
-def _service_verb(verb: str) -> Callable[[Middleware, Connection, list[Any]], bool]:
-    def call(middleware: Middleware, _unused: Connection, params: list[Any]) -> bool:
+def _service_verb(verb: str) -> Callable[[Middleware, ClientConnection, list[Any]], bool]:
+    def call(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> bool:
         service, options = (*params, {})[:2]
-        return _control(middleware, verb, service, options)
+        return _control_service(middleware, verb, service, options)
 
     return call
 
 
-def _control(middleware: Middleware, verb: str, service: Any, options: Mapping[str, Any]) -> bool:
-    _need_ups(service)
+def _control_service(middleware: Middleware, verb: str, service: Any, options: Mapping[str, Any]) -> bool:
+    _check_is_ups(service)
     if "silent" in options and not middleware.release.service_silent:
         raise invalid_params([("service-control.silent", "Field was not expected")])
     silent = options.get("silent", True)
@@ -707,33 +709,33 @@ def _control(middleware: Middleware, verb: str, service: Any, options: Mapping[s
     raise invalid_params([("verb", "Input should be 'START', 'STOP', 'RESTART' or 'RELOAD'")])
 
 
-def _private_verb(_unused: Middleware, __: Connection, params: list[Any]) -> Any:
+def _private_verb(_unused: Middleware, __: ClientConnection, params: list[Any]) -> Any:
     """Release 26: private, and its own callers give all options. So an outsider trips over the missing ones."""
     if len(params) < len(_PRIVATE_PARAMS):
         raise call_error("EINVAL", "missing 1 required positional argument: 'options'", bare=True)
     raise call_error("EINVAL", "'ha_propagate'", bare=True)
 
 
-def _version(middleware: Middleware, _unused: Connection, __: list[Any]) -> str:
+def _system_version(middleware: Middleware, _unused: ClientConnection, __: list[Any]) -> str:
     return middleware.release.version
 
 
-def _info(middleware: Middleware, _unused: Connection, __: list[Any]) -> dict[str, Any]:
+def _system_info(middleware: Middleware, _unused: ClientConnection, __: list[Any]) -> dict[str, Any]:
     return middleware.system_info()
 
 
 _METHODS: Mapping[str, _Method] = {
-    "core.ping": _Method(_ping, login=False),
+    "core.ping": _Method(_core_ping, login=False),
     "core.set_options": _Method(_set_options, ("options",), login=False),
     "core.get_jobs": _Method(_get_jobs, ("filters?", "options?")),
-    "auth.login_ex": _Method(_login_ex, ("login_data",), login=False),
-    "auth.login_ex_continue": _Method(_login_ex_continue, ("login_data",), login=False),
-    "auth.login": _Method(_login, ("username", "password", "otp_token?"), login=False),
-    "auth.login_with_api_key": _Method(_login_with_api_key, ("api_key",), login=False),
-    "auth.logout": _Method(_logout),
-    "auth.me": _Method(_me),
-    "system.info": _Method(_info, role="SYSTEM_GENERAL_READ"),
-    "system.version": _Method(_version),
+    "auth.login_ex": _Method(_auth_login_ex, ("login_data",), login=False),
+    "auth.login_ex_continue": _Method(_auth_login_ex_continue, ("login_data",), login=False),
+    "auth.login": _Method(_auth_login, ("username", "password", "otp_token?"), login=False),
+    "auth.login_with_api_key": _Method(_auth_login_with_api_key, ("api_key",), login=False),
+    "auth.logout": _Method(_auth_logout),
+    "auth.me": _Method(_auth_me),
+    "system.info": _Method(_system_info, role="SYSTEM_GENERAL_READ"),
+    "system.version": _Method(_system_version),
     "ups.config": _Method(_ups_config, role="SYSTEM_GENERAL_READ"),
     "ups.update": _Method(_ups_update, ("ups_update",), "SYSTEM_GENERAL_WRITE"),
     "service.query": _Method(_service_query, ("filters?", "options?"), "SERVICE_READ"),

@@ -26,7 +26,7 @@ from aiohttp import WSMsgType, web
 
 from . import accounts
 from .midclt import SOCKET, log_file, release_file
-from .middleware import NEARLY_SECONDS, Connection, Fate, Job, Middleware, unix_connection
+from .middleware import NEARLY_SECONDS, AnswerFate, ClientConnection, Middleware, MiddlewareJob, unix_connection
 from .releases import RELEASES
 from .service import StateFile, SystemdRunner
 
@@ -44,7 +44,7 @@ _LONGEST_LINE = 2**24
 
 
 @dataclass(frozen=True)
-class Config:
+class ServerConfig:
     """The configuration file. Its members have the names that TrueNAS has for them, where it has one."""
 
     release: str = "25.10"
@@ -57,13 +57,13 @@ class Config:
     data: str = "/data"
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path) -> ServerConfig:
     """Read the file. Raises ValueError for a member that does not exist, or a release that cannot be played."""
     given = json.loads(path.read_text()) if path.exists() else {}
-    unknown = sorted(set(given) - {each.name for each in fields(Config)})
+    unknown = sorted(set(given) - {each.name for each in fields(ServerConfig)})
     if unknown:
         raise ValueError(f"{path}: unknown member {', '.join(unknown)}")
-    config = Config(**given)
+    config = ServerConfig(**given)
     if config.release not in RELEASES:
         raise ValueError(f"{path}: release {config.release!r}: choose one of {', '.join(RELEASES)}")
     return config
@@ -78,7 +78,7 @@ def read_faults(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def certificate(directory: Path) -> ssl.SSLContext:
+def load_certificate(directory: Path) -> ssl.SSLContext:
     """The server's TLS side, with a self-signed certificate that is made once, as on a fresh TrueNAS."""
     key, crt = directory / "https.key", directory / "https.crt"
     if not crt.exists():
@@ -92,30 +92,32 @@ def certificate(directory: Path) -> ssl.SSLContext:
     return context
 
 
-def application(middleware: Middleware, *, redirect_to: int | None = None) -> web.Application:
+def make_application(middleware: Middleware, *, redirect_to: int | None = None) -> web.Application:
     """The HTTP side. `redirect_to`: a port; everything is sent to https there."""
     app = web.Application()
     if redirect_to is not None:
-        app.router.add_route("*", "/{path:.*}", partial(_redirect, redirect_to))
+        app.router.add_route("*", "/{path:.*}", partial(_redirect_to_https, redirect_to))
         return app
     connections: Connections = weakref.WeakSet()
     app.on_shutdown.append(partial(_close_all, connections))
-    app.router.add_get("/api/versions", partial(_versions, middleware))
-    app.router.add_get("/api/{version}", partial(_websocket, middleware, connections))
+    app.router.add_get("/api/versions", partial(_answer_versions, middleware))
+    app.router.add_get("/api/{version}", partial(_serve_websocket, middleware, connections))
     return app
 
 
-async def _redirect(port: int, request: web.Request) -> web.StreamResponse:
+async def _redirect_to_https(port: int, request: web.Request) -> web.StreamResponse:
     raise web.HTTPTemporaryRedirect(str(request.url.with_scheme("https").with_port(port)))
 
 
-async def _versions(middleware: Middleware, _unused: web.Request) -> web.Response:
+async def _answer_versions(middleware: Middleware, _unused: web.Request) -> web.Response:
     if not middleware.release.json_rpc:
         raise web.HTTPFound("/ui/")
     return web.json_response(middleware.release.api_versions)
 
 
-async def _websocket(middleware: Middleware, connections: Connections, request: web.Request) -> web.StreamResponse:
+async def _serve_websocket(
+    middleware: Middleware, connections: Connections, request: web.Request
+) -> web.StreamResponse:
     version = request.match_info["version"]
     if not middleware.release.json_rpc:
         # nginx of that time knows /api/v2.0 and /api/docs only, and sends all else to the web interface.
@@ -132,17 +134,17 @@ async def _websocket(middleware: Middleware, connections: Connections, request: 
             request.transport.abort()
 
     remote = request.remote or ""
-    connection = Connection(remote=remote, secure=request.secure or remote in _LOOPBACK, api=version)
+    connection = ClientConnection(remote=remote, secure=request.secure or remote in _LOOPBACK, api=version)
     wire = _Wire(middleware, ws.send_str, drop)
-    if middleware.drops_connections():
+    if middleware.is_dropping_connections():
         drop()
         return ws
     async for message in ws:
         if message.type != WSMsgType.TEXT:
             break
-        await wire.receive(connection, message.data)
+        await wire.receive_frame(connection, message.data)
     connections.discard(ws)
-    await wire.end()
+    await wire.finish_tasks()
     return ws
 
 
@@ -164,32 +166,32 @@ class _Wire:
         self._gone = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
-    async def receive(self, connection: Connection, frame: str) -> None:
+    async def receive_frame(self, connection: ClientConnection, frame: str) -> None:
         """Pass a frame on, and answer it: at once, later, or not at all."""
-        outcome = await _in_thread(self._middleware.receive, connection, frame)
+        outcome = await _in_thread(self._middleware.receive_frame, connection, frame)
         if outcome.fate.delay:
-            self._start(self._answer(outcome.answer, outcome.fate))
+            self._start_task(self._send_answer(outcome.answer, outcome.fate))
         else:
-            await self._answer(outcome.answer, outcome.fate)
+            await self._send_answer(outcome.answer, outcome.fate)
         if outcome.job is not None:
-            self._start(self._run(outcome.job))
+            self._start_task(self._run_job(outcome.job))
 
-    async def end(self) -> None:
+    async def finish_tasks(self) -> None:
         """The client has gone. What it began goes on all the same, but no answer is worth waiting for."""
         self._gone.set()
         await asyncio.gather(*self._running)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _run(self, job: Job) -> None:
+    async def _run_job(self, job: MiddlewareJob) -> None:
         if not job.answer_late:
             await _in_thread(job.seen.wait, NEARLY_SECONDS)  # none is done at once, nor were those recorded
-        await self._answer(await _in_thread(self._middleware.run, job), job.fate)
+        await self._send_answer(await _in_thread(self._middleware.run_job, job), job.fate)
 
-    async def _answer(self, answer: str | None, fate: Fate) -> None:
+    async def _send_answer(self, answer: str | None, fate: AnswerFate) -> None:
         if fate.delay:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), fate.delay)
@@ -207,12 +209,12 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
-async def listen(middleware: Middleware, config: Config) -> list[web.AppRunner]:
+async def open_ports(middleware: Middleware, config: ServerConfig) -> list[web.AppRunner]:
     """Open both ports. Port 0 takes any free one. Returns the runners: the first is plain, the second is TLS."""
-    plain = application(middleware, redirect_to=config.ui_httpsport if config.ui_httpsredirect else None)
+    plain = make_application(middleware, redirect_to=config.ui_httpsport if config.ui_httpsredirect else None)
     sites = (
         (plain, config.ui_port, None),
-        (application(middleware), config.ui_httpsport, certificate(Path(config.data))),
+        (make_application(middleware), config.ui_httpsport, load_certificate(Path(config.data))),
     )
     runners = []
     for app, port, context in sites:
@@ -223,7 +225,7 @@ async def listen(middleware: Middleware, config: Config) -> list[web.AppRunner]:
     return runners
 
 
-async def listen_unix(
+async def open_midclt_socket(
     middleware: Middleware, path: Path, release: str, admins: Container[int] = (0,)
 ) -> asyncio.AbstractServer:
     """Open the socket for midclt: JSON-RPC too, a frame a line. Who comes as one of `admins` (user ids) is root here.
@@ -237,12 +239,12 @@ async def listen_unix(
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     log.chmod(0o666)  # whoever calls midclt writes to it
-    server = await asyncio.start_unix_server(partial(_midclt, middleware, admins), path, limit=_LONGEST_LINE)
+    server = await asyncio.start_unix_server(partial(_serve_midclt, middleware, admins), path, limit=_LONGEST_LINE)
     path.chmod(0o666)  # all may knock; who may in is looked at then
     return server
 
 
-async def _midclt(
+async def _serve_midclt(
     middleware: Middleware, admins: Container[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
@@ -254,13 +256,13 @@ async def _midclt(
         await writer.drain()
 
     wire = _Wire(middleware, send, writer.transport.abort)
-    if middleware.drops_connections():
+    if middleware.is_dropping_connections():
         writer.transport.abort()
         return
     with contextlib.suppress(ConnectionError):
         while line := await reader.readline():
-            await wire.receive(connection, line.decode())
-    await wire.end()
+            await wire.receive_frame(connection, line.decode())
+    await wire.finish_tasks()
     writer.close()
 
 
@@ -273,10 +275,10 @@ def start_at_boot(middleware: Middleware, marker: Path) -> None:
         _LOG.error("the ups service is enabled, but does not start")
 
 
-async def serve(middleware: Middleware, config: Config) -> None:
+async def serve_forever(middleware: Middleware, config: ServerConfig) -> None:
     """Listen until somebody ends the process."""
-    await listen(middleware, config)
-    await listen_unix(middleware, SOCKET, config.release)
+    await open_ports(middleware, config)
+    await open_midclt_socket(middleware, SOCKET, config.release)
     _LOG.info("TrueNAS stand-in, release %s", middleware.release.version)
     await _in_thread(start_at_boot, middleware, BOOTED)
     await asyncio.Event().wait()
@@ -288,14 +290,14 @@ def main(config_path: Path = CONFIG) -> None:
     config = load_config(config_path)
     middleware = Middleware(
         release=RELEASES[config.release],
-        accounts=accounts.parse(config.users, config.api_keys),
+        accounts=accounts.parse_accounts(config.users, config.api_keys),
         state=StateFile(Path(config.data) / "truenas.json"),
         runner=SystemdRunner(),
         clock=time.time,
         faults=partial(read_faults, FAULTS),
         hostname=socket.gethostname(),
     )
-    asyncio.run(serve(middleware, config))
+    asyncio.run(serve_forever(middleware, config))
 
 
 if __name__ == "__main__":

@@ -28,13 +28,13 @@ class ServiceState:
 class ServiceRunner(Protocol):
     """What the middleware needs from the machine. A test gives its own."""
 
-    def start(self, files: Mapping[str, str]) -> str:
+    def start_service(self, files: Mapping[str, str]) -> str:
         """Put NUT's files in place and start upsmon. Returns the log, for the case that it does not run."""
 
-    def stop(self) -> None:
+    def stop_service(self) -> None:
         """Stop upsmon."""
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         """Ask how upsmon is."""
 
 
@@ -44,7 +44,7 @@ class SystemdRunner:
     def __init__(self, nut_dir: Path = Path("/etc/nut")) -> None:
         self._nut_dir = nut_dir
 
-    def start(self, files: Mapping[str, str]) -> str:
+    def start_service(self, files: Mapping[str, str]) -> str:
         """Replace all of /etc/nut, as TrueNAS does, and start the unit."""
         shutil.rmtree(self._nut_dir, ignore_errors=True)
         self._nut_dir.mkdir()
@@ -54,25 +54,25 @@ class SystemdRunner:
             path.touch(mode=0o640)
             shutil.chown(path, "root", "nut")
             path.write_text(text)
-        self._systemctl("reset-failed", UNIT)
-        self._systemctl("start", UNIT)
+        self._run_systemctl("reset-failed", UNIT)
+        self._run_systemctl("start", UNIT)
         command = ["journalctl", "--unit", UNIT, "--lines", "20", "--output", "short", "--no-pager"]
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
-    def stop(self) -> None:
+    def stop_service(self) -> None:
         """Stop the unit."""
-        self._systemctl("stop", UNIT)
+        self._run_systemctl("stop", UNIT)
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         """Ask systemd. A wrong password leaves upsmon running, so this says RUNNING, as TrueNAS does."""
-        shown = self._systemctl("show", "--property=ActiveState,MainPID", UNIT)
+        shown = self._run_systemctl("show", "--property=ActiveState,MainPID", UNIT)
         values = dict(line.split("=", 1) for line in shown.splitlines())
         pid = int(values.get("MainPID", "0"))
         running = values.get("ActiveState") in ("active", "reloading")
         return ServiceState(running, (pid,) if running and pid else ())
 
     @staticmethod
-    def _systemctl(*words: str) -> str:
+    def _run_systemctl(*words: str) -> str:
         return subprocess.run(["systemctl", *words], check=False, capture_output=True, text=True).stdout
 
 
@@ -82,7 +82,7 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def load(self) -> dict[str, Any]:
+    def load_state(self) -> dict[str, Any]:
         """What was saved last; empty on a fresh system."""
         try:
             loaded: dict[str, Any] = json.loads(self._path.read_text())
@@ -90,7 +90,7 @@ class StateFile:
             return {}
         return loaded
 
-    def save(self, state: Mapping[str, Any]) -> None:
+    def save_state(self, state: Mapping[str, Any]) -> None:
         """Keep this. It holds monpwd in clear, so it is for its owner only."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")

@@ -20,9 +20,9 @@ from .service import StateFile
 STATE = Path("/data/truenas.json")
 
 
-def handle(event: str, state: Path = STATE) -> bool:
+def handle_event(event: str, state: Path = STATE) -> bool:
     """Handle one event. Returns whether the shutdown was begun."""
-    settings = {**ups.DEFAULTS, **StateFile(state).load().get("ups", {})}
+    settings = {**ups.DEFAULTS, **StateFile(state).load_state().get("ups", {})}
     identifier = ups.complete_identifier(settings)
     asked = subprocess.run(["upsc", identifier], check=False, capture_output=True, text=True)
     go = ups.must_shut_down(event, asked.stdout if asked.returncode == 0 else None)
@@ -33,4 +33,4 @@ def handle(event: str, state: Path = STATE) -> bool:
 
 
 if __name__ == "__main__":
-    handle(sys.argv[1])
+    handle_event(sys.argv[1])

@@ -31,12 +31,12 @@ from .model import (
     STALL,
     Answer,
     Setup,
-    UsbDevice,
-    as_read,
-    standard_request,
+    UsbHardware,
+    answer_standard_request,
+    text_as_read,
 )
-from .profiles import Identity
-from .usbfs import KERNEL_HID, Node
+from .profiles import UsbIdentity
+from .usbfs import KERNEL_HID, DeviceNode
 
 CONTROLLER = "/devices/pci0000:00/0000:00:14.0"
 HUB = f"{CONTROLLER}/usb1"
@@ -48,7 +48,7 @@ RETIRE_AFTER = 2.0  # seconds a socket outlives its node, for a client that is j
 class RootHub:
     """The host's own hub. Without any device on the bus `nut-scanner` 2.8.0 fails."""
 
-    identity = Identity(0x1D6B, 0x0002, 0x0601, "Linux 6.1.0 xhci-hcd", "xHCI Host Controller", "0000:00:14.0")
+    identity = UsbIdentity(0x1D6B, 0x0002, 0x0601, "Linux 6.1.0 xhci-hcd", "xHCI Host Controller", "0000:00:14.0")
     device_descriptor = struct.pack(
         "<BBHBBBBHHHBBBB", 18, DT_DEVICE, 0x0200, 9, 0, 1, 64, 0x1D6B, 0x0002, 0x0601, 3, 2, 1, 1
     )
@@ -56,10 +56,10 @@ class RootHub:
         "0904000001090000000705810304000c"
     )
 
-    def control(self, setup: Setup, data: bytes = b"") -> Answer:
+    def control_transfer(self, setup: Setup, data: bytes = b"") -> Answer:
         identity = self.identity
         strings = {1: identity.serial, 2: identity.product, 3: identity.manufacturer}
-        answer = standard_request(self, strings, setup)
+        answer = answer_standard_request(self, strings, setup)
         if setup.request_type == 0xA0 and setup.request == 6:
             answer = bytes((9, 0x29, PORTS, 0x0A, 0, 10, 0, 0, 0xFF))
         elif setup.request_type in (0xA0, 0xA3) and setup.request == 0:
@@ -93,7 +93,7 @@ class PollPipe:
             else:
                 os.write(self._fd, b"\0")
 
-    def close(self) -> None:
+    def close_pipe(self) -> None:
         os.close(self._fd)
 
 
@@ -123,7 +123,7 @@ def uevent_message(properties: Mapping[str, str]) -> bytes:
     return header + bytes(8) + body
 
 
-class Listeners:
+class UeventListeners:
     """The programs that wait for uevents.
 
     Each makes a socket `event<its file descriptor>`. Two programs with the same number take the name away from each
@@ -141,26 +141,26 @@ class Listeners:
         self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0 or libc.inotify_add_watch(self._fd, os.fsencode(root), self.IN_CREATE) < 0:
             raise OSError(ctypes.get_errno(), f"cannot watch {root} for listeners")
-        asyncio.get_running_loop().add_reader(self._fd, self._appeared)
+        asyncio.get_running_loop().add_reader(self._fd, self._find_new_names)
         for path in root.glob("event[0-9]*"):
-            self._greet(path.name)
+            self._schedule_connect(path.name)
 
-    def _appeared(self) -> None:
+    def _find_new_names(self) -> None:
         raw, names = os.read(self._fd, 65536), {}
         while raw:
             (length,) = struct.unpack_from("=12xI", raw)
             names[raw[16 : 16 + length].rstrip(b"\0").decode("ascii", "replace")] = True
             raw = raw[16 + length :]
-        self.send_raw(self.PROBE)
+        self.send_message(self.PROBE)
         for name in names:
             if name.startswith("event"):
-                self._greet(name)
+                self._schedule_connect(name)
 
-    def _greet(self, name: str) -> None:
+    def _schedule_connect(self, name: str) -> None:
         self._tasks = [task for task in self._tasks if not task.done()]
-        self._tasks.append(asyncio.ensure_future(self._connect(name)))
+        self._tasks.append(asyncio.ensure_future(self._connect_listener(name)))
 
-    async def _connect(self, name: str) -> None:
+    async def _connect_listener(self, name: str) -> None:
         for _unused in range(20):  # the name appears a moment before the socket behind it is ready
             peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
@@ -177,7 +177,7 @@ class Listeners:
         with contextlib.suppress(OSError):
             (self._root / name).unlink()  # left over by a program that is gone
 
-    def send_raw(self, message: bytes) -> None:
+    def send_message(self, message: bytes) -> None:
         alive = []
         for peer in self._sockets:
             try:
@@ -190,7 +190,7 @@ class Listeners:
             alive.append(peer)
         self._sockets = alive
 
-    def close(self) -> None:
+    def close_all(self) -> None:
         asyncio.get_running_loop().remove_reader(self._fd)
         os.close(self._fd)
         for peer in self._sockets:
@@ -200,21 +200,21 @@ class Listeners:
 # ---- the bus
 
 
-class Bus:
+class UsbBus:
     """One bus with a root hub and ports. `on_change` is called when a client may have changed a device."""
 
     def __init__(self, root: Path, on_change: Callable[[], None] = lambda: None) -> None:
         self.root = root
-        self.nodes: dict[int, Node] = {}
+        self.nodes: dict[int, DeviceNode] = {}
         self.device_numbers: dict[int, int] = {}
         self.on_change = on_change
-        self._listeners: Listeners | None = None
+        self._listeners: UeventListeners | None = None
         self._servers: dict[str, asyncio.AbstractServer] = {}
         self._retiring: list[asyncio.Task[None]] = []
         self._last_number = 0
         self._sequence = 0
 
-    async def start(self) -> None:
+    async def start_bus(self) -> None:
         """Lay out the tree and put the root hub on it. What an earlier run left is removed, but not its listeners."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o777)  # programs that are not root make their event sockets here
@@ -227,26 +227,26 @@ class Bus:
         pci = self.root / "sys" / CONTROLLER[1:]
         pci.mkdir(parents=True)
         (pci / "uevent").write_text("DRIVER=xhci_hcd\nPCI_CLASS=C0330\nPCI_SLOT_NAME=0000:00:14.0\n")
-        self._link(f"{CONTROLLER}/subsystem", "/bus/pci")
-        self._link(f"/bus/pci/devices/{Path(CONTROLLER).name}", CONTROLLER)
-        self._listeners = Listeners(self.root)
-        await self._add(RootHub(), HUB, 0, 0o664, "hub")
+        self._make_link(f"{CONTROLLER}/subsystem", "/bus/pci")
+        self._make_link(f"/bus/pci/devices/{Path(CONTROLLER).name}", CONTROLLER)
+        self._listeners = UeventListeners(self.root)
+        await self._add_device(RootHub(), HUB, 0, 0o664, "hub")
 
-    async def plug(self, device: UsbDevice, port: int, mode: int) -> int:
+    async def plug_device(self, device: UsbHardware, port: int, mode: int) -> int:
         """Put a device on a port; returns its device number. ValueError if the port is taken or there is none."""
         if not 1 <= port <= PORTS:
             raise ValueError(f"no port {port}: ports are 1 to {PORTS}")
         if port in self.nodes:
             raise ValueError(f"port {port} is taken")
-        return await self._add(device, f"{HUB}/1-{port}", port, mode, KERNEL_HID)
+        return await self._add_device(device, f"{HUB}/1-{port}", port, mode, KERNEL_HID)
 
-    def unplug(self, port: int) -> None:
+    def unplug_device(self, port: int) -> None:
         """Take the device off a port. ValueError if there is none."""
         if port not in self.nodes:
             raise ValueError(f"nothing is plugged in at port {port}")
         node, number = self.nodes.pop(port), self.device_numbers.pop(port)
         path = f"{HUB}/1-{port}"
-        node.unplug()
+        node.mark_unplugged()
         name = Path(path).name
         for gone in (
             self.root / f"sys/bus/usb/devices/{name}",
@@ -257,59 +257,59 @@ class Bus:
         ):
             gone.unlink()
         shutil.rmtree(self.root / "sys" / path[1:])
-        self._uevent("remove", f"{path}/{name}:1.0", _interface_uevent(node.device))
-        self._uevent("remove", path, _device_uevent(node.device, number))
+        self._send_uevent("remove", f"{path}/{name}:1.0", _interface_uevent(node.device))
+        self._send_uevent("remove", path, _device_uevent(node.device, number))
 
-    async def stop(self) -> None:
+    async def stop_bus(self) -> None:
         """End all; clients that have a node open get an end of file, which umockdev's library does not survive."""
         for task in self._retiring:
             task.cancel()
         for server in self._servers.values():
             server.close()
         if self._listeners:
-            self._listeners.close()
+            self._listeners.close_all()
         for name in ("sys", "dev", "ioctl"):
             shutil.rmtree(self.root / name, ignore_errors=True)
 
-    async def _add(self, device: UsbDevice, path: str, port: int, mode: int, driver: str) -> int:
+    async def _add_device(self, device: UsbHardware, path: str, port: int, mode: int, driver: str) -> int:
         number = self._next_number()
         node_path = self.root / "dev" / _node_name(number)
         node_path.parent.mkdir(parents=True, exist_ok=True)
         hidden = self.root / "dev" / f".new-{number}"
         pipe = PollPipe(hidden, mode)
         interface = "1-0:1.0" if driver == "hub" else f"{Path(path).name}:1.0"
-        node = Node(
+        node = DeviceNode(
             device,
             pipe.set_ready,
             self._device_changed,
             driver,
-            lambda bound: self._bound(device, f"{path}/{interface}", number, bound),
+            lambda bound: self._show_driver(device, f"{path}/{interface}", number, bound),
         )
         ioctl_path = self.root / "ioctl/dev" / _node_name(number)
         ioctl_path.parent.mkdir(parents=True, exist_ok=True)
-        server = await asyncio.start_unix_server(node.serve, os.fspath(ioctl_path))
+        server = await asyncio.start_unix_server(node.serve_client, os.fspath(ioctl_path))
         # Whoever may not open the node does not get this far. A refused connection would end the program.
         ioctl_path.chmod(0o666)
         self._servers[os.fspath(ioctl_path)] = server
-        self._retiring.append(asyncio.ensure_future(self._retire(node, pipe, ioctl_path)))
+        self._retiring.append(asyncio.ensure_future(self._retire_node(node, pipe, ioctl_path)))
         self._write_sysfs(device, path, number, port, driver)
         self._link_node(number)
         hidden.rename(node_path)
         # The links below /sys/bus come last: programs find devices through them.
         name = Path(path).name
-        self._link(f"/dev/char/{USB_MAJOR}:{number - 1}", path)
-        self._link(f"/bus/usb/devices/{interface}", f"{path}/{interface}")
-        self._link(f"/bus/usb/devices/{name}", path)
+        self._make_link(f"/dev/char/{USB_MAJOR}:{number - 1}", path)
+        self._make_link(f"/bus/usb/devices/{interface}", f"{path}/{interface}")
+        self._make_link(f"/bus/usb/devices/{name}", path)
         if port:
             self.nodes[port], self.device_numbers[port] = node, number
-        self._uevent("add", path, _device_uevent(device, number))
-        self._uevent("add", f"{path}/{interface}", _interface_uevent(device))
+        self._send_uevent("add", path, _device_uevent(device, number))
+        self._send_uevent("add", f"{path}/{interface}", _interface_uevent(device))
         return number
 
     def _device_changed(self) -> None:
         self.on_change()
 
-    async def _retire(self, node: Node, pipe: PollPipe, ioctl_path: Path) -> None:
+    async def _retire_node(self, node: DeviceNode, pipe: PollPipe, ioctl_path: Path) -> None:
         """When the device has gone: close what its clients do not need any more."""
         await node.left.wait()
         await asyncio.sleep(RETIRE_AFTER)
@@ -318,7 +318,7 @@ class Bus:
             ioctl_path.unlink()
         while node.sessions:
             await asyncio.sleep(1)
-        pipe.close()
+        pipe.close_pipe()
 
     def _next_number(self) -> int:
         """As Linux does: count up, begin again after 127, and leave out what is in use."""
@@ -331,7 +331,7 @@ class Bus:
                 self._last_number = number
                 return number
 
-    def _write_sysfs(self, device: UsbDevice, path: str, number: int, port: int, driver: str) -> None:
+    def _write_sysfs(self, device: UsbHardware, path: str, number: int, port: int, driver: str) -> None:
         name, identity = Path(path).name, device.identity
         raw, config = device.device_descriptor, device.config_descriptor
         interface = "1-0:1.0" if driver == "hub" else f"{name}:1.0"
@@ -339,9 +339,9 @@ class Bus:
             "idVendor": f"{identity.vendor_id:04x}",
             "idProduct": f"{identity.product_id:04x}",
             "bcdDevice": f"{identity.release:04x}",
-            "manufacturer": as_read(identity.manufacturer),
-            "product": as_read(identity.product),
-            "serial": as_read(identity.serial),
+            "manufacturer": text_as_read(identity.manufacturer),
+            "product": text_as_read(identity.product),
+            "serial": text_as_read(identity.serial),
             "busnum": "1",
             "devnum": str(number),
             "devpath": str(port),
@@ -362,7 +362,7 @@ class Bus:
             "authorized": "1",
             "removable": "unknown",
             "urbnum": "0",
-            "uevent": _lines({**_device_uevent(device, number), "DRIVER": "usb"}),
+            "uevent": _format_lines({**_device_uevent(device, number), "DRIVER": "usb"}),
         }
         attributes = {key: value for key, value in attributes.items() if value}
         base = self.root / "sys" / path[1:]
@@ -381,31 +381,31 @@ class Bus:
                 "bInterfaceProtocol": f"{fields[7]:02x}",
                 "authorized": "1",
                 "modalias": _interface_uevent(device)["MODALIAS"],
-                "uevent": _lines({**_interface_uevent(device), **({"DRIVER": driver} if driver else {})}),
+                "uevent": _format_lines({**_interface_uevent(device), **({"DRIVER": driver} if driver else {})}),
             },
         )
         hidden.rename(base)
-        self._link(f"{path}/subsystem", "/bus/usb")
-        self._link(f"{path}/driver", "/bus/usb/drivers/usb")
-        self._link(f"{path}/{interface}/subsystem", "/bus/usb")
+        self._make_link(f"{path}/subsystem", "/bus/usb")
+        self._make_link(f"{path}/driver", "/bus/usb/drivers/usb")
+        self._make_link(f"{path}/{interface}/subsystem", "/bus/usb")
         if driver == "hub":
-            self._link(f"{path}/{interface}/driver", "/bus/usb/drivers/hub")
+            self._make_link(f"{path}/{interface}/driver", "/bus/usb/drivers/hub")
         else:
-            self._bound(device, f"{path}/{interface}", number, bound=True)
+            self._show_driver(device, f"{path}/{interface}", number, bound=True)
 
-    def _bound(self, device: UsbDevice, interface: str, number: int, bound: bool) -> None:
+    def _show_driver(self, device: UsbHardware, interface: str, number: int, bound: bool) -> None:
         """What sysfs shows of the kernel's HID driver, which NUT's takes the interface away from."""
         child = self.root / "sys" / interface[1:] / _hid_name(device, number)
         if bound:
-            self._link(f"{interface}/driver", f"/bus/usb/drivers/{KERNEL_HID}")
-            report = device.control(Setup(0x81, GET_DESCRIPTOR, DT_REPORT << 8, 0, 4096))
+            self._make_link(f"{interface}/driver", f"/bus/usb/drivers/{KERNEL_HID}")
+            report = device.control_transfer(Setup(0x81, GET_DESCRIPTOR, DT_REPORT << 8, 0, 4096))
             child.mkdir()
             (child / "report_descriptor").write_bytes(report if isinstance(report, bytes) else b"")
         elif child.exists():
             shutil.rmtree(child)
             (child.parent / "driver").unlink()
 
-    def _link(self, link: str, target: str) -> None:
+    def _make_link(self, link: str, target: str) -> None:
         """A relative link below sys/, both ends named as from there."""
         (self.root / "sys" / link[1:]).symlink_to(os.path.relpath(target, os.path.dirname(link)))  # noqa: PTH120
 
@@ -413,17 +413,17 @@ class Bus:
         link = self.root / "dev/.node" / _node_name(number).replace("/", "_")
         link.symlink_to(f"{USB_MAJOR}:{number - 1}")
 
-    def _uevent(self, action: str, path: str, properties: Mapping[str, str]) -> None:
+    def _send_uevent(self, action: str, path: str, properties: Mapping[str, str]) -> None:
         self._sequence += 1
         head = {"ACTION": action, "DEVPATH": path, "SUBSYSTEM": "usb", "SEQNUM": str(self._sequence)}
         properties = {**head, **properties}
         if "DEVNAME" in properties:
             properties["DEVNAME"] = f"/dev/{properties['DEVNAME']}"
         if self._listeners:
-            self._listeners.send_raw(uevent_message(properties))
+            self._listeners.send_message(uevent_message(properties))
 
 
-def _hid_name(device: UsbDevice, number: int) -> str:
+def _hid_name(device: UsbHardware, number: int) -> str:
     return f"0003:{device.identity.vendor_id:04X}:{device.identity.product_id:04X}.{number:04X}"
 
 
@@ -431,7 +431,7 @@ def _node_name(number: int) -> str:
     return f"bus/usb/001/{number:03}"
 
 
-def _device_uevent(device: UsbDevice, number: int) -> dict[str, str]:
+def _device_uevent(device: UsbHardware, number: int) -> dict[str, str]:
     """What the kernel says of a device: numbers only, nothing that the device could choose freely."""
     identity, raw = device.identity, device.device_descriptor
     return {
@@ -446,7 +446,7 @@ def _device_uevent(device: UsbDevice, number: int) -> dict[str, str]:
     }
 
 
-def _interface_uevent(device: UsbDevice) -> dict[str, str]:
+def _interface_uevent(device: UsbHardware) -> dict[str, str]:
     identity, raw, fields = device.identity, device.device_descriptor, device.config_descriptor[9:18]
     alias = f"usb:v{identity.vendor_id:04X}p{identity.product_id:04X}d{identity.release:04X}"
     alias += f"dc{raw[4]:02X}dsc{raw[5]:02X}dp{raw[6]:02X}"
@@ -460,7 +460,7 @@ def _interface_uevent(device: UsbDevice) -> dict[str, str]:
     }
 
 
-def _lines(properties: Mapping[str, str]) -> str:
+def _format_lines(properties: Mapping[str, str]) -> str:
     return "\n".join(f"{key}={value}" for key, value in properties.items())
 
 

@@ -28,8 +28,8 @@ if not __package__:  # started by its path: the package is the directory beside 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = "usb"
 
-from .bus import PORTS, Bus
-from .model import SETTINGS, NoAnswer, Ups, new_ups
+from .bus import PORTS, UsbBus
+from .model import SETTINGS, EmulatedUps, NoAnswer, make_ups
 from .profiles import PROFILES
 
 Json = dict[str, Any]
@@ -40,30 +40,30 @@ MAX_LINE = 1 << 16
 class Emulator:
     """The commands. Each takes the request and returns what to answer; ValueError says what was wrong with it."""
 
-    def __init__(self, bus: Bus, make: Callable[[str, Mapping[str, Any]], Ups] = new_ups) -> None:
+    def __init__(self, bus: UsbBus, make: Callable[[str, Mapping[str, Any]], EmulatedUps] = make_ups) -> None:
         self.bus = bus
         self.mains = True
-        self.plugged: dict[int, Ups] = {}
-        self.unplugged: dict[int, Ups] = {}  # by the port they were at
+        self.plugged: dict[int, EmulatedUps] = {}
+        self.unplugged: dict[int, EmulatedUps] = {}  # by the port they were at
         self._make = make
         self._modes: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._commands: dict[str, Callable[[Json], Any]] = {
-            "status": self._status,
-            "models": self._models,
-            "plug": self._plug,
-            "unplug": self._unplug,
-            "replug": self._replug,
-            "mains": self._mains,
-            "set": self._set,
-            "low": self._low,
-            "empty": self._empty,
-            "hurry": self._hurry,
-            "hang": self._hang,
-            "unhang": self._unhang,
+            "status": self._show_status,
+            "models": self._list_models,
+            "plug": self._plug_model,
+            "unplug": self._unplug_ups,
+            "replug": self._replug_ups,
+            "mains": self._switch_mains,
+            "set": self._set_values,
+            "low": self._set_low,
+            "empty": self._empty_battery,
+            "hurry": self._hurry_outlets,
+            "hang": self._hang_firmware,
+            "unhang": self._unhang_firmware,
         }
 
-    async def answer(self, line: bytes) -> Json:
+    async def answer_line(self, line: bytes) -> Json:
         """Answer one line. Never raises: the hardware of a lab must outlive any nonsense."""
         try:
             request = json.loads(line)
@@ -72,50 +72,50 @@ class Emulator:
                 raise ValueError(f"need an object whose `command` is one of: {', '.join(self._commands)}")
             result = command(request)
             result = await result if asyncio.iscoroutine(result) else result
-            self.settle()
+            self.update_devices()
             return {"ok": True, **(result or {})}
         except Exception as error:
             expected = isinstance(error, ValueError)
             return {"ok": False, "error": str(error) if expected else f"the emulator failed: {error!r}"}
 
-    def settle(self) -> None:
+    def update_devices(self) -> None:
         """Let time and news reach the devices' clients, and wake up when the next switching of an outlet is due."""
         for ups in (*self.plugged.values(), *self.unplugged.values()):
-            ups.tick()
+            ups.update_outlets()
         for node in self.bus.nodes.values():
-            node.pump()
+            node.send_pending()
         due = [ups.deadline for ups in (*self.plugged.values(), *self.unplugged.values()) if ups.deadline is not None]
         if self._timer:
             self._timer.cancel()
         # The loop's clock is time.monotonic, which is also the model's.
-        self._timer = asyncio.get_running_loop().call_at(min(due), self.settle) if due else None
+        self._timer = asyncio.get_running_loop().call_at(min(due), self.update_devices) if due else None
 
-    async def plug(self, ups: Ups, port: int | None, mode: int = DEFAULT_MODE) -> Json:
+    async def plug_ups(self, ups: EmulatedUps, port: int | None, mode: int = DEFAULT_MODE) -> Json:
         """Plug a UPS in at a port, or at the first free one."""
         if port is None:
             port = next((free for free in range(1, PORTS + 1) if free not in self.plugged), None)
             if port is None:
                 raise ValueError(f"all {PORTS} ports are taken")
         ups.set_mains(self.mains)
-        number = await self.bus.plug(ups, port, mode)
+        number = await self.bus.plug_device(ups, port, mode)
         self.plugged[port], self._modes[port] = ups, mode
         self.unplugged.pop(port, None)
-        ups.note(f"plugged in at port {port} as device {number}")
+        ups.note_event(f"plugged in at port {port} as device {number}")
         return {"port": port, "device_number": number}
 
     # -- commands
 
-    def _status(self, request: Json) -> Json:
+    def _show_status(self, request: Json) -> Json:
         return {
             "mains": self.mains,
             "upses": [
-                {"port": port, "device_number": self.bus.device_numbers[port], **ups.status()}
+                {"port": port, "device_number": self.bus.device_numbers[port], **ups.describe_status()}
                 for port, ups in sorted(self.plugged.items())
             ],
-            "unplugged": [{"port": port, **ups.status()} for port, ups in sorted(self.unplugged.items())],
+            "unplugged": [{"port": port, **ups.describe_status()} for port, ups in sorted(self.unplugged.items())],
         }
 
-    def _models(self, request: Json) -> Json:
+    def _list_models(self, request: Json) -> Json:
         return {
             "models": {
                 name: {
@@ -129,25 +129,25 @@ class Emulator:
             "settings": {name: setting.text for name, setting in SETTINGS.items()},
         }
 
-    async def _plug(self, request: Json) -> Json:
+    async def _plug_model(self, request: Json) -> Json:
         wishes: Json = {key: request[key] for key in ("serial", "manufacturer", "product", "id") if key in request}
         mode = request.get("mode", DEFAULT_MODE)
         if not isinstance(mode, int) or not 0 <= mode <= 0o777:
             raise ValueError(f"mode must be a number from 0 to 0o777, not {mode!r}")
         ups = self._make(str(request.get("model")), wishes)
         ups.fickle = request.get("fickle") is True
-        return await self.plug(ups, _port(request, "port"), mode)
+        return await self.plug_ups(ups, _read_port(request, "port"), mode)
 
-    def _unplug(self, request: Json) -> Json:
+    def _unplug_ups(self, request: Json) -> Json:
         port = self._one_port(request)
-        self.bus.unplug(port)
+        self.bus.unplug_device(port)
         ups = self.unplugged[port] = self.plugged.pop(port)
-        ups.note(f"unplugged from port {port}")
+        ups.note_event(f"unplugged from port {port}")
         return {"port": port}
 
-    async def _replug(self, request: Json) -> Json:
+    async def _replug_ups(self, request: Json) -> Json:
         """Pull the plug and put it back, there or elsewhere; or put back what was unplugged."""
-        source, target = _port(request, "port"), _port(request, "to")
+        source, target = _read_port(request, "port"), _read_port(request, "to")
         if source is None and not self.plugged and len(self.unplugged) == 1:
             source = next(iter(self.unplugged))
         elif source is None:
@@ -156,120 +156,120 @@ class Emulator:
         if target != source and target in self.plugged:
             raise ValueError(f"port {target} is not free")
         if source in self.plugged:
-            self._unplug({"port": source})
+            self._unplug_ups({"port": source})
         if source not in self.unplugged:
             raise ValueError(f"nothing was ever plugged in at port {source}")
-        return await self.plug(self.unplugged.pop(source), target, self._modes.get(source, DEFAULT_MODE))
+        return await self.plug_ups(self.unplugged.pop(source), target, self._modes.get(source, DEFAULT_MODE))
 
-    def _mains(self, request: Json) -> Json:
+    def _switch_mains(self, request: Json) -> Json:
         on = request.get("on")
         if not isinstance(on, bool):
             raise ValueError("mains must be on or off")
-        chosen = self._chosen(request)
-        if _port(request, "port") is None:
+        chosen = self._choose_upses(request)
+        if _read_port(request, "port") is None:
             self.mains = on
             chosen += list(self.unplugged.values())
         for ups in chosen:
             ups.set_mains(on)
         return {}
 
-    def _set(self, request: Json) -> Json:
+    def _set_values(self, request: Json) -> Json:
         values = request.get("values")
         if not isinstance(values, dict) or not values:
             raise ValueError(f"nothing to set; known: {', '.join(SETTINGS)}")
-        for ups in self._chosen(request, at_least_one=True):
-            ups.set(values)
+        for ups in self._choose_upses(request, at_least_one=True):
+            ups.set_values(values)
         return {}
 
-    def _low(self, request: Json) -> Json:
-        for ups in self._chosen(request, at_least_one=True):
+    def _set_low(self, request: Json) -> Json:
+        for ups in self._choose_upses(request, at_least_one=True):
             ups.force_low()
         return {}
 
-    def _empty(self, request: Json) -> Json:
-        for ups in (*self._chosen(request), *self.unplugged.values()):
-            ups.empty()
+    def _empty_battery(self, request: Json) -> Json:
+        for ups in (*self._choose_upses(request), *self.unplugged.values()):
+            ups.empty_battery()
         return {}
 
-    def _hurry(self, request: Json) -> Json:
-        for ups in (*self._chosen(request), *self.unplugged.values()):
-            ups.hurry()
+    def _hurry_outlets(self, request: Json) -> Json:
+        for ups in (*self._choose_upses(request), *self.unplugged.values()):
+            ups.hurry_outlets()
         return {}
 
-    def _hang(self, request: Json) -> Json:
+    def _hang_firmware(self, request: Json) -> Json:
         try:
             hang = NoAnswer(request.get("how", "stall"))
         except ValueError:
             raise ValueError(f"hang: stall or nak, not {request.get('how')!r}") from None
-        for ups in self._chosen(request, at_least_one=True):
+        for ups in self._choose_upses(request, at_least_one=True):
             ups.set_hang(hang)
         return {}
 
-    def _unhang(self, request: Json) -> Json:
-        for ups in self._chosen(request, at_least_one=True):
+    def _unhang_firmware(self, request: Json) -> Json:
+        for ups in self._choose_upses(request, at_least_one=True):
             ups.set_hang(None)
         return {}
 
     # -- which UPS
 
-    def _chosen(self, request: Json, at_least_one: bool = False) -> list[Ups]:
+    def _choose_upses(self, request: Json, at_least_one: bool = False) -> list[EmulatedUps]:
         """The UPS at the port that was named, or else all that are plugged in."""
-        port = _port(request, "port")
+        port = _read_port(request, "port")
         if port is not None:
             if port not in self.plugged:
-                raise ValueError(f"nothing is plugged in at port {port}; {self._where()}")
+                raise ValueError(f"nothing is plugged in at port {port}; {self._describe_ports()}")
             return [self.plugged[port]]
         if at_least_one and not self.plugged:
             raise ValueError("no UPS is plugged in")
         return list(self.plugged.values())
 
     def _one_port(self, request: Json) -> int:
-        port = _port(request, "port")
+        port = _read_port(request, "port")
         if port is None:
             if len(self.plugged) != 1:
-                raise ValueError(f"name the port; {self._where()}")
+                raise ValueError(f"name the port; {self._describe_ports()}")
             return next(iter(self.plugged))
         return port
 
-    def _where(self) -> str:
+    def _describe_ports(self) -> str:
         plugged = ", ".join(f"{ups.profile.name} at {port}" for port, ups in sorted(self.plugged.items()))
         return f"plugged in: {plugged or 'nothing'}"
 
 
-def _port(request: Json, key: str) -> int | None:
+def _read_port(request: Json, key: str) -> int | None:
     port = request.get(key)
     if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= PORTS):
         raise ValueError(f"{key} must be a number from 1 to {PORTS}, not {port!r}")
     return port
 
 
-async def converse(emulator: Emulator, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve_client(emulator: Emulator, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one client of the control socket."""
     with contextlib.suppress(OSError, ValueError):  # gone, or a line without end
         while line := await reader.readline():
-            writer.write(json.dumps(await emulator.answer(line)).encode() + b"\n")
+            writer.write(json.dumps(await emulator.answer_line(line)).encode() + b"\n")
             await writer.drain()
     with contextlib.suppress(OSError):
         writer.close()
 
 
-async def run(directory: Path, plug: list[str], ready: Callable[[], None] = lambda: None) -> None:
+async def run_emulator(directory: Path, plug: list[str], ready: Callable[[], None] = lambda: None) -> None:
     """Be the hardware, until SIGTERM or SIGINT."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    bus = Bus(directory / "bus")
+    bus = UsbBus(directory / "bus")
     emulator = Emulator(bus)
-    bus.on_change = emulator.settle
-    await bus.start()
+    bus.on_change = emulator.update_devices
+    await bus.start_bus()
     for wish in plug:
         model, _unused, port = wish.partition("@")
-        await emulator.plug(new_ups(model), int(port) if port else None)
+        await emulator.plug_ups(make_ups(model), int(port) if port else None)
     path = directory / "control"
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     server = await asyncio.start_unix_server(
-        lambda reader, writer: converse(emulator, reader, writer), os.fspath(path), limit=MAX_LINE
+        lambda reader, writer: serve_client(emulator, reader, writer), os.fspath(path), limit=MAX_LINE
     )
     path.chmod(0o600)
     ready()
@@ -277,7 +277,7 @@ async def run(directory: Path, plug: list[str], ready: Callable[[], None] = lamb
     server.close()
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    await bus.stop()
+    await bus.stop_bus()
 
 
 def main() -> None:
@@ -293,7 +293,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.umask(0o022)
     try:
-        asyncio.run(run(arguments.directory, arguments.plug))
+        asyncio.run(run_emulator(arguments.directory, arguments.plug))
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
 

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Callable, Protocol, Union
 
-from .profiles import PROFILES, USAGES, Identity, Item, Profile
+from .profiles import PROFILES, USAGES, ReportItem, UpsProfile, UsbIdentity
 
 DT_DEVICE, DT_CONFIG, DT_STRING, DT_INTERFACE, DT_ENDPOINT, DT_HID, DT_REPORT = 1, 2, 3, 4, 5, 0x21, 0x22
 GET_STATUS, GET_DESCRIPTOR, GET_CONFIGURATION, GET_INTERFACE = 0, 6, 8, 10
@@ -51,7 +51,7 @@ class Setup:
     length: int
 
     @classmethod
-    def parse(cls, raw: bytes) -> Setup:
+    def from_bytes(cls, raw: bytes) -> Setup:
         return cls(*struct.unpack("<BBHHH", raw[:8]))
 
     @property
@@ -59,16 +59,16 @@ class Setup:
         return bool(self.request_type & 0x80)
 
 
-class UsbDevice(Protocol):
+class UsbHardware(Protocol):
     """What a bus needs of a device."""
 
-    identity: Identity
+    identity: UsbIdentity
 
     @property
     def device_descriptor(self) -> bytes: ...
     @property
     def config_descriptor(self) -> bytes: ...
-    def control(self, setup: Setup, data: bytes = b"") -> Answer: ...
+    def control_transfer(self, setup: Setup, data: bytes = b"") -> Answer: ...
     def interrupt_in(self) -> bytes | None: ...
 
 
@@ -78,13 +78,13 @@ def string_descriptor(text: str) -> bytes:
     return bytes((len(raw) + 2, DT_STRING)) + raw
 
 
-def as_read(text: str) -> str:
+def text_as_read(text: str) -> str:
     """What a host reads where a device says this text."""
     return string_descriptor(text)[2:].decode("utf-16-le", "surrogatepass")
 
 
-def standard_request(  # noqa: PLR0911 (one return a request)
-    device: UsbDevice, strings: Mapping[int, str], setup: Setup
+def answer_standard_request(  # noqa: PLR0911 (one return a request)
+    device: UsbHardware, strings: Mapping[int, str], setup: Setup
 ) -> Answer | None:
     """Answer a request of USB 2.0, chapter 9, to the device or an endpoint; None if it is not one of these."""
     kind, index = setup.value >> 8, setup.value & 0xFF
@@ -113,24 +113,24 @@ def standard_request(  # noqa: PLR0911 (one return a request)
 
 
 @dataclass(frozen=True)
-class Report:
+class HidReport:
     """Items that travel together under one number, which is the first byte on the wire."""
 
     number: int
-    items: tuple[Item, ...]
+    items: tuple[ReportItem, ...]
 
     @property
     def volatile(self) -> bool:
         return self.items[0].volatile
 
-    def pack(self, values: Mapping[str, int]) -> bytes:
+    def pack_values(self, values: Mapping[str, int]) -> bytes:
         bits, at = 0, 0
         for item in self.items:
             bits |= (values[item.key] & ((1 << item.bits) - 1)) << at
             at += item.bits
         return bytes((self.number,)) + bits.to_bytes((at + 7) // 8, "little")
 
-    def unpack(self, raw: bytes) -> dict[str, int]:
+    def unpack_values(self, raw: bytes) -> dict[str, int]:
         """The values in a report; ValueError if it is short, has another number, or holds a value out of range."""
         size = (sum(item.bits for item in self.items) + 7) // 8
         if len(raw) < size + 1 or raw[0] != self.number:
@@ -147,51 +147,51 @@ class Report:
         return values
 
 
-def reports_of(items: tuple[Item, ...]) -> list[Report]:
+def reports_of(items: tuple[ReportItem, ...]) -> list[HidReport]:
     """Number the reports from 1. Items of one bit that follow each other in one collection share a report."""
-    reports: list[Report] = []
+    reports: list[HidReport] = []
     for item in items:
         last = reports[-1].items[-1] if reports else None
-        if last and last.bits == item.bits == 1 and _parent(last) == _parent(item):
+        if last and last.bits == item.bits == 1 and _parent_path(last) == _parent_path(item):
             reports[-1] = replace(reports[-1], items=(*reports[-1].items, item))
         else:
-            reports.append(Report(len(reports) + 1, (item,)))
+            reports.append(HidReport(len(reports) + 1, (item,)))
     return reports
 
 
-def report_descriptor(reports: list[Report]) -> bytes:
+def report_descriptor(reports: list[HidReport]) -> bytes:
     """The HID report descriptor (HID 1.11, 6.2.2) of the reports, all inside the application collection `UPS`."""
-    out = _usage("UPS") + _short(0xA0, 1)
+    out = _usage_item("UPS") + _short_item(0xA0, 1)
     open_path: tuple[str, ...] = ()
     for report in reports:
-        path = _parent(report.items[0])
+        path = _parent_path(report.items[0])
         shared = 0
         while shared < min(len(path), len(open_path)) and path[shared] == open_path[shared]:
             shared += 1
         out += b"\xc0" * (len(open_path) - shared)
         for name in path[shared:]:
-            out += _usage(name) + _short(0xA0, 0)
+            out += _usage_item(name) + _short_item(0xA0, 0)
         open_path = path
         first = report.items[0]
-        out += _short(0x84, report.number) + _short(0x14, first.low) + _short(0x24, first.high)
-        out += _short(0x64, first.unit[0]) + _short(0x54, first.unit[1]) + _short(0x94, 1)
+        out += _short_item(0x84, report.number) + _short_item(0x14, first.low) + _short_item(0x24, first.high)
+        out += _short_item(0x64, first.unit[0]) + _short_item(0x54, first.unit[1]) + _short_item(0x94, 1)
         for main, flags in ((0xB0, 0xA2), (0x80, 0x82)):  # feature, input; data, variable, absolute, volatile
             if main == 0x80 and not report.volatile:
                 continue
-            out += _short(0x74, first.bits)
+            out += _short_item(0x74, first.bits)
             for item in report.items:
-                out += _usage(item.path.rpartition(".")[2]) + _short(main, flags)
+                out += _usage_item(item.path.rpartition(".")[2]) + _short_item(main, flags)
             pad = -sum(item.bits for item in report.items) % 8
             if pad:
-                out += _short(0x74, pad) + _short(main, 0x03)
+                out += _short_item(0x74, pad) + _short_item(main, 0x03)
     return out + b"\xc0" * (len(open_path) + 1)
 
 
-def _parent(item: Item) -> tuple[str, ...]:
+def _parent_path(item: ReportItem) -> tuple[str, ...]:
     return tuple(item.path.split(".")[:-1])
 
 
-def _short(tag: int, value: int) -> bytes:
+def _short_item(tag: int, value: int) -> bytes:
     """A HID short item. Only the logical limits are signed numbers."""
     signed = tag in (0x14, 0x24)
     for code, size in ((1, 1), (2, 2), (3, 4)):
@@ -201,16 +201,16 @@ def _short(tag: int, value: int) -> bytes:
     raise ValueError(f"HID item {tag:#x}: {value} is too big")
 
 
-def _usage(name: str) -> bytes:
+def _usage_item(name: str) -> bytes:
     page, usage = USAGES[name] >> 16, USAGES[name] & 0xFFFF
-    return _short(0x04, page) + _short(0x08, usage)
+    return _short_item(0x04, page) + _short_item(0x08, usage)
 
 
 # ---- the UPS
 
 
 @dataclass(frozen=True)
-class Setting:
+class UpsSetting:
     """A value that a person at the lab may set; a `writable` one the host may set too, over USB."""
 
     default: int
@@ -220,22 +220,22 @@ class Setting:
     writable: bool = False
 
 
-SETTINGS: dict[str, Setting] = {
-    "charge": Setting(100, 0, 100, "battery charge, %"),
-    "charge_low": Setting(10, 0, 100, "charge at which the battery is low, %", True),
-    "charge_warning": Setting(50, 0, 100, "charge at which the UPS warns, %"),
-    "runtime": Setting(2400, 0, 65534, "runtime left, s"),
-    "runtime_low": Setting(120, 0, 65534, "runtime at which the battery is low, s", True),
-    "load": Setting(12, 0, 100, "load, %"),
-    "input_voltage": Setting(231, 0, 300, "mains voltage while mains are on, V"),
-    "battery_voltage": Setting(1350, 0, 65534, "battery voltage, 0.01 V"),
-    "replace_battery": Setting(0, 0, 1, "1: the battery needs replacement (RB)"),
-    "overload": Setting(0, 0, 1, "1: overloaded (OVER)"),
-    "battery_present": Setting(1, 0, 1, "0: no battery"),
-    "transfer_low": Setting(180, 0, 300, "goes on battery below this mains voltage, V", True),
-    "transfer_high": Setting(270, 0, 300, "goes on battery above this mains voltage, V", True),
-    "beeper": Setting(2, 1, 3, "1 disabled, 2 enabled, 3 muted", True),
-    "realpower_nominal": Setting(405, 0, 5000, "nominal power, W"),
+SETTINGS: dict[str, UpsSetting] = {
+    "charge": UpsSetting(100, 0, 100, "battery charge, %"),
+    "charge_low": UpsSetting(10, 0, 100, "charge at which the battery is low, %", True),
+    "charge_warning": UpsSetting(50, 0, 100, "charge at which the UPS warns, %"),
+    "runtime": UpsSetting(2400, 0, 65534, "runtime left, s"),
+    "runtime_low": UpsSetting(120, 0, 65534, "runtime at which the battery is low, s", True),
+    "load": UpsSetting(12, 0, 100, "load, %"),
+    "input_voltage": UpsSetting(231, 0, 300, "mains voltage while mains are on, V"),
+    "battery_voltage": UpsSetting(1350, 0, 65534, "battery voltage, 0.01 V"),
+    "replace_battery": UpsSetting(0, 0, 1, "1: the battery needs replacement (RB)"),
+    "overload": UpsSetting(0, 0, 1, "1: overloaded (OVER)"),
+    "battery_present": UpsSetting(1, 0, 1, "0: no battery"),
+    "transfer_low": UpsSetting(180, 0, 300, "goes on battery below this mains voltage, V", True),
+    "transfer_high": UpsSetting(270, 0, 300, "goes on battery above this mains voltage, V", True),
+    "beeper": UpsSetting(2, 1, 3, "1 disabled, 2 enabled, 3 muted", True),
+    "realpower_nominal": UpsSetting(405, 0, 5000, "nominal power, W"),
 }
 
 _FIXED = {
@@ -253,7 +253,7 @@ _FIXED = {
 DEFAULT_START_DELAY = 2  # seconds from "mains are there" to "outlets on" when the host named no delay
 
 
-class Ups:
+class EmulatedUps:
     """One UPS. `clock` gives seconds that only grow; call `tick` when `deadline` has come.
 
     The outlets: DelayBeforeShutdown and DelayBeforeReboot cut them after so many seconds. They come on again
@@ -262,8 +262,8 @@ class Ups:
 
     def __init__(
         self,
-        profile: Profile,
-        identity: Identity | None = None,
+        profile: UpsProfile,
+        identity: UsbIdentity | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -285,7 +285,7 @@ class Ups:
         self._reports = {report.number: report for report in reports_of(profile.items)}
         self._descriptor = report_descriptor(list(self._reports.values()))
         self._unsent: set[int] = set()  # reports with news for the interrupt pipe
-        self._sent = self.values()
+        self._sent = self.report_values()
 
     # -- what people and the house's wiring do
 
@@ -293,34 +293,34 @@ class Ups:
         """Mains come or go. Mains on also ends a forced low battery."""
         if on != self.mains:
             self.mains = on
-            self._event("mains on" if on else "mains off")
+            self._add_event("mains on" if on else "mains off")
         if on:
             self.forced_low = False
-        self._changed()
+        self._note_changes()
 
     def force_low(self) -> None:
         self.forced_low = True
-        self._event("battery low")
-        self._changed()
+        self._add_event("battery low")
+        self._note_changes()
 
-    def empty(self) -> None:
+    def empty_battery(self) -> None:
         """The battery is empty: without mains the outlets are off at once, and come back with the mains."""
         if self.mains or not self.outlets:
             return
         self._off_at = self._clock()
         self._start_delay = DEFAULT_START_DELAY if self._start_delay is None else self._start_delay
-        self._event("battery empty")
-        self.tick()
+        self._add_event("battery empty")
+        self.update_outlets()
 
-    def hurry(self) -> None:
+    def hurry_outlets(self) -> None:
         """The next switching of the outlets, which is waited for, is due now: for tests, where nothing happens until then."""
         if self._off_at is not None:
             self._off_at = self._clock()
         elif self._on_at is not None:
             self._on_at = self._clock()
-        self.tick()
+        self.update_outlets()
 
-    def set(self, values: Mapping[str, int]) -> None:
+    def set_values(self, values: Mapping[str, int]) -> None:
         """Set state values by name; ValueError names the first one that is unknown or out of range, and sets none."""
         for name, value in values.items():
             setting = SETTINGS.get(name)
@@ -329,13 +329,13 @@ class Ups:
             if isinstance(value, bool) or not isinstance(value, int) or not setting.low <= value <= setting.high:
                 raise ValueError(f"{name} must be a whole number from {setting.low} to {setting.high}, not {value!r}")
         self.state.update(values)
-        self._event("set", **values)
-        self._changed()
+        self._add_event("set", **values)
+        self._note_changes()
 
     def set_hang(self, hang: NoAnswer | None) -> None:
         """A firmware that hangs: HID requests are refused (STALL) or never answered (NAK), and nothing is sent."""
         self.hang = hang
-        self._event(f"hang {hang.value}" if hang else "unhang")
+        self._add_event(f"hang {hang.value}" if hang else "unhang")
 
     # -- time
 
@@ -344,38 +344,38 @@ class Ups:
         """When `tick` has something to do, on the clock's scale."""
         return self._off_at if self._off_at is not None else self._on_at
 
-    def tick(self) -> None:
+    def update_outlets(self) -> None:
         now = self._clock()
         if self._off_at is not None and now >= self._off_at:
             self._off_at = None
             if self.outlets:
                 self.outlets = False
-                self._event("outlets off")
-            self._changed()
+                self._add_event("outlets off")
+            self._note_changes()
         if self._on_at is not None and now >= self._on_at:
             self._on_at = None
             self.outlets = True
-            self._event("outlets on")
-            self._changed()
+            self._add_event("outlets on")
+            self._note_changes()
 
-    def _changed(self) -> None:
+    def _note_changes(self) -> None:
         """Something may be different now: restart what waits on it, and note which reports have news."""
         if self.outlets or not self.mains or self._start_delay is None:
             self._on_at = None
         elif self._on_at is None and self._off_at is None:
             self._on_at = self._clock() + self._start_delay
-        values = self.values()
+        values = self.report_values()
         if values != self._sent:
             self._sent = values
             self._unsent = {report.number for report in self._reports.values() if report.volatile}
 
-    def _event(self, event: str, **detail: int) -> None:
+    def _add_event(self, event: str, **detail: int) -> None:
         stamp = datetime.fromtimestamp(self._wall(), timezone.utc).isoformat(timespec="milliseconds")
         self.events.append({"time": stamp, "event": event, **detail})
 
-    def note(self, event: str) -> None:
+    def note_event(self, event: str) -> None:
         """Add to the events what happened to this UPS from outside (plugged in, unplugged)."""
-        self._event(event)
+        self._add_event(event)
 
     # -- values
 
@@ -384,7 +384,7 @@ class Ups:
         state = self.state
         return self.forced_low or state["charge"] <= state["charge_low"] or state["runtime"] <= state["runtime_low"]
 
-    def values(self) -> dict[str, int]:
+    def report_values(self) -> dict[str, int]:
         """All values the reports may show, by key."""
         state = self.state
         charge, runtime = state["charge"], state["runtime"]
@@ -403,17 +403,17 @@ class Ups:
             "low_battery": int(self.low_battery),
             "shutdown_imminent": int(self._off_at is not None),
             "outlets": int(self.outlets),
-            "delay_shutdown": self._left(self._off_at),
-            "delay_startup": self._left(self._on_at),
+            "delay_shutdown": self._seconds_until(self._off_at),
+            "delay_startup": self._seconds_until(self._on_at),
             "delay_reboot": -1,
         }
 
-    def _left(self, at: float | None) -> int:
+    def _seconds_until(self, at: float | None) -> int:
         return -1 if at is None else max(0, round(at - self._clock()))
 
-    def status(self) -> dict[str, Any]:
+    def describe_status(self) -> dict[str, Any]:
         """All there is to know, ready for JSON."""
-        identity, values = self.identity, self.values()
+        identity, values = self.identity, self.report_values()
         ups_status = "OL" if self.mains else "OB"
         for flag, name in (("low_battery", "LB"), ("charging", "CHRG"), ("discharging", "DISCHRG")):
             ups_status += f" {name}" if values[flag] else ""
@@ -463,15 +463,15 @@ class Ups:
         body += struct.pack("<BBBBHB", 7, DT_ENDPOINT, EP_INTERRUPT, 3, 8, 100)
         return struct.pack("<BBHBBBBB", 9, DT_CONFIG, 9 + len(body), 1, 1, 0, 0xE0, 1) + body
 
-    def control(self, setup: Setup, data: bytes = b"") -> Answer:
+    def control_transfer(self, setup: Setup, data: bytes = b"") -> Answer:
         """Answer a control transfer. `data` is what the host sends along."""
-        self.tick()
+        self.update_outlets()
         kind, number = setup.value >> 8, setup.value & 0xFF
         answer: Answer | None = None
         if setup.request_type == 0x81 and setup.request == GET_DESCRIPTOR:
             answer = {DT_HID: self.hid_descriptor, DT_REPORT: self._descriptor}.get(kind, STALL)
         if answer is None:
-            answer = standard_request(self, self._strings_now(setup), setup)
+            answer = answer_standard_request(self, self._strings_now(setup), setup)
         if answer is None:
             answer = self.hang or self._class_request(setup, kind, number, data)
         return answer[: setup.length] if isinstance(answer, bytes) else answer
@@ -487,18 +487,18 @@ class Ups:
         report = self._reports.get(number)
         if setup.request_type == 0xA1 and setup.request == GET_REPORT and report:
             if kind == REPORT_FEATURE or (kind == REPORT_INPUT and report.volatile):
-                return report.pack(self.values())
+                return report.pack_values(self.report_values())
         elif setup.request_type == 0x21 and setup.request == SET_REPORT and report:
             try:
-                written = report.unpack(data)
+                written = report.unpack_values(data)
             except ValueError:
                 return STALL
-            return b"" if all(self._write(key, value) for key, value in written.items()) else STALL
+            return b"" if all(self._write_value(key, value) for key, value in written.items()) else STALL
         elif setup.request_type == 0x21 and setup.request in (SET_IDLE, SET_PROTOCOL):
             return b""
         return STALL
 
-    def _write(self, key: str, value: int) -> bool:
+    def _write_value(self, key: str, value: int) -> bool:
         """The host writes a value. False if it may not."""
         if key in ("delay_shutdown", "delay_reboot"):
             self._off_at = self._clock() + value if value >= 0 else None
@@ -513,21 +513,21 @@ class Ups:
             self.state[key] = value
         else:
             return False
-        self._event("host wrote", **{key: value})
-        self._changed()
+        self._add_event("host wrote", **{key: value})
+        self._note_changes()
         return True
 
     def interrupt_in(self) -> bytes | None:
         """The next report with news, as it is now; None if there is none (the device NAKs)."""
-        self.tick()
+        self.update_outlets()
         if self.hang or not self._unsent:
             return None
         number = min(self._unsent)
         self._unsent.discard(number)
-        return self._reports[number].pack(self.values())
+        return self._reports[number].pack_values(self.report_values())
 
 
-class MegatecUps(Ups):
+class MegatecUps(EmulatedUps):
     """A UPS that knows nothing of HID Power Devices: it is asked in lines of text, over reports of a vendor's own.
 
     The lines are those of Megatec's protocol, as NUT's nutdrv_qx speaks it with its subdriver `cypress`: a command comes in
@@ -536,8 +536,8 @@ class MegatecUps(Ups):
 
     def __init__(
         self,
-        profile: Profile,
-        identity: Identity | None = None,
+        profile: UpsProfile,
+        identity: UsbIdentity | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -554,12 +554,12 @@ class MegatecUps(Ups):
             command, end, _padding = self._heard.partition(b"\r")
             if end or len(self._heard) > MAX_STRING:
                 self._heard = b""
-                self._to_say = self._answer(command.decode("latin-1")).encode("latin-1") + b"\r"
+                self._to_say = self._answer_command(command.decode("latin-1")).encode("latin-1") + b"\r"
         return b""
 
-    def _answer(self, command: str) -> str:
+    def _answer_command(self, command: str) -> str:
         """The answer to a command. What it does not know it says again, as these UPSes do."""
-        values = self.values()
+        values = self.report_values()
         order = re.fullmatch(r"S(\.[1-9]|\d\d)(?:R(\d{4}))?", command)
         if command == "Q1":
             flags = f"{values['discharging']}{values['low_battery']}000{values['shutdown_imminent']}0{self.state['beeper'] == 2:d}"
@@ -577,20 +577,20 @@ class MegatecUps(Ups):
             self._off_at, self._start_delay = None, DEFAULT_START_DELAY
         else:
             return command
-        self._event(f"host said {command}")
-        self._changed()
+        self._add_event(f"host said {command}")
+        self._note_changes()
         return ""
 
     def interrupt_in(self) -> bytes | None:
         """The next eight bytes of the answer; None if there is none left."""
-        self.tick()
+        self.update_outlets()
         if self.hang or not self._to_say:
             return None
         part, self._to_say = self._to_say[:8], self._to_say[8:]
         return part.ljust(8, b"\0")
 
 
-def new_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Callable[[], float]) -> Ups:
+def make_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Callable[[], float]) -> EmulatedUps:
     """A charged UPS of a model, with another serial, manufacturer, product, or id `VVVV:PPPP` if asked for.
 
     ValueError says what is wrong with the wish.
@@ -605,18 +605,18 @@ def new_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Ca
         if name == "id":
             vendor, _unused, product = value.partition(":")
             try:
-                changes["vendor_id"], changes["product_id"] = _hex16(vendor), _hex16(product)
+                changes["vendor_id"], changes["product_id"] = _parse_hex16(vendor), _parse_hex16(product)
             except ValueError:
                 raise ValueError(f"id must be VVVV:PPPP, two hexadecimal numbers, not {value!r}") from None
         elif name in ("serial", "manufacturer", "product"):
             changes[name] = value
         else:
             raise ValueError(f"a UPS has no {name!r} that could be chosen")
-    kind = Ups if profile.items else MegatecUps
+    kind = EmulatedUps if profile.items else MegatecUps
     return kind(profile, replace(profile.identity, **changes), **clocks)
 
 
-def _hex16(text: str) -> int:
+def _parse_hex16(text: str) -> int:
     if len(text) != 4:
         raise ValueError(text)
     return int(text, 16)

@@ -68,7 +68,7 @@ _NONE = (0, 0)
 
 
 @dataclass(frozen=True)
-class Item:
+class ReportItem:
     """One value in a report: where it stands, which model value it shows, how it is coded.
 
     An item of 1 bit shares its report with the 1-bit items beside it. A `volatile` item is sent on the interrupt pipe
@@ -85,7 +85,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Identity:
+class UsbIdentity:
     """What a device says about itself. An empty string is one the device does not have (string index 0)."""
 
     vendor_id: int
@@ -97,21 +97,21 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Profile:
+class UpsProfile:
     """A model on the shelf: its name there, its identity, its reports, and where its values start off the default.
 
     One without reports is no HID Power Device, and speaks Megatec's protocol.
     """
 
     name: str
-    identity: Identity
-    items: tuple[Item, ...]
+    identity: UsbIdentity
+    items: tuple[ReportItem, ...]
     state: dict[str, int] = field(default_factory=dict)
 
 
-def _delays(collection: str) -> tuple[Item, ...]:
+def _delay_items(collection: str) -> tuple[ReportItem, ...]:
     return tuple(
-        Item(f"{collection}.{usage}", key, 16, -1, 32767, _SECOND)
+        ReportItem(f"{collection}.{usage}", key, 16, -1, 32767, _SECOND)
         for usage, key in (
             ("DelayBeforeShutdown", "delay_shutdown"),
             ("DelayBeforeStartup", "delay_startup"),
@@ -121,7 +121,7 @@ def _delays(collection: str) -> tuple[Item, ...]:
 
 
 _STATUS = tuple(
-    Item(f"PowerSummary.PresentStatus.{usage}", key, 1, 0, 1, volatile=True)
+    ReportItem(f"PowerSummary.PresentStatus.{usage}", key, 1, 0, 1, volatile=True)
     for usage, key in (
         ("ACPresent", "ac_present"),
         ("Charging", "charging"),
@@ -138,53 +138,53 @@ _STATUS = tuple(
 )
 
 _SUMMARY = (
-    Item("PowerSummary.iProduct", "string_product"),
-    Item("PowerSummary.iSerialNumber", "string_serial"),
-    Item("PowerSummary.iDeviceChemistry", "string_chemistry"),
-    Item("PowerSummary.iManufacturer", "string_manufacturer"),
-    Item("PowerSummary.CapacityMode", "capacity_mode", high=2),
-    Item("PowerSummary.DesignCapacity", "capacity", high=100),
-    Item("PowerSummary.FullChargeCapacity", "capacity", high=100),
-    Item("PowerSummary.WarningCapacityLimit", "charge_warning", high=100),
-    Item("PowerSummary.RemainingCapacityLimit", "charge_low", high=100),
-    Item("PowerSummary.RemainingCapacity", "charge", high=100, volatile=True),
-    Item("PowerSummary.RunTimeToEmpty", "runtime", 16, high=65534, unit=_SECOND, volatile=True),
-    Item("PowerSummary.RemainingTimeLimit", "runtime_low", 16, high=65534, unit=_SECOND),
-    Item("PowerSummary.ConfigVoltage", "battery_voltage_nominal", 16, high=65534, unit=_CENTIVOLT),
-    Item("PowerSummary.Voltage", "battery_voltage", 16, high=65534, unit=_CENTIVOLT),
-    Item("PowerSummary.AudibleAlarmControl", "beeper", high=3),
+    ReportItem("PowerSummary.iProduct", "string_product"),
+    ReportItem("PowerSummary.iSerialNumber", "string_serial"),
+    ReportItem("PowerSummary.iDeviceChemistry", "string_chemistry"),
+    ReportItem("PowerSummary.iManufacturer", "string_manufacturer"),
+    ReportItem("PowerSummary.CapacityMode", "capacity_mode", high=2),
+    ReportItem("PowerSummary.DesignCapacity", "capacity", high=100),
+    ReportItem("PowerSummary.FullChargeCapacity", "capacity", high=100),
+    ReportItem("PowerSummary.WarningCapacityLimit", "charge_warning", high=100),
+    ReportItem("PowerSummary.RemainingCapacityLimit", "charge_low", high=100),
+    ReportItem("PowerSummary.RemainingCapacity", "charge", high=100, volatile=True),
+    ReportItem("PowerSummary.RunTimeToEmpty", "runtime", 16, high=65534, unit=_SECOND, volatile=True),
+    ReportItem("PowerSummary.RemainingTimeLimit", "runtime_low", 16, high=65534, unit=_SECOND),
+    ReportItem("PowerSummary.ConfigVoltage", "battery_voltage_nominal", 16, high=65534, unit=_CENTIVOLT),
+    ReportItem("PowerSummary.Voltage", "battery_voltage", 16, high=65534, unit=_CENTIVOLT),
+    ReportItem("PowerSummary.AudibleAlarmControl", "beeper", high=3),
     *_STATUS,
 )
 
 _INPUT = (
-    Item("Input.ConfigVoltage", "input_voltage_nominal", 16, high=300, unit=_VOLT),
-    Item("Input.Voltage", "input_voltage", 16, high=300, unit=_VOLT),
-    Item("Input.LowVoltageTransfer", "transfer_low", 16, high=300, unit=_VOLT),
-    Item("Input.HighVoltageTransfer", "transfer_high", 16, high=300, unit=_VOLT),
+    ReportItem("Input.ConfigVoltage", "input_voltage_nominal", 16, high=300, unit=_VOLT),
+    ReportItem("Input.Voltage", "input_voltage", 16, high=300, unit=_VOLT),
+    ReportItem("Input.LowVoltageTransfer", "transfer_low", 16, high=300, unit=_VOLT),
+    ReportItem("Input.HighVoltageTransfer", "transfer_high", 16, high=300, unit=_VOLT),
 )
 
 _OUTPUT = (
-    Item("Output.PercentLoad", "load", high=100),
-    Item("Output.ConfigActivePower", "realpower_nominal", 16, high=5000, unit=_WATT),
+    ReportItem("Output.PercentLoad", "load", high=100),
+    ReportItem("Output.ConfigActivePower", "realpower_nominal", 16, high=5000, unit=_WATT),
 )
 
 _EATON = (
     *_SUMMARY,
-    Item("PowerSummary.PercentLoad", "load", high=100),
-    *_delays("PowerSummary"),
-    Item("PowerConverter.Input.[1].Voltage", "input_voltage", 16, high=300, unit=_VOLT),
-    Item("PowerConverter.Output.LowVoltageTransfer", "transfer_low", 16, high=300, unit=_VOLT),
-    Item("PowerConverter.Output.HighVoltageTransfer", "transfer_high", 16, high=300, unit=_VOLT),
-    Item("Flow.[1].ConfigVoltage", "input_voltage_nominal", 16, high=300, unit=_VOLT),
-    Item("Flow.[4].ConfigActivePower", "realpower_nominal", 16, high=5000, unit=_WATT),
+    ReportItem("PowerSummary.PercentLoad", "load", high=100),
+    *_delay_items("PowerSummary"),
+    ReportItem("PowerConverter.Input.[1].Voltage", "input_voltage", 16, high=300, unit=_VOLT),
+    ReportItem("PowerConverter.Output.LowVoltageTransfer", "transfer_low", 16, high=300, unit=_VOLT),
+    ReportItem("PowerConverter.Output.HighVoltageTransfer", "transfer_high", 16, high=300, unit=_VOLT),
+    ReportItem("Flow.[1].ConfigVoltage", "input_voltage_nominal", 16, high=300, unit=_VOLT),
+    ReportItem("Flow.[4].ConfigActivePower", "realpower_nominal", 16, high=5000, unit=_WATT),
 )
 
-PROFILES: dict[str, Profile] = {
+PROFILES: dict[str, UpsProfile] = {
     profile.name: profile
     for profile in (
-        Profile(
+        UpsProfile(
             "apc",
-            Identity(
+            UsbIdentity(
                 0x051D,
                 0x0002,
                 0x0090,
@@ -192,29 +192,29 @@ PROFILES: dict[str, Profile] = {
                 "Back-UPS ES 700G FW:871.O4 .I USB FW:O4",
                 "5B1234T56789",
             ),
-            (*_SUMMARY, *_delays("PowerSummary"), *_INPUT, *_OUTPUT),
+            (*_SUMMARY, *_delay_items("PowerSummary"), *_INPUT, *_OUTPUT),
         ),
         # Many a CyberPower has no serial number at all.
-        Profile(
+        UpsProfile(
             "cps",
-            Identity(0x0764, 0x0501, 0x0001, "CPS", "CP1500EPFCLCD", ""),
-            (*_SUMMARY, *_delays("Output"), *_INPUT, *_OUTPUT),
+            UsbIdentity(0x0764, 0x0501, 0x0001, "CPS", "CP1500EPFCLCD", ""),
+            (*_SUMMARY, *_delay_items("Output"), *_INPUT, *_OUTPUT),
             {"realpower_nominal": 900},
         ),
         # Small Eatons all say the same serial number: zeros.
-        Profile(
+        UpsProfile(
             "eaton",
-            Identity(0x0463, 0xFFFF, 0x0100, "EATON", "Ellipse PRO", "000000000"),
+            UsbIdentity(0x0463, 0xFFFF, 0x0100, "EATON", "Ellipse PRO", "000000000"),
             _EATON,
             {"realpower_nominal": 510},
         ),
         # No NUT of Debian 12 or 13 knows this one: it shows in lsusb and sysfs only.
-        Profile(
+        UpsProfile(
             "ecoflow",
-            Identity(0x3746, 0xFFFF, 0x0100, "EcoFlow", "EF-UPS-RIVER 3 Plus", "R631ZABAWH4E0123"),
-            (*_SUMMARY, *_delays("PowerSummary"), *_INPUT, *_OUTPUT),
+            UsbIdentity(0x3746, 0xFFFF, 0x0100, "EcoFlow", "EF-UPS-RIVER 3 Plus", "R631ZABAWH4E0123"),
+            (*_SUMMARY, *_delay_items("PowerSummary"), *_INPUT, *_OUTPUT),
         ),
         # One chip is in many makes, and this is all that it says of itself. NUT's driver for it is nutdrv_qx.
-        Profile("megatec", Identity(0x0665, 0x5161, 0x0002, "INNO TECH", "USB to Serial", ""), ()),
+        UpsProfile("megatec", UsbIdentity(0x0665, 0x5161, 0x0002, "INNO TECH", "USB to Serial", ""), ()),
     )
 }

@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Callable
 
-from .model import EP_INTERRUPT, NAK, STALL, Setup, UsbDevice
+from .model import EP_INTERRUPT, NAK, STALL, Setup, UsbHardware
 
 MESSAGE = struct.Struct("<QqQ")
 REQ_IOCTL, REQ_READ, REQ_WRITE = 1, 7, 8
@@ -43,7 +43,7 @@ SPEED_FULL = 2
 KERNEL_HID = "usbhid"
 
 
-class Refused(OSError):
+class IoctlError(OSError):
     """The ioctl fails with this errno."""
 
     def __init__(self, code: int) -> None:
@@ -66,31 +66,31 @@ class Urb:
     actual: int = 0
 
 
-class Memory:
+class ClientMemory:
     """The client's memory. Reads go out at once, writes with the answer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def read(self, address: int, length: int) -> bytes:
-        self._writer.write(MESSAGE.pack(RES_READ_MEM, _signed(address), length))
+    async def read_bytes(self, address: int, length: int) -> bytes:
+        self._writer.write(MESSAGE.pack(RES_READ_MEM, _to_signed(address), length))
         await self._writer.drain()
         return await self._reader.readexactly(length)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write_bytes(self, address: int, data: bytes) -> None:
         if data:
-            self._writer.write(MESSAGE.pack(RES_WRITE_MEM, _signed(address), len(data)) + data)
+            self._writer.write(MESSAGE.pack(RES_WRITE_MEM, _to_signed(address), len(data)) + data)
 
-    async def done(self, result: int, code: int) -> None:
+    async def finish_ioctl(self, result: int, code: int) -> None:
         self._writer.write(MESSAGE.pack(RES_DONE, result, code))
         await self._writer.drain()
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-class Node:
+class DeviceNode:
     """One plugged-in device: its clients, who has claimed which interface, and whether it is still there.
 
     `on_ready(True)` is called when a finished URB waits for a client, `on_ready(False)` when none does: a real node can
@@ -100,7 +100,7 @@ class Node:
 
     def __init__(
         self,
-        device: UsbDevice,
+        device: UsbHardware,
         on_ready: Callable[[bool], None] = lambda ready: None,
         on_change: Callable[[], None] = lambda: None,
         driver: str = "",
@@ -111,27 +111,27 @@ class Node:
         self._on_bound = on_bound
         self.gone = False
         self.left = asyncio.Event()  # set when the device has gone
-        self.claims: dict[int, Session] = {}
-        self.sessions: set[Session] = set()
+        self.claims: dict[int, NodeSession] = {}
+        self.sessions: set[NodeSession] = set()
         self._on_ready, self._on_change = on_ready, on_change
         self._ready = False
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it closes the node."""
-        session = Session(self)
+        session = NodeSession(self)
         self.sessions.add(session)
         try:
-            await session.run(reader, writer)
+            await session.run_session(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client has closed the node, or is dead
         finally:
             self.sessions.discard(session)
             self.claims = {number: owner for number, owner in self.claims.items() if owner is not session}
-            self.pump()
+            self.send_pending()
             with contextlib.suppress(OSError):
                 writer.close()
 
-    def pump(self) -> None:
+    def send_pending(self) -> None:
         """Hand what the device has to say to the clients that wait for it."""
         for session in list(self.sessions):
             session.poll_interrupts()
@@ -140,150 +140,152 @@ class Node:
             self._ready = ready
             self._on_ready(ready)
 
-    def unplug(self) -> None:
+    def mark_unplugged(self) -> None:
         """The device is gone: what is pending fails, and so does all that comes later."""
         self.gone = True
         self.left.set()
         for session in self.sessions:
             for urb in list(session.pending):
-                session.finish(urb, -errno.ESHUTDOWN)
-        self.pump()
+                session.finish_urb(urb, -errno.ESHUTDOWN)
+        self.send_pending()
 
-    def bind(self, driver: str) -> None:
+    def bind_driver(self, driver: str) -> None:
         """Give interface 0 to a kernel driver, or take it away ("")."""
         self.driver = driver
         self._on_bound(bool(driver))
 
-    def changed(self) -> None:
+    def notify_change(self) -> None:
         self._on_change()
 
 
-class Session:
+class NodeSession:
     """One open file on the node, with the URBs handed in through it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: DeviceNode) -> None:
         self.node = node
         self.pending: list[Urb] = []
         self.done: deque[Urb] = deque()
         self._finished = asyncio.Event()
 
-    async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        memory = Memory(reader, writer)
+    async def run_session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        memory = ClientMemory(reader, writer)
         while True:
             code, first, second = MESSAGE.unpack(await reader.readexactly(MESSAGE.size))
             try:
                 if code != REQ_IOCTL:
-                    raise Refused(errno.EINVAL)  # read() and write() on a USB node
-                result, failed = await self.ioctl(first & 0xFFFFFFFF, second, memory), 0
-            except Refused as refused:
+                    raise IoctlError(errno.EINVAL)  # read() and write() on a USB node
+                result, failed = await self.answer_ioctl(first & 0xFFFFFFFF, second, memory), 0
+            except IoctlError as refused:
                 result, failed = -1, refused.code
-            self.node.pump()
-            await memory.done(result, failed)
+            self.node.send_pending()
+            await memory.finish_ioctl(result, failed)
 
-    async def ioctl(self, request: int, arg: int, memory: Memory) -> int:  # noqa: PLR0911 (one return an ioctl)
+    async def answer_ioctl(self, request: int, arg: int, memory: ClientMemory) -> int:  # noqa: PLR0911 (one return an ioctl)
         """Answer one ioctl; Refused carries the errno."""
         node = self.node
         if request in (REAPURB, REAPURBNDELAY):  # also after the device has gone
-            return await self._reap(arg, memory, wait=request == REAPURB)
+            return await self._reap_urb(arg, memory, wait=request == REAPURB)
         if node.gone:
-            raise Refused(errno.ENODEV)
+            raise IoctlError(errno.ENODEV)
         if request == SUBMITURB:
-            return await self._submit(arg, memory)
+            return await self._submit_urb(arg, memory)
         if request == DISCARDURB:
-            return self._discard(arg)
+            return self._discard_urb(arg)
         if request in (CLAIMINTERFACE, RELEASEINTERFACE, DISCONNECT_CLAIM):
-            (number,) = struct.unpack("<I", await memory.read(arg, 4))
+            (number,) = struct.unpack("<I", await memory.read_bytes(arg, 4))
             if request == DISCONNECT_CLAIM and number == 0 and node.driver == KERNEL_HID:
-                node.bind("")
-            return self._release(number) if request == RELEASEINTERFACE else self._claim(number)
+                node.bind_driver("")
+            return self._release_interface(number) if request == RELEASEINTERFACE else self._claim_interface(number)
         if request == GETDRIVER:
             return await self._get_driver(arg, memory)
         if request == GET_CAPABILITIES:
-            memory.write(arg, struct.pack("<I", CAPABILITIES))
+            memory.write_bytes(arg, struct.pack("<I", CAPABILITIES))
             return 0
         if request == GET_SPEED:
             return SPEED_FULL
         if request == IOCTL:
-            return self._bind(*struct.unpack("<iI", await memory.read(arg, 8)))
+            return self._switch_driver(*struct.unpack("<iI", await memory.read_bytes(arg, 8)))
         if request in (SETCONFIGURATION, RESET) and any(owner is not self for owner in node.claims.values()):
-            raise Refused(errno.EBUSY)
+            raise IoctlError(errno.EBUSY)
         if request in (SETINTERFACE, SETCONFIGURATION, RESET, RESETEP, CLEAR_HALT):
             return 0
-        raise Refused(errno.ENOTTY)
+        raise IoctlError(errno.ENOTTY)
 
     # -- interfaces
 
-    def _claim(self, number: int) -> int:
+    def _claim_interface(self, number: int) -> int:
         if number != 0:
-            raise Refused(errno.ENOENT)
+            raise IoctlError(errno.ENOENT)
         if self.node.driver or self.node.claims.setdefault(number, self) is not self:
-            raise Refused(errno.EBUSY)
+            raise IoctlError(errno.EBUSY)
         return 0
 
-    def _bind(self, number: int, what: int) -> int:
+    def _switch_driver(self, number: int, what: int) -> int:
         """Detach or attach the kernel's driver."""
         node = self.node
         if number == 0 and what == DISCONNECT and node.driver == KERNEL_HID:
-            node.bind("")
+            node.bind_driver("")
             return 0
         if number == 0 and what == CONNECT and not node.driver and number not in node.claims:
-            node.bind(KERNEL_HID)
+            node.bind_driver(KERNEL_HID)
             return 1
-        raise Refused(errno.EBUSY if what == CONNECT else errno.ENODATA)
+        raise IoctlError(errno.EBUSY if what == CONNECT else errno.ENODATA)
 
-    def _release(self, number: int) -> int:
+    def _release_interface(self, number: int) -> int:
         if self.node.claims.get(number) is not self:
-            raise Refused(errno.EINVAL)
+            raise IoctlError(errno.EINVAL)
         del self.node.claims[number]
         return 0
 
-    async def _get_driver(self, arg: int, memory: Memory) -> int:
-        (number,) = struct.unpack("<I", await memory.read(arg, 4))
+    async def _get_driver(self, arg: int, memory: ClientMemory) -> int:
+        (number,) = struct.unpack("<I", await memory.read_bytes(arg, 4))
         driver = self.node.driver or ("usbfs" if number in self.node.claims else "")
         if not driver:
-            raise Refused(errno.ENODATA)
-        memory.write(arg + 4, driver.encode() + b"\0")  # struct usbdevfs_getdriver: interface, char driver[256]
+            raise IoctlError(errno.ENODATA)
+        memory.write_bytes(arg + 4, driver.encode() + b"\0")  # struct usbdevfs_getdriver: interface, char driver[256]
         return 0
 
     # -- transfers
 
-    async def _submit(self, address: int, memory: Memory) -> int:
-        kind, endpoint, _status, _flags, buffer, length, *_unused = URB.unpack(await memory.read(address, URB.size))
+    async def _submit_urb(self, address: int, memory: ClientMemory) -> int:
+        kind, endpoint, _status, _flags, buffer, length, *_unused = URB.unpack(
+            await memory.read_bytes(address, URB.size)
+        )
         if not 0 <= length <= MAX_TRANSFER:
-            raise Refused(errno.EINVAL)
+            raise IoctlError(errno.EINVAL)
         urb = Urb(address, kind, endpoint, buffer, length)
         if kind == URB_CONTROL and length >= 8:
-            await self._control(urb, memory)
+            await self._submit_control(urb, memory)
         elif kind == URB_INTERRUPT and endpoint == EP_INTERRUPT:
-            self._claim(0)  # Linux claims for a client that forgot to
+            self._claim_interface(0)  # Linux claims for a client that forgot to
             self.pending.append(urb)
             self.poll_interrupts()
         else:
-            raise Refused(errno.EINVAL if kind == URB_CONTROL else errno.ENOENT)
+            raise IoctlError(errno.EINVAL if kind == URB_CONTROL else errno.ENOENT)
         return 0
 
-    async def _control(self, urb: Urb, memory: Memory) -> None:
-        setup = Setup.parse(await memory.read(urb.buffer, 8))
+    async def _submit_control(self, urb: Urb, memory: ClientMemory) -> None:
+        setup = Setup.from_bytes(await memory.read_bytes(urb.buffer, 8))
         if setup.length > urb.length - 8:
-            raise Refused(errno.EINVAL)
+            raise IoctlError(errno.EINVAL)
         if setup.request_type & 0x1F == 1 and setup.request_type & 0x60 != 0x40:  # Linux: not without the interface
-            self._claim(setup.index & 0xFF)
-        sent = b"" if setup.is_in or not setup.length else await memory.read(urb.buffer + 8, setup.length)
+            self._claim_interface(setup.index & 0xFF)
+        sent = b"" if setup.is_in or not setup.length else await memory.read_bytes(urb.buffer + 8, setup.length)
         if self.node.gone:  # it left while the memory was read
-            raise Refused(errno.ENODEV)
-        answer = self.node.device.control(setup, sent)
+            raise IoctlError(errno.ENODEV)
+        answer = self.node.device.control_transfer(setup, sent)
         if answer is NAK:
             self.pending.append(urb)  # until the client loses patience
         elif answer is STALL:
-            self.finish(urb, -errno.EPIPE)
+            self.finish_urb(urb, -errno.EPIPE)
         elif isinstance(answer, bytes):
             if setup.is_in:
                 urb.data, urb.data_at, urb.actual = answer, 8, len(answer)
             else:
                 urb.actual = setup.length
-            self.finish(urb, 0)
+            self.finish_urb(urb, 0)
         if not setup.is_in:
-            self.node.changed()
+            self.node.notify_change()
 
     def poll_interrupts(self) -> None:
         """Complete the interrupt transfers for which the device has a report."""
@@ -295,9 +297,9 @@ class Session:
                 return
             urb.data = report[: urb.length]
             urb.actual = len(urb.data)
-            self.finish(urb, 0)
+            self.finish_urb(urb, 0)
 
-    def finish(self, urb: Urb, status: int) -> None:
+    def finish_urb(self, urb: Urb, status: int) -> None:
         """The URB is done, with 0 or a negative errno; the client may reap it."""
         if urb in self.pending:
             self.pending.remove(urb)
@@ -305,22 +307,22 @@ class Session:
         self.done.append(urb)
         self._finished.set()
 
-    def _discard(self, address: int) -> int:
+    def _discard_urb(self, address: int) -> int:
         for urb in self.pending:
             if urb.address == address:
-                self.finish(urb, -errno.ENOENT)
+                self.finish_urb(urb, -errno.ENOENT)
                 return 0
-        raise Refused(errno.EINVAL)
+        raise IoctlError(errno.EINVAL)
 
-    async def _reap(self, arg: int, memory: Memory, wait: bool) -> int:
+    async def _reap_urb(self, arg: int, memory: ClientMemory, wait: bool) -> int:
         while wait and not self.done and not self.node.gone:
             self._finished.clear()
             await self._finished.wait()
         if not self.done:
-            raise Refused(errno.ENODEV if self.node.gone else errno.EAGAIN)
+            raise IoctlError(errno.ENODEV if self.node.gone else errno.EAGAIN)
         urb = self.done.popleft()
-        memory.write(urb.buffer + urb.data_at, urb.data)
-        memory.write(urb.address + AT_STATUS, struct.pack("<i", urb.status))
-        memory.write(urb.address + AT_ACTUAL_LENGTH, struct.pack("<i", urb.actual))
-        memory.write(arg, struct.pack("<Q", urb.address))
+        memory.write_bytes(urb.buffer + urb.data_at, urb.data)
+        memory.write_bytes(urb.address + AT_STATUS, struct.pack("<i", urb.status))
+        memory.write_bytes(urb.address + AT_ACTUAL_LENGTH, struct.pack("<i", urb.actual))
+        memory.write_bytes(arg, struct.pack("<Q", urb.address))
         return 0

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from homelab import SSH_CONFIG, Lab
-from homelab.podman import LabError, say
+from homelab.podman import LabError, log_step
 
 from . import machine
-from .image import cache_folder, command, image
+from .image import build_image, cache_folder, run_program
 
 Json = dict[str, Any]
 HERE = Path(__file__).resolve().parent
@@ -34,7 +34,7 @@ SETTLED = ("running", "degraded")
 
 
 @dataclass(frozen=True)
-class Known:
+class VmRecord:
     """What is written down of a machine: Debian's release, and the loopback port of its ssh."""
 
     release: str
@@ -54,14 +54,14 @@ class Vm:
         self.ssh_config = self.folder / "ssh_config"
 
     @classmethod
-    def all(cls, lab: Lab) -> list[Vm]:
+    def find_all(cls, lab: Lab) -> list[Vm]:
         """Return the machines that there are."""
         return [cls(path.parent.name, lab) for path in sorted((lab.state / "vm").glob("*/machine.json"))]
 
-    def known(self) -> Known:
+    def read_record(self) -> VmRecord:
         """Return what is written down. Raises LabError if the machine was never up."""
         try:
-            return Known(**json.loads((self.folder / "machine.json").read_text()))
+            return VmRecord(**json.loads((self.folder / "machine.json").read_text()))
         except (OSError, ValueError, TypeError):
             raise LabError(
                 f"no machine {self.name} in the lab {self.lab.name}; make it: lab/vm/vm {self.name} up"
@@ -69,103 +69,103 @@ class Vm:
 
     # What it does
 
-    def up(self, release: str) -> None:
+    def start_machine(self, release: str) -> None:
         """Start the machine, booted, its clock right, with no UPS plugged in. One that is on is left alone."""
-        if (self.folder / "machine.json").exists() and self.answers():
-            if self.known().release != release:
-                raise LabError(f"{self.name} is Debian {self.known().release}; first: lab/vm/vm {self.name} down")
-            if self.ask("status")["machine"]["power"] == "off":
-                self.boot()
+        if (self.folder / "machine.json").exists() and self.is_answering():
+            if self.read_record().release != release:
+                raise LabError(f"{self.name} is Debian {self.read_record().release}; first: lab/vm/vm {self.name} down")
+            if self.send_command("status")["machine"]["power"] == "off":
+                self.boot_machine()
             return
-        made_of = image(release, cache_folder(self.lab.state / "images"))
-        self._prepare(release, made_of)
-        snapshot = made_of / f"{BOOTED}-{self._kind()}.qcow2"
+        made_of = build_image(release, cache_folder(self.lab.state / "images"))
+        self._prepare_folder(release, made_of)
+        snapshot = made_of / f"{BOOTED}-{self._hash_qemu()}.qcow2"
         if snapshot.exists():
-            _copy(snapshot, self.folder / "disk.qcow2")
-            self._begin()
+            _copy_file(snapshot, self.folder / "disk.qcow2")
+            self._start_process()
         else:
-            say(f"booting a machine ({release}) for the first time: half a minute, and only this once")
+            log_step(f"booting a machine ({release}) for the first time: half a minute, and only this once")
             disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "disk", "disk.qcow2"]
-            command(["env", "--chdir", str(self.folder), *disk])
-            self._begin()
-            self.boot()
-            self.ask("snapshot", tag=BOOTED)
-            self.ask("kill")
-            self._keep(snapshot)
-        self.restore(BOOTED)
+            run_program(["env", "--chdir", str(self.folder), *disk])
+            self._start_process()
+            self.boot_machine()
+            self.send_command("snapshot", tag=BOOTED)
+            self.send_command("kill")
+            self._keep_snapshot(snapshot)
+        self.restore_snapshot(BOOTED)
 
-    def down(self) -> None:
+    def remove_machine(self) -> None:
         """Remove the machine and all that it has."""
         with contextlib.suppress(LabError):
-            self.ask("down")
+            self.send_command("down")
             deadline = time.monotonic() + 10
             while self.control.exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.control.parent, ignore_errors=True)
 
-    def boot(self) -> None:
+    def boot_machine(self) -> None:
         """Give the machine power, and wait until it has started all."""
-        self.ask("boot")
-        self.wait()
+        self.send_command("boot")
+        self.wait_until_up()
 
-    def kill(self) -> None:
+    def cut_power(self) -> None:
         """Take the machine's power away: it stops at once, as it stands."""
-        self.ask("kill")
+        self.send_command("kill")
 
-    def snapshot(self, tag: str) -> None:
+    def save_snapshot(self, tag: str) -> None:
         """Keep the machine's state, memory and disk."""
-        self.ask("snapshot", tag=tag)
+        self.send_command("snapshot", tag=tag)
 
-    def restore(self, tag: str) -> None:
+    def restore_snapshot(self, tag: str) -> None:
         """Go back to a state, and set the clock."""
-        self.ask("restore", tag=tag)
-        self.wait(settled=False)
+        self.send_command("restore", tag=tag)
+        self.wait_until_up(settled=False)
         # the clock went on from where the snapshot was taken
-        self.ssh("date", "--utc", "--set", f"@{time.time():.2f}")
+        self.run_ssh("date", "--utc", "--set", f"@{time.time():.2f}")
 
-    def wait(self, seconds: float = BOOT_SECONDS, settled: bool = True) -> None:
+    def wait_until_up(self, seconds: float = BOOT_SECONDS, settled: bool = True) -> None:
         """Wait until ssh answers, and, if it is to be SETTLED, until systemd has no more to start."""
         deadline = time.monotonic() + seconds
-        while not _has_banner(self.known().port):
-            if time.monotonic() > deadline or self.ask("status")["machine"]["power"] == "off":
+        while not _has_banner(self.read_record().port):
+            if time.monotonic() > deadline or self.send_command("status")["machine"]["power"] == "off":
                 raise LabError(f"{self.name} did not come up within {seconds:.0f} s; see {self.folder}/console.log")
             time.sleep(0.1)
         if settled:
             # it fails where anything is degraded, and says so in its one word
-            state = self.ssh("systemctl is-system-running --wait || true").strip()
+            state = self.run_ssh("systemctl is-system-running --wait || true").strip()
             if state not in SETTLED:
                 raise LabError(f"{self.name} is {state!r}; look: lab/vm/vm {self.name} ssh")
 
-    def ssh(self, *words: str) -> str:
+    def run_ssh(self, *words: str) -> str:
         """Run a command there, and return its output. Raises LabError with what it said if it fails."""
-        return command(["ssh", "-F", str(self.ssh_config), self.name, *words])
+        return run_program(["ssh", "-F", str(self.ssh_config), self.name, *words])
 
-    def ups(self, *words: str) -> str:
+    def control_ups(self, *words: str) -> str:
         """Work the UPSes as a person does with lab/ups, and return what that says."""
-        return self.lab.ups(self.name, *words)
+        return self.lab.control_ups(self.name, *words)
 
     # Talking to the process that has the machine
 
-    def answers(self) -> bool:
+    def is_answering(self) -> bool:
         """Say whether the machine's process is there."""
         try:
-            self.ask("status")
+            self.send_command("status")
         except LabError:
             return False
         return True
 
-    def ask(self, name: str, **arguments: object) -> Json:
+    def send_command(self, name: str, **arguments: object) -> Json:
         """Send one command; LabError if nobody answers, or it is refused."""
         try:
-            answer = json.loads(self._exchange(json.dumps({"command": name, **arguments}).encode() + b"\n"))
+            answer = json.loads(self._exchange_line(json.dumps({"command": name, **arguments}).encode() + b"\n"))
         except (OSError, ValueError) as error:
             raise LabError(f"{self.name} does not answer ({error}); start it: lab/vm/vm {self.name} up") from None
         if not isinstance(answer, dict) or not answer.get("ok"):
             raise LabError(f"{self.name}: {answer.get('error') if isinstance(answer, dict) else answer}")
         return answer
 
-    def _exchange(self, line: bytes) -> bytes:
+    def _exchange_line(self, line: bytes) -> bytes:
         """One line there, one line back. A socket's path is short, so it is named through its open directory."""
         directory = os.open(self.control.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -180,51 +180,53 @@ class Vm:
 
     # Making it
 
-    def _prepare(self, release: str, made_of: Path) -> None:
+    def _prepare_folder(self, release: str, made_of: Path) -> None:
         """Make the folder: links to the image, a key, and how ssh gets there."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
         self.control.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("disk", "vmlinuz", "initrd"):
-            _link(made_of / name, self.folder / name)
+            _link_file(made_of / name, self.folder / name)
         # Always as long as now: a restored machine knows how many bytes of it to read.
         comment = "lab"
-        command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(self.folder / "id_ed25519")])
-        known = Known(release, _free_port())
+        run_program(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(self.folder / "id_ed25519")]
+        )
+        known = VmRecord(release, _find_free_port())
         config = SSH_CONFIG.format(file=self.ssh_config, state=self.folder)
         config += f"\nHost {self.name}\n  Port {known.port}\n  HostKeyAlias {self.name}\n"
         self.ssh_config.write_text(config)
         (self.folder / "known_hosts").write_text(f"{self.name} {(made_of / 'host_key.pub').read_text()}")
         (self.folder / "machine.json").write_text(json.dumps(vars(known)))
 
-    def _begin(self) -> None:
+    def _start_process(self) -> None:
         """Start the process that has the machine, and wait until it answers."""
         script, log = HERE / "machine.py", self.folder / "machine.log"
-        words = [sys.executable, str(script), str(self.folder), str(self.control), str(self.known().port)]
+        words = [sys.executable, str(script), str(self.folder), str(self.control), str(self.read_record().port)]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         deadline = time.monotonic() + 30
-        while not self.answers():
+        while not self.is_answering():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"the process of {self.name} did not start: {log.read_text().strip()}")
             time.sleep(0.05)
 
-    def _kind(self) -> str:
+    def _hash_qemu(self) -> str:
         """Name what a snapshot depends on beside the image: QEMU, and the machine that it is."""
-        said = command([machine.QEMU, "--version"])
-        return hashlib.sha256("\0".join([said, *machine.qemu(0)]).encode()).hexdigest()[:12]
+        said = run_program([machine.QEMU, "--version"])
+        return hashlib.sha256("\0".join([said, *machine.qemu_command(0)]).encode()).hexdigest()[:12]
 
-    def _keep(self, snapshot: Path) -> None:
+    def _keep_snapshot(self, snapshot: Path) -> None:
         """Put the booted machine beside its image. It may be that nothing can be written there."""
         temporary = snapshot.with_name(f".making-{os.getpid()}-{snapshot.name}")
         try:
-            _copy(self.folder / "disk.qcow2", temporary)
+            _copy_file(self.folder / "disk.qcow2", temporary)
             temporary.chmod(0o600)
             temporary.rename(snapshot)
         except (LabError, OSError) as error:
-            say(f"the booted machine is not kept for the next time: {error}")
+            log_step(f"the booted machine is not kept for the next time: {error}")
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -239,19 +241,19 @@ def _has_banner(port: int) -> bool:
         return False
 
 
-def _copy(source: Path, target: Path) -> None:
-    command(["cp", "--sparse=always", "--reflink=auto", str(source), str(target)])
+def _copy_file(source: Path, target: Path) -> None:
+    run_program(["cp", "--sparse=always", "--reflink=auto", str(source), str(target)])
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_file(source: Path, target: Path) -> None:
     """Have a file here, whatever becomes of it there."""
     try:
         target.hardlink_to(source)
     except OSError:
-        _copy(source, target)
+        _copy_file(source, target)
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

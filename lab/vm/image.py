@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from homelab.podman import LabError, say
+from homelab.podman import LabError, log_step
 
 HERE = Path(__file__).resolve().parent
 RELEASES = ("bookworm", "trixie")
@@ -76,7 +76,7 @@ KEPT = 2  # images of a release: this checkout's, and another's
 Run = Callable[[Sequence[str]], str]
 
 
-def command(words: Sequence[str]) -> str:
+def run_program(words: Sequence[str]) -> str:
     """Run a program without input, and return what it said on both outputs. Raises LabError if it fails."""
     try:
         done = subprocess.run(
@@ -104,12 +104,12 @@ def cache_folder(fallback: Path) -> Path:
     return fallback
 
 
-def installed(text: str) -> list[str]:
+def parse_packages(text: str) -> list[str]:
     """Return "package version" for each that apt would install, from what it says of a simulation."""
     return sorted(f"{name} {version}" for name, version in re.findall(r"(?m)^Inst (\S+) \((\S+) ", text))
 
 
-def versions(release: str, cache: Path, run: Run = command, now: Callable[[], float] = time.time) -> list[str]:
+def find_versions(release: str, cache: Path, run: Run = run_program, now: Callable[[], float] = time.time) -> list[str]:
     """Ask the mirror what an image would be made of today. An answer counts for a day, or while no mirror answers."""
     path = cache / f"versions-{release}.json"
     known: dict[str, object] = {}
@@ -119,24 +119,24 @@ def versions(release: str, cache: Path, run: Run = command, now: Callable[[], fl
     if fits and abs(now() - float(str(known.get("asked", 0)))) < VERSIONS_LAST:
         return [str(line) for line in known["packages"]]  # type: ignore[attr-defined]
     try:
-        said = run(["mmdebstrap", "--simulate", "--verbose", *_choice(), release, "/dev/null"])
-        found = installed(said)
+        said = run(["mmdebstrap", "--simulate", "--verbose", *_variant_options(), release, "/dev/null"])
+        found = parse_packages(said)
         if not any(line.startswith("linux-image-") for line in found):
             raise LabError(f"mmdebstrap did not say which kernel Debian {release} has:\n{said[-1000:]}")
     except LabError:
         if not fits:
             raise
-        say(f"no mirror tells what Debian {release} has today; the last answer is used")
+        log_step(f"no mirror tells what Debian {release} has today; the last answer is used")
         return [str(line) for line in known["packages"]]  # type: ignore[attr-defined]
-    _write(path, json.dumps({"of": PACKAGES, "asked": now(), "packages": found}))
+    _write_file(path, json.dumps({"of": PACKAGES, "asked": now(), "packages": found}))
     return found
 
 
-def key(release: str, packages: Sequence[str]) -> str:
+def hash_recipe(release: str, packages: Sequence[str]) -> str:
     """Name what an image is made from, in twelve hexadecimal digits."""
     recipe = [
         release,
-        *_choice(),
+        *_variant_options(),
         *NO_MODULES,
         *NO_FILES,
         INITRAMFS,
@@ -147,16 +147,16 @@ def key(release: str, packages: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
 
 
-def image(release: str, cache: Path, run: Run = command) -> Path:
+def build_image(release: str, cache: Path, run: Run = run_program) -> Path:
     """Return the folder of the image of Debian RELEASE, and make it if there is none made from the same things."""
     if release not in RELEASES:
         raise LabError(f"no such release: {release}. There are: {', '.join(RELEASES)}")
-    folder = cache / f"{release}-{key(release, versions(release, cache, run))}"
+    folder = cache / f"{release}-{hash_recipe(release, find_versions(release, cache, run))}"
     if not folder.is_dir():
-        say(f"making a machine's disk out of packages ({release}): about a minute and a half, and only this once")
+        log_step(f"making a machine's disk out of packages ({release}): about a minute and a half, and only this once")
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
         try:
-            make(release, temporary, run)
+            write_image(release, temporary, run)
             with contextlib.suppress(OSError):  # another process was faster: its folder is as good
                 temporary.rename(folder)
         finally:
@@ -166,13 +166,13 @@ def image(release: str, cache: Path, run: Run = command) -> Path:
     return folder
 
 
-def make(release: str, folder: Path, run: Run = command) -> None:
+def write_image(release: str, folder: Path, run: Run = run_program) -> None:
     """Make an image in FOLDER."""
     archive = folder / "root.tar"
     exclude = [f"/*lib/modules/*/kernel/{part}/*" for part in NO_MODULES] + list(NO_FILES)
     run(
         [
-            *("mmdebstrap", "--quiet", *_choice(), f"--essential-hook={INITRAMFS}"),
+            *("mmdebstrap", "--quiet", *_variant_options(), f"--essential-hook={INITRAMFS}"),
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in exclude),
             *(f'--customize-hook=sh {HERE / "setup.sh"} "$1"', release, str(archive)),
         ]
@@ -200,7 +200,7 @@ def make(release: str, folder: Path, run: Run = command) -> None:
     folder.chmod(0o700)
 
 
-def _choice() -> list[str]:
+def _variant_options() -> list[str]:
     return ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
 
 
@@ -211,7 +211,7 @@ def _forget_old(release: str, cache: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_file(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=".making-", dir=path.parent)
     os.close(handle)
     Path(name).write_text(text)

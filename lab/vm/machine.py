@@ -29,9 +29,9 @@ if not __package__:  # started by its path: the packages are beside the folder t
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     __package__ = "vm"
 
-from usb.emulator import Emulator, converse
+from usb.emulator import Emulator, serve_client
 
-from .usbredir import PORTS, Bus
+from .usbredir import PORTS, VmBus
 
 Json = dict[str, Any]
 QEMU = "qemu-system-x86_64"
@@ -42,7 +42,7 @@ LOOK_SECONDS = 5.0
 TAG_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
-def qemu(port: int, restore: str = "") -> list[str]:
+def qemu_command(port: int, restore: str = "") -> list[str]:
     """Return QEMU's command line, for a machine whose folder is the current one.
 
     The processor is emulated, always: where acceleration is on offer inside a virtual machine, Debian's kernel may hang.
@@ -72,29 +72,29 @@ def qemu(port: int, restore: str = "") -> list[str]:
     return words + (["-loadvm", restore] if restore else [])
 
 
-class Qmp:
+class QemuMonitor:
     """QEMU's monitor."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer, self._one = reader, writer, asyncio.Lock()
+        self._reader, self._writer, self._lock = reader, writer, asyncio.Lock()
 
     @classmethod
-    async def connect(cls, path: Path) -> Qmp:
+    async def connect_to(cls, path: Path) -> QemuMonitor:
         """Connect to a monitor's socket. Raises OSError or ValueError if none is there."""
         reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 20)
         qmp = cls(reader, writer)
-        await qmp._answer("QMP")
-        await qmp.execute("qmp_capabilities")
+        await qmp._read_answer("QMP")
+        await qmp.run_command("qmp_capabilities")
         return qmp
 
-    async def execute(self, name: str, **arguments: Any) -> Any:
+    async def run_command(self, name: str, **arguments: Any) -> Any:
         """Run a command; ValueError says why it failed."""
-        async with self._one:
+        async with self._lock:
             self._writer.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
             await self._writer.drain()
-            return await self._answer("return")
+            return await self._read_answer("return")
 
-    async def _answer(self, key: str) -> Any:
+    async def _read_answer(self, key: str) -> Any:
         while True:
             line = await self._reader.readline()
             if not line:
@@ -105,9 +105,9 @@ class Qmp:
             if key in message:  # else an event
                 return message[key]
 
-    async def human(self, line: str) -> None:
+    async def run_human_command(self, line: str) -> None:
         """Run a command of the monitor for people, whose answer is empty if all is well."""
-        said = await self.execute("human-monitor-command", **{"command-line": line})
+        said = await self.run_command("human-monitor-command", **{"command-line": line})
         if said.strip():
             raise ValueError(f"QEMU: {said.strip()}")
 
@@ -115,31 +115,31 @@ class Qmp:
         self._writer.close()
 
 
-class Machine(Emulator):
+class VirtualMachine(Emulator):
     """The commands of the emulator, for UPSes at a machine that may be off, and those of the machine itself."""
 
-    def __init__(self, folder: Path, port: int, command: Callable[[int, str], list[str]] = qemu) -> None:
+    def __init__(self, folder: Path, port: int, command: Callable[[int, str], list[str]] = qemu_command) -> None:
         self._folder, self._port, self._command = folder, port, command
-        self._ports = Bus(folder)
+        self._ports = VmBus(folder)
         # The emulator needs of a bus what both kinds have.
         super().__init__(cast(Any, self._ports))
         self.stop = asyncio.Event()
         self._qemu: asyncio.subprocess.Process | None = None
-        self._qmp: Qmp | None = None
+        self._qmp: QemuMonitor | None = None
         self._watch: asyncio.Task[None] | None = None
         self._commands |= {
-            "boot": self._boot,
-            "kill": self._kill,
-            "snapshot": self._snapshot,
-            "restore": self._restore,
-            "down": self._down,
+            "boot": self._boot_machine,
+            "kill": self._cut_power,
+            "snapshot": self._save_snapshot,
+            "restore": self._restore_snapshot,
+            "down": self._stop_process,
         }
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         return self._qemu is not None and self._qemu.returncode is None
 
-    async def start(self, restore: str = "") -> None:
+    async def start_qemu(self, restore: str = "") -> None:
         """Start QEMU. ValueError says why it did not start."""
         for name in ("qmp", *(f"port{number}" for number in range(1, PORTS + 1))):
             with contextlib.suppress(FileNotFoundError):
@@ -157,27 +157,27 @@ class Machine(Emulator):
             except FileNotFoundError:
                 raise ValueError(f"{QEMU} is not installed; lab/vm/vm --help names the packages") from None
         try:
-            self._qmp = await asyncio.wait_for(self._connected(self._qemu), START_SECONDS)
+            self._qmp = await asyncio.wait_for(self._connect_monitor(self._qemu), START_SECONDS)
         except asyncio.TimeoutError:
-            await self.end()
+            await self.stop_qemu()
             raise ValueError(f"QEMU did not answer within {START_SECONDS:.0f} s; see {self._folder}/qemu.log") from None
-        self._watch = asyncio.create_task(self._ended(self._qemu))
-        await self._ports.power(True)
+        self._watch = asyncio.create_task(self._wait_for_end(self._qemu))
+        await self._ports.set_power(True)
 
-    async def _connected(self, process: asyncio.subprocess.Process) -> Qmp:
+    async def _connect_monitor(self, process: asyncio.subprocess.Process) -> QemuMonitor:
         while process.returncode is None:
             with contextlib.suppress(OSError):
-                return await Qmp.connect(self._folder / "qmp")
+                return await QemuMonitor.connect_to(self._folder / "qmp")
             await asyncio.sleep(0.02)
         said = (self._folder / "qemu.log").read_text(errors="replace").strip()
         raise ValueError(f"QEMU did not start: {said or process.returncode}")
 
-    async def _ended(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_for_end(self, process: asyncio.subprocess.Process) -> None:
         """Wait for the end of QEMU, which comes by `kill` or when the guest powers itself off."""
         await process.wait()
-        await self._ports.power(False)
+        await self._ports.set_power(False)
 
-    async def end(self) -> None:
+    async def stop_qemu(self) -> None:
         """Take the machine's power away, as it stands."""
         if self._qemu and self._qemu.returncode is None:
             self._qemu.kill()
@@ -191,44 +191,47 @@ class Machine(Emulator):
 
     # -- commands
 
-    def _status(self, request: Json) -> Json:
-        machine = {"power": "on" if self.runs else "off", "pid": self._qemu.pid if self._qemu and self.runs else None}
-        return {"machine": machine, **super()._status(request)}
+    def _show_status(self, request: Json) -> Json:
+        machine = {
+            "power": "on" if self.is_running else "off",
+            "pid": self._qemu.pid if self._qemu and self.is_running else None,
+        }
+        return {"machine": machine, **super()._show_status(request)}
 
-    async def _boot(self, request: Json) -> None:
-        if self.runs:
+    async def _boot_machine(self, request: Json) -> None:
+        if self.is_running:
             raise ValueError("the machine is on")
-        await self.end()
-        await self.start()
+        await self.stop_qemu()
+        await self.start_qemu()
 
-    async def _kill(self, request: Json) -> None:
-        if not self.runs:
+    async def _cut_power(self, request: Json) -> None:
+        if not self.is_running:
             raise ValueError("the machine is off")
-        await self.end()
+        await self.stop_qemu()
 
-    async def _snapshot(self, request: Json) -> None:
-        tag = _tag(request)
-        if not self.runs or not self._qmp:
+    async def _save_snapshot(self, request: Json) -> None:
+        tag = _read_tag(request)
+        if not self.is_running or not self._qmp:
             raise ValueError("the machine is off")
         if self.plugged:
             raise ValueError("unplug the UPSes first: a snapshot is of the machine alone")
-        await asyncio.wait_for(self._qmp.human(f"savevm {tag}"), SAVE_SECONDS)
+        await asyncio.wait_for(self._qmp.run_human_command(f"savevm {tag}"), SAVE_SECONDS)
 
-    async def _restore(self, request: Json) -> None:
+    async def _restore_snapshot(self, request: Json) -> None:
         """Go back to a snapshot. No UPS is plugged in then, none was, and the mains are on."""
-        tag = _tag(request)
-        await self.end()
+        tag = _read_tag(request)
+        await self.stop_qemu()
         for port in list(self.plugged):
-            self._unplug({"port": port})
+            self._unplug_ups({"port": port})
         self.unplugged.clear()
         self.mains = True
-        await self.start(tag)
+        await self.start_qemu(tag)
 
-    def _down(self, request: Json) -> None:
+    def _stop_process(self, request: Json) -> None:
         self.stop.set()
 
 
-def _tag(request: Json) -> str:
+def _read_tag(request: Json) -> str:
     tag = request.get("tag")
     if not isinstance(tag, str) or not tag or not TAG_LETTERS.issuperset(tag):
         raise ValueError(f"tag must be made of a-z, 0-9 and hyphens, not {tag!r}")
@@ -239,16 +242,16 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-async def run(folder: Path, control: Path, port: int) -> None:
+async def run_machine(folder: Path, control: Path, port: int) -> None:
     """Serve a machine, which is off at first, until `down`, a signal, or the end of its control socket's file."""
-    loop, machine = asyncio.get_running_loop(), Machine(folder, port)
+    loop, machine = asyncio.get_running_loop(), VirtualMachine(folder, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, machine.stop.set)
     with contextlib.suppress(FileNotFoundError):
         control.unlink()
     # a socket's path is short: it is made in its folder, and moved to where it belongs
     server = await asyncio.start_unix_server(
-        lambda reader, writer: converse(machine, reader, writer), "control.new", limit=MAX_LINE
+        lambda reader, writer: serve_client(machine, reader, writer), "control.new", limit=MAX_LINE
     )
     Path("control.new").chmod(0o600)
     Path("control.new").rename(control)
@@ -257,7 +260,7 @@ async def run(folder: Path, control: Path, port: int) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(machine.stop.wait(), LOOK_SECONDS)
     server.close()
-    await machine.end()
+    await machine.stop_qemu()
     with contextlib.suppress(FileNotFoundError):
         control.unlink()
 
@@ -272,7 +275,7 @@ def main() -> None:
     control = arguments.control.resolve()
     os.chdir(arguments.folder)
     try:
-        asyncio.run(run(Path(), control, arguments.port))
+        asyncio.run(run_machine(Path(), control, arguments.port))
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: {error}")
 

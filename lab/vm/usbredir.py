@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Callable, cast
 
-from usb.model import EP_INTERRUPT, NAK, Setup, UsbDevice
+from usb.model import EP_INTERRUPT, NAK, Setup, UsbHardware
 
 PORTS = 8
 CONNECT_SECONDS = 5.0
@@ -55,14 +55,14 @@ class ProtocolError(Exception):
     """The other side does not speak usbredir as we need it."""
 
 
-class Cable:
+class UsbCable:
     """The protocol for one device, without a socket: bytes in by `feed`, bytes out by `send`.
 
     A control transfer that the device does not answer (NAK) stays open until the guest cancels it or the device
     recovers; a real host controller keeps asking in the same way.
     """
 
-    def __init__(self, device: UsbDevice, send: Callable[[bytes], None]) -> None:
+    def __init__(self, device: UsbHardware, send: Callable[[bytes], None]) -> None:
         self.device = device
         self._send = send
         self._received = b""
@@ -73,7 +73,7 @@ class Cable:
         body = VERSION + struct.pack("<I", CAPABILITIES)
         send(struct.pack("<III", HELLO, len(body), 0) + body)  # only the hellos have ids of 32 bits
 
-    def feed(self, data: bytes) -> None:
+    def receive_bytes(self, data: bytes) -> None:
         """Take what QEMU sent. Raises ProtocolError if that makes no sense."""
         self._received += data
         while True:
@@ -88,70 +88,70 @@ class Cable:
                 return
             body, self._received = self._received[size : size + length], self._received[size + length :]
             try:
-                self._packet(kind, number, body)
+                self._handle_packet(kind, number, body)
             except (struct.error, IndexError):
                 raise ProtocolError(f"a packet of kind {kind} with only {length} bytes") from None
 
-    def pump(self) -> None:
+    def send_pending(self) -> None:
         """Send what the device has news of, and answer what it left unanswered, if it does so now."""
         for number, (header, data) in list(self._open.items()):
-            self._control(number, header, data)
+            self._answer_control(number, header, data)
         while self._receiving:
             report = self.device.interrupt_in()
             if report is None:
                 return
             self._sent_reports += 1
             head = struct.pack("<BBH", EP_INTERRUPT, SUCCESS, len(report))
-            self._packet_out(INTERRUPT_PACKET, self._sent_reports, head + report)
+            self._send_packet(INTERRUPT_PACKET, self._sent_reports, head + report)
 
-    def _packet_out(self, kind: int, number: int, body: bytes) -> None:
+    def _send_packet(self, kind: int, number: int, body: bytes) -> None:
         self._send(struct.pack("<IIQ", kind, len(body), number) + body)
 
-    def _packet(self, kind: int, number: int, body: bytes) -> None:
+    def _handle_packet(self, kind: int, number: int, body: bytes) -> None:
         if not self._greeted:
             capabilities = struct.unpack_from("<I", body, 64)[0] if len(body) >= 68 else 0
             if kind != HELLO or not capabilities & IDS_64:
                 raise ProtocolError(f"no hello with ids of 64 bits, but a packet of kind {kind}")
             self._greeted = True
-            self._introduce()
+            self._describe_device()
         elif kind == SET_CONFIGURATION:
-            self._packet_out(CONFIGURATION_STATUS, number, bytes((SUCCESS, body[0])))
+            self._send_packet(CONFIGURATION_STATUS, number, bytes((SUCCESS, body[0])))
         elif kind == GET_CONFIGURATION:
-            self._packet_out(CONFIGURATION_STATUS, number, bytes((SUCCESS, 1)))
+            self._send_packet(CONFIGURATION_STATUS, number, bytes((SUCCESS, 1)))
         elif kind == SET_ALT_SETTING:
-            self._packet_out(ALT_SETTING_STATUS, number, bytes((SUCCESS, body[0], body[1])))
+            self._send_packet(ALT_SETTING_STATUS, number, bytes((SUCCESS, body[0], body[1])))
         elif kind == GET_ALT_SETTING:
-            self._packet_out(ALT_SETTING_STATUS, number, bytes((SUCCESS, body[0], 0)))
+            self._send_packet(ALT_SETTING_STATUS, number, bytes((SUCCESS, body[0], 0)))
         elif kind in (START_INTERRUPT, STOP_INTERRUPT):
             self._receiving = kind == START_INTERRUPT
-            self._packet_out(INTERRUPT_STATUS, number, bytes((SUCCESS, body[0])))
-            self.pump()
+            self._send_packet(INTERRUPT_STATUS, number, bytes((SUCCESS, body[0])))
+            self.send_pending()
         elif kind == CONTROL_PACKET:
-            self._control(number, body[:10], body[10:])
+            self._answer_control(number, body[:10], body[10:])
         elif kind == INTERRUPT_PACKET:  # towards the device: a UPS has no such endpoint
-            self._packet_out(INTERRUPT_PACKET, number, struct.pack("<BBH", body[0], STALLED, 0))
+            self._send_packet(INTERRUPT_PACKET, number, struct.pack("<BBH", body[0], STALLED, 0))
         elif kind == CANCEL:
             header, _unused = self._open.pop(number, (b"", b""))
             if header:
-                self._packet_out(CONTROL_PACKET, number, header[:3] + bytes((CANCELLED,)) + header[4:8] + b"\0\0")
+                self._send_packet(CONTROL_PACKET, number, header[:3] + bytes((CANCELLED,)) + header[4:8] + b"\0\0")
 
-    def _introduce(self) -> None:
+    def _describe_device(self) -> None:
         """Tell of the device: control pipe, one interrupt endpoint, one HID interface, and who it is."""
         into = 16 + (EP_INTERRUPT & 0x0F)
         kinds, intervals, sizes = [TYPE_INVALID] * 32, [0] * 32, [0] * 32
         kinds[0] = kinds[16] = TYPE_CONTROL
         kinds[into], intervals[into] = TYPE_INTERRUPT, 100
         sizes[0] = sizes[16] = sizes[into] = 8
-        self._packet_out(EP_INFO, 0, bytes(kinds) + bytes(intervals) + bytes(32) + struct.pack("<32H", *sizes))
+        self._send_packet(EP_INFO, 0, bytes(kinds) + bytes(intervals) + bytes(32) + struct.pack("<32H", *sizes))
         columns = [bytes((value,)) + bytes(31) for value in (0, HID_CLASS, 0, 0)]
-        self._packet_out(INTERFACE_INFO, 0, struct.pack("<I", 1) + b"".join(columns))
+        self._send_packet(INTERFACE_INFO, 0, struct.pack("<I", 1) + b"".join(columns))
         who = self.device.identity
         ids = (who.vendor_id, who.product_id, who.release)
-        self._packet_out(DEVICE_CONNECT, 0, struct.pack("<BBBBHHH", FULL_SPEED, 0, 0, 0, *ids))
+        self._send_packet(DEVICE_CONNECT, 0, struct.pack("<BBBBHHH", FULL_SPEED, 0, 0, 0, *ids))
 
-    def _control(self, number: int, header: bytes, data: bytes) -> None:
+    def _answer_control(self, number: int, header: bytes, data: bytes) -> None:
         endpoint, request, kind, _unused, value, index, length = struct.unpack("<BBBBHHH", header)
-        answer = self.device.control(Setup(kind, request, value, index, length), data)
+        answer = self.device.control_transfer(Setup(kind, request, value, index, length), data)
         if answer is NAK:
             self._open[number] = (header, data)
             return
@@ -160,40 +160,40 @@ class Cable:
         is_in = bool(kind & 0x80)
         done = len(sent) if is_in else (length if status == SUCCESS else 0)
         head = struct.pack("<BBBBHHH", endpoint, request, kind, status, value, index, done)
-        self._packet_out(CONTROL_PACKET, number, head + (sent if is_in else b""))
+        self._send_packet(CONTROL_PACKET, number, head + (sent if is_in else b""))
 
 
-class _Plugged(asyncio.Protocol):
+class _PluggedCable(asyncio.Protocol):
     """A cable on a socket of QEMU's."""
 
-    def __init__(self, device: UsbDevice) -> None:
+    def __init__(self, device: UsbHardware) -> None:
         self._device = device
-        self._cable: Cable | None = None
+        self._cable: UsbCable | None = None
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
-        self._cable = Cable(self._device, self._transport.write)
+        self._cable = UsbCable(self._device, self._transport.write)
 
     def data_received(self, data: bytes) -> None:
         try:
             if self._cable:
-                self._cable.feed(data)
+                self._cable.receive_bytes(data)
         except ProtocolError:
-            self.close()
+            self.pull_plug()
 
-    def pump(self) -> None:
+    def send_pending(self) -> None:
         """Send what the device has news of."""
         if self._cable and self._transport and not self._transport.is_closing():
-            self._cable.pump()
+            self._cable.send_pending()
 
-    def close(self) -> None:
+    def pull_plug(self) -> None:
         """Pull the plug."""
         if self._transport:
             self._transport.abort()
 
 
-class Bus:
+class VmBus:
     """The ports of a machine that runs or does not. What is plugged in stays so while it is off.
 
     It has what the commands of usb.emulator need of a bus. A device's number is that of its plugging in: what number
@@ -203,54 +203,54 @@ class Bus:
     def __init__(self, folder: Path) -> None:
         """FOLDER has a socket port<N> for each port while the machine runs."""
         self.folder = folder
-        self.nodes: dict[int, _Plugged] = {}
+        self.nodes: dict[int, _PluggedCable] = {}
         self.device_numbers: dict[int, int] = {}
-        self._devices: dict[int, UsbDevice] = {}
+        self._devices: dict[int, UsbHardware] = {}
         self._powered = False
         self._pluggings = 0
 
     @property
-    def devices(self) -> Mapping[int, UsbDevice]:
+    def devices(self) -> Mapping[int, UsbHardware]:
         """What is plugged in, by port."""
         return self._devices
 
-    async def plug(self, device: UsbDevice, port: int, mode: int = 0) -> int:
+    async def plug_device(self, device: UsbHardware, port: int, mode: int = 0) -> int:
         """Plug a device in; returns its number. MODE is not used: the nodes' modes are the guest's own work."""
         if not 1 <= port <= PORTS:
             raise ValueError(f"no port {port}: ports are 1 to {PORTS}")
         if port in self._devices:
             raise ValueError(f"port {port} is not free")
         if self._powered:
-            await self._connect(port, device)
+            await self._connect_port(port, device)
         self._devices[port] = device
         self._pluggings += 1
         self.device_numbers[port] = self._pluggings
         return self._pluggings
 
-    def unplug(self, port: int) -> None:
+    def unplug_device(self, port: int) -> None:
         """Pull the device at a port out."""
         if port not in self._devices:
             raise ValueError(f"nothing is plugged in at port {port}")
         del self._devices[port], self.device_numbers[port]
         if port in self.nodes:
-            self.nodes.pop(port).close()
+            self.nodes.pop(port).pull_plug()
 
-    async def power(self, on: bool) -> None:
+    async def set_power(self, on: bool) -> None:
         """The machine was started, with its sockets there, or has gone."""
         self._powered = on
         for port in list(self.nodes):
-            self.nodes.pop(port).close()
+            self.nodes.pop(port).pull_plug()
         if on:
             for port, device in self._devices.items():
-                await self._connect(port, device)
+                await self._connect_port(port, device)
 
-    async def _connect(self, port: int, device: UsbDevice) -> None:
+    async def _connect_port(self, port: int, device: UsbHardware) -> None:
         # relative: the folder is the process's own, and a socket's path must be short
         loop, path = asyncio.get_running_loop(), self.folder / f"port{port}"
         deadline = loop.time() + CONNECT_SECONDS
         while True:
             try:
-                _unused, plugged = await loop.create_unix_connection(lambda: _Plugged(device), str(path))
+                _unused, plugged = await loop.create_unix_connection(lambda: _PluggedCable(device), str(path))
                 break
             except OSError as error:
                 # QEMU listens again a moment after the last device was pulled out
@@ -258,5 +258,5 @@ class Bus:
                     raise ValueError(f"port {port} of the machine does not answer: {error}") from None
                 await asyncio.sleep(0.02)
         with contextlib.suppress(KeyError):
-            self.nodes.pop(port).close()
+            self.nodes.pop(port).pull_plug()
         self.nodes[port] = plugged

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: NUT's configuration of a host, as the module config brings it about."""
+"""Private to this collection: the work of the module config."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def run(module: Module) -> None:
-    """Do it, or tell what would be done. Exits the module."""
-    # looking disturbs nobody
+    """Deploy NUT's files, or report what would change in check mode. Exits the module."""
+    # check mode only reads, so it needs no lock
     local = _host.local_nut(module)
     alone = contextlib.nullcontext("") if module.check_mode else local.hold_lock(module.params["wait"])
     try:
@@ -42,7 +42,7 @@ def run(module: Module) -> None:
 
 
 def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
-    """Bring the host to what it should be. Returns what was done; ends the module where that is impossible."""
+    """Deploy the files. Returns the deployment and the module's result; fails the module if that is impossible."""
     files = None
     if module.params["state"] == "present":
         files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
@@ -69,12 +69,12 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
                 deployment.check_files()
             result["diff"] = [{"prepared": plan.render_diff()}]
         if plan and not module.check_mode:
-            # checks take seconds, and the mains are not asked
+            # the checks took seconds, so check the mains again
             deployment.require_mains(force)
             deployment.apply_change(plan, force)
         if not module.check_mode:
             deployment.remove_old_certificates()
-    except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: there is no group nut
+    except (DeployError, UnitError, OSError, LookupError) as error:  # LookupError: no group nut
         done = {"files": deployment.files_written, "actions": [str(action) for action in deployment.actions_done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
@@ -92,7 +92,7 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
 
 
 def verify_serving(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
-    """See that NUT serves. Returns the status of each UPS; ends the module where something is broken."""
+    """Wait until NUT works. Returns the status of each UPS; fails the module if something is broken."""
     patient = module.params["require_ups"]
     verdict = deployment.wait_until_serving(module.params["wait"], patient)
     for unit in verdict.restarted:
@@ -119,5 +119,5 @@ def verify_serving(module: Module, deployment: Deployment, result: dict[str, obj
 
 
 def quote_lines(said: str) -> str:
-    """Return what somebody else has said so that none of its lines looks like one of Ansible's."""
+    """Return foreign text indented, so that none of its lines looks like one of Ansible's."""
     return "\n".join(f"  {line}" for line in said.splitlines())

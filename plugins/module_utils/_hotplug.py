@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: what its modules for USB UPSes have in common."""
+"""Private to this collection: code shared by the modules for USB UPSes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLICY = {"policy": {"type": "dict"}, "policy_path": {"type": "path", "default":
 
 
 def choose_policy(module: Module) -> policy.UsbPolicy:
-    """Return the policy that counts: the given one, or that of the host. Raises policy.UsbPolicyError and OSError."""
+    """Return the given policy, or else that of the host, or else the default one. Raises policy.UsbPolicyError and OSError."""
     if module.params["policy"] is not None:
         return policy.check_policy(module.params["policy"])
     return policy.read_policy(Path(module.params["policy_path"])) or policy.UsbPolicy()

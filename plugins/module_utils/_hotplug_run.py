@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: a run of nut-hotplug's own work, as the module hotplug does it."""
+"""Private to this collection: the work of the module hotplug, which is one run of nut-hotplug."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(module: Module) -> None:
-    """Do it, or tell what would be done. Exits the module."""
+    """Run nut-hotplug once, or report what it would do in check mode. Exits the module."""
     lacks = explain_missing_primary()
     if lacks and module.check_mode:
         warn_with_host(module, f"can't tell what would be done before NUT is configured. {lacks}")
@@ -52,11 +52,14 @@ def run(module: Module) -> None:
 
 
 def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list[str], tuple[str, ...], str, str]:
-    """Do it, or tell what would be done: the last look, the steps, those that failed, and ups.conf before and after."""
+    """Run nut-hotplug, or only observe in check mode.
+
+    Returns the last observation, the actions, the failed actions, and the text of ups.conf before and after.
+    """
     if module.check_mode:
         look = here.observe_host()
         return look, list(look.steps), (), look.old_text, look.old_text if look.new_text is None else look.new_text
-    # it is the same log as that of the runs that udev starts; module.log is the journal
+    # the log that runs started by udev use, too; module.log writes to the journal
     log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
     here.say, here.debug = log.write_decision, log.write_debug
     before = here.local.read_file("ups.conf") or ""
@@ -65,7 +68,7 @@ def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list
 
 
 def describe_observation(look: Observation | None) -> dict[str, Any]:
-    """Return a look in the form that RETURN describes."""
+    """Return an observation in the form that RETURN of the module documents."""
     if look is None:
         return {"actions": [], "names": {}, "absent": [], "unserved": [], "deferred": [], "remarks": []}
     names = {}

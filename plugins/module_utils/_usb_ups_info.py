@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: what hangs on a host's USB bus, as the module usb_ups_info tells it."""
+"""Private to this collection: the implementation of the module usb_ups_info."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(module: Module) -> None:
-    """Look, and tell. Exits the module."""
+    """Run the module, and exit."""
     configured = not _host.explain_missing_primary()
     status: dict[str, tuple[str, ...]] = {}
     try:
@@ -32,7 +32,7 @@ def run(module: Module) -> None:
             devices, upses, resolution, remarks = look.devices, look.upses, look.resolution, look.remarks
             status = {name: seen.status for name, seen in look.drivers.items()}
         else:
-            devices, upses, resolution = without_nut(module, rules)
+            devices, upses, resolution = scan_without_nut(module, rules)
             remarks = resolution.remarks
     except (policy.UsbPolicyError, ReconcileError, bus.UsbError, OSError) as error:
         module.fail_json(msg=str(error))
@@ -42,16 +42,16 @@ def run(module: Module) -> None:
     module.exit_json(
         changed=False,
         configured=configured,
-        devices=[told(device, upses, resolution, status) for device in listed],
+        devices=[describe_device(device, upses, resolution, status) for device in listed],
         absent=list(resolution.absent),
         remarks=list(remarks),
     )
 
 
-def without_nut(
+def scan_without_nut(
     module: Module, rules: policy.UsbPolicy
 ) -> tuple[tuple[bus.UsbDevice, ...], tuple[bus.UsbUps, ...], NameResolution]:
-    """Look at the bus of a host on which NUT is not configured. Raises usb.UsbError."""
+    """Scan the bus of a host where NUT is not configured. Raises bus.UsbError."""
     local = _host.local_nut(module)
     try:
         devices = bus.scan_bus(Path(rules.sysfs), Path(rules.dev))
@@ -62,13 +62,13 @@ def without_nut(
     return devices, upses, names.resolve_names(known, upses, rules, find_release(local.runner, local.finder))
 
 
-def told(
+def describe_device(
     device: bus.UsbDevice,
     upses: tuple[bus.UsbUps, ...],
     resolution: NameResolution,
     status: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
-    """Return a device in the form that RETURN describes."""
+    """Return a device in the form that the module's RETURN documents."""
     ups = next((candidate for candidate in upses if candidate.device == device), None)
     name = next((name for name, plugged in resolution.plugged.items() if plugged.device == device), "")
     named = resolution.plugged[name] if name else ups

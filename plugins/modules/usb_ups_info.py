@@ -9,24 +9,24 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: usb_ups_info
-short_description: What hangs on the USB bus, and what NUT would call it
+short_description: List the UPSes on the USB bus with their names and drivers
 version_added: 0.2.0
 description:
-  - Lists the UPSes that are plugged into a host's USB, with what tells them apart, the driver that they need, and the name that
-    M(homelab.nut.hotplug) gives them. It changes nothing.
-  - It also runs on a host without NUT. There the drivers' names come from the devices themselves, and from NUT's tables where these are.
+  - Lists the UPSes on a host's USB bus, with what identifies each, the driver that it needs, and the name that
+    M(homelab.nut.hotplug) gives it. Changes nothing.
+  - Also works on a host without NUT. The drivers are then derived from the devices, and from NUT's tables if they are installed.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   policy:
-    description: The policy, as in the variable C(__nut_hotplug_policy) of the role nut_hotplug. Without it, O(policy_path) is read.
+    description: The policy, as in the variable C(__nut_hotplug_policy) of the role nut_hotplug. By default it is read from O(policy_path).
     type: dict
   policy_path:
-    description: The file with the policy. If it is not there, the default policy counts.
+    description: The file with the policy. If it does not exist, the default policy applies.
     type: path
     default: /etc/nut/hotplug.json
   all:
-    description: Whether to list devices that are no UPSes, too.
+    description: Whether to list all devices, not just UPSes.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -39,18 +39,18 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: What is there?
+- name: List the UPSes
   homelab.nut.usb_ups_info:
   register: usb
 
-- name: Show the connectors, to write rules for two UPSes that are alike
+- name: Show the connectors, to write rules for two UPSes of the same model
   ansible.builtin.debug:
     msg: "{{ usb.devices | items2dict(key_name='place', value_name='product') }}"
 """
 
 RETURN = r"""
 devices:
-  description: The UPSes, by connector; with O(all), the other devices behind them.
+  description: The UPSes, by connector; with O(all), followed by the other devices.
   returned: success
   type: list
   elements: dict
@@ -60,11 +60,11 @@ devices:
       type: str
       sample: "051d:0002"
     manufacturer:
-      description: The maker's name, as the device reports it.
+      description: The manufacturer, as the device reports it.
       type: str
       sample: American Power Conversion
     product:
-      description: The product's name, as the device reports it.
+      description: The product, as the device reports it.
       type: str
       sample: Back-UPS XS 950U
     serial:
@@ -72,66 +72,66 @@ devices:
       type: str
       sample: 5B1830T00001
     serial_trusted:
-      description: Whether that can tell it from others of its model. Many UPSes have none, or one that they all have.
+      description: Whether the serial number identifies this UPS. Many UPSes have none, or the same as all others of their model.
       type: bool
     bus:
-      description: The number of the bus, as NUT writes it. It may change at a reboot.
+      description: The number of the bus, in NUT's format. It may change at a reboot.
       type: str
       sample: "001"
     device:
-      description: The number on that bus, as NUT writes it. It changes at each plugging in.
+      description: The number on the bus, in NUT's format. It changes each time the device is plugged in.
       type: str
       sample: "004"
     busport:
-      description: The number of the port on its hub, as NUT writes it.
+      description: The number of the port on its hub, in NUT's format.
       type: str
       sample: "004"
     port:
-      description: The connector, as the kernel calls it. It holds the number of the bus.
+      description: The connector, as the kernel names it, including the number of the bus.
       type: str
       sample: 1-1.4
     place:
-      description: The connector, by the controller's address. Empty if it is not known.
+      description: The connector, by the address of its controller. Empty if unknown.
       type: str
       sample: pci-0000:00:14.0-usb-0:1.4
     accessible:
-      description: Whether NUT's drivers may use it. None if that is not known.
+      description: Whether NUT's drivers may use the device. None if unknown.
       type: bool
     ups:
-      description: Whether it is taken for a UPS.
+      description: Whether the device is considered a UPS.
       type: bool
     why:
-      description: Why it is taken for a UPS. Empty if it is not.
+      description: What identifies the device as a UPS. Empty if it is not one.
       type: str
       sample: NUT's table
     driver:
-      description: The driver that it needs. Empty if nobody knows one.
+      description: The driver that the UPS needs. Empty if unknown.
       type: str
       sample: usbhid-ups
     name:
-      description: What it is called, or would be. Empty if it has no name.
+      description: The name that the UPS has, or would get. Empty if it has none.
       type: str
       sample: ups
     unserved:
-      description: Why it has no name. Empty if it has one, or is no UPS.
+      description: Why the UPS has no name. Empty if it has one, or is not a UPS.
       type: str
     status:
-      description: The flags of C(ups.status) that C(upsd) serves under its name. Empty if there is no fresh data.
+      description: The flags of C(ups.status) that C(upsd) serves under that name. Empty without fresh data.
       type: list
       elements: str
       sample: [OL, CHRG]
 absent:
-  description: The names whose UPS is not plugged in.
+  description: The names of UPSes that are not plugged in.
   returned: success
   type: list
   elements: str
 remarks:
-  description: What a person should know, such as two UPSes that can't be told apart.
+  description: Problems, each with its remedy, such as two UPSes that can't be distinguished.
   returned: success
   type: list
   elements: str
 configured:
-  description: Whether this host has NUT, configured as the one with the UPS.
+  description: Whether NUT is configured on this host as a primary.
   returned: success
   type: bool
 """

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from homelab import CHECKOUT, Lab
-from homelab.images import image
-from homelab.podman import PODMAN, limits, podman
+from homelab.images import build_image
+from homelab.podman import PODMAN, limit_options, run_podman
 
 RELEASES = {"bookworm": (2, 8, 0), "trixie": (2, 8, 1)}
 
@@ -30,15 +30,15 @@ class Nut:
     def __init__(self, debian: str) -> None:
         self.debian = debian
         self.version = RELEASES[debian]
-        self._name = Lab("oracle").container(debian)
-        podman("rm", "--force", "--ignore", "--time", "0", self._name)
+        self._name = Lab("oracle").container_name(debian)
+        run_podman("rm", "--force", "--ignore", "--time", "0", self._name)
         # It ends with its input, and is removed then, whatever becomes of the tests.
-        options = ["--rm", "--interactive", "--name", self._name, "--network", "none", *limits()]
+        options = ["--rm", "--interactive", "--name", self._name, "--network", "none", *limit_options()]
         # as root has it on a host: to see, and to help, upsd's sockets
         options += ["--cap-add", "SYS_PTRACE"]
         options += ["--volume", f"{HERE}:/opt/inside:ro", "--volume", f"{PLUGINS}:{INSIDE}:ro"]
         options += ["--env", "PYTHONPATH=/opt/oracle", "--env", "PYTHONDONTWRITEBYTECODE=1"]
-        command = [*PODMAN, "run", *options, image("nut", debian), "python3", "/opt/inside/inside.py"]
+        command = [*PODMAN, "run", *options, build_image("nut", debian), "python3", "/opt/inside/inside.py"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, operation: str, **arguments: Any) -> Any:
@@ -59,7 +59,7 @@ class Nut:
         try:
             self._process.wait(30)
         finally:
-            podman("rm", "--force", "--ignore", "--time", "0", self._name)
+            run_podman("rm", "--force", "--ignore", "--time", "0", self._name)
 
 
 @pytest.fixture(scope="session")

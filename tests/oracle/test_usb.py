@@ -22,8 +22,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import finger
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.pins import find_pins
 from homelab import CHECKOUT, Lab
-from homelab.images import image
-from homelab.podman import limits, podman
+from homelab.images import build_image
+from homelab.podman import limit_options, run_podman
 
 RULES = "/lib/udev/rules.d/62-nut-usbups.rules"
 # ids in the rules
@@ -102,12 +102,12 @@ class Bus:
     def __init__(self, nut: Any, folder: Path) -> None:
         self.version = nut.version
         self._folder = folder
-        self._name = Lab("oracle").container(f"usb-{nut.debian}")
+        self._name = Lab("oracle").container_name(f"usb-{nut.debian}")
         self.close()
-        options = ["--detach", "--rm", "--name", self._name, "--network", "none", *limits()]
+        options = ["--detach", "--rm", "--name", self._name, "--network", "none", *limit_options()]
         options += ["--volume", f"{CHECKOUT / 'lab'}:/opt/lab:ro", "--volume", f"{folder}:/run/usb"]
         options += ["--env", "PYTHONDONTWRITEBYTECODE=1"]
-        podman("run", *options, image("nut", nut.debian), "python3", "/opt/lab/usb/emulator.py", "/run/usb")
+        run_podman("run", *options, build_image("nut", nut.debian), "python3", "/opt/lab/usb/emulator.py", "/run/usb")
         self._control = self._connect()
 
     def _connect(self) -> socket.socket:
@@ -140,7 +140,7 @@ class Bus:
 
     def runner(self, command: Sequence[str]) -> tuple[int, str]:
         shown = ["--env", "LD_PRELOAD=libumockdev-preload.so.0", "--env", "UMOCKDEV_DIR=/run/usb/bus"]
-        done = podman("exec", *shown, "--env", "NUT_CONFPATH=/run/usb", self._name, *command, check=False)
+        done = run_podman("exec", *shown, "--env", "NUT_CONFPATH=/run/usb", self._name, *command, check=False)
         return done.returncode, f"{done.stdout}{done.stderr}"
 
     def taken(self, section: Section) -> str:
@@ -156,7 +156,7 @@ class Bus:
         return devices[looked.index("matches")].name
 
     def close(self) -> None:
-        podman("rm", "--force", "--ignore", "--time", "0", self._name)
+        run_podman("rm", "--force", "--ignore", "--time", "0", self._name)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SHIPPED = ("changelogs", "docs", "meta", "playbooks", "plugins", "roles")
 SHIPPED_FILES = {"CHANGELOG.md", "COPYING", "README.md", "SECURITY.md", "requirements.txt"}
 NOT_SHIPPED = "changelogs/fragments/"
-# ansible-run_ansible_program adds these itself
+# ansible-galaxy adds these itself
 MADE = {"FILES.json", "MANIFEST.json"}
 
 SECRET = "correct horse battery staple"
@@ -45,7 +45,7 @@ PLANTED = (
     "docs/passwords.txt",
     "docs/truenas.md.orig",
     "files/api_key",
-    "run_ansible_program.token",
+    "galaxy.token",
     "group_vars/all.yml",
     "homelab/.homelab-nut/tls/ca.key",
     "homelab/group_vars/all.yml",
@@ -146,9 +146,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of the collection built from that copy."""
     output = tmp_path_factory.mktemp("built")
-    run_ansible_program(
-        "ansible-run_ansible_program", "collection", "build", checkout, "--output-path", output, home=output
-    )
+    run_ansible_program("ansible-galaxy", "collection", "build", checkout, "--output-path", output, home=output)
     return next(output.glob("homelab-nut-*.tar.gz"))
 
 
@@ -167,26 +165,22 @@ def test_stray_files_are_not_packed(built: Path) -> None:
 
 
 def test_needed_files_are_packed(built: Path) -> None:
-    """A file that is missing here is to be named in run_ansible_program.yml."""
+    """If this fails for a new file, list the file in galaxy.yml."""
     with tarfile.open(built) as tar:
         names = {member.name for member in tar if member.isreg()}
     assert {name for name in list_tracked_files() if is_shipped(name)} ^ (names - MADE) == set()
 
 
 def test_built_collection_can_be_installed(built: Path, tmp_path: Path) -> None:
-    run_ansible_program(
-        "ansible-run_ansible_program", "collection", "install", "--offline", built, "-p", tmp_path, home=tmp_path
-    )
+    run_ansible_program("ansible-galaxy", "collection", "install", "--offline", built, "-p", tmp_path, home=tmp_path)
     listed = json.loads(run_ansible_program("ansible-doc", "--list", "--json", "homelab.nut", home=tmp_path))
     modules = {f"homelab.nut.{path.stem}" for path in (CHECKOUT / "plugins/modules").glob("[!_]*.py")}
     assert set(listed) == modules
 
 
 def test_checkout_installs_the_same_files_as_the_built_collection(checkout: Path, built: Path, tmp_path: Path) -> None:
-    """`ansible-run_ansible_program collection install DIRECTORY`, and git+https://..., pack by the same list."""
-    run_ansible_program(
-        "ansible-run_ansible_program", "collection", "install", "--offline", checkout, "-p", tmp_path, home=tmp_path
-    )
+    """`ansible-galaxy collection install DIRECTORY` and git+https://... use the same list of files."""
+    run_ansible_program("ansible-galaxy", "collection", "install", "--offline", checkout, "-p", tmp_path, home=tmp_path)
     root = tmp_path / "ansible_collections/homelab/nut"
     with tarfile.open(built) as tar:
         names = {member.name for member in tar if member.isreg()}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sandboxes of NUT's units: how tight they are, that they hold, and that all of NUT does its work in them."""
+"""The sandboxes of NUT's units: they are tight, they withstand attacks, and NUT works inside them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import shlex
 import time
 
 import pytest
-from homelab.podman import podman
-from support import extra, status, unit, until
+from homelab.podman import run_podman
+from support import extra_vars, read_status, show_unit, wait_until
 
 PRIMARIES = ("pve8", "pve9")
 DROP_IN = "/etc/systemd/system/{}.d/homelab-nut-hardening.conf"
 LAB = "/etc/systemd/system/nut-driver@.service.d/lab-usb.conf"
 SERVER, MONITOR, DRIVER = "nut-server.service", "nut-monitor.service", "nut-driver@ups.service"
 
-# What `systemd-analyze security` says at most, of 10. Without the drop-ins these are 9.6, and 7.0 for nut-hotplug.
-# nut-stages has none (9.6): what it starts are people's guests, and its unit says what each line would do to them.
+# The highest exposure allowed in `systemd-analyze security`, of 10. Without the drop-ins: 9.6, and 7.0 for nut-hotplug.
+# nut-stages has no sandbox (9.6), because it starts the user's guests; comments in its unit give the details.
 EXPOSURE = {
     SERVER: 1.6,
     DRIVER: 1.6,
@@ -30,7 +30,7 @@ EXPOSURE = {
     "nut-shutdown.service": 5.4,
 }
 
-# Tried as nut in a unit like upsd's: prints the names of those that succeeded.
+# Runs as nut in a unit like upsd's and prints the names of the attacks that succeeded.
 ATTACKS = r"""
 import ctypes, mmap, os, signal, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -45,7 +45,7 @@ def write(path):
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW))
 
 def elsewhere(function):
-    # in a child: what takes a right away, or is undone by nothing
+    # in a child process, because the attack changes the process for good
     child = os.fork()
     if not child:
         try:
@@ -87,7 +87,7 @@ for name, attack in ATTACKS.items():
         pass
 os.remove("/run/nut/attack")
 """
-# What nut may do where nothing is taken from it: else the attacks would prove nothing.
+# What nut can do without a sandbox. If these failed too, the attacks would prove nothing.
 ALLOWED = {
     "writes NUT's memory",
     "writes /tmp",
@@ -100,31 +100,31 @@ ALLOWED = {
 }
 
 
-def exposure(host, name):
-    said = host.check_output("systemd-analyze security --no-pager %s", name)
-    return float(re.search(r"exposure level for \S+: ([\d.]+)", said).group(1))
+def read_exposure(host, name):
+    output = host.check_output("systemd-analyze security --no-pager %s", name)
+    return float(re.search(r"exposure level for \S+: ([\d.]+)", output).group(1))
 
 
-def lines(host, name):
-    """Return what the drop-in of a unit says to systemd."""
+def read_directives(host, name):
+    """Return the directives of a unit's drop-in."""
     text = host.file(DROP_IN.format(name)).content_string
     return [line for line in text.splitlines() if re.match("[A-Za-z]+=", line)]
 
 
-def status_of(host, pid):
-    """Return what the kernel says of a process's rights."""
+def read_process_status(host, pid):
+    """Return /proc/PID/status as a dict; it holds the process's capabilities."""
     return dict(line.split(":\t", 1) for line in host.check_output("cat /proc/%s/status", pid).splitlines())
 
 
-def serves(host, ups="ups"):
-    return "OL" in status(host, ups)
+def is_served(host, ups="ups"):
+    return "OL" in read_status(host, ups)
 
 
 @pytest.fixture(scope="module", params=PRIMARIES)
 def primary(request, on, play):
-    """Return a primary that is deployed as the lab has it, and leave it so."""
+    """Return a deployed primary, and deploy it again at the end."""
     host = on(request.param)
-    until(lambda: serves(host), 60, "upsd serves")
+    wait_until(lambda: is_served(host), 60, "upsd to serve the UPS")
     yield host
     host.run(
         "test -d /run/systemd/propagate.aside && rm -f /run/systemd/propagate && "
@@ -140,53 +140,55 @@ def name(primary):
 
 
 @pytest.fixture
-def privileged(lab, name):
-    """Return a function that runs a script on the primary with all rights, and returns what it says."""
-    return lambda script: podman("exec", "--privileged", lab.container(name), "sh", "-c", script).stdout.strip()
+def run_privileged(lab, name):
+    """Return a function that runs a script on the primary with all capabilities and returns its output."""
+    return lambda script: run_podman(
+        "exec", "--privileged", lab.container_name(name), "sh", "-c", script
+    ).stdout.strip()
 
 
-@pytest.mark.parametrize("which", EXPOSURE)
-def test_how_much_a_unit_may_do(primary, which):
-    assert exposure(primary, which) <= EXPOSURE[which]
+@pytest.mark.parametrize("unit_name", EXPOSURE)
+def test_exposure_of_each_unit_is_low(primary, unit_name):
+    assert read_exposure(primary, unit_name) <= EXPOSURE[unit_name]
 
 
-def test_the_daemons_run_in_them(primary, privileged):
-    """Not only what the units say: the processes."""
-    init = privileged("readlink /proc/1/ns/mnt")
-    for which in (SERVER, DRIVER):
-        pid = unit(primary, which)
-        found = status_of(primary, pid)
+def test_running_daemons_are_sandboxed(primary, run_privileged):
+    """Checks the processes themselves, not what the units claim."""
+    init = run_privileged("readlink /proc/1/ns/mnt")
+    for unit_name in (SERVER, DRIVER):
+        pid = show_unit(primary, unit_name)
+        found = read_process_status(primary, pid)
         assert int(found["CapBnd"], 16) == 0
         assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
         assert primary.check_output("stat -c %%U /proc/%s", pid) == "nut"
-        assert privileged(f"readlink /proc/{pid}/ns/mnt") != init
-        # as root, who may write there anywhere else
+        assert run_privileged(f"readlink /proc/{pid}/ns/mnt") != init
+        # as root, which could write there outside of the sandbox
         closed = "/etc/attack /etc/nut/attack /usr/attack /var/lib/nut/attack /root/attack /sys/attack"
         script = f"touch /run/nut/attack; rm /run/nut/attack; for at in {closed}; do ! touch $at 2>/dev/null || echo $at; done"
-        assert privileged(f"nsenter --target {pid} --mount -- sh -euc {shlex.quote(script)}") == ""
+        assert run_privileged(f"nsenter --target {pid} --mount -- sh -euc {shlex.quote(script)}") == ""
         hidden = "ls -A /home /root /tmp /var/tmp | grep -v -e ':$' -e '^$' || :"
-        assert privileged(f"nsenter --target {pid} --mount -- sh -c {shlex.quote(hidden)}") == ""
+        assert run_privileged(f"nsenter --target {pid} --mount -- sh -c {shlex.quote(hidden)}") == ""
     # upsmon's root half, which starts the shutdown, has no namespace that could fail, and few capabilities
-    found = status_of(primary, unit(primary, MONITOR))
+    found = read_process_status(primary, show_unit(primary, MONITOR))
     assert 0 < int(found["CapBnd"], 16) < 0x100
     assert found["NoNewPrivs"] == "1"
-    assert privileged(f"readlink /proc/{unit(primary, MONITOR)}/ns/mnt") == init
+    assert run_privileged(f"readlink /proc/{show_unit(primary, MONITOR)}/ns/mnt") == init
 
 
-def test_they_hold(primary):
-    """Each attack, as nut: in a unit like upsd's, and for comparison in one of nut's without a sandbox."""
+def test_sandbox_withstands_attacks(primary):
+    """Run each attack as nut, in units like upsd's and the driver's, and for comparison in a unit without a sandbox."""
     primary.check_output("echo x >/home/secret; chmod 644 /home/secret; touch /tmp/others")
     primary.check_output("printf %%s %s >/usr/local/share/attacks.py", ATTACKS)
     try:
         found = {}
         for kind, given in (
             ("free", ["User=nut", "Group=nut"]),
-            ("upsd", lines(primary, SERVER)),
-            ("driver", lines(primary, "nut-driver@.service")),
+            ("upsd", read_directives(primary, SERVER)),
+            ("driver", read_directives(primary, "nut-driver@.service")),
         ):
             properties = " ".join(f"--property={shlex.quote(line)}" for line in given)
             command = f"systemd-run --quiet --wait --collect --pipe {properties} -- /usr/bin/python3 -I"
-            done = primary.run(f"{command} /usr/local/share/attacks.py {unit(primary, SERVER)}")
+            done = primary.run(f"{command} /usr/local/share/attacks.py {show_unit(primary, SERVER)}")
             assert done.rc == 0, done.stderr
             found[kind] = set(done.stdout.splitlines())
         assert found["free"] >= ALLOWED
@@ -198,38 +200,38 @@ def test_they_hold(primary):
         )
 
 
-def test_reloads_and_restarts_work_in_them(primary):
-    before = unit(primary, SERVER)
+def test_daemons_reload_and_restart_inside_sandbox(primary):
+    before = show_unit(primary, SERVER)
     primary.check_output("systemctl reload nut-server")
     primary.check_output("systemctl reload nut-monitor")
-    time.sleep(1)  # long enough for a signal that ends it
-    assert unit(primary, SERVER) == before
-    until(lambda: serves(primary), 15, "upsd serves after its reload")
+    time.sleep(1)  # long enough to see a daemon die of the signal
+    assert show_unit(primary, SERVER) == before
+    wait_until(lambda: is_served(primary), 15, "upsd to serve the UPS after its reload")
     primary.check_output(f"systemctl restart {DRIVER}")
     primary.check_output("systemctl restart nut-server nut-monitor")
-    until(lambda: serves(primary), 30, "upsd serves after a restart")
-    until(
+    wait_until(lambda: is_served(primary), 30, "upsd to serve the UPS after a restart")
+    wait_until(
         lambda: "127.0.0.1" in primary.run("upsc -c ups@localhost 2>/dev/null").stdout.split(),
         30,
-        "upsmon is logged in",
+        "upsmon to log in",
     )
 
 
 @pytest.mark.long
-def test_a_full_disk_keeps_none_of_them_from_starting(primary):
-    """PrivateTmp= and PrivateDevices= would: they make folders in /tmp."""
+def test_daemons_start_with_a_full_disk(primary):
+    """PrivateTmp= and PrivateDevices= would fail, because they create directories in /tmp."""
     primary.check_output("for at in /tmp /var/tmp; do mount -t tmpfs -o nr_inodes=1 none $at; done")
     try:
         assert primary.run("touch /tmp/x").rc != 0
         primary.check_output(f"systemctl restart nut-server nut-monitor {DRIVER}; systemctl start nut-hotplug")
-        until(lambda: serves(primary), 30, "upsd serves")
+        wait_until(lambda: is_served(primary), 30, "upsd to serve the UPS")
     finally:
         primary.check_output("umount /tmp /var/tmp")
 
 
 @pytest.mark.long
-def test_tls_and_drivers_that_read_files(primary, play, name):
-    """Certificates are read by upsd as nut, in its sandbox; a driver of files, one of another upsd, and one of another driver."""
+def test_tls_and_file_reading_drivers_work_inside_sandbox(primary, play, name):
+    """upsd reads its certificates as nut; one driver reads a file, another reads from an upsd."""
     primary.check_output(
         "printf 'ups.status: OL\\ndevice.model: of a file\\n' >/etc/nut/file.dev; chmod 644 /etc/nut/file.dev"
     )
@@ -238,96 +240,104 @@ def test_tls_and_drivers_that_read_files(primary, play, name):
         {"name": "file", "driver": "dummy-ups", "port": "file.dev", "powervalue": 0},
         {"name": "far", "driver": "dummy-ups", "port": "file@localhost", "powervalue": 0},
     ]
-    done = play("--limit", name, "--tags", "ups", *extra(nut_server_tls={"enabled": True}, nut_server_devices=devices))
+    done = play(
+        "--limit", name, "--tags", "ups", *extra_vars(nut_server_tls={"enabled": True}, nut_server_devices=devices)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for ups in ("ups", "file", "far"):
-        until(lambda ups=ups: serves(primary, ups), 60, f"{ups} is served")
-    found = status_of(primary, unit(primary, "nut-driver@file.service"))
+        wait_until(lambda ups=ups: is_served(primary, ups), 60, f"upsd to serve {ups}")
+    found = read_process_status(primary, show_unit(primary, "nut-driver@file.service"))
     assert int(found["CapBnd"], 16) == 0
-    # the play has believed nothing but TLS already; this asks once more, from outside of Ansible
+    # The play has already verified TLS. Ask once more, without Ansible.
     client = "import socket; s = socket.create_connection(('127.0.0.1', 3493), 5); s.sendall(b'STARTTLS\\n'); print(s.recv(99))"
     assert "OK STARTTLS" in primary.check_output(f'python3 -c "{client}"')
-    assert exposure(primary, SERVER) <= EXPOSURE[SERVER]
+    assert read_exposure(primary, SERVER) <= EXPOSURE[SERVER]
 
 
 @pytest.mark.long
-def test_a_change_waits_for_the_mains(primary, play, lab, name):
-    """It restarts the daemons, and that in an outage would shut down every secondary."""
+def test_sandbox_change_waits_for_mains(primary, play, lab, name):
+    """The change restarts the daemons, which would shut down every secondary during a power cut."""
     assert play("--limit", name, "--tags", "ups").returncode == 0
-    before = {which: unit(primary, which) for which in (SERVER, DRIVER, MONITOR)}
-    lab.ups(name, "mains", "off")
-    until(lambda: "OB" in status(primary), 30, "NUT noticed")
+    before = {unit_name: show_unit(primary, unit_name) for unit_name in (SERVER, DRIVER, MONITOR)}
+    lab.control_ups(name, "mains", "off")
+    wait_until(lambda: "OB" in read_status(primary), 30, "NUT to notice the power cut")
     try:
-        done = play("--limit", name, "--tags", "ups", *extra(nut_server_hardening=False))
+        done = play("--limit", name, "--tags", "ups", *extra_vars(nut_server_hardening=False))
         assert done.returncode != 0
         assert "not plainly on mains" in done.stdout + done.stderr
-        assert {which: unit(primary, which) for which in before} == before
+        assert {unit_name: show_unit(primary, unit_name) for unit_name in before} == before
     finally:
-        lab.ups(name, "mains", "on")
-    until(lambda: serves(primary), 30, "on mains again")
-    # what was not done is not forgotten: it is in no file any more
-    done = play("--limit", name, "--tags", "ups", *extra(nut_server_hardening=False))
+        lab.control_ups(name, "mains", "on")
+    wait_until(lambda: is_served(primary), 30, "the UPS to be on mains again")
+    # the next play makes the change that the first one refused
+    done = play("--limit", name, "--tags", "ups", *extra_vars(nut_server_hardening=False))
     assert done.returncode == 0, done.stdout + done.stderr
-    for which in (SERVER, DRIVER, MONITOR):
-        assert not primary.file(DROP_IN.format(re.sub("@ups", "@", which))).exists
-        assert unit(primary, which) != before[which]
-        assert status_of(primary, unit(primary, which))["NoNewPrivs"] == "0"
-    assert exposure(primary, SERVER) > 9
+    for unit_name in (SERVER, DRIVER, MONITOR):
+        assert not primary.file(DROP_IN.format(re.sub("@ups", "@", unit_name))).exists
+        assert show_unit(primary, unit_name) != before[unit_name]
+        assert read_process_status(primary, show_unit(primary, unit_name))["NoNewPrivs"] == "0"
+    assert read_exposure(primary, SERVER) > 9
 
 
 @pytest.mark.long
-def test_a_host_without_namespaces_does_without(primary, play, name):
-    """As a container without nesting. NUT serves, and a warning says what is missing."""
+def test_host_without_namespaces_runs_nut_unsandboxed_with_a_warning(primary, play, name):
+    """For example a container without nesting."""
     primary.check_output("mv /run/systemd/propagate /run/systemd/propagate.aside; touch /run/systemd/propagate")
     try:
         done = play("--limit", name, "--tags", "ups")
-        said = re.sub(r"\s+", " ", done.stdout + done.stderr)
-        assert done.returncode == 0, said
-        for which in (SERVER, "nut-driver@.service"):
-            assert f"{which} runs without its sandbox (homelab-nut-hardening.conf)" in said
-            assert not primary.file(DROP_IN.format(which)).exists
-        assert "226/NAMESPACE" in said
-        assert "nut_server_hardening=false" in said
-        # upsmon's needs none
-        assert "nut-monitor.service runs without" not in said
-        assert status_of(primary, unit(primary, MONITOR))["NoNewPrivs"] == "1"
-        assert serves(primary)
+        output = re.sub(r"\s+", " ", done.stdout + done.stderr)
+        assert done.returncode == 0, output
+        for unit_name in (SERVER, "nut-driver@.service"):
+            assert f"{unit_name} runs without its sandbox (homelab-nut-hardening.conf)" in output
+            assert not primary.file(DROP_IN.format(unit_name)).exists
+        assert "226/NAMESPACE" in output
+        assert "nut_server_hardening=false" in output
+        # upsmon's sandbox needs no namespace
+        assert "nut-monitor.service runs without" not in output
+        assert read_process_status(primary, show_unit(primary, MONITOR))["NoNewPrivs"] == "1"
+        assert is_served(primary)
     finally:
         primary.check_output("rm /run/systemd/propagate; mv /run/systemd/propagate.aside /run/systemd/propagate")
     done = play("--limit", name, "--tags", "ups")
     assert done.returncode == 0, done.stdout
     assert "runs without" not in done.stdout + done.stderr
-    for which in (SERVER, DRIVER, MONITOR):
-        assert status_of(primary, unit(primary, which))["NoNewPrivs"] == "1"
+    for unit_name in (SERVER, DRIVER, MONITOR):
+        assert read_process_status(primary, show_unit(primary, unit_name))["NoNewPrivs"] == "1"
     assert "changed=0" in play("--limit", name, "--tags", "ups").stdout
 
 
 @pytest.mark.long
-def test_a_host_that_loses_them_is_told_of(primary, play, name):
-    """The sandbox stands, and systemd can't make it any more: the message has its name and the way out, and that works."""
+def test_host_that_loses_namespaces_gets_an_error_with_the_way_out(primary, play, name):
+    """The sandbox is configured, but systemd can't create it any more. The remedy in the message works."""
     primary.check_output("mv /run/systemd/propagate /run/systemd/propagate.aside; touch /run/systemd/propagate")
     try:
-        done = play("--limit", name, "--tags", "ups", *extra(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_wait=15))
-        said = re.sub(r"\s+", " ", done.stdout + done.stderr)
-        assert done.returncode != 0, said
-        assert "can't start nut-server.service in its sandbox (226/NAMESPACE)" in said
-        assert DROP_IN.format(SERVER) in said
-        assert "nut_server_hardening=false" in said
-        # the lab's own way to its devices takes a namespace, too
+        done = play(
+            "--limit", name, "--tags", "ups", *extra_vars(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_wait=15)
+        )
+        output = re.sub(r"\s+", " ", done.stdout + done.stderr)
+        assert done.returncode != 0, output
+        assert "can't start nut-server.service in its sandbox (226/NAMESPACE)" in output
+        assert DROP_IN.format(SERVER) in output
+        assert "nut_server_hardening=false" in output
+        # the lab's drop-in for the emulated USB devices needs a namespace too
         primary.check_output(f"mv {LAB} /run/lab-usb.conf; systemctl daemon-reload")
         done = play(
-            "--limit", name, "--tags", "ups", *extra(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_hardening=False)
+            "--limit",
+            name,
+            "--tags",
+            "ups",
+            *extra_vars(nut_server_upsd_conf={"MAXCONN": 200}, nut_server_hardening=False),
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert serves(primary)
+        assert is_served(primary)
     finally:
         primary.check_output("rm /run/systemd/propagate; mv /run/systemd/propagate.aside /run/systemd/propagate")
         primary.run(f"mv /run/lab-usb.conf {LAB}; systemctl daemon-reload")
 
 
 @pytest.mark.long
-def test_what_is_removed_leaves_no_drop_in(primary, play, name):
-    done = play("--limit", name, *extra(nut_server_state="absent"))
+def test_absent_removes_every_drop_in(primary, play, name):
+    done = play("--limit", name, *extra_vars(nut_server_state="absent"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = primary.check_output("find /etc/systemd/system -name 'homelab-nut*'")
     assert found == ""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whoever is the user nut on a primary, by a USB device or over the network, does not become root there, and cuts no power."""
+"""An attacker who has become the user nut on a primary can neither become root nor have the power cut."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import trust
-from support import extra, status, unit
+from support import extra_vars, read_status, show_unit
 
 PRIMARIES = ("pve8", "pve9")
 FLAG = "/run/nut-killpower"
 PROGRAM = "/usr/local/sbin/nut-shutdown"
 TEXT = "upsmon-shutdown-file"
 
-# What the user nut does while a play has files checked: a configuration of its own in the place of each that root's programs read.
+# The user nut replaces each configuration file that root's programs read while a play checks the files.
 ATTACK = """
 import contextlib
 from pathlib import Path
@@ -35,31 +35,31 @@ EVIL = "#!/bin/sh\\nid -u >>/run/nut/ran\\n"
 
 
 def as_nut(host, script: str, *arguments: str):
-    """Run a script as the user nut."""
+    """Run a script on a host as the user nut."""
     return host.run(f"runuser -u nut -- sh -c {script!r}", *arguments)
 
 
-def check(play, host, **directives):
-    """Play on a primary in check mode, with other directives in its upsmon.conf, so that all is checked."""
-    settings = extra(nut_server_upsmon_conf=directives)
+def run_check_mode(play, host, **directives):
+    """Run the play on a primary in check mode, with other directives in upsmon.conf, so that it checks every file."""
+    settings = extra_vars(nut_server_upsmon_conf=directives)
     return play("--limit", host.backend.host.name, "--tags", "ups", "--check", *settings)
 
 
 @pytest.fixture(params=PRIMARIES)
 def host(on, request) -> Iterator:
-    """Return a primary whose processes are as they were when the test began, at its end, too."""
+    """Return a primary. At the end, check that its processes are still the same."""
     found = on(request.param)
-    before = [unit(found, name) for name in ("nut-server", "nut-monitor")]
+    before = [show_unit(found, name) for name in ("nut-server", "nut-monitor")]
     yield found
     found.run(f"rm -f {FLAG} /run/nut/evil /run/nut/ran /run/nut/filler")
-    assert [unit(found, name) for name in ("nut-server", "nut-monitor")] == before
-    assert status(found)[:1] == ["OL"]
+    assert [show_unit(found, name) for name in ("nut-server", "nut-monitor")] == before
+    assert read_status(found)[:1] == ["OL"]
 
 
-def test_root_alone_can_write_where_root_believes(host):
-    """What the table in docs/architecture.md promises, asked of the kernel."""
+def test_only_root_can_write_to_directories_that_root_trusts(host):
+    """Verify the table in docs/architecture.md on a real host."""
     for path in trust.ROOTS_OWN:
-        # a directory that is not there can't be made by nut either
+        # nut can't create a directory that is missing
         assert as_nut(host, f"test -w {path}").rc == 1, path
         assert as_nut(host, f"test -e {path} || test -w $(dirname {path})").rc == (
             0 if host.file(path).exists else 1
@@ -75,13 +75,13 @@ def test_root_alone_can_write_where_root_believes(host):
         assert as_nut(host, f"test -w {path}").rc == 0, path
 
 
-def test_a_play_runs_nothing_of_nuts_as_root(host, play):
-    """The attack of which root's own programs were the victim: another upssched.conf while they read it."""
+def test_play_runs_no_script_of_nut_as_root(host, play):
+    """The attacker replaces upssched.conf while root's programs read it."""
     assert as_nut(host, f"printf '{EVIL}' >/run/nut/evil && chmod +x /run/nut/evil").rc == 0
     pid = host.check_output("runuser -u nut -- python3 -c %s >/dev/null 2>&1 & echo $!", ATTACK)
     try:
-        # something differs, so all is checked
-        done = check(play, host, RBWARNTIME=40001)
+        # a changed directive, so that the play checks every file
+        done = run_check_mode(play, host, RBWARNTIME=40001)
     finally:
         host.run(f"pkill -P {pid}; kill {pid}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -90,8 +90,8 @@ def test_a_play_runs_nothing_of_nuts_as_root(host, play):
 
 
 @pytest.mark.parametrize("how", ["by hand", "in the place of the file"])
-def test_a_pid_file_that_is_forged_changes_nothing(host, how):
-    """`upsmon -c fsd` would signal whatever it names. nut-shutdown asks systemd: in a unit of its own, so that nothing goes down."""
+def test_nut_shutdown_fsd_ignores_forged_pid_file(host, how):
+    """`upsmon -c fsd` signals the process that the file names. nut-shutdown asks systemd. No signal is sent here."""
     victim = host.check_output("sleep 600 >/dev/null 2>&1 & echo $!")
     kept = host.check_output("cat /run/nut/upsmon.pid")
     try:
@@ -100,7 +100,7 @@ def test_a_pid_file_that_is_forged_changes_nothing(host, how):
         else:
             as_nut(host, f"echo {victim} >/run/nut/new.pid; mv -f /run/nut/new.pid /run/nut/upsmon.pid")
         assert host.check_output("cat /run/nut/upsmon.pid") == victim
-        # whom it would tell, without telling it
+        # find out which process it would signal, without sending the signal
         found = host.check_output(
             "python3 -IS -c %s",
             f"""
@@ -126,21 +126,21 @@ print(*told)
         host.run(f"rm -f /run/nut/upsmon.pid; echo {kept} >/run/nut/upsmon.pid; kill {victim}")
 
 
-def test_nut_can_not_order_that_the_ups_cuts(host):
-    """A flag that nut lays would cut the power of all at the next reboot."""
+def test_nut_can_not_create_powerdownflag(host):
+    """A flag created by nut would cut the power of all machines at the next reboot."""
     for place in (FLAG, f"{FLAG}.spare"):
         assert as_nut(host, f"printf {TEXT} >{place}").rc != 0
         assert as_nut(host, f"ln -sf /root/victim {place}").rc != 0
         assert as_nut(host, f"rm -f {place} && ! test -e {place}").rc != 0 or place == FLAG
     assert host.run("/lib/nut/upsmon -P 4194303 -K").rc != 0
-    # where it can write, nothing asks
+    # nothing reads a flag where nut can write
     as_nut(host, f"printf {TEXT} >/run/nut/killpower")
     assert host.run("/lib/nut/upsmon -P 4194303 -K").rc != 0
     host.run("rm -f /run/nut/killpower")
 
 
-def test_a_flag_where_nut_can_write_is_refused(host, play):
-    done = check(play, host, POWERDOWNFLAG="/run/nut/killpower")
+def test_powerdownflag_in_directory_of_nut_is_refused(host, play):
+    done = run_check_mode(play, host, POWERDOWNFLAG="/run/nut/killpower")
     assert done.returncode != 0
     # Debian 13 gives the directory to the user, Debian 12 to the group
     assert re.search(
@@ -148,24 +148,24 @@ def test_a_flag_where_nut_can_write_is_refused(host, play):
         done.stdout,
     )
     host.check_output(f"ln -s /root/victim {FLAG}")
-    done = check(play, host, RBWARNTIME=40001)
+    done = run_check_mode(play, host, RBWARNTIME=40001)
     assert done.returncode != 0
     assert f"POWERDOWNFLAG {FLAG}: {FLAG} is a link" in done.stdout
 
 
-def test_the_spare_is_there_and_comes_back(host, play):
+def test_spare_flag_exists_and_is_restored(host, play):
     spare = host.file(f"{FLAG}.spare")
     assert (spare.user, spare.mode, spare.content_string) == ("root", 0o644, TEXT)
     assert host.run("rm %s", spare.path).rc == 0
     done = play("--limit", host.backend.host.name, "--tags", "ups")
     assert done.returncode == 0, done.stdout + done.stderr
     assert host.file(spare.path).content_string == TEXT
-    # at boot it is made before anything of nut runs
+    # at boot it is created before any program of nut runs
     assert f'f+ "{spare.path}" 0644 root root - {TEXT}' in host.file("/etc/tmpfiles.d/nut-shutdown.conf").content_string
 
 
-def test_a_gate_gives_an_empty_flag_its_text(host):
-    """Where /run is full upsmon leaves an empty one. A gate of which nothing powers off: its unit is not started."""
+def test_gate_fills_empty_powerdownflag(host):
+    """upsmon leaves an empty flag if /run is full. The gate runs outside of its unit, so nothing powers off."""
     policy = json.loads(host.check_output("cat /etc/nut/shutdown.json"))
     script = f"""
 import sys; sys.path.insert(0, "{PROGRAM}")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from homelab import Lab
-from homelab.podman import podman
-from support import ended, extra, kill_upsd_when_replaced, nut_processes, status, unit, until
+from homelab.podman import run_podman
+from support import extra_vars, kill_upsd_when_replaced, nut_processes, read_status, show_unit, wait_for_end, wait_until
 from testinfra.host import Host
 
 PORT = 13493
@@ -23,36 +23,39 @@ ETC = "/etc/nut"
 # file -> what the inventory says, and the words that name the mistake
 MISTAKES = {
     "nut.conf": (
-        extra(nut_server_nut_conf={"NUT_DEBUG_LEVEL": "much"}),
+        extra_vars(nut_server_nut_conf={"NUT_DEBUG_LEVEL": "much"}),
         ["nut_server_nut_conf: NUT_DEBUG_LEVEL", "much"],
     ),
-    "nut.conf by its hatch": (extra(nut_server_extra_lines={"nut.conf": "MODE=none"}), ["nut.conf", "MODE", "none"]),
+    "nut.conf by its hatch": (
+        extra_vars(nut_server_extra_lines={"nut.conf": "MODE=none"}),
+        ["nut.conf", "MODE", "none"],
+    ),
     "ups.conf": (
-        extra(nut_server_extra_lines={"ups.conf": "maxstartdelay = soon"}),
+        extra_vars(nut_server_extra_lines={"ups.conf": "maxstartdelay = soon"}),
         ["ups.conf", "maxstartdelay", "soon"],
     ),
     "ups.conf, a device": (
-        extra(nut_server_devices=[{"name": ups, "options": {"offdelay": "soon"}} for ups in UPSES]),
+        extra_vars(nut_server_devices=[{"name": ups, "options": {"offdelay": "soon"}} for ups in UPSES]),
         ["nut_server_devices", "offdelay", "soon"],
     ),
     "upsd.conf": (
-        extra(nut_server_extra_lines={"upsd.conf": "TRACKINGDELAY soon"}),
+        extra_vars(nut_server_extra_lines={"upsd.conf": "TRACKINGDELAY soon"}),
         ["upsd.conf", "TRACKINGDELAY", "soon"],
     ),
     "upsd.users": (
-        extra(nut_server_extra_lines={"upsd.users": "[eve]\n    password = Abc.123\n    upsmon boss\n"}),
+        extra_vars(nut_server_extra_lines={"upsd.users": "[eve]\n    password = Abc.123\n    upsmon boss\n"}),
         ["upsd.users", "[eve]", "upsmon"],
     ),
     "upsmon.conf": (
-        extra(nut_server_extra_lines={"upsmon.conf": "NOTIFYFLAG ONBATT SHOUT"}),
+        extra_vars(nut_server_extra_lines={"upsmon.conf": "NOTIFYFLAG ONBATT SHOUT"}),
         ["upsmon.conf", "NOTIFYFLAG"],
     ),
     "upsmon.conf, a number": (
-        extra(nut_server_upsmon_conf={"OFFDURATION": "soon"}),
+        extra_vars(nut_server_upsmon_conf={"OFFDURATION": "soon"}),
         ["nut_server_upsmon_conf: OFFDURATION", "soon"],
     ),
     "upssched.conf": (
-        extra(nut_server_extra_lines={"upssched.conf": "AT ONBATT * START-TIMER x soon"}),
+        extra_vars(nut_server_extra_lines={"upssched.conf": "AT ONBATT * START-TIMER x soon"}),
         ["upssched.conf", "AT ONBATT", "START-TIMER x"],
     ),
 }
@@ -71,7 +74,7 @@ def texts(host: Host) -> dict[str, str]:
 
 def serves(host: Host) -> bool:
     """Say whether each UPS is served fresh."""
-    return all(status(host, ups, PORT)[:1] == ["OL"] for ups in UPSES)
+    return all(read_status(host, ups, PORT)[:1] == ["OL"] for ups in UPSES)
 
 
 def litter(host: Host) -> list[str]:
@@ -104,7 +107,7 @@ def full(lab: Lab, rack: Host) -> Iterator[None]:
 
     def as_root_of_the_machine(command: str) -> str:
         # the machines of the lab may not mount anything themselves
-        return podman("exec", "--privileged", lab.container("rack"), "sh", "-euc", command).stdout
+        return run_podman("exec", "--privileged", lab.container_name("rack"), "sh", "-euc", command).stdout
 
     as_root_of_the_machine(
         f"cp -a {ETC} /root/nut.kept && mount -t tmpfs -o size=256k,mode=0755 tmpfs {ETC}"
@@ -119,7 +122,9 @@ def full(lab: Lab, rack: Host) -> Iterator[None]:
 def test_a_full_disk(rack, play):
     """The old files stay, all of them complete; and whoever reads the message knows what to do."""
     before, processes = texts(rack), nut_processes(rack)
-    done = play("--limit", "rack", *extra(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_upsmon_conf={"DEADTIME": 16}))
+    done = play(
+        "--limit", "rack", *extra_vars(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_upsmon_conf={"DEADTIME": 16})
+    )
     said = done.stdout + done.stderr
     assert done.returncode != 0, said
     assert "No space left on device" in said
@@ -131,7 +136,9 @@ def test_a_full_disk(rack, play):
     # room again: the same play goes through as if nothing had been
     rack.check_output("rm %s", f"{ETC}/.fill")
     assert litter(rack) == []
-    done = play("--limit", "rack", *extra(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_upsmon_conf={"DEADTIME": 16}))
+    done = play(
+        "--limit", "rack", *extra_vars(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_upsmon_conf={"DEADTIME": 16})
+    )
     assert done.returncode == 0, done.stdout
     assert "\nMAXAGE 16\n" in texts(rack)["upsd.conf"]
     # the daemons must have read what will lie there when this file system is gone
@@ -145,11 +152,11 @@ def test_two_plays_at_once(rack, start, play):
     both = [
         start(
             *("--limit", "rack"),
-            *extra(nut_server_upsd_conf={"MAXAGE": age}, nut_server_upsmon_conf={"DEADTIME": age}),
+            *extra_vars(nut_server_upsd_conf={"MAXAGE": age}, nut_server_upsmon_conf={"DEADTIME": age}),
         )
         for age in (17, 18)
     ]
-    done = [ended(one) for one in both]
+    done = [wait_for_end(one) for one in both]
     failed = [one for one in done if one.returncode]
     assert len(failed) < 2, [one.stdout for one in done]
     for one in failed:
@@ -167,15 +174,15 @@ def test_two_plays_at_once(rack, start, play):
 
 def test_upsd_is_killed_during_a_play(rack, lab, start):
     """In the worst moment, when the files are replaced and nothing has been told to read them."""
-    before = unit(rack, "nut-server")
+    before = show_unit(rack, "nut-server")
     killer = kill_upsd_when_replaced(lab, "rack", f"{ETC}/upsd.conf")
-    done = ended(start("--limit", "rack", *extra(nut_server_upsd_conf={"MAXAGE": 19})))
-    assert ended(killer, 60).returncode == 0
-    assert unit(rack, "nut-server") != before
+    done = wait_for_end(start("--limit", "rack", *extra_vars(nut_server_upsd_conf={"MAXAGE": 19})))
+    assert wait_for_end(killer, 60).returncode == 0
+    assert show_unit(rack, "nut-server") != before
     assert "Traceback" not in done.stdout + done.stderr
     if done.returncode:
         assert "nut-server" in done.stdout + done.stderr, done.stdout
-    until(lambda: serves(rack), 30, "upsd serves again")
+    wait_until(lambda: serves(rack), 30, "upsd serves again")
     assert "\nMAXAGE 19\n" in texts(rack)["upsd.conf"]
 
 

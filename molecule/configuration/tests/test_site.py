@@ -16,7 +16,7 @@ import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsd, upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SECRETS_FOLDER
 from homelab import CHECKOUT
-from support import extra, nut_processes, passwords, status, unit, until
+from support import extra_vars, nut_processes, read_passwords, read_status, show_unit, wait_until
 
 PORT = 13493
 HOSTS = ("rack", "rack-nas", "rack-media", "rack-db", "rack-web", "rack-old")
@@ -102,7 +102,7 @@ def users(on):
 @pytest.fixture(scope="module")
 def secrets(inventory: Path, users):
     """Return everything that nobody may see: passwords, what opens the certificates' databases, private keys."""
-    found = {*passwords(inventory), *users.values()}
+    found = {*read_passwords(inventory), *users.values()}
     for path in (inventory / SECRETS_FOLDER / "tls").rglob("*"):
         if path.is_file() and "PRIVATE KEY" in path.read_text():
             found |= {line for line in path.read_text().splitlines() if len(line) > 40}
@@ -146,14 +146,16 @@ def test_each_ups_is_served_under_its_name(on, site):
 
 def test_a_ups_goes_on_battery_under_its_own_name(on, lab):
     """The hardware's word: which port is which."""
-    assert [one["serial"] for one in json.loads(lab.ups("rack", "status", "--json"))["upses"]][1] == "5B1234T56790"
-    lab.ups("rack", "mains", "off", "--port", "2")
+    assert [one["serial"] for one in json.loads(lab.control_ups("rack", "status", "--json"))["upses"]][
+        1
+    ] == "5B1234T56790"
+    lab.control_ups("rack", "mains", "off", "--port", "2")
     try:
-        until(lambda: status(on("rack"), "Rack_Right", PORT)[:1] == ["OB"], 30, "on battery")
-        assert status(on("rack"), "rack-left", PORT)[:1] == ["OL"]
+        wait_until(lambda: read_status(on("rack"), "Rack_Right", PORT)[:1] == ["OB"], 30, "on battery")
+        assert read_status(on("rack"), "rack-left", PORT)[:1] == ["OL"]
     finally:
-        lab.ups("rack", "mains", "on", "--port", "2")
-    until(lambda: status(on("rack"), "Rack_Right", PORT)[:1] == ["OL"], 30, "on mains again")
+        lab.control_ups("rack", "mains", "on", "--port", "2")
+    wait_until(lambda: read_status(on("rack"), "Rack_Right", PORT)[:1] == ["OL"], 30, "on mains again")
 
 
 def test_descriptions_come_back_as_they_are(on, site):
@@ -264,8 +266,8 @@ def test_an_administrator_can_do_what_the_inventory_says(on, as_user):
         "OK",
         "OK",
     ]
-    until(lambda: served(rack, "Rack_Right")["ups.delay.start"] == "61", 10, "the value is set")
-    until(lambda: served(rack, "Rack_Right")["ups.beeper.status"] == "disabled", 40, "the beeper is silent")
+    wait_until(lambda: served(rack, "Rack_Right")["ups.delay.start"] == "61", 10, "the value is set")
+    wait_until(lambda: served(rack, "Rack_Right")["ups.beeper.status"] == "disabled", 40, "the beeper is silent")
     assert served(rack, "rack-left")["ups.beeper.status"] == "enabled"
     assert as_user("admin", "SET VAR Rack_Right ups.delay.start 30", "INSTCMD Rack_Right beeper.enable") == ["OK", "OK"]
     lines = [
@@ -369,19 +371,19 @@ def test_timers(on, lab):
         return rack.run("cat /run/nut/ups-events 2>/dev/null").stdout.split()
 
     rack.check_output("rm -f /run/nut/ups-events")
-    lab.ups("rack", "mains", "off", "--port", "1")
+    lab.control_ups("rack", "mains", "off", "--port", "1")
     try:
-        until(lambda: "at-once" in events(), 20, "NUT noticed")
+        wait_until(lambda: "at-once" in events(), 20, "NUT noticed")
         assert "short" not in events()
-        until(lambda: "short" in events(), 10, "the short timer ran out")
+        wait_until(lambda: "short" in events(), 10, "the short timer ran out")
     finally:
-        lab.ups("rack", "mains", "on", "--port", "1")
-    until(lambda: "short-was-over" in events(), 20, "NUT noticed that the mains are back")
-    until(lambda: rack.run("pgrep -x upssched").rc == 1, 30, "no timer is left")
+        lab.control_ups("rack", "mains", "on", "--port", "1")
+    wait_until(lambda: "short-was-over" in events(), 20, "NUT noticed that the mains are back")
+    wait_until(lambda: rack.run("pgrep -x upssched").rc == 1, 30, "no timer is left")
     assert events() == ["at-once", "short", "short-was-over"]
     said = rack.check_output("journalctl -u nut-monitor -n 50 -o cat")
     assert 'UPS rack-left@localhost:13493: "on battery", says #1 \\ NUT' in said
-    assert all(status(rack, ups, PORT)[:1] == ["OL"] for ups in WIRED)
+    assert all(read_status(rack, ups, PORT)[:1] == ["OL"] for ups in WIRED)
 
 
 # A second play
@@ -402,19 +404,19 @@ def test_a_description_costs_its_own_driver_alone(on, play, site, secrets):
     """Also a play that changes much shows no secret."""
     rack = on("rack")
     names = {ups: f"nut-driver@{ups}" for ups in WIRED}
-    drivers = {ups: unit(rack, name) for ups, name in names.items()}
-    daemons = {name: unit(rack, name) for name in ("nut-server", "nut-monitor")}
+    drivers = {ups: show_unit(rack, name) for ups, name in names.items()}
+    daemons = {name: show_unit(rack, name) for name in ("nut-server", "nut-monitor")}
     assert "0" not in (*drivers.values(), *daemons.values())
     devices = [
         {**device, "desc": "another # text"} if device["name"] == "Rack_Right" else device
         for device in site["nut_server_devices"]
     ]
-    done = play("--limit", "rack", "-vvv", "--diff", *extra(nut_server_devices=devices))
+    done = play("--limit", "rack", "-vvv", "--diff", *extra_vars(nut_server_devices=devices))
     assert done.returncode == 0, done.stdout
-    after = {ups: unit(rack, name) for ups, name in names.items()}
+    after = {ups: show_unit(rack, name) for ups, name in names.items()}
     assert [ups for ups in WIRED if after[ups] != drivers[ups]] == ["Rack_Right"]
     assert "Rack_Right: another # text" in rack.check_output("upsc -L localhost:%s 2>/dev/null", str(PORT)).splitlines()
-    assert daemons == {name: unit(rack, name) for name in daemons}
+    assert daemons == {name: show_unit(rack, name) for name in daemons}
     assert "another" in done.stdout
     shown(done, secrets)
     done = play("--limit", "rack", "--diff")
@@ -424,7 +426,7 @@ def test_a_description_costs_its_own_driver_alone(on, play, site, secrets):
 def test_a_password_that_changes_is_not_shown(on, play, secrets):
     """In check mode, with all that a diff has to say about users, MONITOR lines and keys."""
     wanted = {"nut_client_password": "Another.Password-1", "nut_server_password": "Another.Password-2"}
-    done = play("--check", "--diff", "-vvv", *extra(**wanted))
+    done = play("--check", "--diff", "-vvv", *extra_vars(**wanted))
     assert "upsd.users" in done.stdout
     shown(done, {*secrets, *wanted.values()} - {""})
 

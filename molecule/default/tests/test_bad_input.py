@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from support import extra, nut_processes, status, until
+from support import extra_vars, nut_processes, read_status, wait_until
 
 HOSTS = ("pve8", "truenas", "media")
 KEY = "1-" + "LabOnly0" * 8
@@ -15,63 +15,63 @@ KEY = "1-" + "LabOnly0" * 8
 
 CASES = {
     "unknown option of a device": (
-        extra(nut_server_devices=[{"name": "ups", "options": {"nonsense": "1"}}]),
+        extra_vars(nut_server_devices=[{"name": "ups", "options": {"nonsense": "1"}}]),
         ["ups.conf, [ups]", "nonsense", "nothing was restarted"],
     ),
     "driver that is not there": (
-        extra(nut_server_devices=[{"name": "ups", "driver": "usbhid-upps"}]),
+        extra_vars(nut_server_devices=[{"name": "ups", "driver": "usbhid-upps"}]),
         ["no driver 'usbhid-upps'"],
     ),
     "directive that is misspelled": (
-        extra(nut_server_upsmon_conf={"OFDURATION": 30}),
+        extra_vars(nut_server_upsmon_conf={"OFDURATION": 30}),
         ["nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"],
     ),
     "key of a device that is misspelled": (
-        extra(nut_server_devices=[{"name": "ups", "ofdelay": 30}]),
+        extra_vars(nut_server_devices=[{"name": "ups", "ofdelay": 30}]),
         ["nut_server_devices: device ups: there is no key ofdelay. Did you mean offdelay?"],
     ),
     "two devices of one name": (
-        extra(nut_server_devices=[{"name": "ups"}, {"name": "ups"}]),
+        extra_vars(nut_server_devices=[{"name": "ups"}, {"name": "ups"}]),
         ["two devices are called ups"],
     ),
     "password that NUT can't carry": (
-        extra(nut_client_password="with blank"),
+        extra_vars(nut_client_password="with blank"),
         ["nut_client_password can't be used: it holds"],
     ),
     "password that TrueNAS can't carry": (
-        extra(nut_client_password="a=b"),
+        extra_vars(nut_client_password="a=b"),
         ["nut_client_password can't be used: it holds"],
     ),
     "Proxmox before TrueNAS": (
-        extra(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),
+        extra_vars(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),
         ["would go down before its secondaries", "FINALDELAY gives them 5 s"],
     ),
     "a host that never goes down": (
-        extra(nut_server_upsmon_conf={"SHUTDOWNCMD": ""}),
+        extra_vars(nut_server_upsmon_conf={"SHUTDOWNCMD": ""}),
         ["SHUTDOWNCMD is missing or empty"],
     ),
     "secondary without a primary": (
-        extra(nut_client_primary="nobody"),
+        extra_vars(nut_client_primary="nobody"),
         ["is a secondary without a primary", "nut_client_primary is nobody"],
     ),
     "wrong API key": (
-        ("--limit", "truenas", *extra(nut_client_truenas_api_key="1-" + "x" * 64)),
+        ("--limit", "truenas", *extra_vars(nut_client_truenas_api_key="1-" + "x" * 64)),
         ["127.0.0.1", "API key"],
     ),
     "wrong password": (
-        ("--limit", "truenas", *extra(nut_client_truenas_api_key="", nut_client_truenas_password="wrong")),
+        ("--limit", "truenas", *extra_vars(nut_client_truenas_api_key="", nut_client_truenas_password="wrong")),
         ["127.0.0.1", "password"],
     ),
     "API key without encryption": (
-        ("--limit", "truenas", *extra(nut_client_truenas_url="ws://127.0.0.1/api/current")),
+        ("--limit", "truenas", *extra_vars(nut_client_truenas_url="ws://127.0.0.1/api/current")),
         ["revoke"],
     ),
     "TrueNAS that can't be reached": (
-        ("--limit", "truenas", *extra(nut_client_truenas_url="wss://127.0.0.1:1/api/current")),
+        ("--limit", "truenas", *extra_vars(nut_client_truenas_url="wss://127.0.0.1:1/api/current")),
         ["127.0.0.1:1", "refused"],
     ),
     "TrueNAS with another certificate": (
-        ("--limit", "truenas", *extra(nut_client_truenas_fingerprint="00" * 32)),
+        ("--limit", "truenas", *extra_vars(nut_client_truenas_fingerprint="00" * 32)),
         ["fingerprint"],
     ),
 }
@@ -116,7 +116,7 @@ def test_a_failed_primary_leaves_its_secondaries_alone(on, play):
     """One site's mistake has one message; the other site is deployed."""
     before = {name: nut_processes(on(name)) for name in HOSTS}
     bad = "{{ [{'name': 'ups', 'options': {'nonsense': '1'} if inventory_hostname == 'pve8' else {}}] }}"
-    done = play(*extra(nut_server_devices=bad))
+    done = play(*extra_vars(nut_server_devices=bad))
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert said.count("fatal: [") == 1, said
@@ -135,14 +135,14 @@ def test_the_api_key_still_works(play):
 def test_nothing_is_touched_while_on_battery(on, play, lab):
     """A restart then could shut down every secondary, so a change waits for the mains."""
     before = nut_processes(on("pve8"))
-    lab.ups("pve8", "mains", "off")
+    lab.control_ups("pve8", "mains", "off")
     try:
-        until(lambda: "OB" in status(on("pve8")), 30, "on battery")
-        done = play("--limit", "pve8", *extra(nut_server_upsd_conf={"MAXAGE": 20}))
+        wait_until(lambda: "OB" in read_status(on("pve8")), 30, "on battery")
+        done = play("--limit", "pve8", *extra_vars(nut_server_upsd_conf={"MAXAGE": 20}))
         assert done.returncode != 0
         assert "not plainly on mains" in done.stdout + done.stderr
         assert "MAXAGE 15" in on("pve8").file("/etc/nut/upsd.conf").content_string
     finally:
-        lab.ups("pve8", "mains", "on")
-    until(lambda: "OL" in status(on("pve8")), 30, "on mains again")
+        lab.control_ups("pve8", "mains", "on")
+    wait_until(lambda: "OL" in read_status(on("pve8")), 30, "on mains again")
     assert before.items() <= nut_processes(on("pve8")).items()

@@ -11,7 +11,7 @@ import stat
 
 import pytest
 from homelab import CHECKOUT
-from support import nut_processes, passwords
+from support import nut_processes, read_passwords
 
 PRIMARIES = ("pve8", "pve9")
 RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
@@ -100,7 +100,7 @@ def test_passwords_are_kept_for_the_owner_alone():
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for name in (*PRIMARIES, *SECONDARIES):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
-    assert len(set(passwords())) == len(passwords())
+    assert len(set(read_passwords())) == len(read_passwords())
 
 
 def test_a_second_play_restarts_nothing(on, play):
@@ -112,7 +112,7 @@ def test_a_second_play_restarts_nothing(on, play):
     assert done.returncode == 0, done.stdout
     assert "changed=0" in done.stdout
     assert all(before[name].items() <= nut_processes(on(name)).items() for name in hosts)
-    for secret in passwords():
+    for secret in read_passwords():
         assert secret not in done.stdout + done.stderr
 
 
@@ -120,4 +120,4 @@ def test_no_password_in_a_process_list(on):
     """Command lines are for all to read."""
     for name in (*PRIMARIES, *SECONDARIES):
         listed = on(name).check_output("ps -e -o args=")
-        assert not any(secret in listed for secret in passwords())
+        assert not any(secret in listed for secret in read_passwords())

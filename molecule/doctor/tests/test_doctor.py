@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from homelab import CHECKOUT, Lab
-from support import nut_processes, passwords, status, until
+from support import nut_processes, read_passwords, read_status, wait_until
 from testinfra.host import Host
 
 SECONDS = 60
@@ -169,13 +169,15 @@ def inject_fault(on: On, fault: Fault) -> Iterator[None]:
     assert host.run(fault.cause).rc == 0
     try:
         if fault.has_taken_effect:
-            until(lambda: host.run(fault.has_taken_effect).rc == 0, SECONDS, "the fault to take effect")
+            wait_until(lambda: host.run(fault.has_taken_effect).rc == 0, SECONDS, "the fault to take effect")
         yield
     finally:
         assert host.run(fault.repair).rc == 0
         if fault.is_repaired:
-            until(lambda: host.run(fault.is_repaired).rc == 0, SECONDS, "the repair to take effect")
-        until(lambda: status(on("pve8")) == ["OL"] and is_everyone_logged_in(on), SECONDS, "all upsmons to log in")
+            wait_until(lambda: host.run(fault.is_repaired).rc == 0, SECONDS, "the repair to take effect")
+        wait_until(
+            lambda: read_status(on("pve8")) == ["OL"] and is_everyone_logged_in(on), SECONDS, "all upsmons to log in"
+        )
 
 
 def is_everyone_logged_in(on: On) -> bool:
@@ -201,29 +203,29 @@ def test_doctor_reports_fault(on: On, doctor: Callable[[], Problems], name: str)
 
 
 def test_doctor_reports_unplugged_ups(lab: Lab, on: On, doctor: Callable[[], Problems]) -> None:
-    lab.ups("pve8", "unplug", "--port", "1")
+    lab.control_ups("pve8", "unplug", "--port", "1")
     try:
-        until(lambda: status(on("pve8")) == [], SECONDS, "its data to become stale")
+        wait_until(lambda: read_status(on("pve8")) == [], SECONDS, "its data to become stale")
         assert_only_reports(
             doctor(),
             {("usb", "pve8", "failure"), ("driver", "pve8", "failure")},
             {("port", "media"), ("units", "pve8")},
         )
     finally:
-        lab.ups("pve8", "plug", "apc", "--port", "1")
-        until(lambda: status(on("pve8")) == ["OL"], SECONDS, "upsd to serve the UPS again")
+        lab.control_ups("pve8", "plug", "apc", "--port", "1")
+        wait_until(lambda: read_status(on("pve8")) == ["OL"], SECONDS, "upsd to serve the UPS again")
 
 
 def test_doctor_reports_battery_too_weak_for_plan(lab: Lab, on: On, doctor: Callable[[], Problems]) -> None:
     def set_battery(low: str, replace: str) -> None:
-        lab.ups("pve8", "set", f"runtime_low={low}", f"replace_battery={replace}")
+        lab.control_ups("pve8", "set", f"runtime_low={low}", f"replace_battery={replace}")
         # the driver reads battery.runtime.low only when it starts
         on("pve8").check_output("systemctl restart nut-driver@ups")
-        until(lambda: has_battery(low, replace), SECONDS, "upsd to serve the new values")
+        wait_until(lambda: has_battery(low, replace), SECONDS, "upsd to serve the new values")
 
     def has_battery(low: str, replace: str) -> bool:
         served = on("pve8").run("upsc ups@localhost battery.runtime.low 2>/dev/null").stdout.strip()
-        flags = status(on("pve8"))
+        flags = read_status(on("pve8"))
         return served == low and "OL" in flags and ("RB" in flags) == (replace == "1")
 
     try:
@@ -237,29 +239,29 @@ def test_doctor_reports_wrong_password_on_truenas(on: On, doctor: Callable[[], P
     """TrueNAS reports its service as running nevertheless."""
     host = on("truenas")
     right = json.loads(host.check_output("midclt call ups.config"))["monpwd"]
-    assert right in passwords()
+    assert right in read_passwords()
     assert host.run("midclt call ups.update %s", json.dumps({"monpwd": "wrong"})).rc == 0
     try:
-        until(lambda: not is_everyone_logged_in(on), SECONDS, "TrueNAS to be logged out")
+        wait_until(lambda: not is_everyone_logged_in(on), SECONDS, "TrueNAS to be logged out")
         assert_only_reports(doctor(), {("settings", "truenas", "failure"), ("login", "truenas", "failure")}, set())
     finally:
         assert host.run("midclt call ups.update %s", json.dumps({"monpwd": right})).rc == 0
-        until(lambda: is_everyone_logged_in(on), SECONDS, "TrueNAS to log in again")
+        wait_until(lambda: is_everyone_logged_in(on), SECONDS, "TrueNAS to log in again")
 
 
 def test_doctor_reports_host_that_is_off(lab: Lab, on: On, doctor: Callable[[], Problems]) -> None:
     """The other hosts are checked nevertheless."""
     on("media").run("systemd-run --on-active=1 systemctl poweroff")
-    until(lambda: lab.status()[lab.host("media")].condition == "exited", SECONDS, "media to power off")
+    wait_until(lambda: lab.read_states()[lab.find_host("media")].condition == "exited", SECONDS, "media to power off")
     try:
         assert_only_reports(doctor(), {("reachable", "media", "failure"), ("login", "media", "failure")}, set())
     finally:
-        lab.up(lab.sites())
-        until(lambda: is_everyone_logged_in(on), SECONDS, "all upsmons to log in")
+        lab.start_sites(lab.started_sites())
+        wait_until(lambda: is_everyone_logged_in(on), SECONDS, "all upsmons to log in")
 
 
 def test_doctor_changes_no_file_and_restarts_no_process(on: On, doctor: Callable[[], Problems]) -> None:
-    until(lambda: is_everyone_logged_in(on), SECONDS, "all upsmons to log in")
+    wait_until(lambda: is_everyone_logged_in(on), SECONDS, "all upsmons to log in")
     files = (
         "find /etc/nut /etc/systemd/system /usr/local/sbin /var/lib/nut-shutdown -newer /run/before 2>/dev/null || true"
     )

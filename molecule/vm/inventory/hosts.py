@@ -26,7 +26,7 @@ def inventory(machines: list[Vm]) -> dict[str, object]:
         vm.name: {
             "ansible_ssh_common_args": f"-F {shlex.quote(str(vm.ssh_config))}",
             # Ansible keeps connections by host, port and user: without the port, those of another lab's host of this name
-            "ansible_port": vm.known().port,
+            "ansible_port": vm.read_record().port,
         }
         for vm in machines
     }
@@ -36,6 +36,6 @@ def inventory(machines: list[Vm]) -> dict[str, object]:
 if __name__ == "__main__":
     os.umask(0o077)
     try:
-        print(json.dumps(inventory(Vm.all(Lab.here()))))
+        print(json.dumps(inventory(Vm.find_all(Lab.from_environment()))))
     except LabError as error:
         sys.exit(f"lab: {error}")

@@ -21,7 +21,7 @@ RELEASES = (os.environ.get("VM_RELEASES") or "bookworm").split(",")
 def vm(request, lab: Lab) -> Vm:
     """Return a machine on which the roles were deployed, and no UPS was ever plugged in."""
     machine = Vm(f"vm-{request.param}", lab)
-    machine.restore("deployed")
+    machine.restore_snapshot("deployed")
     return machine
 
 

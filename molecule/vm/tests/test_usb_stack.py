@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support import nut_processes, status, unit, until
+from support import nut_processes, read_status, show_unit, wait_until
 from testinfra.host import Host
 from vm.client import Vm
 
@@ -33,7 +33,7 @@ READY_TO_DIE = {
 
 def served(host: Host, ups: str = "ups") -> bool:
     """Say whether upsd serves a UPS, on mains."""
-    return status(host, ups)[:1] == ["OL"]
+    return read_status(host, ups)[:1] == ["OL"]
 
 
 def maker(host: Host, ups: str = "ups") -> str:
@@ -71,7 +71,7 @@ def node(host: Host, ids: str) -> str:
 
 def at_rest(host: Host) -> bool:
     """Say whether no run of the agent is at work."""
-    return unit(host, "nut-hotplug.service", "ActiveState") == "inactive"
+    return show_unit(host, "nut-hotplug.service", "ActiveState") == "inactive"
 
 
 def settled(host: Host, vendor: str, ups: str = "ups") -> bool:
@@ -84,8 +84,8 @@ def test_plugged_in(vm: Vm, host: Host) -> None:
     """Udev's rule starts the agent, which completes the section, and the driver gives data; nothing stays behind."""
     assert trouble(host) == "Driver not connected"
     assert "vendorid" not in sections(host)["ups"]
-    vm.ups("plug", "apc", "--port", "1")
-    until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
+    vm.control_ups("plug", "apc", "--port", "1")
+    wait_until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
     assert maker(host) == "American Power Conversion"
     section = sections(host)["ups"]
     assert section["driver"] == "usbhid-ups"
@@ -105,69 +105,69 @@ def test_plugged_in(vm: Vm, host: Host) -> None:
         # systemd tries the driver every 15 s, and one that was faster than the agent is not restarted for its section's sake
         assert "deferred: [ups]" in journal
     # mains fail and return: the driver listens to the interrupt pipe
-    vm.ups("mains", "off")
-    until(lambda: status(host)[:1] == ["OB"], STALE, "on battery")
-    vm.ups("mains", "on")
-    until(lambda: served(host), STALE, "on mains again")
+    vm.control_ups("mains", "off")
+    wait_until(lambda: read_status(host)[:1] == ["OB"], STALE, "on battery")
+    vm.control_ups("mains", "on")
+    wait_until(lambda: served(host), STALE, "on mains again")
 
 
 def test_pulled_out_and_put_into_another_port(vm: Vm, host: Host) -> None:
     """The name stays while the UPS is away, upsd tells the truth, and it is served from any port."""
-    vm.ups("plug", "apc", "--port", "1")
-    until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
-    vm.ups("unplug")
-    until(lambda: trouble(host) == "Data stale", STALE, "upsd says that the data are stale")
-    until(lambda: at_rest(host), STALE, "the agent has ended")
+    vm.control_ups("plug", "apc", "--port", "1")
+    wait_until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
+    vm.control_ups("unplug")
+    wait_until(lambda: trouble(host) == "Data stale", STALE, "upsd says that the data are stale")
+    wait_until(lambda: at_rest(host), STALE, "the agent has ended")
     assert list(sections(host)) == ["ups"]
     assert [ups["name"] for ups in told(host)["absent"]] == ["ups"]
     before = nut_processes(host)
-    vm.ups("replug", "--port", "1", "--to", "5")
-    until(lambda: served(host), SERVED, "the UPS is served from the other port")
-    until(lambda: at_rest(host), STALE, "the agent has ended")
+    vm.control_ups("replug", "--port", "1", "--to", "5")
+    wait_until(lambda: served(host), SERVED, "the UPS is served from the other port")
+    wait_until(lambda: at_rest(host), STALE, "the agent has ended")
     # the driver found it by itself, so nobody touched it
     assert before.items() <= nut_processes(host).items()
 
 
 def test_swapped_for_another_make(vm: Vm, host: Host) -> None:
     """Another UPS takes over the name."""
-    vm.ups("plug", "apc", "--port", "1")
-    until(lambda: settled(host, "051d"), SERVED, "the first is served")
-    vm.ups("unplug")
-    vm.ups("plug", "cps", "--port", "1")
-    until(lambda: maker(host) == "CPS" and served(host), SERVED, "the second is served under the same name")
+    vm.control_ups("plug", "apc", "--port", "1")
+    wait_until(lambda: settled(host, "051d"), SERVED, "the first is served")
+    vm.control_ups("unplug")
+    vm.control_ups("plug", "cps", "--port", "1")
+    wait_until(lambda: maker(host) == "CPS" and served(host), SERVED, "the second is served under the same name")
     assert list(sections(host)) == ["ups"]
 
 
 def test_two_at_once(vm: Vm, host: Host) -> None:
     """Both are served, one under the name that was declared, one under the next."""
-    vm.ups("plug", "apc", "--port", "1")
-    vm.ups("plug", "cps", "--port", "2")
-    until(lambda: served(host) and served(host, "ups2"), 2 * SERVED, "both are served")
+    vm.control_ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "cps", "--port", "2")
+    wait_until(lambda: served(host) and served(host, "ups2"), 2 * SERVED, "both are served")
     assert {maker(host), maker(host, "ups2")} == {"American Power Conversion", "CPS"}
     assert list(sections(host)) == ["ups", "ups2"]
 
 
 def test_a_ups_that_no_shipped_rule_knows(vm: Vm, host: Host) -> None:
     """Drivers may use it by our rule, and the agent says why it is not served."""
-    vm.ups("plug", "ecoflow", "--port", "1")
-    until(lambda: bool(told(host)["upses"]), SERVED, "the agent sees it")
+    vm.control_ups("plug", "ecoflow", "--port", "1")
+    wait_until(lambda: bool(told(host)["upses"]), SERVED, "the agent sees it")
     assert node(host, "3746:ffff") == "root:nut 664"
     (ups,) = told(host)["upses"]
     assert ups["ids"] == "3746:ffff"
     assert ups["driver"] == "usbhid-ups"
     # NUT has a subdriver for it from 2.8.3 on
     assert "2.8.3" in ups["not_served"]
-    until(lambda: "3746:ffff" in host.run("cat /var/log/nut/hotplug.log").stdout, STALE, "the log tells of it")
+    wait_until(lambda: "3746:ffff" in host.run("cat /var/log/nut/hotplug.log").stdout, STALE, "the log tells of it")
 
 
 def test_a_firmware_that_hangs(vm: Vm, host: Host) -> None:
     """It answers nothing for a while, then works again: served again, by a driver that recovered or was restarted with a reason."""
-    vm.ups("plug", "apc", "--port", "1")
-    until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
-    vm.ups("hang", "nak")
-    until(lambda: trouble(host) != "", STALE, "upsd has no data")
-    vm.ups("unhang")
-    until(lambda: served(host), 2 * SERVED, "the UPS is served again")
+    vm.control_ups("plug", "apc", "--port", "1")
+    wait_until(lambda: settled(host, "051d"), SERVED, "the UPS is served")
+    vm.control_ups("hang", "nak")
+    wait_until(lambda: trouble(host) != "", STALE, "upsd has no data")
+    vm.control_ups("unhang")
+    wait_until(lambda: served(host), 2 * SERVED, "the UPS is served again")
     for entry in told(host)["history"]:
         assert entry["reason"], entry
 
@@ -175,14 +175,14 @@ def test_a_firmware_that_hangs(vm: Vm, host: Host) -> None:
 def test_cold_boot_without_it(vm: Vm, host: Host) -> None:
     """A machine that starts while its UPS is away is a machine without trouble, and serves the UPS when that comes."""
     host.check_output("sync")
-    vm.kill()
-    vm.boot()
+    vm.cut_power()
+    vm.boot_machine()
     assert trouble(host) == "Driver not connected"
     assert list(sections(host)) == ["ups"]
     assert host.service("nut-server").is_running
     assert host.service("nut-hotplug.timer").is_running
-    vm.ups("plug", "cps", "--port", "3")
-    until(lambda: served(host), SERVED, "the UPS is served")
+    vm.control_ups("plug", "cps", "--port", "3")
+    wait_until(lambda: served(host), SERVED, "the UPS is served")
 
 
 @pytest.mark.parametrize("moment", READY_TO_DIE)
@@ -197,13 +197,13 @@ def test_power_loss_in_a_run(vm: Vm, host: Host, moment: str) -> None:
     assert waits.stdout
     assert waits.stdout.readline().strip() == "ready"
     # the second one has no section yet, so that there is something to write
-    vm.ups("plug", "apc", "--port", "1")
-    vm.ups("plug", "cps", "--port", "2")
+    vm.control_ups("plug", "apc", "--port", "1")
+    vm.control_ups("plug", "cps", "--port", "2")
     assert waits.stdout.readline().strip() == "now"
-    vm.kill()
+    vm.cut_power()
     waits.wait(timeout=30)
-    vm.boot()
-    until(lambda: served(host) and served(host, "ups2") and at_rest(host), 2 * SERVED, "both are served")
+    vm.boot_machine()
+    wait_until(lambda: served(host) and served(host, "ups2") and at_rest(host), 2 * SERVED, "both are served")
     assert {maker(host), maker(host, "ups2")} == {"American Power Conversion", "CPS"}
     assert list(sections(host)) == ["ups", "ups2"]
     assert host.check_output("findmnt --noheadings --output=OPTIONS /").startswith("rw")

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a way into TrueNAS's middleware must offer, the errors it raises, and the login.
+"""The interface of a connection to TrueNAS's middleware, the errors it raises, and the login.
 
-Everything here speaks only of methods, parameters and results. How they travel is the transport's business
-(jsonrpc.py, midclt.py): each offers the three methods of `Middleware`.
+This module only knows methods, parameters and results. The transports (jsonrpc.py, midclt.py) carry them; each
+implements the three methods of `Middleware`.
 """
 
 from __future__ import annotations
@@ -21,69 +21,69 @@ from typing import Any, Protocol
 from .._nut.base.text import as_text, one_line
 from .stream import Deadline
 
-SECRET_MASK = "********"  # noqa: S105 - stands in the place of a secret
-# Shorter ones may be a part of any word, or a word themselves.
+SECRET_MASK = "********"  # noqa: S105 - printed instead of a secret
+# Characters. A shorter secret may be an ordinary word, or part of one.
 SHORT_SECRET = 8
 POLL_SECONDS = 0.5
-ACTION_SECONDS = 120.0  # TrueNAS's own bound for one action on a service (service.control, option timeout)
-# These start, stop or restart the service before they answer.
+ACTION_SECONDS = 120.0  # TrueNAS's own limit for one action on a service (service.control, option timeout)
+# These methods start, stop or restart the service before they answer.
 SLOW_METHODS = frozenset({"ups.update", "service.start", "service.stop"})
 
 
-# How many answers in a row may take their whole time, and how many actions on the service.
+# A run allows for this many answers that each take the whole timeout, and for this many actions on the service.
 SLOW_ANSWERS, ACTIONS = 10, 2
 
 
 def run_seconds(timeout: float) -> float:
-    """Return how long a run may take as a whole. `timeout`: how long one answer may take."""
+    """Return the time limit in seconds for a whole run. `timeout` is the limit for one answer."""
     return SLOW_ANSWERS * timeout + ACTIONS * ACTION_SECONDS
 
 
 class Middleware(Protocol):
     """A connection to one TrueNAS."""
 
-    host: str  # how messages call the machine
+    host: str  # the machine's name in messages
 
     def call(self, method: str, *params: Any) -> Any:
         """Call a method and return its result. Raises TruenasError."""
 
     def call_job(self, method: str, *params: Any) -> Any:
-        """Call a method that is a job, wait for its end and return the job's result. Raises TruenasError."""
+        """Start a job, wait until it ends and return its result. Raises TruenasError."""
 
     def close(self) -> None:
-        """Give the connection up. Never raises."""
+        """Close the connection. Never raises."""
 
 
 class TruenasError(Exception):
-    """Something went wrong with TrueNAS; the text is a whole message for people: host, what happened, remedy."""
+    """An error of TrueNAS or on the way to it. The text is a complete message: host, what happened, remedy."""
 
 
 class OptionError(TruenasError):
-    """An option was refused before anything was sent."""
+    """An option was rejected before anything was sent."""
 
 
 class ConnectionFailed(TruenasError):
-    """No connection came about, so nothing was asked."""
+    """No connection was established, so no method was called."""
 
 
 class NoJsonRpc(ConnectionFailed):
-    """A web server is there, but no JSON-RPC API: TrueNAS before 25.04. No login was tried."""
+    """A web server answers, but has no JSON-RPC API: TrueNAS before 25.04. No login was attempted."""
 
 
 class ConnectionLost(TruenasError):
-    """The answer to a call never came: whether TrueNAS carried it out is not known."""
+    """The answer to a call never arrived. TrueNAS may or may not have carried it out."""
 
 
 class NotAnAnswer(ConnectionLost):
-    """Something came that is not an answer. What was asked may have happened all the same."""
+    """Something other than an answer arrived. TrueNAS may or may not have carried out the call."""
 
 
 class LoginFailed(TruenasError):
-    """TrueNAS did not let us in. It counts failures: never try again by yourself."""
+    """TrueNAS refused the login. It counts failures, so never retry automatically."""
 
 
 class Redirected(LoginFailed):
-    """This is the standby node of a pair. `urls` are the addresses that it names, as it names them."""
+    """This is the standby node of a pair. `urls` are the addresses of the active node, as the standby node gives them."""
 
     def __init__(self, message: str, urls: Iterable[str]) -> None:
         super().__init__(message)
@@ -91,15 +91,15 @@ class Redirected(LoginFailed):
 
 
 class JobFailed(TruenasError):
-    """A job ended without success."""
+    """A job failed or was aborted."""
 
 
 class ServiceFailed(TruenasError):
-    """The UPS service is not in the state that it was put into."""
+    """The UPS service is not in the requested state."""
 
 
 class CallFailed(TruenasError):
-    """A method answered with an error."""
+    """A method returned an error."""
 
     def __init__(self, message: str, *, method: str, errname: str = "", reason: str = "") -> None:
         super().__init__(message)
@@ -113,14 +113,14 @@ class MethodMissing(CallFailed):
 
 
 def lost_answer(host: str, method: str, why: str) -> ConnectionLost:
-    """The exception for a call whose answer never came."""
+    """Return the exception for a call whose answer never arrived."""
     return ConnectionLost(
-        f"{host}: {why} while waiting for {method}. Whether it was carried out is not known; run again."
+        f"{host}: {why} while waiting for {method}. TrueNAS may or may not have carried it out. Run again."
     )
 
 
 class TimedMiddleware:
-    """A connection whose calls have a deadline together: none is begun after it. Each has a limit of its own besides."""
+    """A connection with a deadline for all calls together: no call starts after it. Each call also has its own time limit."""
 
     def __init__(self, middleware: Middleware, deadline: Deadline) -> None:
         self.host = middleware.host
@@ -147,7 +147,7 @@ class TimedMiddleware:
         except socket.timeout:
             raise ConnectionLost(
                 f"{self.host}: this run has taken more than {self._deadline.seconds:.0f} s, so {method} was not called. "
-                "Is TrueNAS very slow? Give it more by timeout, or run again."
+                "TrueNAS answers very slowly. Check its load and run again, or raise timeout."
             ) from None
 
 
@@ -160,14 +160,14 @@ def run_job(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Any:
-    """Middleware.call_job for all transports: the call answers with the job's number; then its fate is asked for.
+    """Implement Middleware.call_job for all transports: start the job, then poll it by its number until it ends.
 
-    `timeout` in seconds comes on top of ACTION_SECONDS. Raises JobFailed, ConnectionLost if it does not end in time.
+    The job may take ACTION_SECONDS plus `timeout` seconds. Raises JobFailed, and ConnectionLost if it takes longer.
     """
     params = tuple(params)
     number = middleware.call(method, *params)
     if isinstance(number, bool) or not isinstance(number, int):
-        return number  # the session has legacy_jobs off: the call has waited already
+        return number  # the session has legacy_jobs off: the call itself waited for the job
     what = " ".join([method, *(param for param in params if isinstance(param, str))])
     deadline = clock() + ACTION_SECONDS + timeout
     while True:
@@ -181,17 +181,17 @@ def run_job(
             raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}")
         if clock() >= deadline:
             raise ConnectionLost(
-                f"{middleware.host}: {what} (job {number}) did not end in {ACTION_SECONDS + timeout:.0f} s. "
-                "Look at the Jobs page of TrueNAS; once it has ended, run again."
+                f"{middleware.host}: {what} (job {number}) did not end within {ACTION_SECONDS + timeout:.0f} s. "
+                "Look at the Jobs page of TrueNAS; once the job has ended, run again."
             )
         sleep(POLL_SECONDS)
 
 
-# Who may call what, from 25.04 on. SERVICE_WRITE does not contain SERVICE_READ (S/role.py of truenas/middleware).
+# The role that each method needs, from 25.04 on. SERVICE_WRITE does not include SERVICE_READ (S/role.py of truenas/middleware).
 _ROLES = {
-    "ups.config": "SYSTEM_GENERAL_READ (SYSTEM_GENERAL_WRITE contains it)",
+    "ups.config": "SYSTEM_GENERAL_READ (included in SYSTEM_GENERAL_WRITE)",
     "ups.update": "SYSTEM_GENERAL_WRITE",
-    "service.query": "SERVICE_READ (SERVICE_WRITE does not contain it)",
+    "service.query": "SERVICE_READ (not included in SERVICE_WRITE)",
     "service.update": "SERVICE_WRITE",
     "service.control": "SERVICE_WRITE",
     "service.start": "SERVICE_WRITE",
@@ -199,15 +199,15 @@ _ROLES = {
 }
 _ALL_ROLES = "SYSTEM_GENERAL_WRITE, SERVICE_WRITE and SERVICE_READ"
 METHOD_NOT_FOUND = -32601
-AS_ROOT = "midclt works as root: set become: true, or let Ansible log in as root."
+AS_ROOT = "midclt needs root: set become: true, or let Ansible log in as root."
 
 
 def call_error(host: str, method: str, error: Any, *, local: bool = False) -> CallFailed:
-    """Turn the `error` member of a JSON-RPC answer into an exception that people can act upon.
+    """Return the exception for the `error` member of a JSON-RPC answer, with a message that says what to do.
 
-    The shapes are those of the recorded releases: `data` holds errname, reason and, for refused values, `extra` as a
+    `error` has the shapes of the recorded releases: `data` holds errname, reason and, for refused values, `extra` as a
     list of [attribute, text, errno], where the attribute starts with `ups_update.` or, from 26 on, `data.`.
-    `local`: asked on the machine itself, where root needs neither login nor roles.
+    `local`: the call was made on TrueNAS itself, where root needs neither login nor roles.
     """
     error = error if isinstance(error, dict) else {}
     data = error.get("data") if isinstance(error.get("data"), dict) else {}
@@ -216,7 +216,7 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
     if error.get("code") == METHOD_NOT_FOUND or errname == "ENOMETHOD":
         needed = "22.12 or newer, or CORE 13," if local else "25.04 or newer"
         return MethodMissing(
-            f"{host}: this TrueNAS has no method {method}. TrueNAS {needed} is needed.",
+            f"{host}: this TrueNAS has no method {method}. Upgrade: TrueNAS {needed} is needed.",
             method=method,
             errname=errname,
             reason=reason,
@@ -225,23 +225,23 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
         text = f"{host}: this user may not call {method}. {AS_ROOT}"
     elif errname in ("EACCES", "EPERM"):
         text = (
-            f"{host}: the user may not call {method}; it takes the role {_ROLES.get(method, 'of an administrator')}. "
+            f"{host}: the user may not call {method}, which needs the role {_ROLES.get(method, 'of an administrator')}. "
             f"Give the user's group a privilege with {_ALL_ROLES} (Credentials > Groups > Privileges)."
         )
     elif errname == "EBUSY" and "rate limit" in reason.lower():
         text = (
-            f"{host}: TrueNAS takes no more logins from this address for now (rate limit: 20 in a minute). "
-            "Wait ten minutes, then run again; look for something else here that keeps logging in."
+            f"{host}: TrueNAS accepts no more logins from this address for now (at most 20 a minute). "
+            "Wait ten minutes and run again. If it happens again, find the program on this machine that keeps logging in."
         )
     elif errname == "ENOTAUTHENTICATED":
-        text = f"{host}: TrueNAS no longer takes this session for logged in ({method}). Run again."
+        text = f"{host}: TrueNAS has ended this session, so {method} failed. Run again."
     else:
         text = f"{host}: {method} failed: {_refused_values(data.get('extra')) or reason}"
     return CallFailed(text, method=method, errname=errname, reason=reason)
 
 
 def _refused_values(extra: Any) -> str:
-    """The refused options as 'remotehost: This field is required; ...', or '' if `extra` has another shape."""
+    """Return the refused options as 'remotehost: This field is required; ...', or '' if `extra` has another shape."""
     if not isinstance(extra, list) or not extra:
         return ""
     found = []
@@ -254,7 +254,7 @@ def _refused_values(extra: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Credentials:
-    """Who logs in. Exactly one of password and api_key is set."""
+    """The login. Exactly one of password and api_key is set."""
 
     username: str
     password: str | None = None
@@ -262,13 +262,13 @@ class Credentials:
     otp: str | None = None
 
     def __repr__(self) -> str:
-        return f"Credentials(username={self.username!r})"  # a secret must not come out in a traceback
+        return f"Credentials(username={self.username!r})"  # keeps secrets out of tracebacks
 
 
 def log_in(middleware: Middleware, credentials: Credentials) -> None:
-    """Log in, once. Raises LoginFailed in clear words for each outcome that TrueNAS knows, Redirected for a standby node.
+    """Log in, once. Raises LoginFailed with the reason and the remedy, and Redirected for a standby node.
 
-    auth.login_ex (25.04+) answers a failed login with a normal result; its response_type is the outcome.
+    auth.login_ex (25.04+) returns a normal result for a failed login; its response_type is the outcome.
     """
     secret: dict[str, str | None]
     if credentials.api_key:
@@ -289,8 +289,8 @@ def log_in(middleware: Middleware, credentials: Credentials) -> None:
     outcome = _login_outcome(answer)
     if outcome == "SUCCESS":
         return
-    text = f"{middleware.host}: {_why_not(answer, credentials.username, kind, code_sent)}"
-    if outcome == "REDIRECT" and not code_sent:  # a code works once, and has been used
+    text = f"{middleware.host}: {_explain_refusal(answer, credentials.username, kind, code_sent)}"
+    if outcome == "REDIRECT" and not code_sent:  # a one-time code is used up, so no second login
         raise Redirected(text, _named_urls(answer))
     raise LoginFailed(text)
 
@@ -304,42 +304,46 @@ def _login_outcome(answer: Any) -> str:
     return str(answer.get("response_type", "")) if isinstance(answer, dict) else ""
 
 
-def _why_not(answer: Any, user: str, kind: str, code_sent: bool) -> str:
-    """A failed login in words. `user` is named, the secret is not."""
+def _explain_refusal(answer: Any, user: str, kind: str, code_sent: bool) -> str:
+    """Return why a login failed and what to do. Names the user, never the secret."""
     outcome = _login_outcome(answer)
-    counted = "TrueNAS counts failed logins, so set it right before the next run."
+    counted = "TrueNAS counts failed logins, so correct this before you run again."
     if code_sent and outcome in ("OTP_REQUIRED", "AUTH_ERR"):
         return (
             f"the one-time code in otp was not accepted for user {user!r}. "
-            f"A code lasts about 30 seconds and works once. {counted}"
+            f"A code is valid for about 30 seconds and works once. {counted}"
         )
     if outcome == "REDIRECT":
-        others = ", ".join(_named_urls(answer)) or "not named by TrueNAS"
-        return f"this is the standby node of a pair and takes no logins. Set url to the active one: {others}."
+        others = ", ".join(_named_urls(answer)) or "TrueNAS does not say which"
+        return f"this is the standby node of a pair and accepts no logins. Set url to the active node: {others}."
     if outcome == "EXPIRED" and kind == "API key":
         return (
-            f"the API key of user {user!r} is revoked or expired. TrueNAS revokes a key at once if it ever "
-            "travelled over plain http. Make a new one (user menu > My API Keys) and use it over https only."
+            f"the API key of user {user!r} is revoked or expired. TrueNAS revokes a key that is sent over plain http. "
+            "Create a new one (user menu > My API Keys) and use it over https only."
         )
-    belongs = " An API key works only with the name of the user that it was made for." if kind == "API key" else ""
+    belongs = " An API key works only with the name of the user it was created for." if kind == "API key" else ""
     return {
         "AUTH_ERR": (
-            f"login refused: wrong {kind} for user {user!r}, or no such user, or it is locked.{belongs} {counted}"
+            f"login refused: wrong {kind} for user {user!r}, or the user does not exist or is locked.{belongs} "
+            f"{counted}"
         ),
         "EXPIRED": f"the password of user {user!r} has expired. Set a new one in TrueNAS, or use an API key.",
         "OTP_REQUIRED": (
-            f"user {user!r} needs a one-time code (two-factor authentication). Pass it in otp, or use api_key, "
-            "which needs none."
+            f"user {user!r} needs a one-time code (two-factor authentication). Set otp, or use api_key, "
+            "which needs no code."
         ),
         "DENIED": f"user {user!r} may not use the API. Give its group a privilege with the roles {_ALL_ROLES}.",
-    }.get(outcome, f"login of user {user!r} ended in an unknown way ({outcome[:40]!a}). Is this release supported?")
+    }.get(
+        outcome,
+        f"the login of user {user!r} had an unknown outcome ({outcome[:40]!a}). Check that this TrueNAS release is supported.",
+    )
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Mask each secret in a text that TrueNAS sent, also in the forms that JSON and Python write it in.
+    """Return a text from TrueNAS with each secret masked, also in the forms in which JSON and Python write it.
 
-    Longest first, so that no rest of one stays. A short one is masked only as a word of its own: its letters stand in
-    other words too.
+    Longer secrets first, so that no part of one remains. A short secret is masked only as a whole word, because its
+    letters occur in other words, too.
     """
     for form in sorted({form for secret in secrets for form in _written_forms(secret)}, key=len, reverse=True):
         pattern = re.escape(form)
@@ -348,10 +352,10 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def _written_forms(secret: str) -> set[str]:
-    """How a secret may stand in a text: whole, or, if it is some lines of a file, any of its lines or their values."""
+    """Return the forms in which a text may contain a secret: whole or, if it is lines of a file, any line or its value."""
     lines = [" ".join(line.split()) for line in secret.splitlines()] if "\n" in secret or "=" in secret else []
     values = [line.partition("=")[2].strip(" \"'") for line in lines]
-    # Messages hold TrueNAS's words in one line.
+    # Messages quote TrueNAS on one line.
     plain = {secret, " ".join(secret.split()), *lines, *values}
     written = {writer(form)[1:-1] for form in plain for writer in (json.dumps, repr, ascii)}
     return {form for form in plain | written if form.strip()}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From the Ansible module's parameters to its result."""
+"""The Ansible module truenas_ups: check its parameters, connect, bring the UPS service to the wanted state, return the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .stream import Deadline
 LIBRARY = "websocket-client"
 JSONRPC, MIDCLT, AUTO = "jsonrpc", "midclt", "auto"
 DAY = 86400
-# So many other nodes are tried. A pair has one, by some addresses.
+# How many addresses of the other node of a pair to try.
 MAX_NODES = 4
 SECRET_OPTIONS = ("password", "api_key", "otp", *ups.SECRETS)
 
@@ -50,7 +50,7 @@ Warn = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class RemoteAccess:
-    """What JSON-RPC needs to know."""
+    """The options of the connection over JSON-RPC."""
 
     endpoint: jsonrpc.Endpoint
     tls: jsonrpc.ServerTrust
@@ -59,36 +59,36 @@ class RemoteAccess:
 
 @dataclasses.dataclass(frozen=True)
 class CheckedRequest:
-    """The checked parameters. `remote` is None for midclt; `or_here`: if there is no JSON-RPC, midclt will do."""
+    """The checked parameters."""
 
-    remote: RemoteAccess | None
-    or_here: bool
-    timeout: float
+    remote: RemoteAccess | None  # None: use midclt
+    or_here: bool  # whether midclt on this machine will do if there is no JSON-RPC
+    timeout: float  # seconds
     wanted: ups.WantedSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class Transports:
-    """What reaches out of this process. `import_error` is the traceback if the library of `connect` is missing."""
+    """How this process reaches the world; tests replace it."""
 
     connect: Connect = jsonrpc.open_jsonrpc
     connect_here: ConnectHere = midclt.open_midclt
     is_here: Callable[[], bool] = lambda: midclt.find_midclt() is not None
-    import_error: str | None = jsonrpc.IMPORT_ERROR
+    import_error: str | None = jsonrpc.IMPORT_ERROR  # the traceback if the library of `connect` is missing
     clock: Callable[[], float] = time.monotonic
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenSession:
-    """A connection that is let in, how it came about, and the host that it leads to."""
+    """A connection that is logged in."""
 
     middleware: Middleware
-    transport: str
-    host: str
+    transport: str  # JSONRPC or MIDCLT
+    host: str  # the other end
 
 
 class LibraryMissingError(TruenasError):
-    """The library of a transport is not installed. The cause is in `Doors.import_error`."""
+    """The library of a transport is not installed. `Transports.import_error` has the traceback."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -96,22 +96,22 @@ class LibraryMissingError(TruenasError):
 
 
 def read_params(params: Mapping[str, Any]) -> CheckedRequest:
-    """Check all parameters before anything is sent. Raises OptionError, which names the option and never its value."""
+    """Check all parameters before anything is sent. Raises OptionError, which names the option but never its value."""
     transport = params["transport"]
     if transport == JSONRPC and not params["url"]:
-        raise OptionError("url: needed for transport jsonrpc; write a name or an address. Nothing was sent.")
+        raise OptionError("url: required for transport jsonrpc; write a name or an address. Nothing was sent.")
     over_net = transport != MIDCLT and bool(params["url"])
     endpoint = jsonrpc.parse_url(params["url"]) if over_net else None
     try:
-        # first of all: a key that would be revoked must not hide behind another mistake
+        # first: another mistake must not hide that a key would be revoked
         remote = _read_remote(params, endpoint) if endpoint else None
         if not 1 <= params["timeout"] <= DAY:
             raise OptionError(f"timeout: must be from 1 to {DAY} seconds")
         present = params["state"] == "present"
         given = {name: params[name] for name in ups.SETTINGS if params[name] is not None}
-        found = ups.find_problems(given) if present else []
-        if found:
-            raise OptionError("; ".join(found))
+        problems = ups.find_problems(given) if present else []
+        if problems:
+            raise OptionError("; ".join(problems))
     except OptionError as error:
         label = endpoint.label if endpoint else platform.node()
         raise OptionError(f"{label}: {error}. Nothing was sent.") from error
@@ -126,39 +126,39 @@ def _read_remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Remot
         fingerprint=jsonrpc.parse_fingerprint(params["fingerprint"]) if params["fingerprint"] else None,
     )
     if tls.fingerprint and not endpoint.secure:
-        raise OptionError("fingerprint: there is no certificate without TLS; write wss:// in url")
+        raise OptionError("fingerprint: needs TLS; write wss:// in url")
     return RemoteAccess(endpoint, tls, credentials)
 
 
 def _read_credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> Credentials:
-    """An empty string counts as not given: that is what an unset variable of a role looks like."""
+    # an unset variable of the role is an empty string
     password, api_key = params["password"] or None, params["api_key"] or None
     if not params["username"]:
-        raise OptionError("username: is not given; an API key too belongs to a user")
+        raise OptionError("username: is not set; it is needed with an API key, too")
     if bool(password) == bool(api_key):
-        raise OptionError(f"password and api_key: give one of them; {'both' if password else 'none'} given")
+        raise OptionError(f"password and api_key: set one of them; {'both are' if password else 'neither is'} set")
     if api_key and not endpoint.secure:
         raise OptionError(
-            "api_key: refused over plain http or ws. TrueNAS revokes a key at once that comes without TLS. "
+            "api_key: refused over plain http or ws, because TrueNAS revokes a key that is sent without TLS. "
             "Write wss:// in url"
         )
-    # A failed login counts on TrueNAS, so what cannot be right is not even tried.
+    # TrueNAS counts failed logins, so do not try a key or a password that can't be right.
     if api_key and not re.fullmatch(r"[0-9]+-[!-~]+", api_key):
         raise OptionError("api_key: is not a key as TrueNAS shows it: a number, a dash, letters and digits, one line")
     if password and re.search(r"[\r\n]", password):
-        raise OptionError("password: holds a line break (from a file or a template?)")
+        raise OptionError("password: contains a line break (from a file or a template?)")
     return Credentials(params["username"], password, api_key, params["otp"] or None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The way in
+# Connections
 
 
 @contextlib.contextmanager
 def open_session(request: CheckedRequest, transports: Transports, warn: Warn) -> Iterator[OpenSession]:
-    """A connection that is let in, closed at the end. Raises TruenasError.
+    """Yield a connection that is logged in, and close it at the end. Raises TruenasError.
 
-    There is one way round: where the web server has no JSON-RPC API, and no login was tried, midclt on this machine.
+    There is one fallback: if the web server has no JSON-RPC API, and so no login was tried, use midclt on this machine.
     """
     deadline = Deadline(run_seconds(request.timeout), transports.clock)
     with contextlib.ExitStack() as opened:
@@ -166,15 +166,15 @@ def open_session(request: CheckedRequest, transports: Transports, warn: Warn) ->
             yield _open_midclt(request, transports, deadline, opened)
             return
         try:
-            entered = _log_in_over_network(
+            session = _log_in_over_network(
                 request.remote, _make_dialer(request.remote, request, transports, deadline), opened, warn
             )
         except NoJsonRpc as error:
             if not request.or_here or not transports.is_here():
                 raise
-            warn(f"{str(error).rstrip('.')}. Going on with midclt on this machine, {platform.node()}")
-            entered = _open_midclt(request, transports, deadline, opened)
-        yield entered
+            warn(f"{str(error).rstrip('.')}. Continuing with midclt on this machine, {platform.node()}")
+            session = _open_midclt(request, transports, deadline, opened)
+        yield session
 
 
 def _open_midclt(
@@ -187,19 +187,19 @@ def _open_midclt(
 
 
 def _make_dialer(remote: RemoteAccess, request: CheckedRequest, transports: Transports, deadline: Deadline) -> Dial:
-    """Return what connects to a node."""
+    """Return a function that connects to a node. Raises LibraryMissingError."""
     if transports.import_error is not None:
         raise LibraryMissingError(missing_required_lib(LIBRARY))
     return lambda endpoint: TimedMiddleware(transports.connect(endpoint, remote.tls, request.timeout), deadline)
 
 
 def _log_in_over_network(remote: RemoteAccess, dial: Dial, opened: contextlib.ExitStack, warn: Warn) -> OpenSession:
-    """Log in, once; where that is the standby node of a pair, which lets nobody in, on the other node, once."""
+    """Log in, once. A standby node of a pair accepts no logins; then log in to the other node, once."""
     risk = _describe_risk(remote)
     if risk:
         warn(f"{remote.endpoint.label}: {risk}")
 
-    def enter(endpoint: jsonrpc.Endpoint) -> OpenSession:
+    def open_node(endpoint: jsonrpc.Endpoint) -> OpenSession:
         with contextlib.ExitStack() as tried:
             middleware = tried.enter_context(contextlib.closing(dial(endpoint)))
             log_in(middleware, remote.credentials)
@@ -207,76 +207,76 @@ def _log_in_over_network(remote: RemoteAccess, dial: Dial, opened: contextlib.Ex
         return OpenSession(middleware, JSONRPC, endpoint.host)
 
     try:
-        return enter(remote.endpoint)
+        return open_node(remote.endpoint)
     except Redirected as error:
-        others = _other_nodes(error.urls, remote.endpoint)
+        others = _list_other_nodes(error.urls, remote.endpoint)
         if not others:
             raise
-    # Not each of them need be within reach from here. An address that does not answer costs no login.
+    # Some of these addresses may not be reachable from here. Trying one costs no login.
     while True:
         other = others.pop(0)
         try:
-            entered = enter(other)
+            session = open_node(other)
         except Redirected as error:
             raise LoginFailed(
-                f"{remote.endpoint.label}: this is a standby node, and so is {other.label}, to which it leads. Is the "
-                "pair changing over? Look at the two in a minute; set url to the address that they share."
+                f"{remote.endpoint.label}: both nodes of the pair say that they are on standby; this one names {other.label}. "
+                "If they are failing over, run again in a minute. Set url to the address that they share."
             ) from error
         except ConnectionFailed as error:
             if not others:
-                # Never NoJsonRpc: there was a login, so nothing else is tried.
+                # Never NoJsonRpc: there was a login, so do not fall back to midclt.
                 raise ConnectionFailed(
-                    f"{remote.endpoint.label}: this is the standby node of a pair; the other one cannot be used. {error}"
+                    f"{remote.endpoint.label}: this is the standby node of a pair, and the active node can't be used. {error}"
                 ) from error
         else:
             warn(
-                f"{remote.endpoint.label} is the standby node of a pair; went on to {other.label}. "
+                f"{remote.endpoint.label} is the standby node of a pair; continuing with {other.label}. "
                 "Set url to the address that the pair shares"
             )
-            return entered
+            return session
 
 
 def _describe_risk(remote: RemoteAccess) -> str:
-    """Return how somebody between here and TrueNAS can learn the secrets; "" if nobody can."""
+    """Return how an attacker on the network could learn the secrets; "" if that is impossible."""
     if not remote.endpoint.secure:
-        return "the password and monpwd travel in clear; write wss:// in url"
+        return "the password and monpwd are sent unencrypted; write wss:// in url"
     if remote.tls.validate or remote.tls.fingerprint:
         return ""
     kind = "API key" if remote.credentials.api_key else "password"
     return (
-        f"its certificate is not checked (validate_certs: false), so anyone on the way can pose as it and learn the"
-        f" {kind} and monpwd; set fingerprint or ca_path instead"
+        f"the certificate is not verified (validate_certs: false), so anyone on the network path can pose as TrueNAS and "
+        f"learn the {kind} and monpwd; set fingerprint or ca_path instead"
     )
 
 
-def _other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[jsonrpc.Endpoint]:
-    """The addresses to go on to. From TLS only to TLS: a key in clear is revoked, a password in clear is read.
+def _list_other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[jsonrpc.Endpoint]:
+    """Return the addresses to try next. From TLS only to TLS: TrueNAS revokes an unencrypted key, others can read a password.
 
-    What a standby node names are bare addresses (failover.get_ips; tests/api2/test_auth_standby of
-    truenas/middleware). Its web interface has the same port, as all settings are the pair's.
+    A standby node names bare addresses (failover.get_ips; tests/api2/test_auth_standby of truenas/middleware). The other
+    node's web interface has the same port, because the two share all settings.
     """
-    found: list[jsonrpc.Endpoint] = []
+    nodes: list[jsonrpc.Endpoint] = []
     for url in urls:
         with contextlib.suppress(ValueError):
-            found.append(jsonrpc.Endpoint(first.secure, str(ipaddress.ip_address(url)), first.port))
+            nodes.append(jsonrpc.Endpoint(first.secure, str(ipaddress.ip_address(url)), first.port))
             continue
         with contextlib.suppress(OptionError):
-            found.append(jsonrpc.parse_url(url))
-    others = [one for one in dict.fromkeys(found) if one != first and (one.secure or not first.secure)]
+            nodes.append(jsonrpc.parse_url(url))
+    others = [node for node in dict.fromkeys(nodes) if node != first and (node.secure or not first.secure)]
     return others[:MAX_NODES]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The work
+# The module
 
 
 def manage_service(
     middleware: Middleware, wanted: ups.WantedSettings, check_mode: bool, progress: ups.Progress
 ) -> dict[str, Any]:
-    """Bring the UPS service of a logged-in connection to what is wanted. Returns the result without `changed`.
+    """Bring the UPS service to the wanted state over a logged-in connection. Return the result without `changed`.
 
-    `progress` is filled on the way, so that it tells the truth after an exception too. In check mode nothing is called
-    but reading methods, and `progress` tells what would be done.
+    Fills `progress` on the way, so that it is right after an exception, too. In check mode calls only methods that read,
+    and `progress` tells what a real run would do.
     """
     before = ups.read_settings(middleware)
     progress.secrets.extend(str(before[name]) for name in ups.SECRETS if before.get(name))
@@ -303,7 +303,7 @@ def manage_service(
 
 
 def _read_version(middleware: Middleware) -> str | None:
-    """The release, which every logged-in user may ask for. Not worth a failure."""
+    """Return the release, which every logged-in user may read; None, rather than an error, if TrueNAS does not tell."""
     try:
         version = middleware.call("system.version")
     except TruenasError:
@@ -312,20 +312,20 @@ def _read_version(middleware: Middleware) -> str | None:
 
 
 def run_module(module: Any, transports: Transports | None = None) -> None:
-    """Run the Ansible module: exits through its exit_json or fail_json. A test gives its own transports."""
+    """Run the Ansible module: exits through its exit_json or fail_json. Tests pass their own transports."""
     transports = transports or Transports()
     progress = ups.Progress()
     secrets = [str(module.params[name]) for name in SECRET_OPTIONS if module.params[name]]
     invocation = _without_short_secrets(module)
     try:
         request = read_params(module.params)
-        with open_session(request, transports, module.warn) as entered:
-            result = manage_service(entered.middleware, request.wanted, module.check_mode, progress)
-            version = _read_version(entered.middleware)
+        with open_session(request, transports, module.warn) as session:
+            result = manage_service(session.middleware, request.wanted, module.check_mode, progress)
+            version = _read_version(session.middleware)
     except LibraryMissingError as error:
         module.fail_json(msg=str(error), exception=transports.import_error, invocation=invocation)
     except TruenasError as error:
-        done = f" Done before: {'; '.join(progress.actions)}." if progress.actions else ""
+        done = f" Already done: {'; '.join(progress.actions)}." if progress.actions else ""
         module.fail_json(
             msg=mask_secrets(f"{error}{done}", secrets + progress.secrets),
             changed=progress.changed,
@@ -338,8 +338,8 @@ def run_module(module: Any, transports: Transports | None = None) -> None:
     module.exit_json(
         changed=progress.changed,
         actions=progress.actions,
-        transport=entered.transport,
-        host=entered.host,
+        transport=session.transport,
+        host=session.host,
         version=version,
         invocation=invocation,
         **result,
@@ -347,14 +347,16 @@ def run_module(module: Any, transports: Transports | None = None) -> None:
 
 
 def _without_short_secrets(module: Any) -> dict[str, Any]:
-    """Keep Ansible from masking short secrets in the result, and return the `invocation` for it, masked here.
+    """Keep Ansible from masking short secrets in the result, and return an `invocation` with its secrets masked.
 
-    Ansible masks each secret wherever its letters stand, also inside a word or a number: with the password "nas" the
-    host is "true********.lan", and what a play does with it is wrong. Nothing that is returned holds a secret anyway,
-    and a message is masked by `scrub`.
+    Ansible masks a secret everywhere, even inside a word or a number: with the password "nas" the host becomes
+    "true********.lan", which is useless to a play. The result contains no secrets anyway, and mask_secrets() masks
+    messages.
     """
     module.no_log_values = {value for value in module.no_log_values if len(value) >= SHORT_SECRET}
     masked = {name: "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" for name in SECRET_OPTIONS if module.params[name]}
     if "@" in (module.params["url"] or "") or "?" in (module.params["url"] or ""):
-        masked["url"] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"  # a login in it is refused, and must not be shown either
+        masked["url"] = (
+            "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"  # may contain a login, which is refused and must not be shown
+        )
     return {"module_args": {**module.params, **masked}}

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Limits for what the other side may take: one deadline for a whole exchange, and a bound for what it may send.
+"""Limits for the other side of a connection: one deadline for a whole exchange, and a limit for how much it may send.
 
-A timeout of a socket is for each read alone: who sends a byte a second keeps a reader for ever, and who announces a frame of
-a terabyte gets the memory for it.
+A socket's timeout only limits each read: a peer that sends a byte a second keeps a reader for ever, and for a peer that
+announces a frame of a terabyte, a library allocates the memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 
 class TooMuch(Exception):
-    """The other side has sent more than it may."""
+    """The other side has sent more than the limit."""
 
 
 class Deadline:
-    """The moment by which all must be done."""
+    """The moment by which an exchange must end."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -28,7 +28,7 @@ class Deadline:
         self._ends = clock() + seconds
 
     def seconds_left(self) -> float:
-        """Return the seconds that are left, more than 0. Raises socket.timeout when there are none."""
+        """Return the seconds left, more than 0. Raises socket.timeout when the time is up."""
         left = self._ends - self._clock()
         if left <= 0:
             raise socket.timeout("timed out")  # TimeoutError is another class on Python 3.9
@@ -36,7 +36,7 @@ class Deadline:
 
 
 class BoundedStream:
-    """A connected socket, as websocket-client uses one, with a deadline for all reads and writes and a bound for what comes."""
+    """A connected socket with a deadline for all reads and writes and a limit for the received bytes, for websocket-client."""
 
     def __init__(self, stream: socket.socket, deadline: Deadline, size: int) -> None:
         self._stream = stream
@@ -44,12 +44,12 @@ class BoundedStream:
         self._room = size
 
     def allow_exchange(self, seconds: float, size: int) -> None:
-        """Begin the next exchange: so many seconds, and so many bytes of the other side's."""
+        """Begin the next exchange: it may take `seconds`, and the other side may send `size` bytes."""
         self._deadline = Deadline(seconds)
         self._room = size
 
     def recv(self, size: int) -> bytes:
-        """Read at most SIZE bytes. Raises socket.timeout and TooMuch."""
+        """Read at most `size` bytes. Raises socket.timeout and TooMuch."""
         self._stream.settimeout(self._deadline.seconds_left())
         data = self._stream.recv(size)
         self._room -= len(data)
@@ -58,12 +58,12 @@ class BoundedStream:
         return data
 
     def send(self, data: bytes) -> int:
-        """Write some of it, and return how much. Raises socket.timeout."""
+        """Write some of the data, and return how many bytes. Raises socket.timeout."""
         self._stream.settimeout(self._deadline.seconds_left())
         return self._stream.send(data)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Ignore what a library wishes: the deadline counts."""
+        """Ignore the timeout that a library sets: the deadline counts."""
 
     def gettimeout(self) -> float | None:
         """Return the timeout of the last read or write."""

@@ -4,8 +4,8 @@
 
 """TrueNAS's UPS service: check the options, plan the steps, take them.
 
-`plan` is pure: from what is and what is wanted to the steps. `apply` takes them. Both know no transport. The field
-names and rules are those of `ups.config` and `ups.update`, the same from TrueNAS 22.12 to 27
+`plan_steps` is pure: it compares the current with the wanted settings. `apply_steps` takes the steps. Neither depends on
+the transport. The field names and rules are those of `ups.config` and `ups.update`, the same from TrueNAS 22.12 to 27
 (S/plugins/ups/config.py of truenas/middleware).
 """
 
@@ -26,7 +26,7 @@ STOPPED = "STOPPED"
 HIDDEN = "(hidden)"
 HIDDEN_OTHER = "(hidden, another value)"
 
-# What may hold a password: of the NUT login, of further NUT users, of a driver (SNMP, IPMI, a network card).
+# Settings that may contain a password: of the NUT login, of further NUT users, of a driver (SNMP, IPMI, a network card).
 SECRETS = ("monpwd", "extrausers", "options", "optionsupsd")
 SETTINGS = (
     "mode",
@@ -49,7 +49,7 @@ SETTINGS = (
     "description",
     "extrausers",
 )
-# What a TrueNAS holds that never had a UPS.
+# The login in the settings of a new TrueNAS.
 FACTORY_LOGIN = {"monuser": "upsmon", "monpwd": "fixmepass"}
 
 _RANGES = {  # smallest, largest
@@ -58,54 +58,55 @@ _RANGES = {  # smallest, largest
     "hostsync": (0, 2**31 - 1),
     "nocommwarntime": (0, 2**31 - 1),
 }
-_LENGTHS = {"identifier": 120, "shutdowncmd": 255, "description": 120, "driver": 120, "port": 120}  # its database
-# A half of a surrogate pair is no character: it comes from bytes that are no UTF-8.
+# longest values that TrueNAS's database keeps, in characters
+_LENGTHS = {"identifier": 120, "shutdowncmd": 255, "description": 120, "driver": 120, "port": 120}
+# Half of a surrogate pair comes from bytes that are not UTF-8.
 _ONE_LINE = (r"[^\x00-\x1f\x7f\ud800-\udfff]*", "must be one line without control characters")
-_TEXT = (r"[^\x00\ud800-\udfff]*", "holds a NUL character, or bytes that are no UTF-8")
-_FORMS = {  # what the whole value must match, and the reason to give if it does not
+_TEXT = (r"[^\x00\ud800-\udfff]*", "contains a NUL character, or bytes that are not UTF-8")
+_FORMS = {  # a pattern for the whole value, and the reason to give if it does not match
     "identifier": (
         r"[A-Za-z0-9._-]+",
-        "must be letters, digits, '.', '_' or '-', at least one, and nothing after them",
+        "must consist of letters, digits, '.', '_' and '-', and must not be empty",
     ),
-    # It is written between double quotes and not escaped.
+    # TrueNAS writes it between double quotes, unescaped.
     "shutdowncmd": (
         r'[^\\"#\x00-\x1f\x7f-\U0010ffff]*',
         "must be ASCII without control characters, '\"', '\\' and '#'",
     ),
     "driver": _ONE_LINE,
     "port": _ONE_LINE,
-    # It too stands between double quotes, in ups.conf.
+    # This, too, is written between double quotes, in ups.conf.
     "description": (r'[^\\"\x00-\x1f\x7f\ud800-\udfff]*', "must be one line without control characters, '\"' and '\\'"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class ServiceState:
-    """The UPS service: started on boot or not, and its state (RUNNING, STOPPED, UNKNOWN)."""
+    """The state of the UPS service."""
 
-    enable: bool
-    state: str
+    enable: bool  # whether it starts on boot
+    state: str  # RUNNING, STOPPED or UNKNOWN
 
 
 @dataclasses.dataclass(frozen=True)
 class WantedSettings:
-    """What shall be. `settings` holds only what was given; the rest stays as it is."""
+    """The wanted settings."""
 
     present: bool
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # only those that were given; the others do not change
 
 
 @dataclasses.dataclass(frozen=True)
 class UpsStep:
-    """One thing to do: stop, update, enable, disable or start. `live`: TrueNAS restarts the service by itself."""
+    """One step."""
 
-    action: str
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    live: bool = False
+    action: str  # stop, update, enable, disable or start
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # for update
+    live: bool = False  # whether TrueNAS restarts the running service after it
 
     @property
     def description(self) -> str:
-        """What was done, once it is done."""
+        """Return what this step has done, in the past tense."""
         if self.action == "update":
             restarted = "; TrueNAS restarted its UPS service" if self.live else ""
             return f"set {', '.join(self.settings)}{restarted}"
@@ -119,11 +120,11 @@ class UpsStep:
 
 @dataclasses.dataclass
 class Progress:
-    """What has been done so far, for a failure to tell. `secrets` were read on the way and must be masked."""
+    """The steps taken so far, which a failure reports, too."""
 
     changed: bool = False
-    actions: list[str] = dataclasses.field(default_factory=list)
-    secrets: list[str] = dataclasses.field(default_factory=list, repr=False)
+    actions: list[str] = dataclasses.field(default_factory=list)  # descriptions of the steps
+    secrets: list[str] = dataclasses.field(default_factory=list, repr=False)  # read on the way; masked in messages
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,24 +132,24 @@ class Progress:
 
 
 def find_problems(settings: Mapping[str, Any]) -> list[str]:
-    """Every value that TrueNAS or its upsmon could not live with, as 'option: reason'. Never repeats a value.
+    """Return what is wrong with values that TrueNAS or its upsmon can't use, as 'option: reason'. Never repeats a value.
 
-    TrueNAS lets some through that then break its own upsmon.conf: a newline in identifier or remotehost, a backslash
-    or an equals sign in monpwd, a bare IPv6 address.
+    TrueNAS accepts some values that break its own upsmon.conf: a newline in identifier or remotehost, a backslash or an
+    equals sign in monpwd, an IPv6 address without brackets.
     """
-    found = []
+    problems = []
     for option, value in settings.items():
-        reason = _value_problem(option, value)
+        reason = _find_value_problem(option, value)
         if reason:
-            found.append(f"{option}: {reason}")
-    return found
+            problems.append(f"{option}: {reason}")
+    return problems
 
 
-def _value_problem(option: str, value: Any) -> str:
-    """Why this value of this option is refused; '' if it is not."""
+def _find_value_problem(option: str, value: Any) -> str:
+    """Return why an option's value is refused; '' if it is not."""
     if option in _RANGES:
         low, high = _RANGES[option]
-        # For Ansible true is an int as well; for TrueNAS it is not.
+        # In Ansible, true is an int as well; in TrueNAS it is not.
         number = isinstance(value, int) and not isinstance(value, bool)
         return "" if number and low <= value <= high else f"must be a number from {low} to {high}"
     if not isinstance(value, str):
@@ -161,16 +162,16 @@ def _value_problem(option: str, value: Any) -> str:
     return "" if re.fullmatch(form, value) else reason
 
 
-def _host_problem(value: str) -> str:
+def _find_host_problem(value: str) -> str:
     if _is_ipv6(value):
-        return f"is an IPv6 address without brackets, which upsmon cannot tell from its port; write [{value}]"
+        return f"is an IPv6 address without brackets, which upsmon can't tell from its port; write [{value}]"
     name = re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value)
-    # Python takes anything for a zone, such as a quote or an escape character.
+    # Python accepts any characters as a zone, such as a quote or an escape character.
     bracketed = re.fullmatch(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]", value) and _is_ipv6(value[1:-1])
     rules = (
         (not value, "must not be empty"),
-        (re.search(r"\s", value), "holds a blank or a line break"),
-        (re.fullmatch(r"[^:/@]+:[0-9]+", value), "holds a port; that goes into remoteport"),
+        (re.search(r"\s", value), "contains a space or a line break"),
+        (re.fullmatch(r"[^:/@]+:[0-9]+", value), "contains a port; put it into remoteport"),
         (not name and not bracketed, "must be a host name, an IPv4 address or an IPv6 address in brackets"),
     )
     return next((reason for broken, reason in rules if broken), "")
@@ -185,14 +186,14 @@ def _is_ipv6(text: str) -> bool:
 
 
 _OWN_RULES: dict[str, Callable[[str], str]] = {
-    "remotehost": _host_problem,
+    "remotehost": _find_host_problem,
     "monuser": lambda value: grammar.find_user_problem(value) or "",
     "monpwd": lambda value: grammar.find_password_problem(value) or "",
 }
 
 
 def normalise_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Values in the form that TrueNAS keeps: no shutdowncmd is null, and so is no nocommwarntime."""
+    """Return the settings as TrueNAS keeps them: an empty shutdowncmd or nocommwarntime is null."""
     return {
         name: None if name in ("shutdowncmd", "nocommwarntime") and not value else value
         for name, value in settings.items()
@@ -204,7 +205,7 @@ def normalise_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_steps(current: Mapping[str, Any], service: ServiceState, wanted: WantedSettings) -> tuple[UpsStep, ...]:
-    """The steps from what is to what is wanted; none if nothing differs. Raises OptionError for an impossible goal."""
+    """Return the steps that lead to the wanted settings; none if nothing differs. Raises OptionError for an impossible goal."""
     if not wanted.present:
         return _plan_absent(current, service)
     changes = _find_differences(current, wanted.settings)
@@ -215,7 +216,7 @@ def plan_steps(current: Mapping[str, Any], service: ServiceState, wanted: Wanted
     if not service.enable:
         steps.append(UpsStep("enable"))
     if service.state not in (RUNNING, STOPPED):
-        # TrueNAS could not tell. It would not restart such a service for new settings, so it is done here.
+        # UNKNOWN: TrueNAS does not restart such a service for new settings, so stop it here and start it
         steps.append(UpsStep("stop"))
     if service.state != RUNNING:
         steps.append(UpsStep("start"))
@@ -223,11 +224,11 @@ def plan_steps(current: Mapping[str, Any], service: ServiceState, wanted: Wanted
 
 
 def _plan_absent(current: Mapping[str, Any], service: ServiceState) -> tuple[UpsStep, ...]:
-    """Stopped, not started on boot, and a secondary's login forgotten.
+    """Return the steps that stop the service, disable it on boot, and remove a secondary's login.
 
-    A fresh TrueNAS is MASTER without a driver, yet ups.update refuses exactly that ("port: This field is required").
-    So MASTER comes back only where a driver and a port are set; else the mode stays, which means nothing to a
-    service that does not run.
+    A new TrueNAS is MASTER without a driver, but ups.update refuses exactly that ("port: This field is required").
+    So go back to MASTER only if a driver and a port are set; else keep the mode, which has no effect while the service
+    is stopped.
     """
     steps = []
     if service.state != STOPPED:
@@ -250,19 +251,21 @@ def _find_differences(current: Mapping[str, Any], goal: Mapping[str, Any]) -> di
 
 
 def _check_goal(goal: Mapping[str, Any]) -> None:
-    """What TrueNAS would refuse about the settings as a whole."""
+    """Raise OptionError if TrueNAS would refuse this combination of settings."""
     if goal.get("mode") == "MASTER":
         missing = [name for name in ("driver", "port") if not goal.get(name)]
         if missing:
-            raise OptionError(f"{' and '.join(missing)}: needed for mode MASTER, and not set on TrueNAS either")
+            raise OptionError(f"{' and '.join(missing)}: required for mode MASTER, and not set on TrueNAS either")
     elif not goal.get("remotehost"):
-        raise OptionError("remotehost: needed for mode SLAVE, and not set on TrueNAS either; name the NUT server")
+        raise OptionError(
+            "remotehost: required for mode SLAVE, and not set on TrueNAS either; set it to the NUT server"
+        )
 
 
 def predict_result(
     current: Mapping[str, Any], service: ServiceState, steps: Iterable[UpsStep]
 ) -> tuple[dict[str, Any], ServiceState]:
-    """What the steps lead to if all goes well."""
+    """Return the settings and the service state after the steps, if all of them succeed."""
     settings = dict(current)
     for step in steps:
         if step.action == "update":
@@ -278,38 +281,42 @@ def predict_result(
 
 
 def redact_settings(settings: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Settings to show. A secret that differs from the one in `other` is told apart, and still not shown."""
+    """Return the settings with secrets hidden. Shows that a secret differs from the one in `other`, but not the secret."""
 
-    def hide(name: str, value: Any) -> Any:
+    def hide_secret(name: str, value: Any) -> Any:
         if name not in SECRETS or not value:
             return value
         return HIDDEN if other is None or other.get(name) == value else HIDDEN_OTHER
 
-    return {name: hide(name, settings[name]) for name in sorted(settings)}
+    return {name: hide_secret(name, settings[name]) for name in sorted(settings)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Reading and doing
+# Read and apply
 
 
 def read_settings(middleware: Middleware) -> dict[str, Any]:
-    """ups.config. It holds monpwd in clear, for read-only users too."""
+    """Return the settings from ups.config. They contain monpwd in clear, even for read-only users."""
     config = middleware.call("ups.config")
     if not isinstance(config, dict) or "mode" not in config:
-        raise ServiceFailed(f"{middleware.host}: ups.config answered without a mode. Is this release supported?")
+        raise ServiceFailed(
+            f"{middleware.host}: the answer of ups.config has no mode. Check that this TrueNAS release is supported."
+        )
     return config
 
 
 def read_service(middleware: Middleware) -> ServiceState:
-    """service.query for the UPS service."""
+    """Return the state of the UPS service from service.query."""
     row = middleware.call("service.query", [["service", "=", SERVICE]], {"get": True})
     if not isinstance(row, dict) or "enable" not in row or "state" not in row:
-        raise ServiceFailed(f"{middleware.host}: service.query knows no UPS service. Is this release supported?")
+        raise ServiceFailed(
+            f"{middleware.host}: service.query lists no UPS service. Check that this TrueNAS release is supported."
+        )
     return ServiceState(enable=bool(row["enable"]), state=str(row["state"]))
 
 
 def apply_steps(middleware: Middleware, steps: Iterable[UpsStep], progress: Progress) -> None:
-    """Take the steps. Raises TruenasError. `progress` gets what was done, so it also tells how far a failure came."""
+    """Take the steps, and record each in `progress`, which also shows how far a failed run got. Raises TruenasError."""
     runs = False
     for step in steps:
         try:
@@ -320,7 +327,7 @@ def apply_steps(middleware: Middleware, steps: Iterable[UpsStep], progress: Prog
             else:
                 _control_service(middleware, step.action)
         except ConnectionLost:
-            progress.changed = True  # nobody knows; ok would be the worse answer
+            progress.changed = True  # unknown; a false "ok" would be worse
             raise
         progress.changed = True
         progress.actions.append(step.description)
@@ -337,42 +344,42 @@ def _update_settings(middleware: Middleware, step: UpsStep, progress: Progress) 
     except CallFailed as error:
         if error.errname != "ESERVICESTARTFAILURE" and "[ESERVICESTARTFAILURE]" not in error.reason:
             raise
-        # TrueNAS saves first and restarts then. So these settings are in its database.
+        # TrueNAS saves before it restarts. So these settings are in its database.
         progress.changed = True
-        progress.actions.append(f"set {', '.join(step.settings)}; TrueNAS could not start its UPS service with that")
+        progress.actions.append(f"set {', '.join(step.settings)}; TrueNAS could not start its UPS service with them")
         raise ServiceFailed(
             f"{middleware.host}: the settings were saved, but the UPS service failed to start with them "
             f"({error.reason}). TrueNAS is NOT protected now. Check remotehost, driver and port, and the service's log "
-            "on TrueNAS; the next run starts it again."
+            "on TrueNAS, then run again; the next run starts the service."
         ) from error
     stored = answer if isinstance(answer, dict) else {}
     lost = sorted(_find_differences(stored, step.settings))
     if lost:
         progress.changed = True
         raise ServiceFailed(
-            f"{middleware.host}: ups.update answered well, yet TrueNAS did not keep {', '.join(lost)} as sent. "
-            "Look at System > Services > UPS."
+            f"{middleware.host}: ups.update reported success, but TrueNAS did not keep {', '.join(lost)} as sent. "
+            "Look at System > Services > UPS on TrueNAS."
         )
 
 
 def _control_service(middleware: Middleware, verb: str) -> None:
-    """Start or stop the service. silent false: else a failed start would be a success with the result false."""
-    options = {"silent": False}
+    """Start or stop the service."""
+    options = {"silent": False}  # with silent, a failed start is a success with the result false
     try:
         middleware.call_job("service.control", verb.upper(), SERVICE, options)
     except MethodMissing:
-        # 25.04 has no service.control; 26 has no service.start any more.
+        # 25.04 does not have service.control yet; 26 no longer has service.start.
         try:
             middleware.call(f"service.{verb}", SERVICE, options)
         except CallFailed as error:
-            # `silent` came with 22.12; CORE 13 takes it for a mistake, and has done nothing. There a failed start is a
-            # success with the result false (and that of stop is inverted).
+            # `silent` came with 22.12; CORE 13 rejects it and does nothing. There a failed start is a success with the
+            # result false (and the result of stop is inverted).
             if error.errname != "EINVAL" or "silent: Field was not expected" not in error.reason:
                 raise
             if middleware.call(f"service.{verb}", SERVICE) is False and verb == "start":
                 raise ServiceFailed(
-                    f"{middleware.host}: the UPS service did not start, and this release does not tell why. TrueNAS is "
-                    "NOT protected now. Look into /var/log/messages on TrueNAS; check remotehost, monuser and monpwd."
+                    f"{middleware.host}: the UPS service did not start, and this release does not report why. TrueNAS is "
+                    "NOT protected now. Look at /var/log/messages on TrueNAS; check remotehost, monuser and monpwd."
                 ) from error
 
 
@@ -380,22 +387,21 @@ def _expect_stopped(middleware: Middleware) -> None:
     state = read_service(middleware).state
     if state != STOPPED:
         raise ServiceFailed(
-            f"{middleware.host}: the UPS service was told to stop and is {state} all the same. "
-            "Look at System > Services on TrueNAS."
+            f"{middleware.host}: the UPS service was told to stop but is {state}. Look at System > Services on TrueNAS."
         )
 
 
 def _expect_running(middleware: Middleware, progress: Progress) -> None:
-    """A restart can leave the service stopped (seen on 25.10), so look; if so stop and start it, once."""
+    """Check that the service runs; a restart can leave it stopped (seen on 25.10). If so, stop and start it, once."""
     if read_service(middleware).state == RUNNING:
         return
     progress.changed = True
     _control_service(middleware, "stop")
     _control_service(middleware, "start")
-    progress.actions.append("found the UPS service not running after that, and stopped and started it")
+    progress.actions.append("restarted the UPS service, which was not running after the change")
     state = read_service(middleware).state
     if state != RUNNING:
         raise ServiceFailed(
-            f"{middleware.host}: the UPS service was started twice and is {state}. TrueNAS is NOT protected now. "
-            "Look into /var/log/syslog on TrueNAS for upsmon; check remotehost, monuser and monpwd."
+            f"{middleware.host}: the UPS service was started twice but is {state}. TrueNAS is NOT protected now. "
+            "Look for upsmon in /var/log/syslog on TrueNAS; check remotehost, monuser and monpwd."
         )

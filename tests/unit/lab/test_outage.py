@@ -8,49 +8,49 @@ from pathlib import Path
 
 import pytest
 from homelab import outage
-from homelab.outage import Fall
+from homelab.outage import Shutdown
 
-NAS = Fall("nas", "secondary", 6.0, 20.0)
-MEDIA = Fall("media", "secondary", 5.5, 9.0)
-PVE = Fall("pve", "primary", 40.0, 52.0)
+NAS = Shutdown("nas", "secondary", 6.0, 20.0)
+MEDIA = Shutdown("media", "secondary", 5.5, 9.0)
+PVE = Shutdown("pve", "primary", 40.0, 52.0)
 
-VERDICTS: dict[str, tuple[list[Fall], list[str]]] = {
+VERDICTS: dict[str, tuple[list[Shutdown], list[str]]] = {
     "in order": ([MEDIA, NAS, PVE], []),
     "in any order": ([PVE, NAS, MEDIA], []),
     "no secondary": ([PVE], []),
-    "down before the battery was low": ([Fall("nas", "secondary", -30.0, -10.0), PVE], []),
+    "down before the battery was low": ([Shutdown("nas", "secondary", -30.0, -10.0), PVE], []),
     "secondary late": (
-        [Fall("nas", "secondary", 6.0, 42.5), MEDIA, PVE],
+        [Shutdown("nas", "secondary", 6.0, 42.5), MEDIA, PVE],
         ["nas was not down when the primary began to power off, 2.5 s too late"],
     ),
     "secondary in the same moment": (
-        [Fall("nas", "secondary", 6.0, 40.0), PVE],
+        [Shutdown("nas", "secondary", 6.0, 40.0), PVE],
         ["nas was not down when the primary began to power off, 0.0 s too late"],
     ),
     "secondary after the primary was down": (
-        [PVE, Fall("nas", "secondary", 6.0, 60.0)],
+        [PVE, Shutdown("nas", "secondary", 6.0, 60.0)],
         ["nas was not down when the primary began to power off, 20.0 s too late"],
     ),
     "secondary never down": (
-        [Fall("nas", "secondary", 6.0, None), PVE],
+        [Shutdown("nas", "secondary", 6.0, None), PVE],
         ["nas did not go down", "nas was not down when the primary began to power off"],
     ),
     "secondary untouched": (
-        [Fall("nas", "secondary", None, None), PVE],
+        [Shutdown("nas", "secondary", None, None), PVE],
         ["nas did not go down", "nas was not down when the primary began to power off"],
     ),
     "secondary stops without a shutdown": (
-        [Fall("nas", "secondary", None, 20.0), PVE],
+        [Shutdown("nas", "secondary", None, 20.0), PVE],
         ["nas stopped without a shutdown"],
     ),
     "secondary is cut off": (
-        [Fall("nas", "secondary", None, 53.0), PVE],
+        [Shutdown("nas", "secondary", None, 53.0), PVE],
         ["nas stopped without a shutdown", "nas was not down when the primary began to power off, 13.0 s too late"],
     ),
-    "primary never begins": ([NAS, Fall("pve", "primary", None, None)], ["pve did not go down", "no primary began to shut down"]),
-    "primary begins and never ends": ([NAS, Fall("pve", "primary", 40.0, None)], ["pve did not go down"]),
+    "primary never begins": ([NAS, Shutdown("pve", "primary", None, None)], ["pve did not go down", "no primary began to shut down"]),
+    "primary begins and never ends": ([NAS, Shutdown("pve", "primary", 40.0, None)], ["pve did not go down"]),
     "primary stops without a shutdown": (
-        [NAS, Fall("pve", "primary", None, 41.0)],
+        [NAS, Shutdown("pve", "primary", None, 41.0)],
         ["pve stopped without a shutdown", "no primary began to shut down"],
     ),
     "nobody": ([], ["no primary began to shut down"]),
@@ -58,8 +58,8 @@ VERDICTS: dict[str, tuple[list[Fall], list[str]]] = {
 
 
 @pytest.mark.parametrize(("falls", "wrong"), VERDICTS.values(), ids=VERDICTS.keys())
-def test_verdict(falls: list[Fall], wrong: list[str]) -> None:
-    assert outage.problems(falls) == wrong
+def test_verdict(falls: list[Shutdown], wrong: list[str]) -> None:
+    assert outage.find_problems(falls) == wrong
 
 
 def bars(text: str) -> dict[str, str]:
@@ -68,7 +68,7 @@ def bars(text: str) -> dict[str, str]:
 
 
 def test_a_table() -> None:
-    head, *rows, ruler = outage.table([MEDIA, NAS, PVE]).splitlines()
+    head, *rows, ruler = outage.format_table([MEDIA, NAS, PVE]).splitlines()
     assert head == "host       role         began     down   seconds after the battery was low"
     assert [row[: row.index("|")].split() for row in rows] == [
         ["media", "secondary", "5.5", "s", "9.0", "s"],
@@ -87,15 +87,15 @@ def test_a_table() -> None:
 
 def test_bars() -> None:
     falls = [
-        Fall("even", "secondary", 20.0, 40.0),
-        Fall("late", "secondary", None, 40.0),
-        Fall("never", "secondary", None, None),
-        Fall("halfway", "secondary", 40.0, None),
-        Fall("early", "secondary", -5.0, -1.0),
-        Fall("pve", "primary", 60.0, 80.0),
+        Shutdown("even", "secondary", 20.0, 40.0),
+        Shutdown("late", "secondary", None, 40.0),
+        Shutdown("never", "secondary", None, None),
+        Shutdown("halfway", "secondary", 40.0, None),
+        Shutdown("early", "secondary", -5.0, -1.0),
+        Shutdown("pve", "primary", 60.0, 80.0),
     ]
     width = outage.WIDTH
-    assert bars(outage.table(falls)) == {
+    assert bars(outage.format_table(falls)) == {
         "even": "." * (width // 4) + "#" * (width // 4) + " " * (width // 2),
         "late": "." * (width // 2) + " " * (width // 2),
         "never": "." * width,
@@ -106,17 +106,19 @@ def test_bars() -> None:
 
 
 def test_a_table_says_never() -> None:
-    text = outage.table([Fall("nas", "secondary", 6.0, None), Fall("pve", "primary", None, 41.0)])
+    text = outage.format_table([Shutdown("nas", "secondary", 6.0, None), Shutdown("pve", "primary", None, 41.0)])
     assert "nas        secondary    6.0 s    never   |" in text
     assert "pve        primary      never   41.0 s   |" in text
 
 
-@pytest.mark.parametrize("falls", [[], [Fall("pve", "primary", None, None)], [Fall("pve", "primary", 0.0, 0.0)]])
-def test_a_table_without_an_end(falls: list[Fall]) -> None:
-    assert len(outage.table(falls).splitlines()) == len(falls) + 2
+@pytest.mark.parametrize(
+    "falls", [[], [Shutdown("pve", "primary", None, None)], [Shutdown("pve", "primary", 0.0, 0.0)]]
+)
+def test_a_table_without_an_end(falls: list[Shutdown]) -> None:
+    assert len(outage.format_table(falls).splitlines()) == len(falls) + 2
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
-    falls = {"pve8": [MEDIA, PVE], "pve9": [Fall("nas", "secondary", None, None)], "empty": []}
-    outage.save(tmp_path / "falls.json", falls)
-    assert outage.load(tmp_path / "falls.json") == falls
+    falls = {"pve8": [MEDIA, PVE], "pve9": [Shutdown("nas", "secondary", None, None)], "empty": []}
+    outage.save_shutdowns(tmp_path / "falls.json", falls)
+    assert outage.load_shutdowns(tmp_path / "falls.json") == falls

@@ -14,7 +14,7 @@ from types import ModuleType
 import homelab
 import pytest
 from homelab import Lab, LabError, all_hosts
-from homelab.hosts import SITES, Host, Ups
+from homelab.hosts import SITES, LabHost, LabUps
 from usb.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -63,7 +63,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Return a lab that is what the environment names."""
     lab = Lab("test", tmp_path)
     lab.state.mkdir(parents=True)
-    monkeypatch.setattr(Lab, "here", lambda: lab)
+    monkeypatch.setattr(Lab, "from_environment", lambda: lab)
     return lab
 
 
@@ -83,7 +83,7 @@ def test_which_sites_are_started(
     up = {host.name: {"ssh": 1} for site in there for host in SITES[site]}
     (lab.state / "lab.json").write_text(json.dumps({"hosts": up}))
     asked: list[str] = []
-    monkeypatch.setattr(Lab, "up", lambda _lab, sites: asked.extend(sites))
+    monkeypatch.setattr(Lab, "start_sites", lambda _lab, sites: asked.extend(sites))
     monkeypatch.setattr("sys.argv", ["lab", "up", *words])
     assert load("lab/lab").main() == 0
     assert asked == started
@@ -108,7 +108,7 @@ class Hardware(Lab):
         self.late = late
         self.plugged: list[tuple[str, ...]] = []
 
-    def ups(self, host: str, *words: str) -> str:
+    def control_ups(self, host: str, *words: str) -> str:
         if self.late:
             self.late -= 1
             raise LabError("does not answer")
@@ -117,16 +117,16 @@ class Hardware(Lab):
         return ""
 
 
-TWO = Host("host", "pve", "trixie", "pve", ups=(Ups("apc"), Ups("apc", "S2"), Ups("eaton", "")))
+TWO = LabHost("host", "pve", "trixie", "pve", ups=(LabUps("apc"), LabUps("apc", "S2"), LabUps("eaton", "")))
 
 
 def test_upses_are_plugged_in_as_soon_as_the_hardware_answers(tmp_path: Path) -> None:
     lab = Hardware(tmp_path, late=2)
-    lab._plug_in(TWO)
+    lab._plug_in_upses(TWO)
     assert lab.plugged == [("host", "apc"), ("host", "apc", "--serial", "S2"), ("host", "eaton", "--serial", "")]
 
 
 def test_hardware_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(homelab, "READY_SECONDS", 0.2)
     with pytest.raises(LabError, match="does not answer"):
-        Hardware(tmp_path, late=1000)._plug_in(TWO)
+        Hardware(tmp_path, late=1000)._plug_in_upses(TWO)

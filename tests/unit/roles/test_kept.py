@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the roles leave beside the inventory when their files are made; made by Ansible itself."""
+"""The files that the roles keep beside the inventory, made by real plays."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ TASK = """\
 """
 
 
-def kept(root: Path, tls: str) -> set[str]:
-    """Let both roles make their files, with an open umask, and return what is kept then."""
+def list_kept_files(root: Path, tls: str) -> set[str]:
+    """Let both roles render their files with an open umask, and return the names of the files beside the inventory."""
     for role in ("nut_server", "nut_client"):
         make_role(root, role, TASK.replace("ROLE", role))
     (root / "hosts.yml").write_text(INVENTORY.replace("TLS", tls))
@@ -59,9 +59,9 @@ def kept(root: Path, tls: str) -> set[str]:
         ("true", {"tls/ca.key", "tls/ca.pem", "tls/proxmox.key", "tls/proxmox.pem"}),
     ],
 )
-def test_no_authority_is_made_without_tls(tmp_path: Path, tls: str, files: set[str]) -> None:
-    """A template works out each variable that it names, also in the half of an `if` that is not taken."""
-    assert kept(tmp_path, tls) == {"passwords/proxmox", "passwords/media", *files}
+def test_authority_is_made_only_with_tls(tmp_path: Path, tls: str, files: set[str]) -> None:
+    """Ansible evaluates every variable in a template, even in a branch of an `if` that is not taken."""
+    assert list_kept_files(tmp_path, tls) == {"passwords/proxmox", "passwords/media", *files}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_no_authority_is_made_without_tls(tmp_path: Path, tls: str, files: set[s
         ("pictures", 0o755, 0o755),
     ],
 )
-def test_the_folder_of_the_picture(tmp_path: Path, folder: str, before: int | None, after: int) -> None:
+def test_plan_folder_is_closed_to_others(tmp_path: Path, folder: str, before: int | None, after: int) -> None:
     drawing = yaml.safe_load((CHECKOUT / "roles/nut_server/tasks/draw.yml").read_text())
     place = next(task for block in drawing for task in block.get("block", ()) if "ansible.builtin.file" in task)
     path = tmp_path / folder

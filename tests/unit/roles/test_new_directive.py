@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A directive of a new NUT is one line in directives.py: a copy of the collection with such lines can set, write and show it."""
+"""A new directive of NUT takes one line in directives.py: a copy of the collection with such lines can set, write and show it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory, collections: Path) -> dict[str, Any]:
-    """Return the files of a primary, of a secondary, and of one that misspells."""
+    """Return the files of a primary and a secondary, and the error for a primary with a misspelled directive."""
     root = tmp_path_factory.mktemp("site")
     for role in settings.FILES:
         make_role(root, role, TASKS.replace("FILES", f"__{role}_files"))

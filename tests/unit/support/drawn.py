@@ -28,13 +28,13 @@ STAGE = StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)
 TIMING = Timing(guests_time=120)
 
 
-def made(
+def make_example(
     machines: tuple[PlanMachine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING
 ) -> Plan:
-    names = {one.name for one in machines}
+    names = {machine.name for machine in machines}
     return make_plan(machines, ups, timing, [STAGE] if "media" in names else [])
 
 
-def parse_drawing(one: Plan, seen: drawing.ObservedTimes | None = None) -> ET.Element:
-    """Read the drawing as XML, which is stricter than HTML."""
-    return ET.fromstring(drawing.draw_timeline(one, seen))  # noqa: S314 - our own
+def parse_drawing(plan: Plan, seen: drawing.ObservedTimes | None = None) -> ET.Element:
+    """Return the drawing, parsed as XML, which is stricter than HTML."""
+    return ET.fromstring(drawing.draw_timeline(plan, seen))  # noqa: S314 - our own

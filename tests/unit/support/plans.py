@@ -40,7 +40,7 @@ STAGE = StagePlan("nas-guests", runtime=1000, guests=("media",), fsd=True)
 
 @dataclass(frozen=True)
 class Site:
-    """What a plan is made from, to be changed piece by piece."""
+    """The input of a plan, with methods that change a part of it."""
 
     machines: tuple[PlanMachine, ...] = (PVE, NAS, MEDIA, ROUTER)
     supplies: tuple[Supply, ...] = (UPS,)
@@ -51,7 +51,7 @@ class Site:
         return make_plan(self.machines, self.supplies, self.timing, self.stages, proxmox)
 
     def machine(self, name: str, /, **changes: Any) -> Site:
-        machines = tuple(replace(one, **changes) if one.name == name else one for one in self.machines)
+        machines = tuple(replace(machine, **changes) if machine.name == name else machine for machine in self.machines)
         return replace(self, machines=machines)
 
     def add(self, *machines: PlanMachine) -> Site:
@@ -71,14 +71,15 @@ SITE = Site()
 UNSTAGED = replace(SITE.machine("media", needs=()), stages=())
 
 
-def get(made: Plan, name: str, about: str = "") -> Constraint:
-    (found,) = (one for one in made.constraints if (one.name, one.about) == (name, about))
-    return found
+def find_constraint(plan: Plan, name: str, about: str = "") -> Constraint:
+    (constraint,) = (each for each in plan.constraints if (each.name, each.about) == (name, about))
+    return constraint
 
 
-def span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[float, float]:
-    (found,) = (one for one in (made.worst if worst else made.events) if (one.machine, one.what) == (machine, what))
-    return found.at, found.until
+def find_span(plan: Plan, machine: str, what: str, worst: bool = False) -> tuple[float, float]:
+    events = plan.worst if worst else plan.events
+    (event,) = (each for each in events if (each.machine, each.what) == (machine, what))
+    return event.at, event.until
 
 
 DOCKER = PlanMachine("docker", "secondary", "linux", shutdown_time=20, shutdown_limit=50, needs=("truenas",))
@@ -90,7 +91,7 @@ OPEN = UNSTAGED.time(guests_time=None)
 
 @st.composite
 def sites(draw: st.DrawFn) -> Site:
-    """Draw a site that may hold or not; near the edge, where mistakes would be."""
+    """Draw a site close to the point at which its plan fails, where mistakes would show."""
     seconds = st.integers(0, 90)
     secondaries = [
         PlanMachine(
@@ -111,11 +112,11 @@ def sites(draw: st.DrawFn) -> Site:
             0,
             shutdown := draw(seconds),
             draw(st.just(usual_limit(shutdown)) | seconds),
-            tuple(one.name for one in secondaries[:1]) if draw(st.booleans()) else (),
+            tuple(secondary.name for secondary in secondaries[:1]) if draw(st.booleans()) else (),
         )
         for number in range(draw(st.integers(0, 3)))
     ]
-    users = tuple(one.name for one in guests if one.needs)
+    users = tuple(guest.name for guest in guests if guest.needs)
     timing = Timing(
         pollfreq=draw(st.integers(1, 9)),
         pollfreqalert=draw(st.integers(1, 5)),
@@ -144,7 +145,7 @@ def sites(draw: st.DrawFn) -> Site:
         site = replace(site, stages=(StagePlan("stage", on_battery=1, guests=users, fsd=draw(st.booleans())),))
     needed = site.plan().needed
     if draw(st.booleans()):
-        # most sites that are drawn get something wrong; half of them get only the battery wrong
+        # most drawn sites have several mistakes; in half of them only the battery may be too short
         site = site.time(hostsync=needed["hostsync"], guests_time=needed["guests_time"])
         site = site.ups(offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"])
         for name, limit in needed["limits"].items():
@@ -163,7 +164,7 @@ def sites(draw: st.DrawFn) -> Site:
         return site
     kind = draw(st.sampled_from(["runtime", "charge", "on_battery"]))
     value = {
-        "runtime": low + max(one.shutdown_limit for one in guests) + draw(st.integers(0, 90)),
+        "runtime": low + max(guest.shutdown_limit for guest in guests) + draw(st.integers(0, 90)),
         "charge": draw(st.integers(30, 100)),
         "on_battery": draw(st.integers(0, 200)),
     }[kind]

@@ -55,8 +55,8 @@ class World:
         self.folder = folder
         for name in ("bin", "guests"):
             (folder / name).mkdir()
-        self.host = stand_in.Host(folder / "guests", SPEED)
-        stand_in.programs(folder / "bin", folder / "guests", SPEED)
+        self.host = stand_in.GuestFolder(folder / "guests", SPEED)
+        stand_in.install_programs(folder / "bin", folder / "guests", SPEED)
         self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.state = folder / "lib/stages.json"
         self.boot = "boot-1"
@@ -141,7 +141,7 @@ class World:
             return 1, "no mail today"
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if what[1:2] == ["shutdown"] and done.returncode == 0:
-            guest, limit = self.host.get(int(what[2])), float(what[4])
+            guest, limit = self.host.read_guest(int(what[2])), float(what[4])
             if not guest["ha"]:
                 self.sleep(limit if guest["shutdown"] is None else min(limit, guest["shutdown"]))
         return done.returncode, done.stdout + done.stderr
@@ -152,7 +152,7 @@ class World:
             raise Killed
         self.told.append(self.now - BOOT)
         self.seen_at_fsd.append(
-            sorted(int(one.stem) for one in self.host.folder.glob("*.json") if self.host.runs(int(one.stem)))
+            sorted(int(one.stem) for one in self.host.folder.glob("*.json") if self.host.find_pid(int(one.stem)))
         )
         code = self.fsd_codes.pop(0) if self.fsd_codes else 0
         if code:
@@ -212,10 +212,10 @@ class World:
     # What came of it
 
     def running(self, *numbers: int) -> list[int]:
-        return [number for number in numbers if self.host.runs(number)]
+        return [number for number in numbers if self.host.find_pid(number)]
 
     def count(self, verb: str, number: int) -> int:
-        return sum(call[1:3] == [verb, str(number)] for call in self.host.calls())
+        return sum(call[1:3] == [verb, str(number)] for call in self.host.read_calls())
 
     def has(self, words: str) -> bool:
         return any(words in line for line in self.lines)
@@ -232,8 +232,8 @@ FSD = {"name": "the-end", "charge": 30, "fsd": True}
 
 
 def guests_of(world: World, first: float | None = 20, second: float | None = 5, **more: Any) -> None:
-    world.host.put(101, kind="qm", shutdown=first, **more)
-    world.host.put(102, kind="pct", shutdown=second)
+    world.host.add_guest(101, kind="qm", shutdown=first, **more)
+    world.host.add_guest(102, kind="pct", shutdown=second)
 
 
 FSD_SAID = {"ups.status": "FSD OB LB"}

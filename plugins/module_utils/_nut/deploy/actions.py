@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From the files that a host should have, and how its units stand, to the smallest list of actions. Nothing is touched here.
+"""Decide the smallest list of actions that makes NUT use new files, from the files and the state of the units. Changes nothing.
 
-Order matters, and is this file's to know: facts about NUT's units and their races are in docs/architecture.md.
+The order of the actions matters. For the facts about NUT's units and their races, see docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from functools import partial
 from pathlib import Path
 
 from ..base import paths, systemd
-from ..conf import grammar, ups_conf
+from ..conf import grammar
+from ..conf.files import NutFiles
 from ..conf.redact import redact
 from .change import Change, FileChange, UnitAction, order_actions, stop_watcher_actions
 
 FOLDER = Path("/", paths.NUT)
 
-# Files in the order in which they are put in place. nut.conf comes first: with MODE=none and a section in ups.conf,
-# Debian 12 and 13 cut the UPS's power at the next reboot. What is taken away goes in the opposite order.
+# Files in the order in which they are replaced. nut.conf comes first: with MODE=none and a section in ups.conf, Debian 12 and 13 cut
+# the UPS's power at the next reboot. Files are removed in the opposite order.
 PRIMARY_FILES = ("nut.conf", "upsd.users", "upsd.conf", "ups.conf", "upssched.conf", "upsmon.conf")
 SECONDARY_FILES = ("nut.conf", "upssched.conf", "upsmon.conf")
 
-# ups.conf before the host has completed it: what the inventory wants, with drivers that are auto. NUT does not read it.
+# ups.conf as the inventory declares it, with drivers that are auto. The host completes it. NUT does not read this file.
 WANTED = "ups.conf.wanted"
-# hotplug must never meet a new ups.conf with an old one of these
+# ups.conf.wanted precedes ups.conf, so that nut-hotplug never sees a new ups.conf with an old ups.conf.wanted
 FILES = ("nut.conf", "upsd.users", "upsd.conf", WANTED, "ups.conf", "upssched.conf", "upsmon.conf")
 
-# What stands in the files of a host that is no longer ours. MODE=none is safe beside a ups.conf without sections.
+# The files of a host after state absent. MODE=none is safe together with a ups.conf without sections.
 STUB = "# Emptied by Ansible (homelab.nut), with state absent.\n"
 STUBS = {name: STUB + "MODE=none\n" if name == "nut.conf" else STUB for name in FILES}
 
-# upsd reads these at its start only; a reload leaves them as they are
+# upsd reads these only when it starts; a reload does not apply them
 _START_ONLY = (
     "ALLOW_NO_DEVICE",
     "ALLOW_NOT_ALL_LISTENERS",
@@ -48,9 +49,9 @@ _START_ONLY = (
     "DISABLE_WEAK_SSL",
     "MAXCONN",
 )
-# read at the very end of a shutdown, from the file itself: no daemon needs to know
+# read from the file at the very end of a shutdown; not used by any daemon
 _LATE = ("POWEROFF_WAIT", "POWEROFF_QUIET")
-# read by scripts for sysv's init alone, which Debian's units don't use
+# read only by SysV init scripts, which Debian's units do not use
 _UNREAD = ("UPSD_OPTIONS", "UPSMON_OPTIONS")
 
 
@@ -58,7 +59,7 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
     """Return the units that a host with these files has."""
     if "ups.conf" not in files:
         return (systemd.MONITOR, systemd.ALL)
-    drivers = [systemd.driver_unit(name) for name in ups_conf.parse_ups_conf(files["ups.conf"]).sections]
+    drivers = [systemd.driver_unit(name) for name in NutFiles.of(files).ups_conf.sections]
     return (
         systemd.SERVER,
         systemd.MONITOR,
@@ -81,13 +82,13 @@ def plan_deployment(
     stale: Sequence[str] = (),
     folder: Path = FOLDER,
 ) -> Change[UnitAction]:
-    """Decide what to do.
+    """Decide how to get from the old files to the new ones.
 
-    old, new: name -> text of the files that are there and that should be. found: the units of watched_units(new).
-    left: actions that an earlier run decided on and did not live to do. loose: files of a wrong mode or owner.
-    strays: units of drivers that start at boot, and whose UPS new does not have. stale: UPSes whose section the enumerator
-    takes for changed.
+    old, new: name -> text. found: name -> state of watched_units(new). left: actions that an interrupted run still owes. loose: files
+    with a wrong mode or owner. strays: units of drivers that start at boot although NEW has no such UPS. stale: UPSes whose section
+    the enumerator takes for changed.
     """
+    old, new = NutFiles.of(old), NutFiles.of(new)
     changed = [name for name in FILES if name in new and (old.get(name) != new[name] or name in loose)]
     after: list[UnitAction] = []
     before: tuple[UnitAction, ...] = ()
@@ -103,7 +104,7 @@ def plan_deployment(
         if found.get(name, systemd.ABSENT).enabled == "disabled" and _is_enabled_by_us(name)
     ]
     after += [UnitAction("enable", name, "not enabled at boot") for name in off]
-    # a unit that this host has no more can't be restarted: a run that tried would fail, and so would each one after it
+    # Drop actions for units that this host no longer has. Restarting one would fail, in this run and in every later one.
     after += [owed for owed in left if owed.unit in watched_units(new) and owed.verb != "disable --now"]
     return Change(before, _file_changes(changed, old, new, folder), order_actions(after))
 
@@ -111,14 +112,14 @@ def plan_deployment(
 def plan_removal(
     old: Mapping[str, str], found: Mapping[str, systemd.Unit], drivers: Sequence[str], folder: Path = FOLDER
 ) -> Change[UnitAction]:
-    """Decide how a host is left that shall have no NUT of ours: nothing runs, nothing starts, no UPS can be cut.
+    """Decide how to remove NUT's configuration: nothing runs, nothing starts at boot, and no reboot can switch off a UPS.
 
-    old: the files that are there. found: the units of watched_units(old), and drivers: those that start at boot.
+    old: the current files. found: name -> state of watched_units(old). drivers: units of drivers that start at boot or run.
     """
     changed = [name for name in reversed(FILES) if name in old and old[name] != STUBS[name]]
-    # upsmon first: it must not take the end of upsd for a UPS that is lost
+    # upsmon first, so that it does not take a stopped upsd for a lost UPS
     first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(found, name)]
-    # the enumerator takes back what it made for each section, and is itself the last to go
+    # the enumerator removes the units that it made for the sections, and is disabled last
     registered = [UnitAction("start", systemd.ENUMERATOR, "ups.conf has no sections left")] if drivers else []
     rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(found, name))]
     return Change(
@@ -147,14 +148,14 @@ def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
 
 
 def _is_enabled_by_us(unit: str) -> bool:
-    """Return whether a unit is enabled by us. A driver's instance is enabled by the enumerator."""
+    """Return whether this collection enables a unit. The enumerator enables those of drivers."""
     return unit != systemd.WATCHER and not systemd.is_driver(unit)
 
 
 def _driver_actions(
-    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], stale: Sequence[str]
+    old: NutFiles, new: NutFiles, found: Mapping[str, systemd.Unit], stale: Sequence[str]
 ) -> list[UnitAction]:
-    was, will = ups_conf.parse_ups_conf(old.get("ups.conf", "")), ups_conf.parse_ups_conf(new["ups.conf"])
+    was, will = old.ups_conf, new.ups_conf
     everywhere = was.settings != will.settings
     edited = [
         name
@@ -167,8 +168,8 @@ def _driver_actions(
     idle = [name for name in will.sections if name not in unknown and not found[systemd.driver_unit(name)].runs]
     actions = []
     if was != will or unknown:
-        # A driver that runs would be told to reload by the enumerator of 2.8.1: it takes up half, spins, and is taken for
-        # changed by each later run. One that does not run gets a new unit.
+        # The enumerator of 2.8.1 would tell a running driver to reload. The driver then applies only half of the change and spins, and
+        # every later run takes its section for changed. A stopped driver gets a new unit instead.
         for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
             actions.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] changed"))
             idle.append(name)
@@ -203,14 +204,14 @@ def _monitor_actions(
 
 
 def _daemon_environment(files: Mapping[str, str]) -> dict[str, str]:
-    """Return what nut.conf gives the daemons."""
-    # a shell and systemd read it: both take blanks before a name
+    """Return the variables in nut.conf that the daemons use."""
+    # a shell and systemd read this file; both allow blanks before a name
     pairs = re.findall(r"^[ \t]*([A-Za-z_][A-Za-z0-9_]*)=(.*)$", files.get("nut.conf", ""), re.MULTILINE)
     return {key: value for key, value in pairs if key not in _LATE + _UNREAD}
 
 
 def _parsed_lines(text: str) -> list[tuple[str, ...]]:
-    """Return what NUT reads: a comment is no reason to restart anything."""
+    """Return the lines without comments, which are no reason for a restart."""
     return [line.words for line in grammar.parse_lines(text)]
 
 

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Taking up a change on a host: where its NUT is, the lock, the note of what is still owed, and one step after another.
+"""Apply changes to the NUT of this host: its paths, the lock, the note of pending actions, and running actions.
 
-What becomes of a run that is killed here or there: docs/architecture.md, "Killed anywhere".
+For runs that are killed, see docs/architecture.md, "Killed anywhere".
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable
 
-from ..base import files, jsontext, paths, sets
+from ..base import files, jsontext, paths, records, sets
 from ..base import systemd as base_systemd
 from ..base.files import Owner
 from ..base.process import Find, find_program
 from ..base.systemd import Run
 from .change import UnitAction
 
-# In /run: what a run has decided on and not lived to do, for the next one. A reboot does it all.
+# In /run, because a reboot makes pending actions unnecessary
 PENDING = "homelab-nut-pending.json"
 
 
 class Pending:
-    """The note of what is owed: steps that were decided on, for files that are in place, and have not been done yet."""
+    """The note of pending actions: decided, their files in place, but not run yet. If a run is killed, the next one runs them."""
 
     def __init__(self, room: Path) -> None:
         self.path = room / PENDING
 
     def read_actions(self, units: Iterable[str]) -> list[UnitAction]:
-        """Return what is owed. units: what is restarted if the note can't be read, as nobody knows what it said."""
+        """Return the pending actions. units: restarted if the note can't be read."""
         try:
             data = jsontext.parse_json(self.path.read_bytes())
-            return [UnitAction(str(step["verb"]), str(step["unit"]), str(step["reason"])) for step in data]
+            return [records.build_record(UnitAction, action, "$") for action in data]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError):
             return [UnitAction("restart", unit, f"{self.path} can't be read") for unit in units]
 
     def render_note(self, actions: Iterable[UnitAction]) -> str:
@@ -50,14 +50,14 @@ class Pending:
         return json.dumps([asdict(action) for action in actions])
 
     def write_actions(self, actions: Sequence[UnitAction]) -> None:
-        """Note what is owed; without any, no note is left. Raises WriteError."""
+        """Replace the note; remove it if there are no actions. Raises WriteError."""
         if actions:
             files.replace_files({self.path: self.render_note(actions)}, 0o600)
         else:
             self.path.unlink(missing_ok=True)
 
     def add_actions(self, actions: Sequence[UnitAction]) -> None:
-        """Add to what is owed. A note that can't be read stays: it has all restarted. Raises WriteError."""
+        """Add actions to the note. A note that can't be read stays, because it causes everything to be restarted. Raises WriteError."""
         owed = self.read_actions([""])
         more = [action for action in actions if action not in owed]
         if more and all(action.unit for action in owed):
@@ -66,11 +66,11 @@ class Pending:
 
 @dataclass(frozen=True)
 class LocalNut:
-    """The NUT of this host: where its files are, and how it is reached."""
+    """The NUT of this host: its paths, and how to run programs."""
 
     runner: Run
     conf_dir: Path = Path("/", paths.NUT)
-    run_dir: Path = Path("/run")  # of the lock, notes and scratch directories: empty after a reboot
+    run_dir: Path = Path("/run")  # for the lock, notes and scratch directories; empty after a reboot
     hotplug_state: Path = Path("/", paths.HOTPLUG_STATE)
     manifest: Path = sets.MANIFEST
     unit_dir: Path = Path("/", paths.UNITS)
@@ -79,7 +79,7 @@ class LocalNut:
 
     @classmethod
     def below_root(cls, root: Path, runner: Run) -> LocalNut:
-        """Return the NUT of the host whose files are below a directory."""
+        """Return the NUT of a host whose root directory is ROOT."""
         return cls(
             runner,
             conf_dir=root / paths.NUT,
@@ -91,14 +91,14 @@ class LocalNut:
 
     @property
     def pending(self) -> Pending:
-        """Return the note of what is owed."""
+        """Return the note of pending actions."""
         return Pending(self.run_dir)
 
     def hold_lock(self, seconds: float, pause: Callable[[float], None] = time.sleep) -> AbstractContextManager[str]:
-        """Keep other runs out, and put right what killed ones have left; yields what that was.
+        """Hold the lock against other runs, and complete or undo what killed runs left. Yields a message about that, or "".
 
-        That is done on battery, too. It touches no daemon, and what is half in place is the worst that one can meet which
-        ends and is started again, or the last step of a shutdown. What was half written was judged as a whole, on mains.
+        This is also done on battery. It touches no daemon, and a half-replaced set of files is the worst state for a daemon that
+        restarts, or for the last step of a shutdown. The files were checked as a set, on mains, before they were written.
         Raises files.Busy after SECONDS, sets.UnfinishedSet, and OSError.
         """
         folders = (self.conf_dir, self.hotplug_state.parent, *self.unit_dir.glob("nut-driver@*.service.d"))
@@ -107,24 +107,24 @@ class LocalNut:
     def read_file(self, name: str) -> str | None:
         """Return the text of one of NUT's files; None if there is none. Raises OSError."""
         try:
-            # as bytes: as text, a carriage return would be lost, and the file differ from what was written for ever
+            # as bytes, because reading text would drop carriage returns and the file would always seem changed
             return (self.conf_dir / name).read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
             return None
 
     def run_action(self, action: UnitAction, *, wait: bool = True) -> UnitAction:
-        """Take one step. Returns the one that was taken. wait: until a driver has started. Raises systemd.UnitError."""
+        """Run an action. Returns the action that was really run. wait: until a driver has started. Raises systemd.UnitError."""
         begins = action.verb in ("restart", "start")
         late = " --no-block" if begins and not wait and base_systemd.is_driver(action.unit) else ""
         try:
             if begins:
-                # systemd gives up on a unit that failed often, and refuses to start it until told to forget
+                # systemd refuses to start a unit that has failed too often until its counter is reset
                 self.runner(["systemctl", "reset-failed", action.unit])
             base_systemd.run_systemctl(action.verb + late, action.unit, runner=self.runner)
         except base_systemd.UnitError:
             if action.verb != "reload" or self._is_running(action.unit):
                 raise
-            # it has ended since the plan was made, and Debian 12 does not start it again
+            # the daemon has exited since the plan was made, and Debian 12 does not restart it
             return self.run_action(replace(action, verb="restart"))
         return action
 
@@ -137,9 +137,9 @@ class LocalNut:
     def run_actions(
         self, actions: Sequence[UnitAction], do: Callable[[UnitAction], None], noted: Sequence[UnitAction] | None = None
     ) -> None:
-        """Take one step after another, and each out of the note when it is done: a run that is cut short does not do it again.
+        """Run actions, and remove each from the note once it is done, so that the next run does not repeat it.
 
-        noted: what the note says, if that is more than the steps. What is left of it stays.
+        noted: the actions in the note, if there are more than these. The others stay there.
         """
         owed = list(actions if noted is None else noted)
         for action in actions:
@@ -149,6 +149,6 @@ class LocalNut:
         self._write_pending(owed)
 
     def _write_pending(self, owed: Sequence[UnitAction]) -> None:
-        # else some of it is done again
+        # if this fails, the next run repeats some actions
         with contextlib.suppress(files.WriteError):
             self.pending.write_actions(owed)

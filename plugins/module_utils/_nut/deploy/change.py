@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is to become of a host: which files, which steps before and after them, in which order, and why. Nothing is touched here.
+"""A change of a host as data: files, and actions before and after them, in order and with reasons. Changes nothing.
 
 A deployment (actions.py), nut-hotplug (hotplug/decide.py) and the installation of our own programs (installation.py) decide on
-changes; apply.py takes them up.
+changes. apply.py applies them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Callable, Generic, TypeVar
 from ..base import systemd
 from ..base.text import printable_text
 
-CONTEXT = 3  # lines around each difference that a diff shows
+CONTEXT = 3  # unchanged lines that a diff shows around each change
 
 
 @dataclass(frozen=True)
 class UnitAction:
-    """One step for a unit of NUT's."""
+    """One systemctl command for a unit."""
 
     verb: str  # of systemctl, with its options
     unit: str
@@ -37,7 +37,7 @@ class UnitAction:
 
 @dataclass(frozen=True)
 class CommandStep:
-    """One command, and what it is for."""
+    """One command, and its reason."""
 
     command: tuple[str, ...]
     reason: str
@@ -52,16 +52,16 @@ _AnyStep = TypeVar("_AnyStep", UnitAction, CommandStep)
 
 @dataclass(frozen=True)
 class FileChange:
-    """What becomes of one file."""
+    """A new text of a file, or its removal."""
 
-    name: str  # by which its owner knows it
+    name: str
     path: Path
-    old: str | None  # None: it is not there, or not a text of ours
-    new: str | None  # None: it goes
-    redact: Callable[[str], str] | None = None  # takes the secrets from such a text; None: there are none
+    old: str | None  # None: it does not exist, or its text does not matter
+    new: str | None  # None: remove it
+    redact: Callable[[str], str] | None = None  # masks secrets in the text; None: it has none
 
     def diff_lines(self) -> list[str]:
-        """Show what changes, line by line; of NUT's own files what NUT reads, without secrets and comments."""
+        """Return a diff, line by line. For NUT's own files it leaves out secrets and comments."""
         if self.new is None:
             return [f"{self.path}: removed"]
         was, will = (self._visible_lines(text) for text in (self.old or "", self.new))
@@ -72,17 +72,17 @@ class FileChange:
     def _visible_lines(self, text: str) -> list[str]:
         if self.redact is None:
             return text.splitlines()
-        # the files that Debian ships are comment for the most part
+        # most lines of the files that Debian ships are comments
         lines = self.redact(text).splitlines()
         return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 @dataclass(frozen=True)
 class Change(Generic[_AnyStep]):
-    """What is to be done: steps, then files, then more steps."""
+    """Actions, then files, then more actions."""
 
     before: tuple[_AnyStep, ...] = ()
-    files: tuple[FileChange, ...] = ()  # in the order in which they are put in place, or removed
+    files: tuple[FileChange, ...] = ()  # in the order in which they are written or removed
     after: tuple[_AnyStep, ...] = ()
 
     def __bool__(self) -> bool:
@@ -96,26 +96,26 @@ class Change(Generic[_AnyStep]):
 
     @property
     def removed_paths(self) -> tuple[Path, ...]:
-        """Return what is removed."""
+        """Return the paths that are removed."""
         return tuple(file.path for file in self.files if file.new is None)
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Return the steps, one line each."""
+        """Return the actions, one line each."""
         return tuple(str(step) for step in (*self.before, *self.after))
 
     def render_diff(self) -> str:
-        """Show what changes, file by file and step by step."""
+        """Return a diff of the files, followed by the actions."""
         return render_lines([*(line for file in self.files for line in file.diff_lines()), *self.steps])
 
 
 def render_lines(lines: Iterable[str]) -> str:
-    """Return the lines of a diff as a text that is fit for a terminal; "" if there are none."""
+    """Return lines as a text that is safe for a terminal; "" if there are none."""
     return "".join(f"{printable_text(line)}\n" for line in lines)
 
 
 def rank_action(action: UnitAction) -> int:
-    """Return an action's place in the order in which units need each other."""
+    """Return an action's rank: units that others depend on come first."""
     if action.verb == "enable":
         return 4
     if action.verb == "stop":
@@ -124,15 +124,15 @@ def rank_action(action: UnitAction) -> int:
 
 
 def order_actions(actions: Sequence[UnitAction]) -> tuple[UnitAction, ...]:
-    """Put actions into the order in which units need each other, without those that another of them does as well."""
-    # What is stopped before the enumerator looks stays down until it has looked: a restart noted for another reason, such as a
-    # new sandbox, must not take the place of that stop.
+    """Sort actions by the dependencies of their units, and drop those that another action covers."""
+    # A driver that is stopped before the enumerator runs must stay down until then. A restart for another reason, such as a new
+    # sandbox, must not replace that stop.
     stopped = {action.unit for action in actions if action.verb == "stop"}
     actions = [
         replace(action, verb="start") if action.verb == "restart" and action.unit in stopped else action
         for action in actions
     ]
-    # A reload right behind a restart is worse than useless: a SIGHUP that comes before upsd is ready for one ends it.
+    # A reload right after a restart is harmful: a SIGHUP kills an upsd that is not ready for it yet.
     restarted = {action.unit for action in actions if action.verb == "restart"}
     needed = [action for action in actions if action.unit not in restarted or action.verb in ("restart", "enable")]
     first = {(action.verb, action.unit): action for action in reversed(needed)}
@@ -140,7 +140,7 @@ def order_actions(actions: Sequence[UnitAction]) -> tuple[UnitAction, ...]:
 
 
 def stop_watcher_actions(watcher: systemd.Unit) -> tuple[UnitAction, ...]:
-    """Return the step that stops the enumerator's own watcher, if it would react to each write of ups.conf, and race with us."""
+    """Return the action that disables the enumerator's path unit, which reacts to every write of ups.conf and would race with us."""
     if watcher.runs or watcher.enabled == "enabled":
         return (UnitAction("disable --now", systemd.WATCHER, "the enumerator is run once, when ups.conf is complete"),)
     return ()

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""NUT's files on a host, from those that are there to those that should be, taken up by the smallest set of actions.
+"""Deploy NUT's files to a host: check and replace them, and restart only what must be restarted.
 
-actions.py decides, apply.py does, verify.py asks upsd in the end; here it is put together.
+actions.py decides which actions are needed, apply.py runs them, and verify.py asks upsd afterwards. This file combines them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from ..base import files as base_files
 from ..base import hostnames, sets
 from ..base import systemd as base_systemd
 from ..base.text import one_line
-from ..conf import consistency, dry_run, enumerator, grammar, host, nss, ups_conf, upsmon
+from ..conf import consistency, dry_run, enumerator, grammar, host, nss, ups_conf
 from ..conf.advice import list_advice
 from ..conf.directives import Release
 from ..conf.files import NutFiles
 from ..conf.fit import fit_files
 from ..conf.release import find_release
-from ..conf.upsd import local_upsd
 from ..net import snapshot, vocabulary
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
@@ -38,40 +37,40 @@ from .apply import LocalNut
 from .change import Change, FileChange, UnitAction
 from .verify import Verifier, VerifyResult
 
-MODE = 0o640  # passwords are in them: for root to write, for NUT to read
+MODE = 0o640  # the files contain passwords: root writes, NUT reads
 
 # the first line of each file that the roles write
 _OURS = "(homelab.nut"
-# where a file that somebody wrote is kept when the first of ours takes its place
+# suffix of the copy of a foreign file that is replaced for the first time
 KEPT = ".before-homelab-nut"
 
 
 class DeployError(Exception):
-    """The deployment stopped; the message says where, why, and what to do."""
+    """The deployment stopped. The message says where, why, and what to do."""
 
 
 class UsbBus(Protocol):
-    """The host's USB bus with the UPSes on it; see hotplug/act.py, which stands above this file."""
+    """The host's USB bus. hotplug/act.py, which this file must not import, implements it."""
 
     def complete_ups_conf(self, wanted: str) -> tuple[str, NameResolution]:
-        """Return ups.conf with what is plugged in filled in, and how its names were found."""
+        """Return the text of ups.conf, completed for the UPSes that are plugged in, and how their names were resolved."""
 
     def note_intent(self, text: str, resolution: NameResolution) -> None:
-        """Note what is about to be written, for whoever comes after a crash."""
+        """Record what is about to be written, for the run after a crash."""
 
     def note_written(self, text: str, resolution: NameResolution) -> None:
-        """Remember what was written."""
+        """Record what was written."""
 
 
 @dataclass
 class Deployment:
-    """One host and its NUT, with the files that it should have. Only this class touches the host."""
+    """One host and the files that its NUT should have."""
 
-    wanted: Mapping[str, str] | None  # name -> text; None, if the host shall have no NUT of ours
+    wanted: Mapping[str, str] | None  # name -> text; None: remove NUT from this host
     local: LocalNut
     open_bus: Callable[[UsbPolicy, LocalNut, Release | None], UsbBus]
     tls: nss.TlsMaterial | None = None  # the certificates that the files refer to
-    policy: UsbPolicy | None = None  # what becomes of UPSes that nobody declared; None leaves them alone
+    policy: UsbPolicy | None = None  # for UPSes on the bus that are not declared; None: ignore them
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     actions_done: list[UnitAction] = field(default_factory=list, init=False)
@@ -81,28 +80,30 @@ class Deployment:
     served_names: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        """Read what is there. Raises DeployError for a set of files that is none, or that this NUT can't have."""
-        self.upsd_runs = False  # upsd, on this host, as plan() has seen it
+        """Read the current files. Raises DeployError if the wanted files are no valid set, or not supported by this NUT."""
+        self.upsd_runs = False  # set by plan_change()
         self.bus: UsbBus | None = None
         self.resolution: NameResolution | None = None
         self.absent = self.wanted is None
-        self.new_files: Mapping[str, str] = self.wanted or {}
+        self.new_files = NutFiles(self.wanted or {})
         self.certificates = nss.database_path(self.tls, self.local.conf_dir) if self.tls else None
         self._check_file_names()
         self.release = find_release(self.local.runner, self.local.finder)
         names = (*self.new_files, actions.WANTED) if "ups.conf" in self.new_files else self.new_files
-        self.old_files = {
-            name: text
-            for name in (actions.FILES if self.absent else names)
-            if (text := self.local.read_file(name)) is not None
-        }
-        asked = self._complete_ups_conf()
-        # as it was asked for: fit() allows that, too, for the day on which the network is not there
+        self.old_files = NutFiles(
+            {
+                name: text
+                for name in (actions.FILES if self.absent else names)
+                if (text := self.local.read_file(name)) is not None
+            }
+        )
+        incomplete = self._complete_ups_conf()
+        # before _fit_to_release(), which may add this directive for a boot without a network
         told = grammar.find_directive(self.new_files.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
         self.may_lack_listeners = (told or "").lower() in ("1", "true", "yes", "on")
         self._fit_to_release()
-        if asked or actions.WANTED in self.old_files:
-            self.new_files = {**self.new_files, actions.WANTED: asked or "\n"}
+        if incomplete or actions.WANTED in self.old_files:
+            self.new_files = NutFiles({**self.new_files, actions.WANTED: incomplete or "\n"})
 
     def _check_file_names(self) -> None:
         if not self.absent and set(self.new_files) not in (set(actions.PRIMARY_FILES), set(actions.SECONDARY_FILES)):
@@ -112,30 +113,30 @@ class Deployment:
             )
 
     def _complete_ups_conf(self) -> str:
-        """Complete ups.conf by what is plugged in. Returns the text that it was made of; "" if nothing is left to the host."""
+        """Complete ups.conf for the UPSes that are plugged in. Returns its incomplete text; "" if no section has driver auto."""
         text = self.new_files.get("ups.conf", "")
-        auto = any(ups_conf.is_auto(section) for section in ups_conf.parse_ups_conf(text).sections.values())
+        auto = any(ups_conf.is_auto(section) for section in self.new_files.ups_conf.sections.values())
         if not text or not (auto or self.policy):
             return ""
         self.bus = self.open_bus(self._choose_policy(), self.local, self.release)
         completed, found = self.bus.complete_ups_conf(text)
         self.resolution = found
         self.warnings += found.remarks
-        if found.found or ups_conf.parse_ups_conf(completed) != ups_conf.parse_ups_conf(text):
-            self.new_files = {**self.new_files, "ups.conf": completed}
+        if found.found or ups_conf.parse_ups_conf(completed) != self.new_files.ups_conf:
+            self.new_files = NutFiles({**self.new_files, "ups.conf": completed})
         return text if auto else ""
 
     def _choose_policy(self) -> UsbPolicy:
-        """Return the given policy, or that of the host's own nut-hotplug, or one that leaves unknown UPSes alone."""
+        """Return the given policy, or that of nut-hotplug on this host, or one that ignores undeclared UPSes."""
         if self.policy is not None:
             return self.policy
         try:
             return read_policy(self.local.conf_dir / "hotplug.json") or UsbPolicy(default_name="")
         except UsbPolicyError as error:
-            raise DeployError(f"{error}. Run with the tag hotplug, or remove it") from None
+            raise DeployError(f"{error}. Run with the tag hotplug, or remove this file") from None
 
     def _fit_to_release(self) -> None:
-        """Leave out what the installed release does not know."""
+        """Leave out directives that the installed release does not know. Raises DeployError if that would be unsafe."""
         if self.release is None:
             return
         fitted = fit_files(self.new_files, self.release)
@@ -147,10 +148,10 @@ class Deployment:
         self.new_files = NutFiles(fitted.files)
         self.warnings += fitted.left_out
 
-    # Looking
+    # Observing
 
     def plan_change(self) -> Change[UnitAction]:
-        """Decide what to do on this host. Raises DeployError."""
+        """Decide what to change on this host. Raises DeployError."""
         files = self.old_files if self.absent else self.new_files
         enabled = base_systemd.drivers_at_boot(self.local.unit_dir)
         watched = actions.watched_units(files)
@@ -186,21 +187,21 @@ class Deployment:
         )
 
     def _stale_sections(self) -> list[str]:
-        """Return the sections that the enumerator would take for changed: NUT 2.8.1 forgets what it let a driver reload."""
+        """Return the sections that the enumerator takes for changed. NUT 2.8.1 does not record that a driver reloaded its section."""
         text = self.new_files.get("ups.conf", "")
         stale = []
-        for name in ups_conf.parse_ups_conf(text).sections:
+        for name in self.new_files.ups_conf.sections:
             kept = base_systemd.checksum_path(name, self.local.unit_dir)
             if kept.exists() and f"SECTION_CHECKSUM={enumerator.section_checksum(text, name)}'" not in kept.read_text():
                 stale.append(name)
         return stale
 
     def _unsafe_files(self) -> list[str]:
-        """Return the files that others than root and NUT may read or write, or that NUT itself may not read."""
+        """Return the files whose mode or owner lets others than root and NUT access them, or keeps NUT from reading them."""
         try:
             owner = base_files.resolve_owner(self.local.owner)
         except KeyError:
-            return []  # there is no such group yet: NUT is not installed
+            return []  # NUT is not installed yet, so its group does not exist
         return [
             name
             for name in self.old_files
@@ -208,7 +209,10 @@ class Deployment:
         ]
 
     def _lost_certificates(self) -> list[UnitAction]:
-        """Restart what reads the certificates, if their database is not there. A new one has a new path in the files."""
+        """Return restarts of the daemons that read the certificates, if their database is missing or damaged.
+
+        A new database has a new path, so it shows as a change of the files.
+        """
         if self.certificates is None or nss.is_sound(self.certificates, self.local.owner):
             return []
         why = f"{self.certificates} is missing or damaged"
@@ -220,18 +224,18 @@ class Deployment:
         return [UnitAction("restart", name, why) for name in readers]
 
     def require_mains(self, force: bool = False, changed: str = "nothing was changed") -> None:
-        """Stop if a UPS is on battery, or otherwise busy: a restart now could shut down every secondary.
+        """Raise DeployError if a UPS is not plainly on mains, unless FORCE: a restart now could shut down every secondary.
 
-        Asked are the upsd of this host and those that it watches, now and in future. Raises DeployError, unless FORCE. One
-        that does not answer is no reason to stop: it may be what this run repairs. changed: what the run has done so far.
+        This asks upsd on this host and those that its old and new upsmon.conf monitor. An upsd that does not answer is ignored, because
+        this run may be what repairs it. changed: what the run has done so far, for the message.
         """
         for (name, port), names in sorted(self._upsds_to_ask().items()):
             try:
                 with UpsdClient(name, port, timeout=5) as client:
                     states = snapshot.take_snapshot(client)
-                # as in NUT, a name counts in any case
+                # names of UPSes are case-insensitive, as in NUT
                 if names is None:
-                    # what stands in for a UPS that is not there was never served
+                    # a stand-in for a UPS that is not plugged in does not count as served
                     self.served_names |= {
                         state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
                     }
@@ -251,15 +255,15 @@ class Deployment:
         asked: dict[tuple[str, int], list[str] | None] = {}
         for files in (self.old_files, self.new_files or self.old_files):
             if "ups.conf" in files:
-                asked.update(dict.fromkeys(local_upsd(files.get("upsd.conf", ""))))
-            for monitor in upsmon.read_monitors(files.get("upsmon.conf", "")):
+                asked.update(dict.fromkeys(files.local_upsd))
+            for monitor in files.monitors:
                 names = asked.setdefault((monitor.host, monitor.port), [])
                 if names is not None:
                     names.append(monitor.ups.lower())
         return asked
 
     def check_files(self) -> None:
-        """Check the files together, against this host, and by its own NUT. Raises DeployError with all that is wrong."""
+        """Check the files as a set, against this host, and by its own NUT. Raises DeployError with all problems."""
         if self.absent:
             return
         wrong = consistency.find_inconsistencies(self.new_files, self.release)
@@ -283,7 +287,7 @@ class Deployment:
             )
 
     def warn_of_risks(self) -> None:
-        """Warn of what is no mistake in the files and can still cut the power at the wrong time."""
+        """Add warnings about what is valid but can cut the power at the wrong time."""
         texts = [files["upsmon.conf"] for files in (self.old_files, self.new_files) if "upsmon.conf" in files]
         self.warnings += host.find_old_flags(texts)
         if "upsmon.conf" in self.new_files:
@@ -293,11 +297,11 @@ class Deployment:
             self.warnings += self._warn_abandoned()
 
     def _warn_abandoned(self) -> list[str]:
-        """Return who is still logged in to a upsd that is about to go."""
+        """Return a warning that names the clients still logged in to the upsd that is about to be removed."""
         if "ups.conf" not in self.old_files:
             return []
         try:
-            with UpsdClient(*local_upsd(self.old_files.get("upsd.conf", ""))[0], timeout=5) as client:
+            with UpsdClient(*self.old_files.local_upsd[0], timeout=5) as client:
                 names = [state.name for state in snapshot.take_snapshot(client)]
                 seen = {address for name in names for address in client.list_clients(name)}
         except UpsdFailure:
@@ -306,16 +310,16 @@ class Deployment:
         return [f"still logged in to upsd, and about to lose their UPS: {', '.join(others)}"] if others else []
 
     def list_advice(self) -> list[str]:
-        """Return what the installed release is known to be bad at, as far as it touches this host."""
+        """Return the known problems of the installed release that affect this host."""
         return list_advice(self.new_files, self.release) if self.release else []
 
-    # Doing
+    # Acting
 
     def apply_change(self, decided: Change[UnitAction], force: bool = False) -> None:
-        """Replace the files and take them up. Raises DeployError; then .written and .done tell how far it came.
+        """Replace the files and run the actions. If it raises DeployError, files_written and actions_done show what was done.
 
-        Drivers take their time: before upsd is restarted, it is asked once more whether the mains are there, unless FORCE.
-        What becomes of a run that is killed here or there: docs/architecture.md, "Killed anywhere".
+        Starting drivers takes time, so the mains are checked again before upsd is restarted, unless FORCE.
+        For runs that are killed, see docs/architecture.md, "Killed anywhere".
         """
         if self.tls and self.certificates and not nss.is_sound(self.certificates, self.local.owner):
             shutil.rmtree(self.certificates, ignore_errors=True)
@@ -333,26 +337,26 @@ class Deployment:
         if self.bus and self.resolution:
             self.bus.note_written(self.new_files["ups.conf"], self.resolution)
 
-        def take(action: UnitAction) -> None:
+        def run_on_mains(action: UnitAction) -> None:
             if action.unit == base_systemd.SERVER and action.verb == "restart":
                 self.require_mains(
                     force, "upsd was not restarted. The files are in place, and the next run does the rest"
                 )
             self._run_action(action)
 
-        self.local.run_actions(decided.after, take)
+        self.local.run_actions(decided.after, run_on_mains)
         if self.absent:
             with contextlib.suppress(OSError):
                 self.local.manifest.parent.rmdir()
 
     def remove_old_certificates(self) -> None:
-        """Remove the certificates that no file refers to any more, and those of a run that was killed. Raises OSError."""
+        """Remove certificates that the files no longer refer to, and those of interrupted runs. Raises OSError."""
         for old in self.local.conf_dir.glob(f"{nss.PREFIX}*"):
             if nss.NAME.fullmatch(old.name) and old != self.certificates:
                 shutil.rmtree(old)
 
     def _replace_files(self, decided: Change[UnitAction]) -> None:
-        """Replace the files, and note what must follow. Raises DeployError."""
+        """Replace the files and note the actions that must follow. Raises DeployError."""
         pending = self.local.pending
         texts = {file.path: file.new for file in decided.files if file.new is not None}
         note = sets.Note(pending.path, pending.render_note(decided.after))
@@ -365,13 +369,13 @@ class Deployment:
             raise DeployError(str(error)) from None
 
     def _back_up_foreign(self, files: Sequence[FileChange]) -> None:
-        """Keep what somebody wrote, beside the file that takes its place."""
+        """Copy files that neither the roles nor Debian's packages wrote, before they are replaced."""
         foreign = {
             file.path: file.old for file in files if file.old is not None and _OURS not in file.old.partition("\n")[0]
         }
         theirs = foreign.keys() - host.find_shipped([*foreign], self.local.runner) if foreign else ()
         copies = {path.with_name(path.name + KEPT): text for path, text in foreign.items() if path in theirs}
-        # the first one is the one that worked before there was any of ours
+        # only the first time: that copy is the configuration from before this collection
         copies = {copy: text for copy, text in copies.items() if not copy.exists()}
         try:
             base_files.replace_files(copies, MODE, self.local.owner)
@@ -383,7 +387,7 @@ class Deployment:
         try:
             action = self.local.run_action(action)
         except base_systemd.UnitError as error:
-            # A UPS that is not there lets its driver fail. What that means is judged when all is done.
+            # The driver of a UPS that is not plugged in fails. That is judged at the end, by wait_until_serving().
             if not base_systemd.is_driver(action.unit):
                 raise DeployError(
                     f"{error}\n{base_systemd.sandbox_failure(action.unit, self.local.runner)}"
@@ -392,14 +396,14 @@ class Deployment:
         self.actions_done.append(action)
 
     def _owed_actions(self) -> list[UnitAction]:
-        """Return what an earlier run did not live to do. What runs may run with old files if nobody knows that."""
+        """Return the actions that an interrupted run still owes. If its note can't be read, restart everything."""
         watched = [name for name in actions.watched_units(self.new_files) if name.endswith(".service")]
         return self.local.pending.read_actions(name for name in watched if name != base_systemd.ENUMERATOR)
 
-    # Believing
+    # Verifying
 
     def wait_until_serving(self, seconds: float, patient: bool = False) -> VerifyResult:
-        """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most."""
+        """Wait for at most SECONDS until upsd has fresh data for every UPS and lists this host's upsmon as a client."""
         if self.absent:
             return VerifyResult({})
         served = frozenset(self.served_names)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One of our own programs on a host: its files and units, put in place, taken up, and taken away."""
+"""Install or remove one of our own programs on a host, with its files and units."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from .kits import HOTPLUG, Kit
 
 
 class InstallError(Exception):
-    """Nothing can be installed here; the message says why, and what to do."""
+    """Nothing can be installed. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class InstallPlan(Change[CommandStep]):
-    """What is to be done, and what is left to others."""
+    """The change of an installation, and the restarts that are left to the module config."""
 
-    folder: Path | None = None  # of the log; None if it is there
-    later: tuple[
-        UnitAction, ...
-    ] = ()  # what the module config is told to restart, which asks first whether a UPS is on battery
-    refused: Mapping[str, str] | None = None  # what sandbox.REFUSED must become; None if it is right
+    folder: Path | None = None  # of the log, to be created; None if it exists
+    # for the module config, which first checks that no UPS is on battery
+    later: tuple[UnitAction, ...] = ()
+    refused: Mapping[str, str] | None = None  # new content of sandbox.REFUSED; None if it stays
 
     def __bool__(self) -> bool:
         """Return whether there is anything to do."""
@@ -45,37 +44,38 @@ class InstallPlan(Change[CommandStep]):
         return (*super().steps, *map(str, self.later))
 
     def render_diff(self) -> str:
-        """Show what changes, file by file and step by step. None of these files holds a secret."""
+        """Return a diff of the files, followed by the actions. None of these files contains a secret."""
         record = [] if self.refused is None else [f"/{sandbox.REFUSED}: {', '.join(sorted(self.refused)) or 'removed'}"]
         return super().render_diff() + render_lines(record)
 
 
 def _made_by(tmpfiles: str) -> dict[str, str]:
-    """Return the files that a file of systemd-tmpfiles makes, with their texts; of its kinds of lines only `f+`."""
+    """Return path -> text of the files that a tmpfiles.d file creates. Reads only lines of type `f+`."""
     lines = [shlex.split(line) for line in tmpfiles.splitlines() if line.startswith("f+ ")]
     return {words[1].replace("%%", "%"): words[6] for words in lines}
 
 
 @dataclass
 class Installation:
-    """A kit's files on one host."""
+    """The files and units of a kit on one host."""
 
-    wanted: Mapping[str, str] | None  # name of its places -> text, "" if it shall not be there; None, if all shall go
+    wanted: (
+        Mapping[str, str] | None
+    )  # name of a place of the kit -> text, "" for no such file; None: remove the program
     runner: systemd.Run
-    log: Path | None = None  # where it writes its log
+    log: Path | None = None  # the program's log
     root: Path = Path("/")
-    owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> ids, for who is not root
+    owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> (uid, gid), for tests without root
     kit: Kit = HOTPLUG
-    program_changed: bool = False  # whether the program is another one since what runs was started
-    try_sandboxes: bool = (
-        True  # whether sandboxes are tried, or else what the last try has left in sandbox.REFUSED counts
+    program_changed: bool = (
+        False  # whether the program itself was replaced, so that its running units must be restarted
     )
-    refused: dict[str, str] = field(
-        default_factory=dict, init=False
-    )  # sandboxes that this host can't apply: name -> why
+    try_sandboxes: bool = True  # whether to try sandboxes; if not, use the result of the last try, in sandbox.REFUSED
+    # name of a sandbox -> why this host runs without it
+    refused: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Raises InstallError for a set of files that is none."""
+        """Check that the set of files is complete. Raises InstallError."""
         if self.wanted is not None and set(self.wanted) != set(self.kit.places):
             raise InstallError(
                 f"files must be {', '.join(self.kit.places)}, not {', '.join(sorted(self.wanted)) or 'none'}",
@@ -86,13 +86,13 @@ class Installation:
 
     @property
     def _marker(self) -> Path:
-        """What is there while files are replaced and not taken up yet. A reboot takes all up: so it is in /run."""
+        """A file that exists while new files are installed but not activated. It is in /run, because a reboot activates them."""
         return self._below_root(f"run/{self.kit.name}.pending")
 
-    # Looking
+    # Observing
 
     def plan_install(self) -> InstallPlan:
-        """Decide what to do. Raises units.UnitError, OSError, and LookupError where there is no group nut."""
+        """Decide what to do. Raises systemd.UnitError, OSError, and LookupError if there is no group nut."""
         shown = self._show_units()
         if self.wanted is None:
             return self._plan_absent(shown)
@@ -100,7 +100,7 @@ class Installation:
         return self._plan_present(shown)
 
     def _drop_refused_sandboxes(self) -> None:
-        """Do without the sandboxes that this host can't apply: a unit that does not start is worse than one that may too much."""
+        """Drop sandboxes that this host can't apply: a unit that does not start is worse than one with too many rights."""
         known = {} if self.try_sandboxes else sandbox.read_refused(self.root)
         for name, unit in self.kit.sandboxes.items():
             text = (self.wanted or {})[name]
@@ -115,7 +115,7 @@ class Installation:
         self.wanted = {**(self.wanted or {}), **dict.fromkeys(self.refused, "")}
 
     def list_warnings(self) -> list[str]:
-        """Return what a person should know, and can do about it."""
+        """Return warnings about sandboxes, with what to do about them."""
         lost = self._find_confined_drop_ins()
         words = (
             f"{', '.join(lost)}: its ExecStartPre= and ExecStartPost= commands now run as the user nut, without "
@@ -125,19 +125,19 @@ class Installation:
         return [*(f"{why}. {self.kit.remedy}" for why in self.refused.values()), *([words] if lost else [])]
 
     def _find_confined_drop_ins(self) -> list[str]:
-        """Return the drop-ins of somebody else's that give commands to units which a sandbox takes root from."""
+        """Return foreign drop-ins that add commands to units whose sandbox removes root's rights."""
         wanted = self.wanted or {}
         confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.takes_root(wanted.get(name, ""))]
         ours = {f"/{place.path}" for place in self.kit.places.values()}
         return sandbox.find_confined(self.root, self._expand_driver_units(confined), ours, self.runner)
 
     def _expand_driver_units(self, units: Sequence[str]) -> list[str]:
-        """Return units with those of the drivers, which are made from a template, in its place."""
+        """Return units with the drivers' template replaced by its instances."""
         drivers = systemd.drivers_at_boot(self.root / paths.UNITS) if systemd.DRIVER_TEMPLATE in units else ()
         return [*drivers, *(unit for unit in units if unit != systemd.DRIVER_TEMPLATE)]
 
     def _find_refused(self) -> Mapping[str, str] | None:
-        """Return what REFUSED must become, None if it is right. Other kits' lines stay."""
+        """Return the new content of sandbox.REFUSED, with the entries of other kits; None if it stays."""
         known = sandbox.read_refused(self.root)
         others = {name: why for name, why in known.items() if name not in self.kit.sandboxes}
         now = {**others, **self.refused}
@@ -186,9 +186,9 @@ class Installation:
         return steps
 
     def _delayed_restarts(self, cut_short: bool) -> tuple[UnitAction, ...]:
-        """Name the daemons of NUT that still run in the sandbox that they were started in, and must not for ever.
+        """Return restarts of NUT's daemons that still run in their old sandbox.
 
-        cut_short: systemd may not have known the new ones yet when somebody did the restarts that the earlier run had noted.
+        cut_short: an earlier run was killed. Its noted restarts may have been done before systemd knew the new sandboxes.
         """
         wanted = self.wanted or {}
         other = [
@@ -234,13 +234,13 @@ class Installation:
         steps = []
         if late or any(self.kit.places[name].path.startswith(paths.UNITS) for name in names):
             steps.append(CommandStep(("systemctl", "daemon-reload"), f"the units of {self.kit.name} changed"))
-        # a container has no udevd, and then nobody to tell
+        # containers have no udevd
         if self.kit.rules in names and self._is_there("run/udev/control"):
             steps.append(CommandStep(("udevadm", "control", "--reload"), f"the rules of {self.kit.name} changed"))
         return steps
 
     def _tmpfiles_steps(self, changed: Sequence[str]) -> list[CommandStep]:
-        """Return the step that has systemd-tmpfiles make the kit's files, if one is not as it should be."""
+        """Return the step that makes systemd-tmpfiles create the kit's files, if one is missing or differs."""
         name = self.kit.tmpfiles
         made = _made_by((self.wanted or {}).get(name, ""))
         lacking = [path for path, text in made.items() if not self._has_text(path, text)]
@@ -254,7 +254,7 @@ class Installation:
         return found.is_file() and not found.is_symlink() and found.read_bytes() == text.encode()
 
     def _obsolete_tmpfiles(self) -> list[Path]:
-        """Return which files systemd-tmpfiles has made for the kit, and would not any more."""
+        """Return the files that systemd-tmpfiles created for the kit before and does not create any more."""
         name = self.kit.tmpfiles
         before = _made_by(self._current_text(name) or "") if name else {}
         now = _made_by((self.wanted or {}).get(name, ""))
@@ -295,10 +295,10 @@ class Installation:
         found = self._below_root(path)
         return found.exists() or found.is_symlink()
 
-    # Doing
+    # Acting
 
     def apply_plan(self, decided: InstallPlan) -> None:
-        """Do what was decided. Raises units.UnitError, writing.WriteError and OSError; running it again goes on from there."""
+        """Apply a plan. Raises systemd.UnitError, files.WriteError and OSError. After a failure, the next run continues from there."""
         if not decided:
             return
         self._marker.parent.mkdir(exist_ok=True)
@@ -314,7 +314,7 @@ class Installation:
             if file.new is None:
                 _remove_path(file.path)
                 continue
-            # a folder of drop-ins need not be there
+            # the directory of a drop-in may not exist yet
             file.path.parent.mkdir(mode=0o755, exist_ok=True)
             files.replace_files({file.path: file.new}, self.kit.places[file.name].mode, self._owner_ids(file.name))
         for step in decided.after:
@@ -332,7 +332,7 @@ def _file_removal(path: Path) -> FileChange:
 
 
 def _remove_path(path: Path) -> None:
-    """Remove what stands at a path, and a folder of drop-ins that is empty then. Raises OSError."""
+    """Remove a file or directory, and its directory of drop-ins if that is empty then. Raises OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
         return

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The programs of ours on a host, as data: nut-hotplug, nut-shutdown and nut-access, each with all that belongs to it."""
+"""Our programs on a host as data: nut-hotplug, nut-shutdown and nut-access, each with its files and units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..base.systemd import HOTPLUG as HOTPLUG_SERVICE
 
 
 class Place(NamedTuple):
-    """Where a file goes, below the root, and whose it is."""
+    """The path of a file below the root directory, and its mode and group."""
 
     path: str
     mode: int = 0o644
@@ -25,27 +25,26 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Kit:
-    """A program of ours on a host, with all that belongs to it."""
+    """One of our programs, with its files and units."""
 
     name: str
     program: str
-    places: Mapping[str, Place]  # its files but itself, the policy first: what else is put in place reads it
+    places: Mapping[str, Place]  # all other files; the policy comes first, because the others depend on it
     service: str
-    always_on: tuple[str, ...] = ()  # the units that are enabled and run all the time
-    helpers: tuple[str, ...] = ()  # units that come and go with these
-    unit_inputs: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # what a unit reads at its start, besides itself
-    optional: tuple[str, ...] = ()  # files that need not be there
-    rules: str = ""  # which file is udev's
-    tmpfiles: str = ""  # and which systemd-tmpfiles'
-    leftovers: tuple[str, ...] = ()  # what it leaves, besides its log, which people may still want to read
-    sandboxes: Mapping[str, str] = field(default_factory=dict)  # drop-ins that take rights from a unit: name -> unit
-    hardening_variable: str = ""  # the variable of the role that leaves these out
+    always_on: tuple[str, ...] = ()  # units that are enabled and run all the time
+    helpers: tuple[str, ...] = ()  # units that are started and stopped together with these
+    # unit -> further files whose change requires a restart
+    unit_inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()  # files that may be missing
+    rules: str = ""  # the file that contains udev rules
+    tmpfiles: str = ""  # the file for systemd-tmpfiles
+    leftovers: tuple[str, ...] = ()  # further files to remove; the log stays, because you may still want to read it
+    sandboxes: Mapping[str, str] = field(default_factory=dict)  # drop-ins that restrict a unit: name -> unit
+    hardening_variable: str = ""  # the role's variable that disables them
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Return those that run all the time, the service, and what it brings."""
+        """Return all units of the program."""
         return tuple(dict.fromkeys((*self.always_on, self.service, *self.helpers)))
 
     @property
@@ -79,7 +78,7 @@ HOTPLUG = Kit(
 GATE = systemd.GATE
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
-# makes the spare of POWERDOWNFLAG; see flag.py
+# creates the spare copy of POWERDOWNFLAG; see shutdown/flag.py
 TMPFILES = "tmpfiles"
 SANDBOXES = {
     "nut-driver-hardening.conf": DRIVER_TEMPLATE,
@@ -87,7 +86,7 @@ SANDBOXES = {
     "nut-monitor-hardening.conf": systemd.MONITOR,
     "nut-watch-hardening.conf": WATCH,
 }
-# upsmon starts the service, and the service the poweroff
+# upsmon starts the service, and the service powers the host off
 SHUTDOWN = Kit(
     name="nut-shutdown",
     program=paths.SHUTDOWN_PROGRAM,
@@ -116,7 +115,7 @@ ACCESS_UNIT = "nut-access.service"
 ACCESS_TABLE = "access.nft"
 ACCESS_REFRESH = "nut-access-refresh.service"
 ACCESS_TIMER = "nut-access-refresh.timer"
-# nft loads the table; the program only looks whether names have other addresses by now, and whether somebody has emptied the ruleset
+# nft loads the table; the program only checks whether names have new addresses and whether the table is still loaded
 ACCESS = Kit(
     name="nut-access",
     program=paths.ACCESS_PROGRAM,

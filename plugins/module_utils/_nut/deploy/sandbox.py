@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sandboxes of units, as drop-ins: tried before they are put in place, and remembered where a host can't apply them."""
+"""Sandboxes of units, as drop-ins. They are tried before they are installed; those that the host can't apply are recorded."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pathlib import Path
 from ..base import files, jsontext, systemd
 
 REFUSED = "var/lib/homelab-nut/refused.json"
-"""Which sandboxes this host could not apply when they were tried last: name -> why. Who only looks starts nothing to find out."""
+"""Name of a sandbox -> why this host could not apply it at the last try. Check mode and the doctor read it instead of trying again."""
 
-# a command without + or !, which systemd runs as the unit's user and with its rights
+# a command without + or !, which systemd runs as the unit's user and with its restrictions
 _CONFINED = re.compile(r"^Exec(?:StartPre|StartPost)[ \t]*=[ \t]*[-@:|]*(?![-@:|+!])\S", re.MULTILINE)
 
 
 def list_settings(drop_in: str) -> list[str]:
-    """Return what a drop-in says to systemd: a comment is no reason to restart anything."""
+    """Return the settings of a drop-in, without comments, which are no reason for a restart."""
     return [line for line in drop_in.splitlines() if re.match(r"[A-Za-z]+=", line)]
 
 
 def try_sandbox(text: str, runner: systemd.Run) -> str:
-    """Start a program that does nothing in the sandbox that a drop-in describes. Return why that fails; "" if it does not."""
+    """Run /bin/true in the sandbox of a drop-in. Return why that fails; "" if it works."""
     given = [f"--property={line}" for line in list_settings(text)]
     code, _said = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *given, "--", "/bin/true"])
-    # what else may go wrong is systemd-run's own trouble, and no sign of the sandbox
+    # any other code is a failure of systemd-run, not of the sandbox
     return systemd.SANDBOX_CODES.get(code, "")
 
 
 def read_refused(root: Path) -> dict[str, str]:
-    """Return what REFUSED says: name of a sandbox -> why this host runs without it. A damaged one says nothing. Raises OSError."""
+    """Return name of a sandbox -> why this host runs without it, from REFUSED; {} if that is missing or damaged. Raises OSError."""
     try:
         found = jsontext.parse_json((root / REFUSED).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -44,7 +44,7 @@ def read_refused(root: Path) -> dict[str, str]:
 
 
 def write_refused(root: Path, refused: Mapping[str, str]) -> None:
-    """Keep which sandboxes this host can't apply. Raises OSError and files.WriteError."""
+    """Record the sandboxes that this host can't apply. Raises OSError and files.WriteError."""
     path = root / REFUSED
     if refused:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,12 +54,12 @@ def write_refused(root: Path, refused: Mapping[str, str]) -> None:
 
 
 def takes_root(drop_in: str) -> bool:
-    """Return whether a sandbox has a unit's own commands run as another user."""
+    """Return whether a sandbox runs the unit's commands as another user than root."""
     return any(line.startswith("User=") for line in list_settings(drop_in))
 
 
 def find_confined(root: Path, names: Iterable[str], ours: Container[str], runner: systemd.Run) -> list[str]:
-    """Return the drop-ins of somebody else's that give commands to these units, which a sandbox takes root from."""
+    """Return foreign drop-ins of these units that add commands which no longer run as root."""
     names = [*names]
     code, said = runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
     paths = [] if code else re.findall(r"(?<=[= ])/\S+", said)
@@ -70,4 +70,4 @@ def _read_text(root: Path, path: str) -> str:
     try:
         return (root / path.lstrip("/")).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""  # it has gone since systemd read it
+        return ""  # removed since systemd read it

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a host's NUT really serves: upsd is asked, because a unit that is active proves nothing."""
+"""Verify that NUT on a host works by asking upsd, because an active unit proves nothing."""
 
 from __future__ import annotations
 
@@ -12,57 +12,53 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ..base import hostnames, systemd
-from ..conf import nss, ups_conf, upsd, upsmon
+from ..conf import nss, ups_conf, upsmon
+from ..conf.files import NutFiles
 from ..net import snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..usb.absent import finds_no_ups
 
-# Seconds until a driver and upsd that have just been started have found each other: no sooner is a UPS called absent
+# Seconds for a driver and upsd to connect after a start. Until then a UPS does not count as absent.
 SETTLE_SECONDS = 10
-# How often a daemon that has ended is started again before it is given up
+# How often a daemon that has exited is started again
 STARTS = 2
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is not as it should be, in words, and the unit whose last words may tell why."""
+    """A problem."""
 
     message: str
-    unit: str
+    unit: str  # whose log may show the cause
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What upsd says of a host.
+    """What upsd and upsmon report."""
 
-    status: of each UPS, in NUT's words, or why there is none. broken: what does not work. absent: UPSes that are not there, or
-    don't answer their driver; NUT does what it can. mended: units that had ended and were started again.
-    """
-
-    status: Mapping[str, str]
+    status: Mapping[str, str]  # name of a UPS -> its ups.status, or upsd's error code
     broken: tuple[Trouble, ...] = ()
-    absent: tuple[Trouble, ...] = ()
-    restarted: tuple[str, ...] = ()
+    absent: tuple[Trouble, ...] = ()  # UPSes that are not plugged in or do not answer their driver
+    restarted: tuple[str, ...] = ()  # units that had exited and were started again
 
 
 @dataclass
 class Verifier:
-    """One look after another at a host with these files, until all is well or the time is over."""
+    """Checks a host with these files repeatedly until everything works or the time is over."""
 
-    files: Mapping[str, str]
+    files: NutFiles
     runner: systemd.Run
     tls: nss.TlsMaterial | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
-    served: frozenset[str] = (
-        frozenset()
-    )  # UPSes (in lower case) that were there before: one of them is lost, not absent
+    # UPSes (in lower case) that upsd served before this run: one that is missing now is lost, not absent
+    served: frozenset[str] = frozenset()
 
     def wait_until_serving(self, seconds: float, patient: bool = False) -> VerifyResult:
-        """Wait until upsd serves every UPS fresh and lists this host's upsmon as a client, for SECONDS at most.
+        """Wait for at most SECONDS until upsd has fresh data for every UPS and lists this host's upsmon as a client.
 
-        For a UPS that is not there nobody waits to the end, unless PATIENT. A daemon that has ended is started again.
+        Stops waiting early if only absent UPSes are missing, unless PATIENT. Starts daemons that have exited again.
         """
         begin = self.clock()
         starts: dict[str, int] = {}
@@ -76,7 +72,7 @@ class Verifier:
             self.pause(0.5)
 
     def _restart_ended(self, verdict: VerifyResult, starts: dict[str, int]) -> None:
-        """Start what has ended. Debian 12 restarts neither upsd nor upsmon by itself."""
+        """Start upsd and upsmon again if they have exited. Debian 12 does not do that itself."""
         suspects = [trouble.unit for trouble in verdict.broken if trouble.unit in (systemd.SERVER, systemd.MONITOR)]
         if not suspects:
             return
@@ -86,18 +82,18 @@ class Verifier:
                 self.runner(["systemctl", "reset-failed", name])
                 self.runner(["systemctl", "start", name])
 
-    def _check_once(self, mended: tuple[str, ...]) -> VerifyResult:
+    def _check_once(self, restarted: tuple[str, ...]) -> VerifyResult:
         status, broken, absent = self._check_upses()
         missing, away = self._check_logins()
-        return VerifyResult(status, (*broken, *missing), (*absent, *away), mended)
+        return VerifyResult(status, (*broken, *missing), (*absent, *away), restarted)
 
     def _check_upses(self) -> tuple[dict[str, str], tuple[Trouble, ...], tuple[Trouble, ...]]:
-        """Ask this host's upsd for its UPSes: the status of each, and what is broken or absent."""
+        """Return the status of each UPS of this host's upsd, and which are broken or absent."""
         if "ups.conf" not in self.files:
             return {}, (), ()
-        sections = ups_conf.parse_ups_conf(self.files["ups.conf"]).sections
+        sections = self.files.ups_conf.sections
         try:
-            with UpsdClient(*upsd.local_upsd(self.files["upsd.conf"])[0], timeout=5) as client:
+            with UpsdClient(*self.files.local_upsd[0], timeout=5) as client:
                 states = snapshot.take_snapshot(client, list(sections))
         except UpsdFailure as error:
             return {}, (Trouble(str(error), systemd.SERVER),), ()
@@ -112,24 +108,24 @@ class Verifier:
     def _is_absent(self, section: ups_conf.Section, why: str) -> bool:
         if section.name.lower() in self.served:
             return False
-        # stale: the driver runs, and the UPS does not answer it
+        # stale: the driver runs, but the UPS does not answer it
         return why == "DATA-STALE" or (why == "DRIVER-NOT-CONNECTED" and finds_no_ups(section, self.runner))
 
     def _check_logins(self) -> tuple[list[Trouble], list[Trouble]]:
-        """Return to whom this host's upsmon has not logged in: what is broken, and what is merely away."""
+        """Return the upsds that this host's upsmon is not logged in to: those that are broken, and those only monitored."""
         missing: list[Trouble] = []
         away: list[Trouble] = []
-        for monitor in upsmon.read_monitors(self.files["upsmon.conf"]):
+        for monitor in self.files.monitors:
             try:
                 with UpsdClient(monitor.host, monitor.port, timeout=5) as client:
                     name = upsmon.certificate_name(self.files["upsmon.conf"], monitor.host)
                     if self.tls and name:
-                        # upsmon logs in only if this works, too
+                        # upsmon only logs in if this works
                         client.starttls(self.tls.ca, name)
                     clients = client.list_clients(monitor.ups)
                     address = client.local_address
             except UpsdFailure as error:
-                # one that feeds nothing here is only watched: that it is away hurts nobody
+                # a UPS that does not feed this host is only monitored, so this is only a warning
                 (missing if monitor.power else away).append(Trouble(f"{monitor.system}: {error}", systemd.MONITOR))
                 continue
             if hostnames.normal_address(address) not in {hostnames.normal_address(other) for other in clients}:

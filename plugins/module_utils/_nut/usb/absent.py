@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a driver that does not run finds no UPS: one that is not plugged in is no fault of the configuration."""
+"""Tell whether a driver is not running because its UPS is not plugged in, which is not a configuration error."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ from ..base import systemd
 from ..conf.ups_conf import Section
 from . import bus, fingerprint
 
-# What drivers say when their UPS is not on the bus, in 2.8.0 to 2.8.5, and what they say besides when it is
-# there and they may not have it.
+# What drivers of 2.8.0 to 2.8.5 log when their UPS is not on the bus, and what when it is there but in use or not permitted.
 _NOTHING_THERE = re.compile(
     r"No matching (?:USB/HID|HID) UPS found|No matching USB device found|No supported devices found"
     r"|Unable to find (?:Richcomm|ATCL|POWERWARE)|Unable to open /dev/\S+: No such file"
 )
 _IN_THE_WAY = re.compile(r"[Cc]an't claim|Access denied|Permission denied")
-# said of a bus without any UPS, or with none but others, too
+# also logged if there is no UPS on the bus, or only others
 _NOT_ALLOWED = "insufficient permissions on everything"
-# how systemd begins its record of one more try
+# how systemd logs the start of an attempt
 _TRY = re.compile(r"^Starting .*$", re.MULTILINE)
 
 
 def finds_no_ups(section: Section, runner: systemd.Run) -> bool:
-    """Return whether the driver of a UPS, which does not run, finds no UPS to drive, by what it said last."""
-    tries = _TRY.split(systemd.last_log_lines(systemd.driver_unit(section.name), runner, lines=60))
-    # the last try may just have begun; what stands before the first is the end of one that is cut off
-    for said in reversed(tries):
-        if _IN_THE_WAY.search(said):
+    """Return whether a driver that is not running found no UPS, according to its latest log lines."""
+    attempts = _TRY.split(systemd.last_log_lines(systemd.driver_unit(section.name), runner, lines=60))
+    # latest first: the last attempt may only just have begun, and the first may be cut off
+    for lines in reversed(attempts):
+        if _IN_THE_WAY.search(lines):
             return False
-        if _NOTHING_THERE.search(said):
-            # root may open everything: what it finds now, the driver could not have
-            return _NOT_ALLOWED not in said or not _is_model_there(section, runner)
+        if _NOTHING_THERE.search(lines):
+            # nut-scanner runs as root, so a UPS that it finds is one that the driver may not open
+            return _NOT_ALLOWED not in lines or not _is_model_there(section, runner)
     return False
 
 
 def _is_model_there(section: Section, runner: systemd.Run) -> bool:
-    """Return whether nut-scanner finds a UPS of the model that a section means.
+    """Return whether nut-scanner finds a UPS of a section's model.
 
-    Serial numbers do not count: nut-scanner prints a device's texts as they are, and a device can put anything there.
+    Serial numbers are disregarded: nut-scanner prints texts of a device unescaped, and a device can send anything.
     """
     try:
-        found = bus.ask_scanner(runner)
+        scanned = bus.ask_scanner(runner)
     except bus.ScannerError:
         return False
-    return any(fingerprint.matches_model(section, *ids.split(":")) for ids in found)
+    return any(fingerprint.matches_model(section, *ids.split(":")) for ids in scanned)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The USB bus as NUT sees it: what is plugged in, what of it is a UPS, and which driver that needs.
+"""The USB bus as NUT sees it: which devices are plugged in, which are UPSes, and which driver each needs.
 
-What a device says of itself (manufacturer, product, serial) can be anything, and is only carried along here.
+A device's own texts (manufacturer, product, serial) are untrusted and only passed on here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..base.text import one_line
 from .hid import is_power_device
 
 HID_DRIVER = "usbhid-ups"
-# NUT's drivers of UPSes on USB, of all releases that are known here, as Debian packages them in nut-server
+# NUT's USB drivers of all supported releases, as in Debian's package nut-server
 DRIVERS = frozenset(
     {
         HID_DRIVER,
@@ -35,14 +35,14 @@ DRIVERS = frozenset(
         "tripplite_usb",
     }
 )
-# NUT 2.8.1 and later name apc_modbus for an id that usbhid-ups has long driven, and still drives. Debian has apc_modbus
-# in a package of its own, and it needs Modbus to be switched on in the UPS.
+# Since 2.8.1, NUT lists apc_modbus for an id that usbhid-ups supports as well. In Debian apc_modbus is a separate package, and it
+# requires Modbus to be enabled in the UPS.
 _STAND_INS = {"apc_modbus": HID_DRIVER}
 
-# why a device is a UPS whose driver nobody named, and that only the descriptor speaks for
+# UsbUps.why if only the HID report descriptor identifies the device as a UPS
 GUESS = "its HID report descriptor"
 
-# where udev looks, the first first: a file hides those of its name in later folders
+# udev's folders by precedence: a file hides files of the same name in later folders
 FOLDERS = tuple(
     Path(folder)
     for folder in (
@@ -54,7 +54,7 @@ FOLDERS = tuple(
     )
 )
 
-# bytes of a file of sysfs that are read; a text has at most 378, a report descriptor 4096
+# bytes to read of a sysfs file; texts have at most 378, report descriptors 4096
 _TEXT_BYTES = 1024
 _DESCRIPTOR_BYTES = 16384
 
@@ -76,62 +76,54 @@ _SCANNED = re.compile(
 
 
 class UsbError(Exception):
-    """The bus can't be read; the message names the directory and what was wrong."""
+    """The bus can't be read; the message names the directory and the error."""
 
 
 class ScannerError(Exception):
-    """nut-scanner failed; the message has its own words."""
+    """nut-scanner failed; the message has its output."""
 
 
 class DeviceFilter(Protocol):
-    """What candidates() needs of a policy."""
+    """The part of a policy that find_upses() needs."""
 
     def explain_match(self, device: UsbDevice) -> str:
-        """Return the pattern or rule that makes the device a UPS, in words; "" if none does."""
+        """Return the pattern or rule that makes the device a UPS; "" if none does."""
 
     def is_ignored(self, device: UsbDevice) -> bool:
-        """Say whether the device is to be left alone."""
+        """Return whether the policy ignores the device."""
 
 
 @dataclass(frozen=True)
 class UsbDevice:
-    """A device on the bus.
+    """A device on the bus. Its texts are the kernel's: "" if missing, bytes that are not UTF-8 as surrogates."""
 
-    name: its name in sysfs, "1-1.4" (of a root hub "usb1"). vendor_id, product_id: four lower hex digits. manufacturer,
-    product, serial: as the kernel has them, without the newline that sysfs puts behind; "" if there is none; bytes that are
-    no UTF-8 as surrogates. bus, device: numbers from 1. place: the connector as udev's ID_PATH names it, "" if unknown.
-    hid_power: whether it is a HID Power Device; None if it has a HID interface, and its driver has taken that from the
-    kernel, so that nobody can say. accessible: whether NUT's group may use its node; None if there is no node, or no
-    group. hub: whether it is a hub.
-    """
-
-    name: str
-    vendor_id: str
-    product_id: str
+    name: str  # in sysfs, such as 1-1.4; usb1 for a root hub
+    vendor_id: str  # four lower-case hex digits
+    product_id: str  # four lower-case hex digits
     manufacturer: str
     product: str
     serial: str
-    bus: int
-    device: int
-    place: str
-    hid_power: bool | None = False
-    accessible: bool | None = None
+    bus: int  # from 1
+    device: int  # from 1; new at each plugging in
+    place: str  # the connector as udev's ID_PATH names it; "" if unknown
+    hid_power: bool | None = False  # whether it is a HID Power Device; None while a driver has the HID interface
+    accessible: bool | None = None  # whether NUT's group may use its node; None without node or group
     hub: bool = False
 
     @property
     def ids(self) -> str:
-        """Return both ids as people write them: 051d:0002."""
+        """Return both ids as in 051d:0002."""
         return f"{self.vendor_id}:{self.product_id}"
 
     @property
     def port(self) -> int:
-        """Return the last number of the port path, which is NUT's busport; 0 of a root hub, or if it is unknown."""
+        """Return the last number of the port path, which is NUT's busport; 0 for a root hub or if unknown."""
         number = re.search(r"(?:^[0-9]+-|\.)([0-9]+)$", self.name)
         return int(number[1]) if number else 0
 
     @property
     def incarnation(self) -> tuple[int, int]:
-        """Return what is new at each plugging in: bus and device number."""
+        """Return bus and device number, which together change each time the device is plugged in."""
         return self.bus, self.device
 
     @property
@@ -142,32 +134,32 @@ class UsbDevice:
 
 @dataclass(frozen=True)
 class UsbUps:
-    """A device that is a UPS. driver: NUT's driver for it, "" if nobody knows one. why: who says so, in words."""
+    """A device that is a UPS."""
 
     device: UsbDevice
-    driver: str
-    why: str
+    driver: str  # NUT's driver for it; "" if unknown
+    why: str  # what identifies it as a UPS, such as "NUT's table"
 
 
-# The bus, by sysfs
+# The bus, from sysfs
 
 
 def scan_bus(sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), group: int | None = None) -> tuple[UsbDevice, ...]:
-    """Return what is on the bus, hubs too, in the order of names. Needs no rights, and touches no device.
+    """Return the devices on the bus, including hubs, by name. Needs no privileges and accesses no device.
 
-    group: the id of NUT's group; None: that of the group nut, if there is one. A device that goes away while it is read is
-    left out. Raises UsbError if there is no bus.
+    group: id of NUT's group; None for the group "nut", if it exists. A device that is unplugged while being read is left out.
+    Raises UsbError without a bus.
     """
     folder = sysfs / "bus/usb/devices"
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
     except OSError as error:
-        raise UsbError(f"{folder}: {error.strerror or error}. Is this host's USB visible here?") from None
+        raise UsbError(f"{folder}: {error.strerror or error}. Is USB visible in this system?") from None
     inside = os.path.realpath(sysfs / "devices") + "/"
     owner = _nut_group() if group is None else group
-    found = (_read_device(f"{folder}/{name}", name, inside, dev, owner) for name in names if _NAME.fullmatch(name))
-    return tuple(device for device in found if device is not None)
+    devices = (_read_device(f"{folder}/{name}", name, inside, dev, owner) for name in names if _NAME.fullmatch(name))
+    return tuple(device for device in devices if device is not None)
 
 
 def _nut_group() -> int | None:
@@ -178,11 +170,11 @@ def _nut_group() -> int | None:
 
 
 def _read_device(link: str, name: str, inside: str, dev: Path, group: int | None) -> UsbDevice | None:
-    """Read one device; None if it is none, or went away meanwhile."""
+    """Return a device; None if the entry is not a device, or was unplugged while being read."""
     path = os.path.realpath(link)
     if not path.startswith(inside) or path.rpartition("/")[2] != name:
         return None
-    # the number of the device first, and once more at the end
+    # the device number is read first and again at the end
     number, bus = _read_attribute(path, "devnum"), _read_attribute(path, "busnum")
     vendor, product = _read_attribute(path, "idVendor").lower(), _read_attribute(path, "idProduct").lower()
     if not (_ID.fullmatch(vendor) and _ID.fullmatch(product) and _is_positive(bus) and _is_positive(number)):
@@ -191,7 +183,7 @@ def _read_device(link: str, name: str, inside: str, dev: Path, group: int | None
     texts = [_read_attribute(path, attribute) for attribute in ("manufacturer", "product", "serial")]
     power = False if hub else _has_power_interface(path, name)
     accessible = _is_accessible(dev / "bus/usb" / f"{int(bus):03d}" / f"{int(number):03d}", group)
-    # Gone, or another one in its place: then what was read may be of both, and its uevent brings the next look.
+    # Unplugged or replaced: the attributes may be a mix of two devices. Its uevent triggers another run.
     if _read_attribute(path, "devnum") != number:
         return None
     return UsbDevice(
@@ -215,9 +207,9 @@ def _is_positive(text: str) -> bool:
 
 
 def _read_start(path: str, limit: int) -> bytes:
-    """Read the beginning of a file; b"" if it can't be read, is none, or has gone."""
+    """Return the beginning of a file; b"" if it can't be read."""
     try:
-        # a link leads out of sysfs, and a FIFO would wait for a writer
+        # a symlink could lead out of sysfs, and a FIFO would block
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return b""
@@ -230,7 +222,7 @@ def _read_start(path: str, limit: int) -> bytes:
 
 
 def _read_attribute(path: str, attribute: str) -> str:
-    """Read an attribute, without the one newline that the kernel puts behind it."""
+    """Return an attribute without the newline that the kernel appends."""
     return _read_start(f"{path}/{attribute}", _TEXT_BYTES).decode("utf-8", "surrogateescape").removesuffix("\n")
 
 
@@ -243,7 +235,7 @@ def _list_names(path: str) -> list[str]:
 
 
 def _has_power_interface(path: str, name: str) -> bool | None:
-    """Say whether a HID interface of a device is that of a UPS; None if nobody can say."""
+    """Return whether a HID interface of a device is a UPS's; None if unknown."""
     unknown = False
     for interface in _list_names(path):
         if not interface.startswith(f"{name}:") or _read_attribute(f"{path}/{interface}", "bInterfaceClass") != _HID:
@@ -256,7 +248,7 @@ def _has_power_interface(path: str, name: str) -> bool | None:
         ]
         if any(map(is_power_device, descriptors)):
             return True
-        # The kernel's usbhid makes the child, and takes it away when NUT's driver claims the interface.
+        # The kernel's usbhid creates the child and removes it when NUT's driver claims the interface.
         unknown = unknown or not any(descriptors)
     return None if unknown else False
 
@@ -273,10 +265,10 @@ def _is_accessible(node: Path, group: int | None) -> bool | None:
 
 
 def _name_place(parts: list[str]) -> str:
-    """Name the connector from the directories below /sys/devices, as udev's path_id does (systemd, udev-builtin-path_id.c).
+    """Return the connector's name from the directories below /sys/devices, as udev's path_id does (udev-builtin-path_id.c).
 
-    It names the nearest of neighbouring PCI devices, and of neighbouring platform devices. The number of the bus is no part:
-    it changes at boot.
+    Of adjacent PCI devices, and of adjacent platform devices, it names the nearest. The number of the bus is left out, as it may
+    change at boot.
     """
     name = parts[-1]
     root = next((index for index, part in enumerate(parts) if re.fullmatch(r"usb[0-9]+", part)), None)
@@ -292,41 +284,41 @@ def _name_place(parts: list[str]) -> str:
     return "-".join([*named, "usb", f"0:{name.partition('-')[2]}"])
 
 
-# The bus, by programs
+# The bus, from programs
 
 
 def scan_with_lsusb(runner: Run) -> tuple[UsbDevice, ...]:
-    """Return what `lsusb` lists, for where sysfs can't be read. Raises UsbError if it fails.
+    """Return the devices that `lsusb` lists, for use where sysfs can't be read. Raises UsbError if it fails.
 
-    It tells ids, numbers and one text, which stands in product. A device is then called 1-dev4, and has no place.
+    lsusb gives ids, numbers and one text, which becomes the product. Devices are named like 1-dev4, and have no place.
     """
-    code, said = runner(["lsusb"])
+    code, output = runner(["lsusb"])
     if code:
-        raise UsbError(f"lsusb: {one_line(said) or f'exit code {code}'}")
+        raise UsbError(f"lsusb: {one_line(output) or f'exit code {code}'}")
     found: dict[tuple[int, int], UsbDevice] = {}
-    twice = set()
-    for line in said.split("\n"):
+    duplicates = set()
+    for line in output.split("\n"):
         match = _LSUSB.fullmatch(line)
         if match is None:
             continue
         bus, number = int(match[1]), int(match[2])
-        # nobody has two names: a text with a newline has made one
+        # a text with a newline can forge a second line for a device
         if (bus, number) in found:
-            twice.add((bus, number))
+            duplicates.add((bus, number))
         if bus and number:
-            # Linux's own root hubs
+            # Linux's root hubs
             hub = match[3] == "1d6b" and match[4] in ("0001", "0002", "0003")
             name = f"usb{bus}" if hub else f"{bus}-dev{number}"
             found[bus, number] = UsbDevice(
                 name, match[3], match[4], "", match[5] or "", "", bus, number, "", None, None, hub
             )
-    return tuple(device for key, device in sorted(found.items()) if key not in twice)
+    return tuple(device for key, device in sorted(found.items()) if key not in duplicates)
 
 
 def read_id_table(folders: Iterable[Path] = FOLDERS) -> dict[str, str]:
-    """Map the ids that NUT knows to drivers, from the udev rules that it ships (62-nut-usbups.rules); {} without them.
+    """Map ids to drivers, from the udev rules that NUT ships (62-nut-usbups.rules); {} without them.
 
-    The driver stands in the comment before a rule: "#  various models  - usbhid-ups". "" if there is none.
+    The driver is in the comment before a rule: "#  various models  - usbhid-ups"; "" without one.
     """
     drivers: dict[str, str] = {}
     files: dict[str, Path] = {}
@@ -352,27 +344,26 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def ask_scanner(runner: Run, devices: Iterable[UsbDevice] = ()) -> dict[str, str]:
-    """Map ids on the bus to drivers, as `nut-scanner -U` names them. Raises ScannerError if it fails.
+    """Map ids on the bus to drivers, from `nut-scanner -U`. Raises ScannerError if it fails.
 
-    devices: what is on the bus. nut-scanner prints what a device says of itself as it is. So of each line only the part
-    before the first such text counts, an id with two drivers is left out, and nothing is believed while a device on the
-    bus has a newline in its texts.
+    devices: the devices on the bus. nut-scanner prints their texts unescaped. So only the part of a line before the first text
+    counts, an id with two drivers is left out, and the result is {} while any device has a newline in its texts.
     """
-    code, said = runner(["nut-scanner", "-U", "-q", "-P"])
-    # 2.8.0 and 2.8.1 end with 1 and these words if there is no bus, or nothing on it
-    if code and "No USB device found" not in said:
-        raise ScannerError(f"nut-scanner -U: {one_line(said) or f'exit code {code}'}")
+    code, output = runner(["nut-scanner", "-U", "-q", "-P"])
+    # 2.8.0 and 2.8.1 exit with 1 and this message without a bus or devices
+    if code and "No USB device found" not in output:
+        raise ScannerError(f"nut-scanner -U: {one_line(output) or f'exit code {code}'}")
     if any("\n" in text for device in devices for text in (device.manufacturer, device.product, device.serial)):
         return {}
     claims: dict[str, set[str]] = {}
-    for line in said.split("\n"):
+    for line in output.split("\n"):
         match = _SCANNED.fullmatch(line)
         if match:
             claims.setdefault(f"{match[2]}:{match[3]}".lower(), set()).add(match[1])
     return {ids: next(iter(drivers)) for ids, drivers in claims.items() if len(drivers) == 1}
 
 
-# What of it is a UPS
+# UPSes among the devices
 
 
 def find_upses(
@@ -382,20 +373,20 @@ def find_upses(
     named: Callable[[UsbDevice], bool],
     scanned: Mapping[str, str] | None = None,
 ) -> tuple[UsbUps, ...]:
-    """Return the UPSes among devices, by place and then by incarnation; never a hub, nor what the policy ignores.
+    """Return the UPSes among devices, by place and incarnation; no hubs, and none that the policy ignores.
 
-    table: see table(); scanned: see ask_scanner(), if it was asked; named: says whether ups.conf names the device. The driver
-    is the table's, else the scanner's, else that for HID Power Devices, else "". The policy's own driver is the caller's to
-    apply.
+    table: from read_id_table(). scanned: from ask_scanner(), if it ran. named: returns whether ups.conf has a section for a device.
+    The driver is the table's, else nut-scanner's, else usbhid-ups for HID Power Devices, else "". Drivers of the policy's rules
+    are left to the caller.
     """
-    found = []
+    upses = []
     for device in devices:
         if device.hub or policy.is_ignored(device):
             continue
         why = _explain_match(device, table, scanned or {}, policy, named)
         if why:
-            found.append(UsbUps(device, _choose_driver(device, table, scanned or {}), why))
-    return tuple(sorted(found, key=lambda ups: (ups.device.place, ups.device.incarnation)))
+            upses.append(UsbUps(device, _choose_driver(device, table, scanned or {}), why))
+    return tuple(sorted(upses, key=lambda ups: (ups.device.place, ups.device.incarnation)))
 
 
 def _explain_match(

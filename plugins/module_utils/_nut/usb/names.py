@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which UPS on the bus has which name, and the section of ups.conf that follows. Nothing is touched here.
+"""Decide which UPS on the bus gets which name, and what its section of ups.conf is. Pure: nothing is changed here.
 
-Names of sections: an auto one was declared with driver auto, and we complete it. A found one nobody declared: we made it for
-a UPS on the bus. All others are fixed, and never changed.
+There are three kinds of sections. The inventory declares a section with driver "auto", and we complete it. A found section is not
+in the inventory: we made it for a UPS on the bus. All other sections are fixed and never changed.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from .policy import UsbPolicy
 from .resolution import KnownUpses, NameResolution
 from .sections import SectionWriter, Sighting, describe_device, get_last_section, get_value, is_usb
 
-# Sections that we make by ourselves: a device with another serial at each plugging in must not fill ups.conf
+# Most found sections: a device that changes its serial each time must not fill ups.conf.
 FOUND_MOST = 128
 
-# what a release is taken for if it is not known: the oldest that the collection serves, which knows least
+# assumed if the release is unknown: the oldest that the collection supports
 _OLDEST: Release = (2, 8, 0)
-# No driver takes them before this release, whatever is written (networkupstools/nut#2735)
+# no driver takes these before the release, whatever ups.conf says (networkupstools/nut#2735)
 _SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
 
 
 def resolve_names(
     known: KnownUpses, upses: Sequence[UsbUps], policy: UsbPolicy, release: Release | None
 ) -> NameResolution:
-    """Decide which UPS has which name, and what its section is.
+    """Return which UPS has which name, and the ups.conf that follows.
 
-    upses: what bus.find_upses() found, also with what the policy ignores. release: of the host's NUT; None is taken for the
-    oldest. Its own result, as conf, gives the same result again.
+    upses: from bus.find_upses(), with or without those that the policy ignores. release: of the host's NUT; None counts as the
+    oldest. Idempotent: resolving its own result changes nothing.
     """
     edited = frozenset() if known.play else _find_edited(known)
     if edited:
-        # a run that was cut short behind ups.conf, and before its own notes, has edited nothing
+        # A run killed between writing ups.conf and its notes leaves sections that only look edited.
         ours = _Resolver(known, upses, policy, release, frozenset()).resolve_all().conf.sections
         edited = frozenset(name for name in edited if ours.get(name) != known.conf.sections[name])
     return _Resolver(known, upses, policy, release, edited).resolve_all()
 
 
 def _find_edited(known: KnownUpses) -> frozenset[str]:
-    """Name the sections that somebody changed since we wrote them."""
+    """Return the names of our sections that were edited by hand."""
     wanted = known.wanted.sections if known.wanted else {}
     return frozenset(
         name
@@ -63,7 +63,7 @@ def _find_edited(known: KnownUpses) -> frozenset[str]:
 
 
 class _Resolver:
-    """One resolve(), while it goes on."""
+    """The state of one resolve_names() call."""
 
     def __init__(
         self,
@@ -91,20 +91,24 @@ class _Resolver:
         self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
 
     def _sort_sections(self, edited: frozenset[str]) -> None:
-        """Tell the kinds of sections apart."""
+        """Sort the sections into declared, found and fixed."""
         wanted = self.known.wanted.sections if self.known.wanted else {}
         conf = self.known.conf.sections
         spelled = {name.lower() for name in wanted}
         for name in edited:
-            remedy = "Run the playbook for what the inventory says" if name in wanted else "Delete it to have it anew"
-            self.remarks.append(f"[{name}] of ups.conf was edited by hand, and is left as it is. {remedy}")
+            remedy = (
+                "Run the playbook to restore it from the inventory"
+                if name in wanted
+                else "Delete it to have it recreated"
+            )
+            self.remarks.append(f"[{name}] in ups.conf was edited by hand and is left alone. {remedy}")
         for name, section in wanted.items():
             if name in edited:
                 self.fixed[name] = conf[name]
             elif ups_conf.is_auto(section):
                 self.declared[name] = section
             else:
-                # what the release of this host does not know has been left out of it, and people may have edited it
+                # the file lacks what this NUT release does not know, and may have been edited by hand
                 self.fixed[name] = section if self.known.play else conf.get(name, section)
         for name, section in conf.items():
             if name in wanted:
@@ -113,11 +117,13 @@ class _Resolver:
                 self.fixed[name] = section
                 if wanted and name not in edited:
                     self.remarks.append(
-                        f"[{name}] of ups.conf was made by hand: the inventory does not know it. It is left as it is. "
-                        "Declare it, or the next run of the playbook takes it away"
+                        f"[{name}] in ups.conf is not in the inventory, so it was added by hand. Declare it, or the next run of the "
+                        "playbook removes it"
                     )
             elif name.lower() in spelled:
-                self.remarks.append(f"[{name}] of ups.conf is gone: the inventory calls a UPS so, in other case")
+                self.remarks.append(
+                    f"[{name}] was removed from ups.conf: the inventory has the same name in different case"
+                )
             else:
                 self.found.append(name)
 
@@ -144,12 +150,13 @@ class _Resolver:
         remembered = {name: print_ for name, print_ in self.known.memory.items() if name in conf}
         remembered.update({name: sighting.seen for name, sighting in self.given.items()})
         usb = [name for name, section in conf.items() if name not in self.fixed or is_usb(section)]
-        # as with fixed sections; a ups.conf without sections is none yet
+        wanted = self.known.wanted.sections if self.known.wanted else {}
+        # as for fixed sections; a ups.conf without sections was not written yet
         asked = self.known.play or not self.known.conf.sections
         settings = (self.known.wanted if asked and self.known.wanted else self.known.conf).settings
         return NameResolution(
             conf=UpsConf(settings, conf),
-            found=frozenset(self.found) | (self.known.found & self.fixed.keys()),
+            found=frozenset(self.found) | (self.known.found & self.fixed.keys() - wanted.keys()),
             plugged={name: self._describe_served(name) for name in conf if name in self.given},
             absent=tuple(name for name in usb if name not in self.given),
             memory={name: remembered[name] for name in conf if name in remembered},
@@ -181,7 +188,7 @@ class _Resolver:
         return replace(sighting.ups, driver=self.drivers[name], why=str(sighting.rule) if by_rule else sighting.ups.why)
 
     def _in_order(self, sections: Mapping[str, Section]) -> dict[str, Section]:
-        """Keep the order of the file. What is new and wanted stands behind what it stands behind in the inventory."""
+        """Return sections in the file's order. New ones of the inventory follow their predecessor there."""
         names = [name for name in self.known.conf.sections if name in sections]
         place = 0
         for name in self.known.wanted.sections if self.known.wanted else ():
@@ -192,7 +199,7 @@ class _Resolver:
                 place += 1
         return {name: sections[name] for name in dict.fromkeys([*names, *sections])}
 
-    # Who gets what
+    # Giving names
 
     def _give_name(self, name: str, sighting: Sighting, driver: str) -> None:
         self.given[name] = sighting
@@ -214,15 +221,15 @@ class _Resolver:
         return memory is not None and memory.place == sighting.seen.place
 
     def _give_to_fixed(self) -> None:
-        """Give fixed sections what their drivers take, those first that are the most particular."""
+        """Give each fixed section a UPS that its driver takes, the most specific sections first."""
         usb = [section for section in self.fixed.values() if is_usb(section)]
         for section in sorted(usb, key=lambda section: -len(identifying_pairs(section.keys))):
             driver = get_value(section, "driver")
-            particular = bool(identifying_pairs(section.keys))
+            specific = bool(identifying_pairs(section.keys))
             takes = [
                 sighting
                 for sighting in self.left
-                if matches_device(section, sighting.device) and (particular or sighting.driver == driver)
+                if matches_device(section, sighting.device) and (specific or sighting.driver == driver)
             ]
             if takes:
                 self._give_name(
@@ -230,7 +237,7 @@ class _Resolver:
                 )
 
     def _rank_for_fixed(self, name: str, sighting: Sighting) -> int:
-        """Rank what a fixed section may mean: what it had before first, what another had last."""
+        """Rank UPSes for a fixed section: the one that it had first, those of other sections last."""
         if self._compare_to_memory(name, sighting):
             return 3 - self._compare_to_memory(name, sighting)
         return 3 if any(self._compare_to_memory(other, sighting) == 3 for other in self.our_names) else 2
@@ -241,11 +248,11 @@ class _Resolver:
             if since and self.release < since and not (sighting.rule and sighting.rule.driver):
                 self._refuse_ups(
                     sighting,
-                    f"NUT knows it from {format_release(since)} on, and this host has {format_release(self.release)}. Use a newer NUT",
+                    f"NUT supports it since {format_release(since)}, but this host has {format_release(self.release)}. Upgrade NUT",
                 )
 
     def _is_allowed(self, name: str, sighting: Sighting) -> bool:
-        """Return whether the keys that somebody declared let this name be that UPS's."""
+        """Return whether the keys that the inventory declares for a name match this UPS."""
         declared = self.declared.get(name)
         return (
             declared is None
@@ -254,10 +261,10 @@ class _Resolver:
         )
 
     def _driver_for(self, name: str, sighting: Sighting) -> str:
-        """Return which driver a UPS gets under a name; "" if nobody knows one."""
+        """Return the driver of a UPS under a name; "" if unknown."""
         if sighting.rule and sighting.rule.driver:
             return sighting.rule.driver
-        # The kernel can't tell what a UPS is while a driver has it, and nut-scanner is not asked on each run.
+        # While a driver uses a UPS, the kernel can't identify it, and nut-scanner does not run each time.
         if not sighting.ups.driver or sighting.ups.why == GUESS:
             last = self._get_last_section(name)
             if last and self._knew_model(last, sighting):
@@ -269,7 +276,7 @@ class _Resolver:
         return get_last_section(name, old, memory, self.policy)
 
     def _knew_model(self, last: Section, sighting: Sighting) -> bool:
-        """Return whether a name's last section is for a UPS of this model. Memory may be ahead of a file that has to wait."""
+        """Return whether a name's last section is for this model. Memory alone may be ahead of ups.conf, which may have to wait."""
         pins = own_pins(last, self.declared.get(last.name))
         if lowered_keys(pins) & {"vendorid", "productid"}:
             model = Section(last.name, pins)
@@ -280,7 +287,7 @@ class _Resolver:
         return own_pins(self.known.conf.sections.get(name), self.declared.get(name))
 
     def _give_by_rule(self) -> None:
-        """Give the names that rules give."""
+        """Give the names that rules of the policy set."""
         wishes: dict[str, list[Sighting]] = {}
         spelled = {name.lower(): name for name in (*self.fixed, *self.our_names)}
         for sighting in self.left:
@@ -293,32 +300,33 @@ class _Resolver:
             )
             for sighting in able[1:]:
                 self.remarks.append(
-                    f"{describe_device(sighting.device)}: {sighting.rule} calls it {name}, but {name} is already "
-                    f"{describe_device(able[0].device)}. Tell them apart by serial or port in the rules"
+                    f"{describe_device(sighting.device)}: {sighting.rule} names it {name}, which "
+                    f"{describe_device(able[0].device)} already has. Distinguish them by serial or port in the rules"
                 )
             if able:
                 self._give_name(name, able[0], self._driver_for(name, able[0]))
 
     def _may_have(self, name: str, sighting: Sighting) -> bool:
-        """Return whether a rule can give a name, and why not."""
+        """Return whether a UPS can have the name that its rule sets; remark on it if not."""
         why = ""
         if name in self.fixed:
-            why = f"[{name}] of ups.conf has a driver of its own. Give it driver auto, or the rule another name"
+            why = f"[{name}] sets its own driver. Set its driver to auto, or choose another name in the rule"
         elif not self._is_allowed(name, sighting):
-            why = f"[{name}] is declared with other {', '.join(sorted(lowered_keys(identifying_pairs(self.declared[name].keys))))}"
+            keys = sorted(lowered_keys(identifying_pairs(self.declared[name].keys)))
+            why = f"[{name}] is declared with a different {', '.join(keys)}"
         elif not self._driver_for(name, sighting):
-            return False  # it is said further on
+            return False  # _name_unknown() reports it
         if why:
-            self.remarks.append(f"{describe_device(sighting.device)}: {sighting.rule} calls it {name}, but {why}")
+            self.remarks.append(f"{describe_device(sighting.device)}: {sighting.rule} names it {name}, but {why}")
         return not why
 
     def _rename_found(self) -> None:
-        """Give a name that was declared, and never had a UPS, the one that was merely found before; the found name goes.
+        """Give a newly declared name the UPS of a found name, and drop the found name.
 
-        Secondaries and dashboards know the declared one. Which UPS is meant is plain if keys tell it, or if there is one only.
+        Only if it is clear which UPS is meant: by the declared keys, or because there is only one.
         """
         nameless = [
-            sighting for sighting in self.left if not any(self._is_holder(name, sighting) for name in self.our_names)
+            sighting for sighting in self.left if not any(self._has_held(name, sighting) for name in self.our_names)
         ]
         for name in [name for name in self.free_names if name in self.declared and self._is_new(name)]:
             held = {
@@ -326,12 +334,12 @@ class _Resolver:
                 for other in self.free_names
                 if other in self.found
                 for sighting in self.left
-                if self._is_holder(other, sighting) and self._is_allowed(name, sighting)
+                if self._has_held(other, sighting) and self._is_allowed(name, sighting)
             }
-            plain = bool(identifying_pairs(self.declared[name].keys)) and not any(
+            clear = bool(identifying_pairs(self.declared[name].keys)) and not any(
                 self._is_allowed(name, sighting) for sighting in nameless
             )
-            if not held or not (plain or (len(held) == 1 and not nameless)):
+            if not held or not (clear or (len(held) == 1 and not nameless)):
                 continue
             other, sighting = next(iter(held.items()))
             driver = self._driver_for(other, sighting)
@@ -340,19 +348,19 @@ class _Resolver:
                 self.found.remove(other)
 
     def _is_new(self, name: str) -> bool:
-        """Return whether a name never had a UPS."""
+        """Return whether a name has never had a UPS."""
         return name not in self.known.memory and not self._own_pins(name)
 
-    def _is_holder(self, name: str, sighting: Sighting) -> bool:
-        """Return whether a name is that UPS's, by what is remembered, or by its section."""
+    def _has_held(self, name: str, sighting: Sighting) -> bool:
+        """Return whether a name belonged to this UPS, according to the memory or else to its section."""
         if name in self.known.memory:
             return self._compare_to_memory(name, sighting) == 3
         return bool(self._own_pins(name)) and matches_device(self.known.conf.sections[name], sighting.device)
 
     def _drop_ghosts(self) -> None:
-        """Let found names go whose UPS has another name by now, or that the policy ignores: nobody declared them."""
+        """Drop found names whose UPS has another name now, or is ignored by the policy."""
         for name in [name for name in self.free_names if name in self.found]:
-            if any(self._is_holder(name, sighting) for sighting in (*self.given.values(), *self.ignored)):
+            if any(self._has_held(name, sighting) for sighting in (*self.given.values(), *self.ignored)):
                 self.found.remove(name)
 
     def _give_back(self) -> None:
@@ -363,7 +371,7 @@ class _Resolver:
                 self._give_first(
                     name, [sighting for sighting in same if not stayed or self._has_stayed(name, sighting)]
                 )
-        # without memory the section itself still says whom it means
+        # without memory, the section itself identifies its UPS
         forgotten = [name for name in self.free_names if name not in self.known.memory and self._own_pins(name)]
         for name in sorted(forgotten, key=lambda name: -len(self._own_pins(name))):
             self._give_first(
@@ -377,12 +385,13 @@ class _Resolver:
             name: [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 2]
             for name in self.free_names
         }
-        for name, those in alike.items():
-            if len(those) == 1 and sum(those[0] in others for others in alike.values()) == 1:
-                self._give_first(name, those)
+        for name, candidates in alike.items():
+            if len(candidates) == 1 and sum(candidates[0] in others for others in alike.values()) == 1:
+                self._give_first(name, candidates)
 
-    def _give_first(self, name: str, those: Sequence[Sighting]) -> None:
-        sighting = next((sighting for sighting in those if self._is_allowed(name, sighting)), None)
+    def _give_first(self, name: str, candidates: Sequence[Sighting]) -> None:
+        """Give a name to the first candidate that it is allowed for, unless its driver is unknown."""
+        sighting = next((sighting for sighting in candidates if self._is_allowed(name, sighting)), None)
         if sighting is None:
             return
         driver = self._driver_for(name, sighting)
@@ -390,7 +399,7 @@ class _Resolver:
             self._give_name(name, sighting, driver)
 
     def _hand_over(self) -> None:
-        """Give what is left the names of those that are not there."""
+        """Give the remaining UPSes the names of absent ones."""
         for sighting in tuple(self.left):
             names = [
                 name for name in self.free_names if self._is_vacant(name, sighting) and self._driver_for(name, sighting)
@@ -405,7 +414,7 @@ class _Resolver:
         return self.policy.takeover or (name in self.declared and self._is_new(name))
 
     def _rank_free_name(self, name: str, sighting: Sighting) -> tuple[int, bool, int]:
-        """Rank names: declared for such a UPS, then of the same model, then in the order of the file."""
+        """Rank names: those declared for such a UPS first, then those of its model, then in the order of the file."""
         memory = self.known.memory.get(name)
         model = memory is not None and (memory.vendor_id, memory.product_id) == (
             sighting.seen.vendor_id,
@@ -420,17 +429,15 @@ class _Resolver:
             if not sighting.driver:
                 self._refuse_ups(
                     sighting,
-                    "nobody knows a driver for it. Name one in a rule of the policy, or leave it out by ignore",
+                    "no driver is known for it. Set one in a rule of the policy, or ignore the device there",
                 )
             elif len(self.found) >= FOUND_MOST:
                 self._refuse_ups(
                     sighting,
-                    f"{FOUND_MOST} UPSes were found here already. Declare it, or take some of them away by a play",
+                    f"this host already has the limit of {FOUND_MOST} found UPSes. Declare it, or run the playbook to remove old ones",
                 )
             elif not self.policy.default_name:
-                self._refuse_ups(
-                    sighting, "the policy leaves unknown UPSes alone. Declare it, or give it a name in a rule"
-                )
+                self._refuse_ups(sighting, "the policy leaves undeclared UPSes alone. Declare it, or name it in a rule")
             else:
                 number = 1
                 while (name := f"{self.policy.default_name}{number if number > 1 else ''}").lower() in taken:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The keys of ups.conf that bind a section to one UPS, and let its driver take none of its twins."""
+"""Pins: the keys of ups.conf that bind a section to one UPS, so that its driver takes none of its twins."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from .fingerprint import (
     trusted_serial,
 )
 
-# What drivers know none of these keys, or know them only since a release. To them a key that they don't know is a fatal
-# error (and exit code 0). Seen in `DRIVER -L` of 2.8.0 and 2.8.1.
+# Drivers that don't support pins, or only since a release. An unknown key is a fatal error to a driver (with exit code 0).
+# Source: `DRIVER -L` of 2.8.0 and 2.8.1.
 _NEVER: Release = (999, 0, 0)
 _PINS_SINCE: dict[str, Release] = {
     "bcmxcp_usb": _NEVER,
@@ -35,30 +35,30 @@ _PINS_SINCE: dict[str, Release] = {
     "riello_usb": (2, 8, 1),
 }
 _SPECIAL = frozenset(".[()*+?{|$\\")
-# what only a twin makes necessary
+# needed only while there is a twin
 _OF_TWINS = ("product", "bus", "busport")
-# a vendor id that no device has: the section takes none
+# matches no device
 PARKED = ("vendorid", "none")
 
 
 @dataclass(frozen=True)
 class Pins:
-    """Keys of ups.conf that bind a section to a device. remark: "", or why it can't be told from another."""
+    """The pins of a device."""
 
     keys: tuple[tuple[str, str], ...]
-    remark: str = ""
+    remark: str = ""  # why they don't distinguish it from another device; "" if they do
 
 
 def find_pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, driver: str = HID_DRIVER) -> Pins:
-    """Return the keys by which NUT's driver takes this device, and none of the others on the bus.
+    """Return the keys with which NUT's driver takes this device and no other on the bus.
 
-    others: what else is on the bus; the device itself among them makes no difference. The ids always, the serial if it can
-    be trusted; then as few as do of: the product's text, busport (since 2.8.1), bus. None for a driver that knows none.
+    others: devices on the bus, with or without this one. The pins are the ids, the serial if trusted, and as few as possible of
+    product, busport (since 2.8.1) and bus; none for a driver that does not support pins.
     """
-    # the same one may look another way by now, when a driver has taken its interface
+    # compared by incarnation, since a device looks different once a driver has taken its interface
     twins = [other for other in others if other.ids == device.ids and other.incarnation != device.incarnation]
     if not is_told_apart(driver, release):
-        return Pins((), _explain_twins(device, twins, f"{driver} takes the first that it finds") if twins else "")
+        return Pins((), _explain_twins(device, twins, f"{driver} takes the first one that it finds") if twins else "")
     keys = [("vendorid", device.vendor_id), ("productid", device.product_id)]
     serial = trusted_serial(device)
     if serial:
@@ -74,7 +74,7 @@ def find_pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, 
 
 
 def _list_further_keys(device: UsbDevice, release: Release) -> Iterator[tuple[tuple[str, str], ...]]:
-    """List keys that may tell a device from its twins, the fewest first, what a new boot may change last."""
+    """Yield keys that may distinguish a device from its twins: the fewest first, those that a reboot may change last."""
     known = []
     product = device.product.strip(BLANKS)
     if is_plain(product):
@@ -93,44 +93,44 @@ def _find_taken(keys: Sequence[tuple[str, str]], devices: Sequence[UsbDevice]) -
 
 def _explain_twins(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> str:
     names = ", ".join(sorted(twin.name for twin in twins))
-    return f"{device.ids} at {device.name} can't be told from that at {names}: {why}"
+    return f"{device.ids} at {device.name} can't be distinguished from the one at {names}: {why}"
 
 
 def _explain_lack(release: Release) -> str:
     if release < BUSPORT_SINCE:
         return (
-            f"they have no serial numbers of their own, and NUT {format_release(release)} knows only buses. "
-            "Plug one into a port of another USB controller, or use NUT 2.8.1"
+            f"they have no unique serial numbers, and NUT {format_release(release)} can only select a bus. "
+            "Plug one into another USB controller, or upgrade to NUT 2.8.1"
         )
     return (
-        "they have no serial numbers of their own, and NUT knows only the bus, and the last number of the port. "
-        "Plug one into a port with another number"
+        "they have no unique serial numbers, and NUT can only select the bus and the last number of the port. "
+        "Plug one into a port with a different last number"
     )
 
 
 def escape_pattern(text: str) -> str:
-    """Write a POSIX extended regular expression that matches just this text (as REG_ICASE goes, in any case)."""
-    # a bracket where it can be, and no backslash: the enumerator's shell changes those
+    """Return a POSIX extended regular expression that matches exactly this text, in any case (REG_ICASE)."""
+    # brackets rather than backslashes, which the enumerator's shell would change
     return "".join(r"\^" if sign == "^" else f"[{sign}]" if sign in _SPECIAL else sign for sign in text)
 
 
 def is_told_apart(driver: str, release: Release) -> bool:
-    """Return whether a driver knows keys that tell one UPS from another."""
+    """Return whether a driver supports pins."""
     return release >= _PINS_SINCE.get(driver, (0, 0, 0))
 
 
 def own_pins(section: Section | None, declared: Section | None) -> tuple[Pair, ...]:
-    """Return the pins of a section that are ours: not declared. None of a parked one."""
+    """Return the pins of a section that we set, which are those not declared; () for a parked section."""
     if section is None or PARKED in section.keys:
         return ()
-    said = lowered_keys(declared.keys) if declared else frozenset()
-    return tuple(pair for pair in identifying_pairs(section.keys) if pair[0].lower() not in said)
+    given = lowered_keys(declared.keys) if declared else frozenset()
+    return tuple(pair for pair in identifying_pairs(section.keys) if pair[0].lower() not in given)
 
 
 def still_hold(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice) -> bool:
-    """Return whether pins that a section has do as well as fresh ones.
+    """Return whether a section can keep its old pins, because they contain the fresh ones and still match.
 
-    What told a UPS from a twin stays when the twin has gone, as long as it is true: no driver restarts for that.
+    So pins that were needed for a twin stay when the twin is gone, and the driver need not restart.
     """
     more = {key for key, _value in old} - lowered_keys(fresh)
     return (
@@ -139,7 +139,7 @@ def still_hold(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice
 
 
 def only_adds_pins(was: Section, will: Section, declared: Section | None, device: UsbDevice) -> bool:
-    """Return whether a section changes in nothing but by which keys its driver knows the device, which it takes already."""
+    """Return whether only the pins of a section change, and its driver already takes the device."""
     return (
         set(identifying_pairs(declared.keys if declared else ())) <= set(was.keys)
         and _drop_pins(was) == _drop_pins(will)
@@ -152,6 +152,6 @@ def _drop_pins(section: Section) -> tuple[Pair, ...]:
 
 
 def park_section(section: Section) -> Section:
-    """Return a section whose driver takes no UPS at all, and that keeps what it knew of its own."""
+    """Return a section whose driver takes no UPS, with its other keys kept."""
     rest = [pair for pair in section.keys if pair[0].lower() not in (*FIRST, "vendorid")]
     return Section(section.name, (*(pair for pair in section.keys if pair[0].lower() in FIRST), PARKED, *rest))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What shall become of the UPSes that are found on the bus: the policy, a JSON file, checked before use."""
+"""The policy for UPSes on the USB bus: a JSON file, checked before use."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..conf import ups_conf
 if TYPE_CHECKING:
     from .bus import UsbDevice
 
-# Entries of a list, characters of a pattern: nobody needs more, and no run shall take for ever.
+# Limits for entries of a list and characters of a pattern, so that no run takes for ever.
 ENTRIES_LIMIT = 1000
 GLOB_LIMIT = 256
-# with the digits of NAME2 it still is a unit's name
+# short enough for a unit's name even with digits appended, as in NAME2
 NAME_LIMIT = 64
 _NUMBER_LIMIT = 10**15
 
-# Drivers that serve nothing on the bus, and the word that leaves the choice to us
+# drivers that are not for USB, and "auto", which leaves the choice to us
 NO_USB = (
     "auto",
     "dummy-ups",
@@ -42,11 +42,11 @@ NO_USB = (
 
 _IDS = re.compile(r"[0-9a-fA-F]{4}:(?:[0-9a-fA-F]{4}|\*)")
 _ID = re.compile(r"[0-9a-fA-F]{4}")
-# A slip in VID:PID would be a glob that never matches; one of stars alone would take each keyboard for a UPS
+# A typo in VID:PID would be a glob that never matches; a glob of stars alone would take every keyboard for a UPS.
 _NEARLY_IDS = re.compile(r"[0-9a-fA-FxX*?]+:[0-9a-fA-FxX*?]*")
 _STARS = re.compile(r"[*?]+")
 _NEARLY_ID = re.compile(r"0[xX][0-9a-fA-F]*")
-# of what no device and no file says: control characters, and halves of a character
+# control characters and lone surrogates, which no device or file has
 _UNWRITTEN = re.compile("[\u0000-\u001f\u007f\ud800-\udfff]")
 _OWN = ("driver", "port", "desc", "name")
 _TEXTS = ("vendorid", "productid", "serial")
@@ -58,19 +58,19 @@ ABSENT = ("keep", "dummy")
 
 
 class UsbPolicyError(ValueError):
-    """A policy can't be used; the message lists all that is wrong with it, a line each, with its JSON path."""
+    """A policy is invalid; the message has a line for each problem, with its JSON path."""
 
 
 def _matches_glob(pattern: str, *texts: str) -> bool:
-    """Match a shell's pattern with texts, in any case; what a device says may have blanks at its ends that nobody sees."""
+    """Return whether a glob matches one of the texts, as they are or stripped, in any case."""
     try:
-        # Python's own pattern for it does not go back over what a star took, so the cost is bounded by the lengths
+        # fnmatch's pattern does not backtrack over stars, so its cost is bounded
         return any(
             fnmatch.fnmatchcase(text, pattern.lower())
             for shown in texts
             for text in (shown.lower(), shown.strip().lower())
         )
-    except re.error:  # a range such as [z-a], to older Pythons
+    except re.error:  # a range such as [z-a] in older Pythons
         return False
 
 
@@ -80,24 +80,20 @@ def _id_or_glob(pattern: str, number: str, text: str) -> bool:
 
 @dataclass(frozen=True)
 class DeviceRule:
-    """What is done with the devices that all its patterns match.
+    """What to do with devices that match all patterns of the rule. "" means not given."""
 
-    number: its place in the file, from 1. vendor, product: four hexadecimal digits, or a glob on the device's text; serial: a
-    glob; port: a glob on the device's name in sysfs, or on its place. "" is not given. options: keys for the section.
-    """
-
-    number: int
-    vendor: str = ""
-    product: str = ""
-    serial: str = ""
-    port: str = ""
+    number: int  # its place in the file, from 1
+    vendor: str = ""  # four hex digits, or a glob on the device's text
+    product: str = ""  # likewise
+    serial: str = ""  # a glob
+    port: str = ""  # a glob on the device's name in sysfs or on its place
     ignore: bool = False
-    name: str = ""
+    name: str = ""  # of the section
     driver: str = ""
-    options: tuple[ups_conf.Pair, ...] = ()
+    options: tuple[ups_conf.Pair, ...] = ()  # further keys of the section
 
     def matches_device(self, device: UsbDevice) -> bool:
-        """Say whether all that the rule asks for is true of the device."""
+        """Return whether the device matches all patterns of the rule."""
         return (
             (not self.vendor or _id_or_glob(self.vendor, device.vendor_id, device.manufacturer))
             and (not self.product or _id_or_glob(self.product, device.product_id, device.product))
@@ -106,34 +102,34 @@ class DeviceRule:
         )
 
     def __str__(self) -> str:
-        """Name it in a sentence."""
+        """Return the rule's name for messages."""
         return f"rule {self.number}"
 
 
 @dataclass(frozen=True)
 class UsbPolicy:
-    """The policy of a host. sysfs, dev: where to look. default_name: what an undeclared UPS is called; "" leaves it alone."""
+    """The policy of a host."""
 
-    sysfs: str = "/sys"
-    dev: str = "/dev"
-    default_name: str = "ups"
-    takeover: bool = True
-    absent: str = "keep"
-    patterns: tuple[str, ...] = ()
-    rules: tuple[DeviceRule, ...] = ()
-    debug: bool = False
+    sysfs: str = "/sys"  # where sysfs is
+    dev: str = "/dev"  # where device nodes are
+    default_name: str = "ups"  # name of undeclared UPSes, with a number from the second on; "" leaves them alone
+    takeover: bool = True  # whether a new UPS may take the name of an absent one
+    absent: str = "keep"  # what runs in place of an absent UPS: its own driver ("keep") or dummy-ups ("dummy")
+    patterns: tuple[str, ...] = ()  # VID:PID, or globs on manufacturer or product, of further UPSes
+    rules: tuple[DeviceRule, ...] = ()  # the first that matches a device counts
+    debug: bool = False  # whether nut-hotplug logs details
 
     def rule_for(self, device: UsbDevice) -> DeviceRule | None:
-        """Return the first rule that matches."""
+        """Return the first rule that matches a device."""
         return next((rule for rule in self.rules if rule.matches_device(device)), None)
 
     def is_ignored(self, device: UsbDevice) -> bool:
-        """Say whether the device is to be left alone, whatever it is."""
+        """Return whether a rule ignores the device."""
         rule = self.rule_for(device)
         return rule is not None and rule.ignore
 
     def explain_match(self, device: UsbDevice) -> str:
-        """Say why the policy takes a device for a UPS: "rule 2", "pattern 3746:ffff"; "" if it does not."""
+        """Return what makes a device a UPS: "rule 2", "pattern 3746:ffff"; "" if nothing does."""
         rule = self.rule_for(device)
         if rule:
             return "" if rule.ignore else str(rule)
@@ -151,12 +147,12 @@ def _matches_pattern(pattern: str, device: UsbDevice) -> bool:
 
 
 def parse_policy(text: str | bytes) -> UsbPolicy:
-    """Return the policy that the text of its file holds. Raises PolicyError."""
+    """Parse the text of a policy file. Raises UsbPolicyError."""
     return check_policy(read_json(text, UsbPolicyError))
 
 
 def read_policy(path: Path) -> UsbPolicy | None:
-    """Return the policy of a host; None if it has none. Raises PolicyError, which names the file, and OSError."""
+    """Read a policy file; None if it does not exist. Raises UsbPolicyError, which names the file, and OSError."""
     try:
         return parse_policy(path.read_bytes())
     except FileNotFoundError:
@@ -166,10 +162,10 @@ def read_policy(path: Path) -> UsbPolicy | None:
 
 
 def check_policy(data: object) -> UsbPolicy:
-    """Turn what JSON or YAML gave into a policy. Raises PolicyError, with all that is wrong."""
-    found = Checker()
-    policy = _read_members(found, data)
-    found.raise_problems(UsbPolicyError)
+    """Return the policy that JSON or YAML data holds. Raises UsbPolicyError with all problems."""
+    checker = Checker()
+    policy = _read_members(checker, data)
+    checker.raise_problems(UsbPolicyError)
     return policy
 
 
@@ -196,18 +192,18 @@ def _read_members(check: Checker, data: object) -> UsbPolicy:
 
 
 def _read_text(check: Checker, path: str, value: object, most: int, default: str = "") -> str:
-    """Return a text of 1 to MOST characters that can be written; else "", with its problem noted."""
+    """Return a printable text of 1 to MOST characters; else "", with the problem added to CHECK."""
     problem = ""
     if value is None:
         return default
     if not isinstance(value, str):
-        problem = "must be a text. Put it into quotes"
+        problem = "must be a string. Put it into quotes"
     elif not value:
         problem = "is empty. Leave it out"
     elif len(value) > most:
-        problem = f"has {len(value)} characters, and {most} is the most. Shorten it"
+        problem = f"has {len(value)} characters; the limit is {most}. Shorten it"
     elif _UNWRITTEN.search(value):
-        problem = "holds a control character, or half of one. Take it out"
+        problem = "contains a control character or a lone surrogate. Remove it"
     if problem:
         check.add(path, problem)
     return "" if problem else str(value)
@@ -223,16 +219,16 @@ def _read_folder(check: Checker, path: str, value: object, default: str) -> str:
 def _read_name(check: Checker, path: str, value: object, default: str = "") -> str:
     text = _read_text(check, path, value, NAME_LIMIT, default)
     if text and (not ups_conf.NAME.fullmatch(text) or text == "default"):
-        check.add(path, "must be made of letters, digits, hyphen and underscore, and not be 'default'")
+        check.add(path, "must consist of letters, digits, hyphens and underscores, and not be 'default'")
     return text
 
 
 def _read_pattern(check: Checker, path: str, value: object) -> str:
     text = _read_text(check, path, value, GLOB_LIMIT)
     if text and not _IDS.fullmatch(text) and _NEARLY_IDS.fullmatch(text):
-        check.add(path, "must be VID:PID in four hexadecimal digits each, such as 3746:ffff or 3746:*")
+        check.add(path, "must be VID:PID with four hexadecimal digits each, such as 3746:ffff or 3746:*")
     elif _STARS.fullmatch(text):
-        check.add(path, "would take every device for a UPS. Name the maker, such as *delta*")
+        check.add(path, "would match every device. Name the manufacturer, such as *delta*")
     return text
 
 
@@ -241,16 +237,16 @@ def _read_rule(check: Checker, number: int, path: str, data: object) -> DeviceRu
     texts = {key: _read_text(check, *given.at(key), GLOB_LIMIT) for key in _MATCHERS if given.get(key) is not None}
     for key in ("vendor", "product"):
         if _NEARLY_ID.fullmatch(texts.get(key, "")):
-            check.add(f"{path}.{key}", "must be four hexadecimal digits without 0x, or a glob on the text")
+            check.add(f"{path}.{key}", "must be four hexadecimal digits without 0x, or a glob on the device's text")
     if isinstance(data, Mapping) and not texts:
-        check.add(path, f"matches every device. Give one of {', '.join(_MATCHERS)}")
+        check.add(path, f"matches every device. Set at least one of {', '.join(_MATCHERS)}")
     ignore = check.truth(*given.at("ignore"))
     for key in ("name", "driver", "options") if ignore else ():
         if key in given:
-            check.add(f"{path}.{key}", "means nothing for a device that is ignored. Take one of the two out")
+            check.add(f"{path}.{key}", "has no effect on an ignored device. Remove it, or ignore")
     name, driver = _read_name(check, *given.at("name")), _read_name(check, *given.at("driver"))
     if driver in NO_USB:
-        check.add(f"{path}.driver", f"{driver} drives no UPS on the bus. Name the driver, or leave it out")
+        check.add(f"{path}.driver", f"{driver} is not a driver for USB. Set one that is, or leave it out")
     options = () if given.get("options") is None else _read_options(check, *given.at("options"))
     return DeviceRule(number=number, ignore=ignore, name=name, driver=driver, options=options, **texts)
 
@@ -259,7 +255,7 @@ def _read_options(check: Checker, path: str, data: object) -> tuple[ups_conf.Pai
     given = check.members(path, data, ())
     kept = {key: value for key, value in given.items() if _is_option(check, member_path(path, key), key, value)}
     if len({key.lower() for key in kept}) < len(kept):
-        check.add(path, "has a key twice, in different case. Drivers make no difference: say it once")
+        check.add(path, "has the same key twice in different case. Drivers ignore case: keep one")
         return ()
     try:
         made = ups_conf.build_section({"name": "ups", "options": kept})
@@ -272,18 +268,18 @@ def _read_options(check: Checker, path: str, data: object) -> tuple[ups_conf.Pai
 def _is_option(check: Checker, path: str, key: str, value: object) -> bool:
     before = len(check.problems)
     if not ups_conf.KEY.fullmatch(key):
-        check.add(path, "is no key of ups.conf")
+        check.add(path, "is not a valid key of ups.conf")
     elif key.lower() in _OWN:
-        check.add(path, "belongs to the rule or to the declared UPS, not under options")
+        check.add(path, "belongs to the rule or to the declared UPS, not into options")
     elif isinstance(value, str):
         if len(value) > 512 or not value.isascii() or _UNWRITTEN.search(value):
-            check.add(path, "must be of at most 512 printable ASCII characters: NUT drops all others")
-    elif isinstance(value, (int, float)):  # a truth value is a number to Python
+            check.add(path, "must have at most 512 characters, all printable ASCII: NUT drops others")
+    elif isinstance(value, (int, float)):  # includes bool
         if key.lower() in _TEXTS and value is not False:
-            check.add(path, "must be a text. Put it into quotes")
-        # the comparison comes first: a float has no room for each number
+            check.add(path, "must be a string. Put it into quotes")
+        # compared first, because math.isnan() fails on huge integers
         elif abs(value) > _NUMBER_LIMIT or math.isnan(value):
-            check.add(path, "is no number that NUT could read. Put what you mean into quotes")
+            check.add(path, "is a number that NUT can't read. Put it into quotes if it is meant")
     else:
-        check.add(path, "must be a text, a number, or true for a bare flag")
+        check.add(path, "must be a string, a number, or true for a bare flag")
     return len(check.problems) == before

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is known of the UPSes of a host, what names.resolve_names() makes of that, and whether a change of it is one for a driver."""
+"""The input and the result of names.resolve_names(), and whether a changed section requires a driver restart."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .pins import only_adds_pins
 
 @dataclass(frozen=True)
 class KnownUpses:
-    """What is known before the bus is looked at. Sections that a play takes away are not in conf."""
+    """What is known of a host's UPSes apart from the bus."""
 
-    wanted: UpsConf | None  # ups.conf as the inventory wants it; None if nobody said
-    conf: UpsConf  # ups.conf as it is
+    wanted: UpsConf | None  # ups.conf as the inventory wants it; None if unknown
+    conf: UpsConf  # the current ups.conf, without sections that a play removes
     found: frozenset[str] = frozenset()  # names of found sections: ups_conf_text.found_sections()
     memory: Mapping[str, Fingerprint] = field(default_factory=dict)  # name -> the UPS that had it last
-    # name -> ups_conf.render_sections() of the section as we wrote it last. A section that differs was edited by hand, and is left alone,
-    # so what Resolution calls fixed must keep the entry that it has, or none.
+    # name -> ups_conf.render_sections() of the section as we last wrote it. A section that differs was edited by hand and is left
+    # alone; so for fixed sections of a NameResolution, the caller must not change this entry.
     written: Mapping[str, str] = field(default_factory=dict)
-    # Whether a play asks. Then wanted counts for fixed sections and for what stands before the sections, and nobody has edited
-    # anything; else they stay as conf has them.
+    # Whether a play asks. Then fixed sections and global settings come from wanted, and hand edits do not count; otherwise both
+    # come from conf.
     play: bool = False
 
 
@@ -37,18 +37,18 @@ class NameResolution:
 
     conf: UpsConf
     found: frozenset[str]  # names of found sections in conf
-    plugged: Mapping[str, UsbUps]  # name -> what is there under it, with the driver that it gets; fixed sections, too
-    absent: tuple[str, ...]  # names of USB sections whose UPS is not there, in the order of the file
-    memory: Mapping[str, Fingerprint]
+    plugged: Mapping[str, UsbUps]  # name -> its UPS with its driver; including fixed sections
+    absent: tuple[str, ...]  # names of USB sections whose UPS is not plugged in, in the order of the file
+    memory: Mapping[str, Fingerprint]  # name -> the UPS that has it, or had it last
     unserved: tuple[tuple[UsbUps, str], ...]  # UPSes without a name, with the reason
-    remarks: tuple[str, ...]  # what can't be done, or is not as it seems, and the remedy
+    remarks: tuple[str, ...]  # problems, each with its remedy
     fixed: frozenset[str] = frozenset()  # names of fixed sections
 
 
 def only_adds_keys(name: str, known: KnownUpses, res: NameResolution) -> bool:
-    """Return whether a section changes in nothing but by which keys its driver knows the UPS that it has already.
+    """Return whether only the keys change by which a section's driver identifies the UPS that it already has.
 
-    Such a change is no reason to restart a driver that works.
+    Such a change does not require a restart of a working driver.
     """
     was, will = known.conf.sections.get(name), res.conf.sections.get(name)
     if was is None or will is None or name not in res.plugged:
@@ -61,7 +61,7 @@ def only_adds_keys(name: str, known: KnownUpses, res: NameResolution) -> bool:
 
 
 def are_others_served(name: str, known: KnownUpses, res: NameResolution, work: Container[str]) -> bool:
-    """Return whether each other UPS that a section means, too, is served: one that is not may be held by this one's driver."""
+    """Return whether every other UPS that a section matches is served. One that is not may be held by this section's driver."""
     was = known.conf.sections[name]
     others = [other for other in res.plugged if other != name and matches_device(was, res.plugged[other].device)]
     return all(other in work for other in others)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sections of ups.conf that follow from which UPS has which name. See names.py, which gives the names."""
+"""Write the sections of ups.conf once names.py has given the names."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .pins import find_pins, is_told_apart, own_pins, park_section, still_hold
 from .policy import NO_USB, DeviceRule, UsbPolicy
 
 DUMMY = "dummy-ups"
-# a file in /etc/nut, where dummy-ups looks for it
+# a file in /etc/nut, where dummy-ups looks for its port
 DUMMY_PORT = "nut-hotplug-absent.dev"
 
 
 def get_value(section: Section | None, key: str) -> str:
-    """Return a key's value, "" if it has none."""
+    """Return a key's value; "" without one."""
     return next((value or "" for word, value in section.keys if word.lower() == key), "") if section else ""
 
 
 def is_dummy(section: Section | None) -> bool:
-    """Return whether this is our stand-in for a UPS that is not there."""
+    """Return whether a section is our stand-in for an absent UPS."""
     return section is not None and (get_value(section, "driver"), get_value(section, "port")) == (DUMMY, DUMMY_PORT)
 
 
 def is_usb(section: Section) -> bool:
-    """Return whether its driver looks for a UPS on the bus."""
+    """Return whether a section's driver looks for a UPS on the USB bus."""
     driver, port = get_value(section, "driver"), get_value(section, "port").lower()
     if driver == "nutdrv_qx" or driver not in DRIVERS:
-        # it may speak to a serial port, or to the network
+        # such a driver may use a serial port or the network instead
         return driver not in ("", *NO_USB) and (
             port == "auto" or port.startswith(("/dev/bus/usb", "/dev/usb", "/proc/bus/usb"))
         )
@@ -45,7 +45,7 @@ def is_usb(section: Section) -> bool:
 
 
 def is_real(section: Section | None) -> bool:
-    """Return whether a section has a driver, and is no stand-in."""
+    """Return whether a section names a real driver, not "auto" or our stand-in."""
     return section is not None and not is_dummy(section) and get_value(section, "driver") not in ("", ups_conf.AUTO)
 
 
@@ -62,12 +62,12 @@ def get_last_section(name: str, old: Section | None, memory: Fingerprint | None,
 
 
 def describe_device(device: UsbDevice) -> str:
-    """Name a device in a sentence, by what it can't choose itself."""
+    """Return a device's description for messages, without texts that the device controls."""
     return f"{device.ids} at {device.place or device.node}"
 
 
 def make_dummy(name: str, section: Section) -> Section:
-    """Return the stand-in for a UPS that is not there."""
+    """Return the stand-in for an absent UPS."""
     head = dict(_make_head(section, DUMMY))
     return Section(name, tuple({**head, "port": DUMMY_PORT}.items()))
 
@@ -79,27 +79,27 @@ def _make_head(declared: Section, driver: str) -> tuple[Pair, ...]:
 
 
 def _drop_given(pairs: Iterable[Pair], stronger: Iterable[Pair]) -> tuple[Pair, ...]:
-    """Leave out what others say."""
-    said = lowered_keys(stronger)
-    return tuple(pair for pair in pairs if pair[0].lower() not in said)
+    """Return the pairs whose keys are not among those of STRONGER."""
+    given = lowered_keys(stronger)
+    return tuple(pair for pair in pairs if pair[0].lower() not in given)
 
 
 @dataclass(eq=False)
 class Sighting:
-    """A UPS on the bus, while names are given."""
+    """A UPS on the bus while names are being given."""
 
     ups: UsbUps
-    rule: DeviceRule | None  # that the policy has for it
-    seen: Fingerprint
+    rule: DeviceRule | None  # the policy's rule for it
+    seen: Fingerprint  # its identity
 
     @property
     def device(self) -> UsbDevice:
-        """Return the device that it is."""
+        """Return the USB device."""
         return self.ups.device
 
     @property
     def driver(self) -> str:
-        """Return the driver for it, if it had no section before."""
+        """Return its driver, disregarding earlier sections; "" if unknown."""
         return (
             (self.rule.driver if self.rule else "") or self.ups.driver or (HID_DRIVER if self.device.hid_power else "")
         )
@@ -107,20 +107,20 @@ class Sighting:
 
 @dataclass
 class SectionWriter:
-    """Writes the sections of ups.conf, once all names are given."""
+    """Writes the sections of ups.conf once all names are given."""
 
-    conf: Mapping[str, Section]  # as ups.conf is
-    declared: Mapping[str, Section]  # what the inventory says of those whose driver is auto
-    memory: Mapping[str, Fingerprint]  # who had a name last
-    given: Mapping[str, Sighting]  # who has a name now
-    drivers: Mapping[str, str]  # name -> the driver that a given one gets
-    devices: Sequence[UsbDevice]  # all on the bus
+    conf: Mapping[str, Section]  # sections of the current ups.conf
+    declared: Mapping[str, Section]  # sections of the inventory with driver auto
+    memory: Mapping[str, Fingerprint]  # name -> the UPS that had it last
+    given: Mapping[str, Sighting]  # name -> the UPS that has it now
+    drivers: Mapping[str, str]  # name -> the driver of that UPS
+    devices: Sequence[UsbDevice]  # all UPSes on the bus
     policy: UsbPolicy
     release: Release
-    remarks: list[str]  # gets what can't be done, and the remedy
+    remarks: list[str]  # problems, each with its remedy, are appended here
 
     def _keep_supported(self, name: str, driver: str, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-        """Leave out what the host's NUT does not know: its driver would not start."""
+        """Return the pairs that the host's NUT knows: with any other key, its driver would not start."""
         kept = []
         for pair in pairs:
             why = unfit_key(name, driver, pair[0], self.release)
@@ -131,7 +131,7 @@ class SectionWriter:
         return tuple(kept)
 
     def write_present(self, name: str) -> Section:
-        """Return the section of a UPS that is there."""
+        """Return the section of a UPS that is plugged in."""
         sighting, driver = self.given[name], self.drivers[name]
         declared = self.declared.get(name, Section(name, ()))
         rest = self._keep_supported(name, driver, (pair for pair in declared.keys if pair[0].lower() not in FIRST))
@@ -149,7 +149,7 @@ class SectionWriter:
         return fresh.keys
 
     def write_absent(self, name: str) -> Section:
-        """Return the section of a UPS that is not there: as it was, but for what is declared anew."""
+        """Return the section of an absent UPS: its last one, updated from the inventory."""
         old = self.conf.get(name, Section(name, ()))
         declared = self.declared.get(name)
         if is_dummy(old) and self.policy.absent == "dummy":
@@ -166,20 +166,20 @@ class SectionWriter:
         return self._park_beside_rival(Section(name, (*_make_head(base, driver), *keys)), rest)
 
     def _park_beside_rival(self, section: Section, declared: Sequence[Pair]) -> Section:
-        """Keep a driver that looks for a UPS in vain from taking one that is served under another name."""
+        """Return the section, changed so that its driver can't take a UPS that has another name."""
         rival = self._find_rival(section)
         if rival is None:
             return section
         if "vendorid" in lowered_keys(declared) or not is_told_apart(get_value(section, "driver"), self.release):
             self.remarks.append(
-                f"[{section.name}]: its UPS is not there, and its keys mean {describe_device(rival)} as well, which has another name. "
-                "Declare it with its serial"
+                f"[{section.name}]: its UPS is not plugged in, and its keys also match {describe_device(rival)}, which has another "
+                "name. Declare it with its serial"
             )
             return section
         return park_section(section)
 
     def _find_rival(self, section: Section) -> UsbDevice | None:
-        """Return a UPS that is served under another name, and that this section's driver would take."""
+        """Return a UPS with another name that this section's driver would take as well; None without one."""
         driver = get_value(section, "driver")
         rivals = (
             sighting.device
@@ -189,11 +189,11 @@ class SectionWriter:
         return next(rivals, None)
 
     def check_fixed(self, sections: Iterable[Section]) -> None:
-        """Remark on fixed sections whose driver may take a UPS that has another name."""
+        """Remark on fixed sections whose driver may take a UPS with another name."""
         for section in sections:
             rival = self._find_rival(section) if is_usb(section) else None
             if rival:
                 self.remarks.append(
-                    f"[{section.name}]: its keys don't tell its UPS from {describe_device(rival)}, so its driver may take that one. "
-                    "Give it vendorid, productid and serial"
+                    f"[{section.name}]: its keys also match {describe_device(rival)}, so its driver may take that UPS. "
+                    "Set vendorid, productid and serial"
                 )

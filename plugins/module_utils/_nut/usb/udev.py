@@ -2,12 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a policy means to udev: NUT's drivers, which run as the user nut, may use the devices that it takes for UPSes.
+"""Turn a policy into udev rules that let NUT's drivers, which run as the user nut, use the UPSes of the policy.
 
-NUT's own rules (62-nut-usbups.rules) say so for the ids that its drivers know. These lines are for the others. They may give a
-device to the group nut that the policy, on a closer look, does not take: udev knows no patterns of any case, and a
-character that could end a quoted value becomes a wildcard. They are not narrower than the policy, but for texts with blanks
-before them; whatever they miss, nut-hotplug itself gives to the group.
+NUT's own rules (62-nut-usbups.rules) cover the ids that its drivers know; these cover the rest. They may also match devices that
+the policy does not, because udev's patterns are case-sensitive and every character that could end a quoted value becomes a
+wildcard. They miss only texts with leading blanks, and nut-hotplug itself permits devices that they miss.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-# UPSes that NUT's drivers know, or people use with them, and that the rules of 2.8.0 and 2.8.1 lack: EcoFlow
+# UPSes that work with NUT but are missing from the rules of 2.8.0 and 2.8.1: EcoFlow
 LACKING = ("3746:ffff",)
-# where a device goes that a rule of the policy has decided on
+# label after the lines of all policy rules
 DECIDED = "nut_hotplug_decided"
 
 _IDS = re.compile(r"([0-9a-f]{4}):([0-9a-f]{4}|\*)", re.IGNORECASE)
@@ -26,17 +25,17 @@ _GIVEN = 'MODE="0664", GROUP="nut"'
 
 
 def render_permissions(policy: Mapping[str, object]) -> str:
-    """Return the lines of a udev rule for a policy that policy.check_policy() has passed. Each line ends with a newline."""
+    """Return the lines of the udev rules for a policy that policy.check_policy() accepts, each with a newline."""
     lines: list[str] = []
     rules: Sequence[Mapping[str, object]] = policy.get("rules") or ()  # type: ignore[assignment]
     if any(rule.get("port") for rule in rules):
-        # a line's matches come before its imports, so this is one of its own
+        # a separate line, because udev evaluates matches before imports
         lines.append('ENV{ID_PATH}=="", IMPORT{builtin}="path_id"')
     for rule in rules:
-        what = "" if rule.get("ignore") else f"{_GIVEN}, "
-        lines += [f'{match}, {what}GOTO="{DECIDED}"' for match in _match_rule(rule)]
+        permission = "" if rule.get("ignore") else f"{_GIVEN}, "
+        lines += [f'{match}, {permission}GOTO="{DECIDED}"' for match in _match_rule(rule)]
     patterns: Sequence[str] = policy.get("patterns") or ()  # type: ignore[assignment]
-    for pattern in (*LACKING, *(one for one in patterns if one.lower() not in LACKING)):
+    for pattern in (*LACKING, *(pattern for pattern in patterns if pattern.lower() not in LACKING)):
         lines += [f"{match}, {_GIVEN}" for match in _match_pattern(pattern)]
     return "".join(f"{line}\n" for line in lines)
 
@@ -52,7 +51,7 @@ def _match_pattern(pattern: str) -> Iterator[str]:
 
 
 def _is_specific(pattern: str) -> bool:
-    """Say whether udev can tell anything by a pattern. Else it would give NUT each device; nut-hotplug sees to those itself."""
+    """Return whether a pattern is more than wildcards in udev's terms. Others are left to nut-hotplug."""
     return convert_glob(pattern).strip("*?") != ""
 
 
@@ -61,7 +60,7 @@ def _match_id(attribute: str, value: str) -> str:
 
 
 def _match_rule(rule: Mapping[str, object]) -> Iterator[str]:
-    """Yield what a device must be for a rule; two alternatives if it names a port."""
+    """Yield the matches of a rule: two alternatives if it has a port, none if udev can't express it."""
     given = {key: str(rule.get(key) or "") for key in ("vendor", "product", "serial", "port")}
     parts = []
     for key, number, text in (("vendor", "idVendor", "manufacturer"), ("product", "idProduct", "product")):
@@ -69,7 +68,7 @@ def _match_rule(rule: Mapping[str, object]) -> Iterator[str]:
             parts.append(_match_id(number, given[key]))
         elif given[key]:
             parts.append(f'ATTR{{{text}}}=="{convert_glob(given[key])}"')
-    if not any(_is_specific(one) for one in given.values() if one):
+    if not any(_is_specific(pattern) for pattern in given.values() if pattern):
         return
     if given["serial"]:
         parts.append(f'ATTR{{serial}}=="{convert_glob(given["serial"])}"')
@@ -81,23 +80,23 @@ def _match_rule(rule: Mapping[str, object]) -> Iterator[str]:
 
 
 def convert_glob(pattern: str) -> str:
-    """Turn a glob that takes any case into one of udev's that matches at least the same texts, safe between quotes.
+    """Convert a case-insensitive glob into a udev glob that matches at least the same texts and is safe between quotes.
 
-    Letters become pairs; brackets, whatever they hold, a "?". So does what means something to udev inside a value: the
-    quote, the backslash, "|" between alternatives, "$" and "%". A character that is not ASCII is several bytes there: "*".
+    Letters become pairs. Bracket sets and characters with a meaning inside a udev value (quote, backslash, "|", "$", "%") become
+    "?". A character outside ASCII, which is several bytes to udev, becomes "*".
     """
-    made: list[str] = []
+    converted: list[str] = []
     place = 0
     while place < len(pattern):
         character = pattern[place]
         end = _find_bracket_end(pattern, place) if character == "[" else place
-        made.append("?" if end > place else _convert_character(character))
+        converted.append("?" if end > place else _convert_character(character))
         place = end + 1
-    return re.sub(r"\*+", "*", "".join(made))
+    return re.sub(r"\*+", "*", "".join(converted))
 
 
 def _find_bracket_end(pattern: str, place: int) -> int:
-    """Return where the set ends that begins at PLACE, as fnmatch sees it; PLACE itself if it does not end."""
+    """Return the end of the bracket set that begins at PLACE, as fnmatch parses it; PLACE itself if it is not closed."""
     begin = place + 2 if pattern[place + 1 : place + 2] == "!" else place + 1
     end = pattern.find("]", begin + 1)
     return max(end, place)

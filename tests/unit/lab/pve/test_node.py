@@ -9,32 +9,37 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import guests
 from pve import node
-from pve.node import Guest, Node
+from pve.node import GuestSpec, PveNode
 
 
 @pytest.mark.parametrize(
     ("text", "guest"),
     [
-        ("101=qm", Guest(101, "qm")),
-        ("201=pct,storage=nas,seconds=2.5", Guest(201, "pct", "nas", 2.5)),
-        ("102=qm,seconds=never,order=3,down=20,tags=a;b", Guest(102, "qm", "local", None, 3, 20, "a;b")),
+        ("101=qm", GuestSpec(101, "qm")),
+        ("201=pct,storage=nas,seconds=2.5", GuestSpec(201, "pct", "nas", 2.5)),
+        ("102=qm,seconds=never,order=3,down=20,tags=a;b", GuestSpec(102, "qm", "local", None, 3, 20, "a;b")),
     ],
 )
-def test_a_guest_in_words(text: str, guest: Guest) -> None:
-    assert node.parse(text) == guest
+def test_a_guest_in_words(text: str, guest: GuestSpec) -> None:
+    assert node.parse_guest(text) == guest
 
 
 @pytest.mark.parametrize("text", ["", "101", "101=lxc", "x=qm", "101=qm,sekonds=3", "101=qm,seconds=soon"])
 def test_nonsense(text: str) -> None:
     with pytest.raises(ValueError, match=r"want ID=qm|could not convert"):
-        node.parse(text)
+        node.parse_guest(text)
 
 
 def test_the_order_of_the_stop() -> None:
     """As Proxmox: those without a number first, then from the highest to the lowest, all of one number at once."""
-    first, second, low, high = Guest(101, "qm"), Guest(100, "pct"), Guest(102, "qm", order=1), Guest(103, "qm", order=9)
-    assert node.stops([low, first, high, second]) == [[second, first], [high], [low]]
-    assert node.stops([]) == []
+    first, second, low, high = (
+        GuestSpec(101, "qm"),
+        GuestSpec(100, "pct"),
+        GuestSpec(102, "qm", order=1),
+        GuestSpec(103, "qm", order=9),
+    )
+    assert node.group_by_order([low, first, high, second]) == [[second, first], [high], [low]]
+    assert node.group_by_order([]) == []
 
 
 @pytest.fixture
@@ -44,11 +49,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-MADE = [Guest(101, "qm", "nas", 6.0, 2, 90, "nas;web"), Guest(102, "qm"), Guest(201, "pct", "nas", None)]
+MADE = [GuestSpec(101, "qm", "nas", 6.0, 2, 90, "nas;web"), GuestSpec(102, "qm"), GuestSpec(201, "pct", "nas", None)]
 
 
 def test_the_product_reads_what_is_made(root: Path) -> None:
-    Node(root, "pve8").setup("truenas", MADE)
+    PveNode(root, "pve8").set_up("truenas", MADE)
     found = guests.load_guests(root)
     assert [(one.id, one.kind, one.name, one.onboot) for one in found] == [
         (101, "qm", "guest101", True),
@@ -65,7 +70,7 @@ def test_the_product_reads_what_is_made(root: Path) -> None:
     assert known["local"].servers == ()
     there = guests.find_storage_users(found, known, ["truenas"], (), lambda name: (name,))
     assert sorted(one.id for one in there) == [101, 201]
-    assert Node(root, "pve8").guests() == MADE
+    assert PveNode(root, "pve8").read_guests() == MADE
     for name in ("qm", "pct", "vzdump"):
         assert (root / "usr/sbin" / name).stat().st_mode & 0o111
     assert "lab-pve stop" in (root / "etc/systemd/system/pve-guests.service").read_text()
@@ -73,16 +78,16 @@ def test_the_product_reads_what_is_made(root: Path) -> None:
 
 def test_nothing_is_left(root: Path) -> None:
     before = sorted(root.rglob("*"))
-    one = Node(root, "pve8")
-    one.setup("truenas", MADE)
-    one.remove()
+    one = PveNode(root, "pve8")
+    one.set_up("truenas", MADE)
+    one.remove_all()
     assert [path for path in sorted(root.rglob("*")) if path not in before and not path.is_dir()] == []
     assert guests.load_guests(root) == []
-    one.remove()
+    one.remove_all()
 
 
 def test_setup_forgets_what_was_before(root: Path) -> None:
-    one = Node(root, "pve8")
-    one.setup("truenas", MADE)
-    one.setup("truenas", MADE[:1])
+    one = PveNode(root, "pve8")
+    one.set_up("truenas", MADE)
+    one.set_up("truenas", MADE[:1])
     assert [found.id for found in guests.load_guests(root)] == [101]

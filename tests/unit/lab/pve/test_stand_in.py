@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 from pve import stand_in
-from pve.stand_in import Host
+from pve.stand_in import GuestFolder
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GuestFolder]:
     """A host whose guests note what they do; there is no systemd that could give each a scope."""
     monkeypatch.setattr(stand_in, "SCOPE", ())
     (tmp_path / "guests").mkdir()
-    one = Host(tmp_path / "guests", 20.0, tmp_path / "moments")
+    one = GuestFolder(tmp_path / "guests", 20.0, tmp_path / "moments")
     monkeypatch.setenv("PVE_STAND_IN", str(one.folder))
     monkeypatch.setenv("PVE_STAND_IN_SPEED", "20")
     monkeypatch.setenv("PVE_STAND_IN_MOMENTS", str(one.moments))
@@ -32,57 +32,57 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     one.kill_all()
 
 
-def moments(host: Host) -> list[str]:
+def moments(host: GuestFolder) -> list[str]:
     assert host.moments
     return [line.split(" ", 1)[1] for line in host.moments.read_text().splitlines()] if host.moments.exists() else []
 
 
-def until_said(host: Host, line: str) -> None:
+def until_said(host: GuestFolder, line: str) -> None:
     deadline = time.monotonic() + 20
     while line not in moments(host):
         assert time.monotonic() < deadline, f"never said: {line}"
         time.sleep(0.01)
 
 
-def test_a_shutdown(host: Host) -> None:
-    host.put(101, shutdown=4.0)
+def test_a_shutdown(host: GuestFolder) -> None:
+    host.add_guest(101, shutdown=4.0)
     until_said(host, "101 started")
-    host.main("qm", ["shutdown", "101", "--timeout", "60"])
-    assert host.runs(101) == 0
+    host.run_program("qm", ["shutdown", "101", "--timeout", "60"])
+    assert host.find_pid(101) == 0
     assert moments(host) == ["101 started", "101 told", "101 down"]
     times = [float(line.split()[0]) for line in host.moments.read_text().splitlines()]  # type: ignore[union-attr]
     assert times[2] - times[1] >= 0.19
     assert abs(times[0] - time.time()) < 60
 
 
-def test_the_button_is_pressed_once(host: Host) -> None:
-    host.put(101, shutdown=20.0)
+def test_the_button_is_pressed_once(host: GuestFolder) -> None:
+    host.add_guest(101, shutdown=20.0)
     until_said(host, "101 started")
-    guest = host.get(101)
-    host.tell(101, guest)
-    host.tell(101, guest)
-    host.wait(101)
+    guest = host.read_guest(101)
+    host.ask_to_stop(101, guest)
+    host.ask_to_stop(101, guest)
+    host.wait_for_end(101)
     assert moments(host) == ["101 started", "101 told", "101 down"]
 
 
-def test_one_that_hangs_is_killed(host: Host) -> None:
-    host.put(201, kind="pct", shutdown=None)
+def test_one_that_hangs_is_killed(host: GuestFolder) -> None:
+    host.add_guest(201, kind="pct", shutdown=None)
     until_said(host, "201 started")
-    host.main("pct", ["shutdown", "201", "--timeout", "2", "--forceStop", "1"])
+    host.run_program("pct", ["shutdown", "201", "--timeout", "2", "--forceStop", "1"])
     assert moments(host) == ["201 started", "201 killed"]
 
 
-def test_a_power_cut_is_no_shutdown(host: Host) -> None:
-    host.put(101)
+def test_a_power_cut_is_no_shutdown(host: GuestFolder) -> None:
+    host.add_guest(101)
     until_said(host, "101 started")
-    os.kill(host.runs(101), signal.SIGKILL)
-    host.wait(101)
+    os.kill(host.find_pid(101), signal.SIGKILL)
+    host.wait_for_end(101)
     assert moments(host) == ["101 started"]
 
 
-def test_the_programs_know_where_to_note(host: Host, tmp_path: Path) -> None:
-    stand_in.programs(tmp_path, host.folder, 20.0, host.moments)
-    host.put(101, shutdown=1.0)
+def test_the_programs_know_where_to_note(host: GuestFolder, tmp_path: Path) -> None:
+    stand_in.install_programs(tmp_path, host.folder, 20.0, host.moments)
+    host.add_guest(101, shutdown=1.0)
     until_said(host, "101 started")
     done = subprocess.run([tmp_path / "qm", "shutdown", "101"], check=True, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 0

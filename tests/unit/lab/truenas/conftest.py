@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from truenas import accounts, server
-from truenas.middleware import Connection, Middleware
+from truenas.middleware import ClientConnection, Middleware
 from truenas.releases import RELEASES
 from truenas.service import ServiceState, StateFile
 
@@ -42,17 +42,17 @@ class FakeRunner:
     calls: list[str] = field(default_factory=list)
     files: Mapping[str, str] = field(default_factory=dict)
 
-    def start(self, files: Mapping[str, str]) -> str:
+    def start_service(self, files: Mapping[str, str]) -> str:
         self.calls.append("start")
         self.files = files
         self.running = not self.log
         return self.log
 
-    def stop(self) -> None:
+    def stop_service(self) -> None:
         self.calls.append("stop")
         self.running = False
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         return ServiceState(self.running, (PID,) if self.running else ())
 
 
@@ -66,7 +66,7 @@ class Lab:
     now: list[float]
 
     def connect(self, *, secure: bool = True, remote: str = "192.0.2.1", api: str = "current") -> Client:
-        return Client(self, Connection(remote=remote, secure=secure, api=api))
+        return Client(self, ClientConnection(remote=remote, secure=secure, api=api))
 
     def log_in(self, user: str = "root") -> Client:
         client = self.connect()
@@ -79,14 +79,14 @@ class Client:
     """Speaks frames, and runs the jobs that come of them at once."""
 
     lab: Lab
-    connection: Connection
+    connection: ClientConnection
     sent: int = 0
 
     def ask(self, method: str, *params: Any) -> dict[str, Any]:
         self.sent += 1
         request = {"jsonrpc": "2.0", "id": self.sent, "method": method, "params": list(params)}
-        outcome = self.lab.middleware.receive(self.connection, json.dumps(request))
-        late = self.lab.middleware.run(outcome.job) if outcome.job else None
+        outcome = self.lab.middleware.receive_frame(self.connection, json.dumps(request))
+        late = self.lab.middleware.run_job(outcome.job) if outcome.job else None
         answer: dict[str, Any] = json.loads(outcome.answer or late or "")
         assert answer["id"] == self.sent
         return answer
@@ -108,7 +108,7 @@ def make_lab(tmp_path: Path) -> Callable[..., Lab]:
         faults: dict[str, Any] = {}
         middleware = Middleware(
             release=RELEASES[release],
-            accounts=accounts.parse(USERS, KEYS),
+            accounts=accounts.parse_accounts(USERS, KEYS),
             state=StateFile(tmp_path / "data" / "truenas.json"),
             runner=runner,
             clock=lambda: now[0],
@@ -148,11 +148,11 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
     def start(lab: Lab, release: str = "25.10", *, admins: tuple[int, ...] | None = None) -> Served:
         """`admins`: who is root over the socket; by default root, and who runs the test."""
-        config = server.Config(data=str(tmp_path), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
-        listening = run(server.listen(lab.middleware, config))
+        config = server.ServerConfig(data=str(tmp_path), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
+        listening = run(server.open_ports(lab.middleware, config))
         runners.extend(listening)
         path = tmp_path / "run" / "middlewared.sock"
-        sockets.append(run(server.listen_unix(lab.middleware, path, release, admins or (0, os.getuid()))))
+        sockets.append(run(server.open_midclt_socket(lab.middleware, path, release, admins or (0, os.getuid()))))
         return Served(*(runner.addresses[0][1] for runner in listening), path)
 
     yield start

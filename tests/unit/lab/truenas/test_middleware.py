@@ -272,5 +272,5 @@ def test_private_verbs_of_26(make_lab: Callable[..., Any]) -> None:
 )
 def test_bad_frames_get_an_answer(lab: Any, frame: str, code: int) -> None:
     client = lab.connect()
-    answer = json.loads(lab.middleware.receive(client.connection, frame).answer)
+    answer = json.loads(lab.middleware.receive_frame(client.connection, frame).answer)
     assert answer["error"]["code"] == code

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import websocket
-from truenas.middleware import Connection, Job
+from truenas.middleware import ClientConnection, MiddlewareJob
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "truenas"
 FILES = {"25.04": "TS-25.04.2.6.json", "25.10": "TS-25.10.6.json", "26": "TS-26.0.0-BETA.3.json"}
@@ -44,17 +44,17 @@ def play(middleware: Any, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, A
 
     A job takes its time: it is still running when the next frame comes, unless the caller waits for its answer.
     """
-    connection = Connection(remote="192.0.2.1", secure=True)
-    unfinished: Job | None = None
+    connection = ClientConnection(remote="192.0.2.1", secure=True)
+    unfinished: MiddlewareJob | None = None
     for frame in frames:
         if "send" in frame:
             sent = frame["send"]
-            outcome = middleware.receive(connection, sent if isinstance(sent, str) else json.dumps(sent))
+            outcome = middleware.receive_frame(connection, sent if isinstance(sent, str) else json.dumps(sent))
             if unfinished:
-                middleware.run(unfinished)
+                middleware.run_job(unfinished)
             answer, unfinished = outcome.answer, outcome.job
             if answer is None:
-                answer, unfinished = middleware.run(unfinished), None
+                answer, unfinished = middleware.run_job(unfinished), None
         else:
             yield masked(frame["recv"]), masked(json.loads(answer))
 

@@ -69,7 +69,7 @@ def test_redirect(lab: Any) -> None:
     async def ask_plain() -> tuple[int, str]:
         from aiohttp import ClientSession, web
 
-        runner = web.AppRunner(server.application(lab.middleware, redirect_to=443))
+        runner = web.AppRunner(server.make_application(lab.middleware, redirect_to=443))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with ClientSession() as session:
@@ -83,9 +83,9 @@ def test_redirect(lab: Any) -> None:
 
 
 def test_the_certificate_stays(tmp_path: Path) -> None:
-    server.certificate(tmp_path)
+    server.load_certificate(tmp_path)
     first = (tmp_path / "https.crt").read_text()
-    server.certificate(tmp_path)
+    server.load_certificate(tmp_path)
     assert (tmp_path / "https.crt").read_text() == first
 
 
@@ -119,12 +119,12 @@ def test_an_enabled_service_starts_once_a_boot(lab: Any, tmp_path: Path) -> None
     client.call("service.update", "ups", {"enable": True})
     server.start_at_boot(lab.middleware, marker)
     assert lab.runner.calls == ["start"]
-    lab.runner.stop()
+    lab.runner.stop_service()
     server.start_at_boot(lab.middleware, marker)  # the server was restarted, the machine was not
     assert lab.runner.running is False
 
 
 def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
-    StateFile(tmp_path / "state.json").save({"ups": {"monpwd": "x"}})
+    StateFile(tmp_path / "state.json").save_state({"ups": {"monpwd": "x"}})
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

@@ -54,7 +54,7 @@ AT SHUTDOWN * EXECUTE NOTIFY-SHUTDOWN
 
 
 def test_files_of_a_slave() -> None:
-    assert ups.render(SLAVE) == {
+    assert ups.render_files(SLAVE) == {
         "nut.conf": "MODE=netclient\n",
         "upsmon.conf": UPSMON_CONF,
         "upssched.conf": UPSSCHED_CONF + "AT LOWBATT  * EXECUTE SHUTDOWN\n",
@@ -62,14 +62,14 @@ def test_files_of_a_slave() -> None:
 
 
 def test_timer() -> None:
-    files = ups.render({**SLAVE, "shutdown": "BATT", "shutdowntimer": 8})
+    files = ups.render_files({**SLAVE, "shutdown": "BATT", "shutdowntimer": 8})
     assert files["upssched.conf"] == (
         UPSSCHED_CONF + "AT ONBATT   * START-TIMER SHUTDOWN 8\nAT ONLINE   * CANCEL-TIMER SHUTDOWN\n"
     )
 
 
 def test_all_of_upsmon_conf() -> None:
-    files = ups.render(
+    files = ups.render_files(
         {**SLAVE, "powerdown": True, "nocommwarntime": 60, "hostsync": 5, "shutdowncmd": "/bin/true", "monuser": "a$b"}
     )
     first, *_unused, command, flag, hostsync, nocomm = files["upsmon.conf"].splitlines()
@@ -79,13 +79,13 @@ def test_all_of_upsmon_conf() -> None:
 
 
 def test_what_breaks_truenas_is_not_mended() -> None:
-    text = ups.render({**SLAVE, "monpwd": 'a=b\\"', "remotehost": "fd00::5"})["upsmon.conf"]
+    text = ups.render_files({**SLAVE, "monpwd": 'a=b\\"', "remotehost": "fd00::5"})["upsmon.conf"]
     assert text.startswith('MONITOR ups@fd00::5:3493 1 truenas a=b\\" SLAVE\n')
 
 
 def test_a_master_cannot_be_played() -> None:
     with pytest.raises(ValueError, match="mode MASTER"):
-        ups.render(ups.DEFAULTS)
+        ups.render_files(ups.DEFAULTS)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from usb.bus import Bus, PollPipe, udev_hash, uevent_message
-from usb.emulator import Emulator, converse
-from usb.model import Ups
+from usb.bus import PollPipe, UsbBus, udev_hash, uevent_message
+from usb.emulator import Emulator, serve_client
+from usb.model import EmulatedUps
 
 TIMEOUT = 5.0
 
@@ -29,7 +29,7 @@ class Lab:
         self.emulator, self.bus = emulator, emulator.bus
 
     async def ask(self, command: str, **request: Any) -> dict[str, Any]:
-        answer = await self.emulator.answer(json.dumps({"command": command, **request}).encode())
+        answer = await self.emulator.answer_line(json.dumps({"command": command, **request}).encode())
         json.dumps(answer)
         return answer
 
@@ -46,14 +46,14 @@ class Lab:
 
 def run(root: Path, scenario: Callable[[Lab], Awaitable[None]]) -> None:
     async def whole() -> None:
-        bus = Bus(root)
+        bus = UsbBus(root)
         emulator = Emulator(bus)
-        bus.on_change = emulator.settle
-        await bus.start()
+        bus.on_change = emulator.update_devices
+        await bus.start_bus()
         try:
             await scenario(Lab(emulator))
         finally:
-            await bus.stop()
+            await bus.stop_bus()
         assert not (root / "sys").exists()
 
     asyncio.run(whole())
@@ -120,10 +120,10 @@ def test_the_tree_looks_like_linux(tmp_path: Path) -> None:
         assert (devices / "1-1:1.0/driver").resolve().name == "usbhid"
         descriptor = devices / "1-1:1.0/0003:051D:0002.0002/report_descriptor"
         assert descriptor.read_bytes().startswith(b"\x05\x84")  # usage page: power device
-        lab.bus.nodes[1].bind("")
+        lab.bus.nodes[1].bind_driver("")
         assert not (devices / "1-1:1.0/driver").exists()
         assert not descriptor.parent.exists()
-        lab.bus.nodes[1].bind("usbhid")
+        lab.bus.nodes[1].bind_driver("usbhid")
         assert descriptor.exists()
         assert "DEVNAME=bus/usb/001/002\n" in (device / "uevent").read_text()
         assert (tmp_path / "dev/.node/bus_usb_001_002").readlink() == Path("189:1")
@@ -227,7 +227,7 @@ def test_an_empty_battery_and_no_patience(tmp_path: Path) -> None:
 )
 def test_bad_commands_are_answered(tmp_path: Path, request_: object, message: str) -> None:
     async def scenario(lab: Lab) -> None:
-        answer = await lab.emulator.answer(json.dumps(request_).encode())
+        answer = await lab.emulator.answer_line(json.dumps(request_).encode())
         assert not answer["ok"]
         assert message in answer["error"]
         await lab.good("plug", model="apc")
@@ -238,7 +238,7 @@ def test_bad_commands_are_answered(tmp_path: Path, request_: object, message: st
 @pytest.mark.parametrize("line", [b"", b"{", b"\xff\xfe", b"[" * 100000, b'{"command": "status", "port": 1e999}'])
 def test_garbage_does_not_hurt(tmp_path: Path, line: bytes) -> None:
     async def scenario(lab: Lab) -> None:
-        await lab.emulator.answer(line)
+        await lab.emulator.answer_line(line)
         await lab.good("status")
 
     run(tmp_path, scenario)
@@ -258,7 +258,7 @@ def test_hostile_strings_stay_strings(tmp_path: Path) -> None:
 def test_the_control_socket_speaks_lines(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         path = os.fspath(tmp_path / "control")
-        server = await asyncio.start_unix_server(lambda r, w: converse(lab.emulator, r, w), path, limit=1000)
+        server = await asyncio.start_unix_server(lambda r, w: serve_client(lab.emulator, r, w), path, limit=1000)
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b'nonsense\n{"command": "models"}\n')
         assert json.loads(await asyncio.wait_for(reader.readline(), TIMEOUT))["ok"] is False
@@ -274,10 +274,10 @@ def test_the_control_socket_speaks_lines(tmp_path: Path) -> None:
 def test_outlets_are_switched_when_it_is_time(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("plug", model="apc")
-        ups: Ups = lab.emulator.plugged[1]
-        ups._write("delay_startup", 0)
-        ups._write("delay_shutdown", 0)
-        lab.emulator.settle()
+        ups: EmulatedUps = lab.emulator.plugged[1]
+        ups._write_value("delay_startup", 0)
+        ups._write_value("delay_shutdown", 0)
+        lab.emulator.update_devices()
 
         async def switched() -> None:
             while [event["event"] for event in ups.events][-1] != "outlets on":
@@ -367,7 +367,7 @@ def test_a_node_can_be_polled(tmp_path: Path) -> None:
         pipe.set_ready(ready)
         assert bool(poll.poll(0)) is ready
     os.close(client)
-    pipe.close()
+    pipe.close_pipe()
 
 
 def test_uevent_header() -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import struct
 
 import pytest
-from usb.model import NAK, SETTINGS, STALL, Setup, Ups, as_read, new_ups, report_descriptor, reports_of
-from usb.profiles import PROFILES, USAGES, Item
+from usb.model import NAK, SETTINGS, STALL, EmulatedUps, Setup, make_ups, report_descriptor, reports_of, text_as_read
+from usb.profiles import PROFILES, USAGES, ReportItem
 
 FEATURE, INPUT = 3, 1
 
@@ -27,8 +27,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ups(clock: Clock) -> Ups:
-    return new_ups("apc", clock=clock, wall=lambda: 0.0)
+def ups(clock: Clock) -> EmulatedUps:
+    return make_ups("apc", clock=clock, wall=lambda: 0.0)
 
 
 def parse(raw: bytes) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
@@ -66,26 +66,26 @@ def parse(raw: bytes) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
     return found
 
 
-def get(ups: Ups, path: str, kind: int = FEATURE) -> int:
-    raw = ups.control(Setup(0x81, 6, 0x2200, 0, 4096))
+def get(ups: EmulatedUps, path: str, kind: int = FEATURE) -> int:
+    raw = ups.control_transfer(Setup(0x81, 6, 0x2200, 0, 4096))
     assert isinstance(raw, bytes)
     number, at, bits, low, _high = parse(raw)["feature" if kind == FEATURE else "input", path]
-    report = ups.control(Setup(0xA1, 1, kind << 8 | number, 0, 64))
+    report = ups.control_transfer(Setup(0xA1, 1, kind << 8 | number, 0, 64))
     assert isinstance(report, bytes)
     assert report[0] == number
     value = int.from_bytes(report[1:], "little") >> at & ((1 << bits) - 1)
     return value - (1 << bits) if low < 0 and value >> (bits - 1) else value
 
 
-def put(ups: Ups, path: str, value: int) -> object:
-    raw = ups.control(Setup(0x81, 6, 0x2200, 0, 4096))
+def put(ups: EmulatedUps, path: str, value: int) -> object:
+    raw = ups.control_transfer(Setup(0x81, 6, 0x2200, 0, 4096))
     assert isinstance(raw, bytes)
     number, _at, bits, _low, _high = parse(raw)["feature", path]
     data = bytes((number,)) + (value & ((1 << bits) - 1)).to_bytes(bits // 8, "little")
-    return ups.control(Setup(0x21, 9, FEATURE << 8 | number, 0, len(data)), data)
+    return ups.control_transfer(Setup(0x21, 9, FEATURE << 8 | number, 0, len(data)), data)
 
 
-def events(ups: Ups) -> list[str]:
+def events(ups: EmulatedUps) -> list[str]:
     return [event["event"] for event in ups.events]
 
 
@@ -101,82 +101,87 @@ def test_descriptor_holds_every_item(model: str) -> None:
 
 @pytest.mark.parametrize("model", PROFILES)
 def test_every_report_answers(model: str) -> None:
-    ups = new_ups(model)
+    ups = make_ups(model)
     for number in range(1, len(reports_of(ups.profile.items)) + 1):
-        answer = ups.control(Setup(0xA1, 1, FEATURE << 8 | number, 0, 64))
+        answer = ups.control_transfer(Setup(0xA1, 1, FEATURE << 8 | number, 0, 64))
         assert isinstance(answer, bytes)
         assert answer[0] == number
         assert len(answer) <= 8, "the interrupt endpoint takes 8 bytes"
-    assert ups.control(Setup(0xA1, 1, FEATURE << 8 | 0xEE, 0, 64)) is STALL
+    assert ups.control_transfer(Setup(0xA1, 1, FEATURE << 8 | 0xEE, 0, 64)) is STALL
 
 
 def test_bits_of_one_collection_share_a_report() -> None:
-    items = (Item("A.x", "x", 1, 0, 1), Item("A.y", "y", 1, 0, 1), Item("B.x", "z", 1, 0, 1), Item("B.w", "w"))
+    items = (
+        ReportItem("A.x", "x", 1, 0, 1),
+        ReportItem("A.y", "y", 1, 0, 1),
+        ReportItem("B.x", "z", 1, 0, 1),
+        ReportItem("B.w", "w"),
+    )
     assert [len(report.items) for report in reports_of(items)] == [2, 1, 1]
 
 
-def test_descriptors(ups: Ups) -> None:
-    device = ups.control(Setup(0x80, 6, 0x0100, 0, 18))
+def test_descriptors(ups: EmulatedUps) -> None:
+    device = ups.control_transfer(Setup(0x80, 6, 0x0100, 0, 18))
     assert isinstance(device, bytes)
     assert struct.unpack("<HH", device[8:12]) == (0x051D, 0x0002)
-    config = ups.control(Setup(0x80, 6, 0x0200, 0, 255))
+    config = ups.control_transfer(Setup(0x80, 6, 0x0200, 0, 255))
     assert isinstance(config, bytes)
     assert struct.unpack("<H", config[2:4])[0] == len(config)
-    assert ups.control(Setup(0x80, 6, 0x0200, 0, 9)) == config[:9]
-    hid = ups.control(Setup(0x81, 6, 0x2100, 0, 9))
+    assert ups.control_transfer(Setup(0x80, 6, 0x0200, 0, 9)) == config[:9]
+    hid = ups.control_transfer(Setup(0x81, 6, 0x2100, 0, 9))
     assert isinstance(hid, bytes)
     assert hid in config
-    report = ups.control(Setup(0x81, 6, 0x2200, 0, 4096))
+    report = ups.control_transfer(Setup(0x81, 6, 0x2200, 0, 4096))
     assert isinstance(report, bytes)
     assert struct.unpack("<H", hid[7:9])[0] == len(report)
-    assert ups.control(Setup(0x80, 6, 0x0303, 0x0409, 255)) == b"\x1a\x03" + "5B1234T56789".encode("utf-16-le")
-    assert ups.control(Setup(0x80, 6, 0x0600, 0, 10)) is STALL
+    assert ups.control_transfer(Setup(0x80, 6, 0x0303, 0x0409, 255)) == b"\x1a\x03" + "5B1234T56789".encode("utf-16-le")
+    assert ups.control_transfer(Setup(0x80, 6, 0x0600, 0, 10)) is STALL
 
 
 def test_no_serial_is_string_index_0() -> None:
-    cps = new_ups("cps")
+    cps = make_ups("cps")
     assert cps.device_descriptor[16] == 0
-    assert cps.control(Setup(0x80, 6, 0x0303, 0x0409, 255)) is STALL
-    assert new_ups("cps", {"serial": "X"}).device_descriptor[16] == 3
+    assert cps.control_transfer(Setup(0x80, 6, 0x0303, 0x0409, 255)) is STALL
+    assert make_ups("cps", {"serial": "X"}).device_descriptor[16] == 3
 
 
 @pytest.mark.parametrize("text", ["x" * 300, 'a"b\n#\\ é', "\udcff\ud800", "\0", "🔌" * 100])
 def test_strings_may_be_anything(text: str) -> None:
-    answer = new_ups("apc", {"serial": text}).control(Setup(0x80, 6, 0x0303, 0x0409, 255))
+    answer = make_ups("apc", {"serial": text}).control_transfer(Setup(0x80, 6, 0x0303, 0x0409, 255))
     assert isinstance(answer, bytes)
     assert answer[0] == len(answer) <= 254
     assert len(answer) % 2 == 0
 
 
-def string(ups: Ups, index: int) -> str:
-    answer = ups.control(Setup(0x80, 6, 3 << 8 | index, 0x0409, 255))
+def string(ups: EmulatedUps, index: int) -> str:
+    answer = ups.control_transfer(Setup(0x80, 6, 3 << 8 | index, 0x0409, 255))
     assert isinstance(answer, bytes)
     return answer[2:].decode("utf-16-le")
 
 
 def test_what_a_host_reads() -> None:
-    assert as_read("CPS") == "CPS"
-    assert as_read("ä" * 200) == "ä" * 126
+    assert text_as_read("CPS") == "CPS"
+    assert text_as_read("ä" * 200) == "ä" * 126
 
 
-def test_fickle_strings(ups: Ups) -> None:
+def test_fickle_strings(ups: EmulatedUps) -> None:
     assert string(ups, 2) == string(ups, 2) == ups.identity.product
     ups.fickle = True
     assert [string(ups, 3), string(ups, 3)] == ["5B1234T56789 1", "5B1234T56789 2"]
-    ups.control(Setup(0x80, 6, 0x0100, 0, 18))
+    ups.control_transfer(Setup(0x80, 6, 0x0100, 0, 18))
     assert string(ups, 1) == "American Power Conversion 3"
 
 
-def test_mains(ups: Ups) -> None:
+def test_mains(ups: EmulatedUps) -> None:
     assert (get(ups, "PowerSummary.PresentStatus.ACPresent"), get(ups, "Input.Voltage")) == (1, 231)
-    assert ups.status()["status"] == "OL"
+    assert ups.describe_status()["status"] == "OL"
     ups.set_mains(False)
     status = "PowerSummary.PresentStatus."
     assert [get(ups, status + name) for name in ("ACPresent", "Discharging", "FullyCharged")] == [0, 1, 0]
     assert get(ups, status + "ACPresent", INPUT) == 0
     assert get(ups, "Input.Voltage") == 0
-    assert ups.status()["status"] == "OB DISCHRG"
-    ups.set({"charge": 60})
+    assert ups.describe_status()["status"] == "OB DISCHRG"
+    ups.set_values({"charge": 60})
     ups.set_mains(True)
     assert [get(ups, status + name) for name in ("ACPresent", "Charging", "FullyCharged")] == [1, 1, 0]
     assert events(ups) == ["mains off", "set", "mains on"]
@@ -186,33 +191,33 @@ def test_mains(ups: Ups) -> None:
     ("values", "low"),
     [({"charge": 11}, 0), ({"charge": 10}, 1), ({"runtime": 121}, 0), ({"runtime": 120}, 1), ({"charge_low": 100}, 1)],
 )
-def test_low_battery(ups: Ups, values: dict[str, int], low: int) -> None:
-    ups.set(values)
+def test_low_battery(ups: EmulatedUps, values: dict[str, int], low: int) -> None:
+    ups.set_values(values)
     assert get(ups, "PowerSummary.PresentStatus.BelowRemainingCapacityLimit") == low
 
 
-def test_forced_low_ends_with_mains(ups: Ups) -> None:
+def test_forced_low_ends_with_mains(ups: EmulatedUps) -> None:
     ups.set_mains(False)
     ups.force_low()
-    assert ups.status()["status"] == "OB LB DISCHRG"
+    assert ups.describe_status()["status"] == "OB LB DISCHRG"
     assert get(ups, "PowerSummary.RemainingCapacity") == 10
     ups.set_mains(True)
-    assert ups.status()["status"] == "OL"
+    assert ups.describe_status()["status"] == "OL"
     assert get(ups, "PowerSummary.RemainingCapacity") == 100
 
 
 @pytest.mark.parametrize("values", [{"nonsense": 1}, {"charge": 101}, {"charge": "5"}, {"charge": True}])
-def test_set_refuses_and_changes_nothing(ups: Ups, values: dict[str, object]) -> None:
+def test_set_refuses_and_changes_nothing(ups: EmulatedUps, values: dict[str, object]) -> None:
     before = dict(ups.state)
     with pytest.raises(ValueError, match=next(iter(values))):
-        ups.set({"load": 50, **values})  # type: ignore[dict-item]
+        ups.set_values({"load": 50, **values})  # type: ignore[dict-item]
     assert ups.state == before
 
 
-def test_interrupts_carry_news_once(ups: Ups) -> None:
+def test_interrupts_carry_news_once(ups: EmulatedUps) -> None:
     assert ups.interrupt_in() is None
     ups.set_mains(False)
-    ups.set({"charge": 70})
+    ups.set_values({"charge": 70})
     seen = []
     while (report := ups.interrupt_in()) is not None:
         seen.append(report)
@@ -222,23 +227,23 @@ def test_interrupts_carry_news_once(ups: Ups) -> None:
     assert ups.interrupt_in() is None
 
 
-def test_hang(ups: Ups) -> None:
+def test_hang(ups: EmulatedUps) -> None:
     request = Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)
     ups.set_hang(NAK)
     ups.set_mains(False)
-    assert ups.control(request) is NAK
+    assert ups.control_transfer(request) is NAK
     assert ups.interrupt_in() is None
     ups.set_hang(STALL)
-    assert ups.control(request) is STALL
-    assert isinstance(ups.control(Setup(0x80, 6, 0x0100, 0, 18)), bytes)
+    assert ups.control_transfer(request) is STALL
+    assert isinstance(ups.control_transfer(Setup(0x80, 6, 0x0100, 0, 18)), bytes)
     ups.set_hang(None)
-    assert isinstance(ups.control(request), bytes)
+    assert isinstance(ups.control_transfer(request), bytes)
     assert ups.interrupt_in() is not None
 
 
 @pytest.mark.parametrize("model", ["apc", "cps", "eaton"])
 def test_killpower(model: str, clock: Clock) -> None:
-    ups = new_ups(model, clock=clock)
+    ups = make_ups(model, clock=clock)
     at = "Output." if model == "cps" else "PowerSummary."
     ups.set_mains(False)
     assert put(ups, f"{at}DelayBeforeStartup", 30) == b""  # NUT's shutdown.return: first this, then that
@@ -246,77 +251,77 @@ def test_killpower(model: str, clock: Clock) -> None:
     assert get(ups, f"{at}DelayBeforeShutdown") == 20
     assert ups.deadline == 1020
     clock.now = 1019.0
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
     clock.now = 1020.0
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets
     assert get(ups, "PowerSummary.PresentStatus.Good") == 0
     clock.now = 2000.0
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets, "no mains, no outlets"
     ups.set_mains(True)
     assert ups.deadline == 2030
     clock.now = 2010.0
     ups.set_mains(False)
     clock.now = 2040.0
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets, "mains went before the start delay was over"
     ups.set_mains(True)
     clock.now = 2070.0
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
     assert events(ups)[-3:] == ["mains off", "mains on", "outlets on"]
 
 
-def test_killpower_with_mains_back_early_still_cuts_and_restores(ups: Ups, clock: Clock) -> None:
+def test_killpower_with_mains_back_early_still_cuts_and_restores(ups: EmulatedUps, clock: Clock) -> None:
     ups.set_mains(False)
     put(ups, "PowerSummary.DelayBeforeStartup", 30)
     put(ups, "PowerSummary.DelayBeforeShutdown", 20)
     ups.set_mains(True)
     for clock.now in (1020.0, 1050.0):
-        ups.tick()
+        ups.update_outlets()
     assert events(ups)[-2:] == ["outlets off", "outlets on"]
 
 
-def test_shutdown_stop_and_stayoff(ups: Ups, clock: Clock) -> None:
+def test_shutdown_stop_and_stayoff(ups: EmulatedUps, clock: Clock) -> None:
     put(ups, "PowerSummary.DelayBeforeShutdown", 20)
     put(ups, "PowerSummary.DelayBeforeShutdown", -1)
     assert ups.deadline is None
     assert get(ups, "PowerSummary.DelayBeforeShutdown") == -1
     put(ups, "PowerSummary.DelayBeforeStartup", -1)
     put(ups, "PowerSummary.DelayBeforeShutdown", 0)
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets
     assert ups.deadline is None
     put(ups, "PowerSummary.DelayBeforeStartup", 5)
     clock.now += 5
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
 
 
-def test_reboot(ups: Ups, clock: Clock) -> None:
+def test_reboot(ups: EmulatedUps, clock: Clock) -> None:
     put(ups, "PowerSummary.DelayBeforeReboot", 10)
     for clock.now in (1010.0, 1012.0):
-        ups.tick()
+        ups.update_outlets()
     assert events(ups)[-2:] == ["outlets off", "outlets on"]
 
 
-def test_host_may_write_settings_only(ups: Ups) -> None:
+def test_host_may_write_settings_only(ups: EmulatedUps) -> None:
     assert put(ups, "PowerSummary.RemainingCapacityLimit", 25) == b""
     assert ups.state["charge_low"] == 25
     assert put(ups, "PowerSummary.RemainingCapacityLimit", 101) is STALL
     assert put(ups, "PowerSummary.RemainingCapacity", 5) is STALL
-    assert ups.control(Setup(0x21, 9, FEATURE << 8 | 9, 0, 0), b"") is STALL
+    assert ups.control_transfer(Setup(0x21, 9, FEATURE << 8 | 9, 0, 0), b"") is STALL
     assert ups.state["charge"] == 100
 
 
 @pytest.fixture
-def megatec(clock: Clock) -> Ups:
-    return new_ups("megatec", clock=clock, wall=lambda: 0.0)
+def megatec(clock: Clock) -> EmulatedUps:
+    return make_ups("megatec", clock=clock, wall=lambda: 0.0)
 
 
-def heard(ups: Ups) -> bytes:
+def heard(ups: EmulatedUps) -> bytes:
     said = b""
     while (part := ups.interrupt_in()) is not None:
         assert len(part) == 8
@@ -324,25 +329,25 @@ def heard(ups: Ups) -> bytes:
     return said.rstrip(b"\0")
 
 
-def ask(ups: Ups, command: str) -> str:
+def ask(ups: EmulatedUps, command: str) -> str:
     """Say a command in pieces of eight bytes, padded as NUT pads them, and return the answer without its end."""
     raw = command.encode() + b"\r"
     for at in range(0, len(raw), 8):
-        assert ups.control(Setup(0x21, 9, 0x0200, 0, 8), raw[at : at + 8].ljust(8, b"\0")) == b""
+        assert ups.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), raw[at : at + 8].ljust(8, b"\0")) == b""
     said = heard(ups).decode()
     assert said.endswith("\r")
     return said[:-1]
 
 
-def test_megatec_is_no_power_device(megatec: Ups) -> None:
-    descriptor = megatec.control(Setup(0x81, 6, 0x2200, 0, 255))
+def test_megatec_is_no_power_device(megatec: EmulatedUps) -> None:
+    descriptor = megatec.control_transfer(Setup(0x81, 6, 0x2200, 0, 255))
     assert isinstance(descriptor, bytes)
     assert descriptor.startswith(bytes.fromhex("06a0ff"))
-    assert megatec.control(Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)) is STALL
-    assert megatec.control(Setup(0x21, 10, 0, 0, 0)) == b""
+    assert megatec.control_transfer(Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)) is STALL
+    assert megatec.control_transfer(Setup(0x21, 10, 0, 0, 0)) == b""
 
 
-def test_megatec_answers(megatec: Ups) -> None:
+def test_megatec_answers(megatec: EmulatedUps) -> None:
     assert megatec.interrupt_in() is None
     assert ask(megatec, "Q1") == "(231.0 231.0 230.0 012 50.0 13.5 25.0 00000001"
     assert ask(megatec, "F") == "#230.0 002 012.0 50.0"
@@ -351,26 +356,26 @@ def test_megatec_answers(megatec: Ups) -> None:
     assert ask(megatec, "QGS and more than one report") == "QGS and more than one report"
     megatec.set_mains(False)
     megatec.force_low()
-    megatec.set({"beeper": 1})
+    megatec.set_values({"beeper": 1})
     assert ask(megatec, "Q1") == "(000.0 000.0 230.0 012 50.0 13.5 25.0 11000000"
 
 
-def test_megatec_never_grows(megatec: Ups) -> None:
+def test_megatec_never_grows(megatec: EmulatedUps) -> None:
     """Whoever never ends a command is answered in the end, and the next command is a new one."""
     for _unused in range(16):
-        megatec.control(Setup(0x21, 9, 0x0200, 0, 8), b"xxxxxxxx")
+        megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"xxxxxxxx")
     assert heard(megatec) == b"x" * 128 + b"\r"
     assert ask(megatec, "F").startswith("#")
 
 
-def test_megatec_hangs(megatec: Ups) -> None:
-    megatec.control(Setup(0x21, 9, 0x0200, 0, 8), b"F\r")
+def test_megatec_hangs(megatec: EmulatedUps) -> None:
+    megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"F\r")
     megatec.set_hang(NAK)
     assert megatec.interrupt_in() is None
-    assert megatec.control(Setup(0x21, 9, 0x0200, 0, 8), b"F\r") is NAK
+    assert megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"F\r") is NAK
 
 
-def test_megatec_shutdown(megatec: Ups, clock: Clock) -> None:
+def test_megatec_shutdown(megatec: EmulatedUps, clock: Clock) -> None:
     assert ask(megatec, "S.5R0002") == ""
     assert megatec.deadline == 1030
     assert ask(megatec, "Q1").endswith("00000101")
@@ -378,23 +383,23 @@ def test_megatec_shutdown(megatec: Ups, clock: Clock) -> None:
     assert megatec.deadline is None
     ask(megatec, "S.5R0002")
     clock.now = 1030.0
-    megatec.tick()
+    megatec.update_outlets()
     assert not megatec.outlets
     assert megatec.deadline == 1150
     clock.now = 1150.0
-    megatec.tick()
+    megatec.update_outlets()
     assert megatec.outlets
     ask(megatec, "S01")
     assert megatec.deadline == 1210
     clock.now = 1210.0
-    megatec.tick()
+    megatec.update_outlets()
     assert not megatec.outlets
     assert megatec.deadline is None, "it stays off"
     assert events(megatec)[-2:] == ["host said S01", "outlets off"]
 
 
 def test_overrides() -> None:
-    ups = new_ups("eaton", {"serial": "S", "manufacturer": "M", "product": "P", "id": "1234:abcd"})
+    ups = make_ups("eaton", {"serial": "S", "manufacturer": "M", "product": "P", "id": "1234:abcd"})
     assert ups.identity == ups.profile.identity.__class__(0x1234, 0xABCD, 0x0100, "M", "P", "S")
 
 
@@ -410,7 +415,7 @@ def test_overrides() -> None:
 )
 def test_wishes_that_cannot_be_met(model: str, wishes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        new_ups(model, wishes)
+        make_ups(model, wishes)
 
 
 def test_defaults_are_allowed() -> None:
@@ -418,54 +423,54 @@ def test_defaults_are_allowed() -> None:
         assert setting.low <= setting.default <= setting.high, name
 
 
-def outlets(ups: Ups) -> list[str]:
+def outlets(ups: EmulatedUps) -> list[str]:
     return [event["event"] for event in ups.events if event["event"].startswith("outlets")]
 
 
-def test_an_empty_battery(ups: Ups, clock: Clock) -> None:
+def test_an_empty_battery(ups: EmulatedUps, clock: Clock) -> None:
     """Without mains all is off at once; with them it is on again, as soon as they are back."""
-    ups.empty()
+    ups.empty_battery()
     assert ups.outlets
     ups.set_mains(False)
-    ups.empty()
+    ups.empty_battery()
     assert not ups.outlets
-    ups.empty()
+    ups.empty_battery()
     clock.now += 100
-    ups.tick()
+    ups.update_outlets()
     assert not ups.outlets
     ups.set_mains(True)
     assert not ups.outlets
     clock.now += 2
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
     assert outlets(ups) == ["outlets off", "outlets on"]
 
 
-def test_an_empty_battery_of_one_that_was_to_stay_off(ups: Ups, clock: Clock) -> None:
+def test_an_empty_battery_of_one_that_was_to_stay_off(ups: EmulatedUps, clock: Clock) -> None:
     ups._start_delay = None
     ups.set_mains(False)
-    ups.empty()
+    ups.empty_battery()
     ups.set_mains(True)
     clock.now += 2
-    ups.tick()
+    ups.update_outlets()
     assert ups.outlets
 
 
-def test_hurry(ups: Ups, clock: Clock) -> None:
+def test_hurry(ups: EmulatedUps, clock: Clock) -> None:
     """It spares the wait, and nothing else: one switching at a time, and none that was not to come."""
-    ups.hurry()
+    ups.hurry_outlets()
     assert ups.outlets
     ups.set_mains(False)
-    ups._write("delay_startup", 30)
-    ups._write("delay_shutdown", 20)
-    ups.hurry()
+    ups._write_value("delay_startup", 30)
+    ups._write_value("delay_shutdown", 20)
+    ups.hurry_outlets()
     assert not ups.outlets
-    ups.hurry()
+    ups.hurry_outlets()
     assert not ups.outlets
     ups.set_mains(True)
     assert not ups.outlets
-    ups.hurry()
+    ups.hurry_outlets()
     assert ups.outlets
     clock.now += 100
-    ups.tick()
+    ups.update_outlets()
     assert outlets(ups) == ["outlets off", "outlets on"]

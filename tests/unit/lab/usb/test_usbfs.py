@@ -11,8 +11,8 @@ import struct
 from collections.abc import Awaitable, Callable
 
 from usb import usbfs
-from usb.model import NAK, STALL, Ups, new_ups
-from usb.usbfs import MESSAGE, URB, Node
+from usb.model import NAK, STALL, EmulatedUps, make_ups
+from usb.usbfs import MESSAGE, URB, DeviceNode
 
 TIMEOUT = 5.0
 
@@ -25,9 +25,9 @@ class Client:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def open(cls, node: Node) -> Client:
+    async def open(cls, node: DeviceNode) -> Client:
         ours, theirs = socket.socketpair()
-        task = asyncio.ensure_future(node.serve(*await asyncio.open_connection(sock=theirs)))
+        task = asyncio.ensure_future(node.serve_client(*await asyncio.open_connection(sock=theirs)))
         client = cls(*await asyncio.open_connection(sock=ours))
         client.task = task
         return client
@@ -71,11 +71,11 @@ class Client:
         await asyncio.wait_for(self.task, TIMEOUT)
 
 
-def run(scenario: Callable[[Node, Ups, list[bool]], Awaitable[None]]) -> None:
+def run(scenario: Callable[[DeviceNode, EmulatedUps, list[bool]], Awaitable[None]]) -> None:
     async def whole() -> None:
-        ups = new_ups("apc")
+        ups = make_ups("apc")
         ready: list[bool] = []
-        await scenario(Node(ups, ready.append), ups, ready)
+        await scenario(DeviceNode(ups, ready.append), ups, ready)
 
     asyncio.run(whole())
 
@@ -84,7 +84,7 @@ DEVICE = (0x80, 6, 0x0100, 0, 18)
 
 
 def test_control_transfer() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         assert await client.reap() == -errno.EAGAIN
         assert await client.control(256, *DEVICE) == 0
@@ -99,7 +99,7 @@ def test_control_transfer() -> None:
 
 
 def test_data_to_the_device() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         number = [item.key for item in ups.profile.items if item.bits > 1].index("charge_low") + 1
         await client.control(256, 0x21, 9, 0x0300 | number, 0, 2, data=bytes((number, 33)))
@@ -113,7 +113,7 @@ def test_data_to_the_device() -> None:
 
 
 def test_clients_do_not_see_each_others_urbs() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         first, second = await Client.open(node), await Client.open(node)
         await first.control(256, *DEVICE)
         await second.control(512, *DEVICE)
@@ -133,7 +133,7 @@ def test_clients_do_not_see_each_others_urbs() -> None:
 def test_the_kernels_hid_driver_gives_way() -> None:
     async def scenario() -> None:
         bound: list[bool] = []
-        node = Node(new_ups("apc"), driver=usbfs.KERNEL_HID, on_bound=bound.append)
+        node = DeviceNode(make_ups("apc"), driver=usbfs.KERNEL_HID, on_bound=bound.append)
         client = await Client.open(node)
 
         async def asked(what: int, number: int = 0) -> int:
@@ -160,7 +160,7 @@ def test_the_kernels_hid_driver_gives_way() -> None:
 
 
 def test_a_claimed_interface_is_busy_until_its_owner_goes() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         first, second = await Client.open(node), await Client.open(node)
         assert await second.ioctl(usbfs.GETDRIVER, 128) == -errno.ENODATA
         assert await first.ioctl(usbfs.CLAIMINTERFACE, 128) == 0
@@ -182,25 +182,25 @@ def test_a_claimed_interface_is_busy_until_its_owner_goes() -> None:
 
 
 def test_the_interrupt_pipe_waits_for_news() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         await client.submit(256, usbfs.URB_INTERRUPT, 0x81, b"", 64)
         assert await client.reap() == -errno.EAGAIN
         ups.set_mains(False)
-        node.pump()
+        node.send_pending()
         assert ready == [True]
         done = await client.reap()
         assert isinstance(done, tuple)
         assert done[:2] == (256, 0)
         assert done[2][0] in ups._reports
-        assert ups._reports[done[2][0]].pack(ups.values()) == done[2]
+        assert ups._reports[done[2][0]].pack_values(ups.report_values()) == done[2]
         await client.close()
 
     run(scenario)
 
 
 def test_a_transfer_without_answer_can_be_discarded() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         ups.set_hang(NAK)
         await client.control(256, 0xA1, 1, 0x0301, 0, 8)
@@ -217,10 +217,10 @@ def test_a_transfer_without_answer_can_be_discarded() -> None:
 
 
 def test_unplug_ends_what_is_pending_and_all_that_follows() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         await client.submit(256, usbfs.URB_INTERRUPT, 0x81, b"", 64)
-        node.unplug()
+        node.mark_unplugged()
         assert ready == [True]
         assert await client.reap() == (256, -errno.ESHUTDOWN, b"")
         assert ready == [True, False]
@@ -232,7 +232,7 @@ def test_unplug_ends_what_is_pending_and_all_that_follows() -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    async def scenario(node: Node, ups: Ups, ready: list[bool]) -> None:
+    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         assert await client.ioctl(0x12345678) == -errno.ENOTTY
         assert await client.submit(256, 3, 0x02, b"", 64) == -errno.ENOENT
@@ -249,7 +249,7 @@ def test_nonsense_is_refused() -> None:
 
 def test_the_root_hub_is_the_kernels() -> None:
     async def scenario() -> None:
-        node = Node(new_ups("apc"), driver="hub")
+        node = DeviceNode(make_ups("apc"), driver="hub")
         client = await Client.open(node)
         assert await client.ioctl(usbfs.CLAIMINTERFACE, 128) == -errno.EBUSY
         assert await client.ioctl(usbfs.GETDRIVER, 128) == 0

@@ -87,23 +87,23 @@ def test_names(tmp_path: Path) -> None:
 
 def test_a_machine_that_never_was(vm: Vm) -> None:
     with pytest.raises(LabError, match="lab/vm/vm pve up"):
-        vm.known()
+        vm.read_record()
     with pytest.raises(LabError, match="lab/vm/vm pve up"):
-        vm.ask("status")
-    assert not vm.answers()
-    assert Vm.all(vm.lab) == []
+        vm.send_command("status")
+    assert not vm.is_answering()
+    assert Vm.find_all(vm.lab) == []
 
 
 def test_asking(vm: Vm, served: Served) -> None:
-    assert vm.ask("snapshot", tag="x") == {"ok": True}
+    assert vm.send_command("snapshot", tag="x") == {"ok": True}
     assert served.asked == [{"command": "snapshot", "tag": "x"}]
     served.answers["kill"] = {"ok": False, "error": "the machine is off"}
     with pytest.raises(LabError, match="pve: the machine is off"):
-        vm.kill()
+        vm.cut_power()
     served.answers["boot"] = ["nonsense"]
     with pytest.raises(LabError, match="nonsense"):
-        vm.boot()
-    assert vm.answers()
+        vm.boot_machine()
+    assert vm.is_answering()
 
 
 def test_a_socket_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_socket_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert vm.ask("status")["n"] == 1
+    assert vm.send_command("status")["n"] == 1
     thread.join(5)
     server.close()
     os.close(directory)
@@ -132,20 +132,20 @@ def test_a_socket_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
 
 def test_what_a_machine_is_made_of(vm: Vm, tmp_path: Path) -> None:
     made_of = image(tmp_path / "image")
-    vm._prepare("trixie", made_of)
+    vm._prepare_folder("trixie", made_of)
     assert (vm.folder.stat().st_mode & 0o777) == 0o700
-    assert vm.known().release == "trixie"
-    assert [machine.name for machine in Vm.all(vm.lab)] == ["pve"]
+    assert vm.read_record().release == "trixie"
+    assert [machine.name for machine in Vm.find_all(vm.lab)] == ["pve"]
     # the image may vanish: the machine keeps what it is made of
     assert (vm.folder / "disk").samefile(made_of / "disk")
     config = vm.ssh_config.read_text()
-    assert f"Port {vm.known().port}" in config
+    assert f"Port {vm.read_record().port}" in config
     assert "HostName 127.0.0.1" in config
     assert "StrictHostKeyChecking yes" in config
     assert (vm.folder / "known_hosts").read_text() == "pve ssh-ed25519 AAAA lab\n"
     key = (vm.folder / "id_ed25519.pub").read_text()
     (vm.folder / "left").touch()
-    vm._prepare("trixie", made_of)
+    vm._prepare_folder("trixie", made_of)
     assert not (vm.folder / "left").exists()
     other = (vm.folder / "id_ed25519.pub").read_text()
     # a restored machine reads as many bytes of the key as there were when it was saved
@@ -159,7 +159,7 @@ def test_a_link_that_cannot_be_is_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
 
     (tmp_path / "a").write_text("content")
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    client._link(tmp_path / "a", tmp_path / "b")
+    client._link_file(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "content"
     assert not (tmp_path / "b").samefile(tmp_path / "a")
 
@@ -168,10 +168,10 @@ def test_up_leaves_a_machine_that_is_on_alone(vm: Vm, served: Served, tmp_path: 
     vm.folder.mkdir(parents=True)
     (vm.folder / "machine.json").write_text('{"release": "trixie", "port": 1}')
     served.answers["status"] = {"ok": True, "machine": {"power": "on"}}
-    vm.up("trixie")
+    vm.start_machine("trixie")
     assert {asked["command"] for asked in served.asked} == {"status"}
     with pytest.raises(LabError, match="pve is Debian trixie; first: lab/vm/vm pve down"):
-        vm.up("bookworm")
+        vm.start_machine("bookworm")
 
 
 def test_a_machine_that_does_not_come_up(vm: Vm, served: Served) -> None:
@@ -181,7 +181,7 @@ def test_a_machine_that_does_not_come_up(vm: Vm, served: Served) -> None:
         (vm.folder / "machine.json").write_text(json.dumps({"release": "trixie", "port": nobody.getsockname()[1]}))
         served.answers["status"] = {"ok": True, "machine": {"power": "off"}}
         with pytest.raises(LabError, match=r"did not come up .*console\.log"):
-            vm.wait()
+            vm.wait_until_up()
 
 
 @pytest.mark.parametrize(("greeting", "there"), [(b"SSH-2.0-OpenSSH\r\n", True), (b"", False), (b"HTTP", False)])
@@ -204,21 +204,21 @@ def test_a_booted_machine_is_kept_if_it_can_be(vm: Vm, tmp_path: Path, capsys: p
     vm.folder.mkdir(parents=True)
     (vm.folder / "disk.qcow2").write_text("state")
     kept = tmp_path / "booted.qcow2"
-    vm._keep(kept)
+    vm._keep_snapshot(kept)
     assert kept.read_text() == "state"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.glob(".making*")] == []
-    vm._keep(tmp_path / "gone" / "booted.qcow2")
+    vm._keep_snapshot(tmp_path / "gone" / "booted.qcow2")
     assert "not kept" in capsys.readouterr().err
 
 
 def test_down_removes_what_there_is(vm: Vm) -> None:
     vm.folder.mkdir(parents=True)
     vm.control.parent.mkdir(parents=True)
-    vm.down()
+    vm.remove_machine()
     assert not vm.folder.exists()
     assert not vm.control.parent.exists()
-    vm.down()
+    vm.remove_machine()
 
 
 def test_down_tells_the_process(vm: Vm, served: Served) -> None:
@@ -228,7 +228,7 @@ def test_down_tells_the_process(vm: Vm, served: Served) -> None:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    vm.down()
+    vm.remove_machine()
     thread.join(5)
     assert served.asked == [{"command": "down"}]
 
@@ -254,9 +254,9 @@ def test_cli_says_what_is_missing() -> None:
 
 
 def test_inventory(vm: Vm, tmp_path: Path) -> None:
-    vm._prepare("trixie", image(tmp_path / "image"))
+    vm._prepare_folder("trixie", image(tmp_path / "image"))
     script = runpy.run_path(str(CHECKOUT / "molecule" / "vm" / "inventory" / "hosts.py"))
-    seen = script["inventory"](Vm.all(vm.lab))
+    seen = script["inventory"](Vm.find_all(vm.lab))
     assert seen["pve"] == {"hosts": ["pve"]}
-    assert seen["_meta"]["hostvars"]["pve"]["ansible_port"] == vm.known().port
+    assert seen["_meta"]["hostvars"]["pve"]["ansible_port"] == vm.read_record().port
     assert str(vm.ssh_config) in seen["_meta"]["hostvars"]["pve"]["ansible_ssh_common_args"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from homelab.podman import LabError
 from vm import image
-from vm.image import cache_folder, command, installed, key, versions
+from vm.image import cache_folder, find_versions, hash_recipe, parse_packages, run_program
 
 SIMULATION = """\
 I: running apt-get update...
@@ -52,14 +52,14 @@ class Mirror:
 
 
 def test_what_apt_would_install() -> None:
-    assert installed(SIMULATION) == FOUND
+    assert parse_packages(SIMULATION) == FOUND
 
 
 def test_versions_are_asked_once_a_day(tmp_path: Path) -> None:
     mirror, clock = Mirror(), [1000.0]
 
     def ask() -> list[str]:
-        return versions("trixie", tmp_path, mirror, lambda: clock[0])
+        return find_versions("trixie", tmp_path, mirror, lambda: clock[0])
 
     assert ask() == FOUND
     clock[0] += 86399
@@ -77,12 +77,12 @@ def test_no_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mirror, clock = Mirror(), [1000.0]
     mirror.said = LabError("mmdebstrap failed")
     with pytest.raises(LabError, match="mmdebstrap failed"):
-        versions("trixie", tmp_path, mirror, lambda: clock[0])
+        find_versions("trixie", tmp_path, mirror, lambda: clock[0])
     mirror.said = SIMULATION
-    versions("trixie", tmp_path, mirror, lambda: clock[0])
+    find_versions("trixie", tmp_path, mirror, lambda: clock[0])
     clock[0] += 90000
     mirror.said = LabError("mmdebstrap failed")
-    assert versions("trixie", tmp_path, mirror, lambda: clock[0]) == FOUND
+    assert find_versions("trixie", tmp_path, mirror, lambda: clock[0]) == FOUND
     assert "no mirror" in capsys.readouterr().err
     assert not list(tmp_path.glob(".making-*"))
 
@@ -92,52 +92,52 @@ def test_no_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_a_broken_note_of_versions_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "versions-trixie.json").write_text(text)
-    assert versions("trixie", tmp_path, Mirror(), lambda: 1000.0) == FOUND
+    assert find_versions("trixie", tmp_path, Mirror(), lambda: 1000.0) == FOUND
 
 
 def test_a_simulation_without_a_kernel_says_what_was_said(tmp_path: Path) -> None:
     mirror = Mirror()
     mirror.said = "Inst libc6 (1 Debian [amd64])\nsomething odd"
     with pytest.raises(LabError, match="something odd"):
-        versions("trixie", tmp_path, mirror, lambda: 1000.0)
+        find_versions("trixie", tmp_path, mirror, lambda: 1000.0)
 
 
 def test_the_key_names_all_that_an_image_is_made_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    first = key("trixie", FOUND)
+    first = hash_recipe("trixie", FOUND)
     assert len(first) == 12
-    others = {key("bookworm", FOUND), key("trixie", FOUND[:1])}
+    others = {hash_recipe("bookworm", FOUND), hash_recipe("trixie", FOUND[:1])}
     for name, value in (("NO_MODULES", ()), ("PACKAGES", ("python3",)), ("INITRAMFS", ""), ("DISK_SIZE", "3G")):
         with monkeypatch.context() as patch:
             patch.setattr(image, name, value)
-            others.add(key("trixie", FOUND))
+            others.add(hash_recipe("trixie", FOUND))
     (tmp_path / "setup.sh").write_text("another")
     monkeypatch.setattr(image, "HERE", tmp_path)
-    others.add(key("trixie", FOUND))
+    others.add(hash_recipe("trixie", FOUND))
     assert len({first, *others}) == 8
 
 
 def test_an_image_is_made_once_and_whole(tmp_path: Path) -> None:
     mirror = Mirror()
-    folder = image.image("trixie", tmp_path, mirror)
+    folder = image.build_image("trixie", tmp_path, mirror)
     assert folder.name.startswith("trixie-")
     assert sorted(path.name for path in folder.iterdir()) == ["disk", "host_key.pub", "initrd", "packages", "vmlinuz"]
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "disk").stat().st_mode & 0o777 == 0o600
-    assert image.image("trixie", tmp_path, mirror) == folder
+    assert image.build_image("trixie", tmp_path, mirror) == folder
     assert mirror.made == 1
     build = next(words for words in mirror.asked if "--quiet" in words)
     assert "--dpkgopt=path-exclude=/*lib/modules/*/kernel/drivers/gpu/*" in build
     assert not [word for word in build if "--simulate" in word]
-    assert image.image("bookworm", tmp_path, mirror) != folder
+    assert image.build_image("bookworm", tmp_path, mirror) != folder
     with pytest.raises(LabError, match="no such release: sid"):
-        image.image("sid", tmp_path, mirror)
+        image.build_image("sid", tmp_path, mirror)
 
 
 def test_an_image_that_fails_leaves_nothing(tmp_path: Path) -> None:
     mirror = Mirror()
     mirror.fails = True
     with pytest.raises(LabError, match="no room"):
-        image.image("trixie", tmp_path, mirror)
+        image.build_image("trixie", tmp_path, mirror)
     assert [path.name for path in tmp_path.iterdir()] == ["versions-trixie.json"]
 
 
@@ -145,7 +145,7 @@ def test_old_images_go(tmp_path: Path) -> None:
     for age, name in enumerate(("trixie-a", "trixie-b", "trixie-c", "bookworm-a")):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    folder = image.image("trixie", tmp_path, Mirror())
+    folder = image.build_image("trixie", tmp_path, Mirror())
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(
         [folder.name, "trixie-a", "bookworm-a"]
     )
@@ -153,9 +153,9 @@ def test_old_images_go(tmp_path: Path) -> None:
 
 def test_an_image_in_use_is_not_old(tmp_path: Path) -> None:
     mirror = Mirror()
-    folder = image.image("trixie", tmp_path, mirror)
+    folder = image.build_image("trixie", tmp_path, mirror)
     os.utime(folder, (1000, 1000))
-    image.image("trixie", tmp_path, mirror)
+    image.build_image("trixie", tmp_path, mirror)
     assert folder.stat().st_mtime > 1000
 
 
@@ -174,15 +174,15 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_programs(tmp_path: Path) -> None:
-    assert command(["sh", "-c", "echo out; echo err >&2"]) == "out\nerr\n"
+    assert run_program(["sh", "-c", "echo out; echo err >&2"]) == "out\nerr\n"
     with pytest.raises(LabError, match=r"sh failed \(3\):\nwhy"):
-        command(["sh", "-c", "echo why; exit 3"])
+        run_program(["sh", "-c", "echo why; exit 3"])
     with pytest.raises(LabError, match="no-such-program is not installed"):
-        command(["no-such-program"])
+        run_program(["no-such-program"])
 
 
 def test_the_note_of_versions_is_of_these_packages(tmp_path: Path) -> None:
-    versions("trixie", tmp_path, Mirror(), lambda: 1000.0)
+    find_versions("trixie", tmp_path, Mirror(), lambda: 1000.0)
     assert json.loads((tmp_path / "versions-trixie.json").read_text()) == {
         "of": list(image.PACKAGES),
         "asked": 1000.0,

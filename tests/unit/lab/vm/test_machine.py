@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from vm import machine
-from vm.machine import Machine, Qmp, qemu
+from vm.machine import QemuMonitor, VirtualMachine, qemu_command
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 
@@ -25,12 +25,12 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.machine = Machine(
+        self.machine = VirtualMachine(
             folder, 2222, lambda port, restore: [sys.executable, str(FAKE), str(folder), *[restore] * bool(restore)]
         )
 
     async def ask(self, command: str, **request: Any) -> dict[str, Any]:
-        return await self.machine.answer(json.dumps({"command": command, **request}).encode())
+        return await self.machine.answer_line(json.dumps({"command": command, **request}).encode())
 
     async def good(self, command: str, **request: Any) -> dict[str, Any]:
         answer = await self.ask(command, **request)
@@ -68,7 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
             try:
                 await scenario(lab)
             finally:
-                await lab.machine.end()
+                await lab.machine.stop_qemu()
 
         asyncio.run(body())
 
@@ -165,8 +165,8 @@ def test_qemu_that_does_not_answer(run, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_qemu_that_is_not_there(tmp_path: Path) -> None:
     async def body() -> None:
-        without = Machine(tmp_path, 1, lambda port, restore: ["no-such-qemu"])
-        answer = await without.answer(b'{"command": "boot"}')
+        without = VirtualMachine(tmp_path, 1, lambda port, restore: ["no-such-qemu"])
+        answer = await without.answer_line(b'{"command": "boot"}')
         assert "is not installed" in answer["error"]
 
     asyncio.run(body())
@@ -209,7 +209,7 @@ def test_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control.parent.mkdir()
 
     async def body() -> None:
-        task = asyncio.create_task(machine.run(Path(), control, 1))
+        task = asyncio.create_task(machine.run_machine(Path(), control, 1))
         while not control.exists():
             await asyncio.sleep(0.01)
         assert control.stat().st_mode & 0o777 == 0o600
@@ -228,20 +228,20 @@ def test_qmp_that_ends(tmp_path: Path) -> None:
     async def body() -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
-        qmp = Qmp(reader, writer)
+        qmp = QemuMonitor(reader, writer)
         theirs.sendall(b'{"error": {"desc": "no such command"}}\n')
         with pytest.raises(ValueError, match="no such command"):
-            await qmp.execute("nonsense")
+            await qmp.run_command("nonsense")
         theirs.close()
         with pytest.raises((ValueError, ConnectionError)):
-            await qmp.execute("stop")
+            await qmp.run_command("stop")
         qmp.close()
 
     asyncio.run(body())
 
 
 def test_command_line() -> None:
-    words = qemu(2200)
+    words = qemu_command(2200)
     assert words[0] == "qemu-system-x86_64"
     assert words[words.index("-accel") + 1].startswith("tcg")  # hardware acceleration may hang
     (network,) = [word for word in words if word.startswith("user,")]
@@ -250,5 +250,5 @@ def test_command_line() -> None:
     assert "cache=unsafe" not in disk  # what the guest has flushed must outlive a power loss
     assert len([word for word in words if word.startswith("usb-redir,")]) == 8
     assert "-loadvm" not in words
-    assert qemu(2200, "booted")[-2:] == ["-loadvm", "booted"]
+    assert qemu_command(2200, "booted")[-2:] == ["-loadvm", "booted"]
     assert not [word for word in words if word.startswith("/")]

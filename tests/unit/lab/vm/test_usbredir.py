@@ -9,9 +9,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from usb.model import NAK, STALL, Ups, new_ups
+from usb.model import NAK, STALL, EmulatedUps, make_ups
 from vm import usbredir
-from vm.usbredir import Bus, Cable, ProtocolError
+from vm.usbredir import ProtocolError, UsbCable, VmBus
 
 HELLO = struct.pack("<III", 0, 68, 0) + b"qemu".ljust(64, b"\0") + struct.pack("<I", 1 << 5)
 GET_DEVICE_DESCRIPTOR = (0x80, 6, 0x0100, 0, 18)
@@ -32,10 +32,10 @@ def control(number: int, request: tuple[int, int, int, int, int], data: bytes = 
 class Guest:
     """The other end of a cable: what it got, as (kind, id, body)."""
 
-    def __init__(self, ups: Ups) -> None:
+    def __init__(self, ups: EmulatedUps) -> None:
         self.raw = b""
         self.ups = ups
-        self.cable = Cable(ups, self._take)
+        self.cable = UsbCable(ups, self._take)
 
     def _take(self, data: bytes) -> None:
         self.raw += data
@@ -50,22 +50,22 @@ class Guest:
         return packets
 
     def asks(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        self.cable.feed(data)
+        self.cable.receive_bytes(data)
         return self.got()
 
 
 @pytest.fixture
 def guest() -> Guest:
     """A guest that has been introduced to an APC."""
-    guest = Guest(new_ups("apc"))
+    guest = Guest(make_ups("apc"))
     guest.raw = b""
-    guest.cable.feed(HELLO)
+    guest.cable.receive_bytes(HELLO)
     guest.got()
     return guest
 
 
 def test_hello_has_short_ids_and_what_xhci_needs() -> None:
-    guest = Guest(new_ups("apc"))
+    guest = Guest(make_ups("apc"))
     kind, length, number = struct.unpack_from("<III", guest.raw)
     assert (kind, length, number) == (0, 68, 0)
     assert len(guest.raw) == 12 + 68
@@ -74,9 +74,9 @@ def test_hello_has_short_ids_and_what_xhci_needs() -> None:
 
 
 def test_introduction_names_the_endpoint_the_interface_and_the_device() -> None:
-    guest = Guest(new_ups("cps"))
+    guest = Guest(make_ups("cps"))
     guest.raw = b""
-    guest.cable.feed(HELLO)
+    guest.cable.receive_bytes(HELLO)
     endpoints, interfaces, device = guest.got()
     kinds, intervals, of, sizes = struct.unpack("<32s32s32s64s", endpoints[2])
     assert endpoints[0] == 5
@@ -90,12 +90,12 @@ def test_introduction_names_the_endpoint_the_interface_and_the_device() -> None:
 
 
 def test_nothing_is_said_before_the_hello_is_whole() -> None:
-    guest = Guest(new_ups("apc"))
+    guest = Guest(make_ups("apc"))
     guest.raw = b""
     for byte in HELLO[:-1]:
-        guest.cable.feed(bytes((byte,)))
+        guest.cable.receive_bytes(bytes((byte,)))
         assert guest.raw == b""
-    guest.cable.feed(HELLO[-1:])
+    guest.cable.receive_bytes(HELLO[-1:])
     assert len(guest.got()) == 3
 
 
@@ -109,17 +109,17 @@ def test_nothing_is_said_before_the_hello_is_whole() -> None:
 )
 def test_a_side_that_cannot_work_with_us_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="no hello"):
-        Guest(new_ups("apc")).cable.feed(data)
+        Guest(make_ups("apc")).cable.receive_bytes(data)
 
 
 def test_a_packet_too_long_or_too_short_is_refused(guest: Guest) -> None:
     with pytest.raises(ProtocolError, match="bytes"):
-        guest.cable.feed(struct.pack("<IIQ", 100, 1 << 30, 1))
+        guest.cable.receive_bytes(struct.pack("<IIQ", 100, 1 << 30, 1))
     for kind in (6, 9, 100):
-        guest = Guest(new_ups("apc"))
-        guest.cable.feed(HELLO)
+        guest = Guest(make_ups("apc"))
+        guest.cable.receive_bytes(HELLO)
         with pytest.raises(ProtocolError, match=f"kind {kind} with only 0 bytes"):
-            guest.cable.feed(packet(kind, 1))
+            guest.cable.receive_bytes(packet(kind, 1))
 
 
 def test_configurations_and_alternate_settings(guest: Guest) -> None:
@@ -144,7 +144,7 @@ def test_two_packets_at_once_and_one_in_pieces(guest: Guest) -> None:
 
 def test_a_transfer_out_counts_what_was_taken(guest: Guest) -> None:
     reports = {report.items[0].key: report for report in guest.ups._reports.values()}
-    data = reports["charge_low"].pack({"charge_low": 20})
+    data = reports["charge_low"].pack_values({"charge_low": 20})
     ((_kind, _number, body),) = guest.asks(
         control(3, (0x21, 9, 0x0300 | reports["charge_low"].number, 0, len(data)), data)
     )
@@ -162,14 +162,14 @@ def test_a_refusal_is_a_stall_without_data(guest: Guest, request_type: int) -> N
 def test_a_device_that_does_not_answer_does_so_when_it_has_recovered(guest: Guest) -> None:
     guest.ups.set_hang(NAK)
     assert guest.asks(control(5, GET_REPORT_FEATURE)) == []
-    guest.cable.pump()
+    guest.cable.send_pending()
     assert guest.got() == []
     guest.ups.set_hang(None)
-    guest.cable.pump()
+    guest.cable.send_pending()
     ((kind, number, body),) = guest.got()
     assert (kind, number, body[3]) == (100, 5, 0)
     assert len(body) == 10 + 2
-    guest.cable.pump()
+    guest.cable.send_pending()
     assert guest.got() == []
 
 
@@ -179,7 +179,7 @@ def test_the_guest_gives_up(guest: Guest) -> None:
     ((kind, number, body),) = guest.asks(packet(21, 6))
     assert (kind, number, body[3], body[8:]) == (100, 6, 1, b"\0\0")
     guest.ups.set_hang(None)
-    guest.cable.pump()
+    guest.cable.send_pending()
     assert guest.got() == []
     assert guest.asks(packet(21, 6)) == []  # nothing is open any more
 
@@ -192,7 +192,7 @@ def test_a_hang_that_stalls_is_a_stall(guest: Guest) -> None:
 
 def test_news_come_on_the_interrupt_pipe_once_it_is_read(guest: Guest) -> None:
     guest.ups.set_mains(False)
-    guest.cable.pump()
+    guest.cable.send_pending()
     assert guest.got() == []
     first, *news = guest.asks(packet(15, 11, b"\x81"))
     assert first == (17, 11, b"\0\x81")
@@ -202,11 +202,11 @@ def test_news_come_on_the_interrupt_pipe_once_it_is_read(guest: Guest) -> None:
         assert kind == 103
         assert struct.unpack_from("<BBH", body) == (0x81, 0, len(body) - 4)
     guest.ups.set_mains(True)
-    guest.cable.pump()
+    guest.cable.send_pending()
     assert guest.got()[0][1] == len(news) + 1
     assert guest.asks(packet(16, 12, b"\x81")) == [(17, 12, b"\0\x81")]
     guest.ups.set_mains(False)
-    guest.cable.pump()
+    guest.cable.send_pending()
     assert guest.got() == []
 
 
@@ -260,25 +260,25 @@ class Machine:
 
 def test_what_is_plugged_in_stays_so_while_the_machine_is_off(tmp_path: Path) -> None:
     async def scenario() -> None:
-        bus, machine = Bus(tmp_path), Machine(tmp_path)
-        assert await bus.plug(new_ups("apc"), 2) == 1
+        bus, machine = VmBus(tmp_path), Machine(tmp_path)
+        assert await bus.plug_device(make_ups("apc"), 2) == 1
         assert bus.nodes == {}
         await machine.start()
-        await bus.power(True)
+        await bus.set_power(True)
         await machine.until({2: 1})
-        assert await bus.plug(new_ups("cps"), 8) == 2
+        assert await bus.plug_device(make_ups("cps"), 8) == 2
         await machine.until({2: 1, 8: 1})
         assert bus.device_numbers == {2: 1, 8: 2}
-        bus.unplug(2)
+        bus.unplug_device(2)
         await machine.until({8: 1})
         assert list(bus.devices) == list(bus.device_numbers) == [8]
-        await bus.power(False)
+        await bus.set_power(False)
         await machine.until({})
         assert bus.nodes == {}
         assert list(bus.devices) == [8]
-        await bus.power(True)
+        await bus.set_power(True)
         await machine.until({8: 1})
-        await bus.power(False)
+        await bus.set_power(False)
         await machine.stop()
 
     asyncio.run(scenario())
@@ -286,13 +286,13 @@ def test_what_is_plugged_in_stays_so_while_the_machine_is_off(tmp_path: Path) ->
 
 def test_ports_that_cannot_take_a_plug(tmp_path: Path) -> None:
     async def scenario() -> None:
-        bus = Bus(tmp_path)
-        await bus.plug(new_ups("apc"), 1)
+        bus = VmBus(tmp_path)
+        await bus.plug_device(make_ups("apc"), 1)
         for port, words in ((1, "port 1 is not free"), (0, "no port 0"), (9, "no port 9: ports are 1 to 8")):
             with pytest.raises(ValueError, match=words):
-                await bus.plug(new_ups("apc"), port)
+                await bus.plug_device(make_ups("apc"), port)
         with pytest.raises(ValueError, match="nothing is plugged in at port 4"):
-            bus.unplug(4)
+            bus.unplug_device(4)
 
     asyncio.run(scenario())
 
@@ -301,10 +301,10 @@ def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(usbredir, "CONNECT_SECONDS", 0.05)
 
     async def scenario() -> None:
-        bus = Bus(tmp_path)
-        await bus.power(True)
+        bus = VmBus(tmp_path)
+        await bus.set_power(True)
         with pytest.raises(ValueError, match="port 3 of the machine does not answer"):
-            await bus.plug(new_ups("apc"), 3)
+            await bus.plug_device(make_ups("apc"), 3)
         assert bus.devices == {}
         assert bus.device_numbers == {}
 
@@ -313,16 +313,16 @@ def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_news_are_kept_when_the_cable_was_pulled(tmp_path: Path) -> None:
     async def scenario() -> None:
-        bus, machine, ups = Bus(tmp_path), Machine(tmp_path), new_ups("apc")
+        bus, machine, ups = VmBus(tmp_path), Machine(tmp_path), make_ups("apc")
         await machine.start()
-        await bus.power(True)
-        await bus.plug(ups, 1)
+        await bus.set_power(True)
+        await bus.plug_device(ups, 1)
         while packet(17, 1, b"\0\x81") not in machine.bodies.get(1, b""):
             await asyncio.sleep(0.005)
         node = bus.nodes[1]
-        bus.unplug(1)
+        bus.unplug_device(1)
         ups.set_mains(False)
-        node.pump()
+        node.send_pending()
         assert ups.interrupt_in() is not None
         await machine.until({})
         await machine.stop()

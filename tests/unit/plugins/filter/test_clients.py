@@ -13,10 +13,10 @@ clients = FilterModule().filters()["clients"]
 GROUPS = {"pve": ["pve"], "truenas": ["nas"]}
 
 
-def test_the_secondaries() -> None:
-    (one,) = clients(GROUPS, {"pve": {"ansible_host": "192.0.2.10"}, "nas": {}})
-    # what the roles' templates read
-    assert one == {
+def test_secondaries_have_all_keys_of_the_templates() -> None:
+    (secondary,) = clients(GROUPS, {"pve": {"ansible_host": "192.0.2.10"}, "nas": {}})
+    # the roles' templates read these keys
+    assert secondary == {
         "name": "nas",
         "kind": "truenas",
         "primary": "pve",
@@ -32,6 +32,6 @@ def test_the_secondaries() -> None:
     }
 
 
-def test_an_inventory_that_does_not_fit() -> None:
+def test_inconsistent_inventory_is_an_error() -> None:
     with pytest.raises(AnsibleFilterError, match="nas is a secondary without a primary"):
         clients({"truenas": ["nas"]}, {"nas": {}})

@@ -16,12 +16,12 @@ conf_word = FilterModule().filters()["conf_word"]
 @pytest.mark.parametrize(
     ("value", "word"), [("ups", '"ups"'), ('UPS #1 "x"', r'"UPS \#1 \"x\""'), (5, '"5"'), (1.5, '"1.5"'), ("", '""')]
 )
-def test_a_word(value: Any, word: str) -> None:
+def test_word_is_quoted_and_escaped(value: Any, word: str) -> None:
     assert conf_word(value) == word
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "message"),
     [
         (True, "True is a boolean"),
         (None, "expected a string or a number, not NoneType"),
@@ -31,6 +31,6 @@ def test_a_word(value: Any, word: str) -> None:
         ("x" * 513, "513 characters"),
     ],
 )
-def test_what_nut_cannot_read_back(value: Any, why: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=why):
+def test_value_that_nut_would_change_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
         conf_word(value)

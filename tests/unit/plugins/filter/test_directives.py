@@ -36,9 +36,9 @@ ASCII = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=
         (False, ["X no"]),
     ],
 )
-def test_a_value(value: Any, lines: list[str]) -> None:
-    made = directives({"SHUTDOWNEXIT": value}, "upsmon.conf").splitlines()
-    assert made == [line.replace("X", "SHUTDOWNEXIT") for line in lines]
+def test_value_becomes_lines(value: Any, lines: list[str]) -> None:
+    lines_made = directives({"SHUTDOWNEXIT": value}, "upsmon.conf").splitlines()
+    assert lines_made == [line.replace("X", "SHUTDOWNEXIT") for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_a_value(value: Any, lines: list[str]) -> None:
         ("CERTHOST", [{"host": "a", "certname": "b", "forcessl": "no"}, ["c", "d", 0, True]], ["a b 1 0", "c d 0 1"]),
     ],
 )
-def test_a_dict_is_written_as_lines(name: str, value: Any, lines: list[str]) -> None:
+def test_dict_becomes_lines(name: str, value: Any, lines: list[str]) -> None:
     assert directives({name: value}, "upsmon.conf").splitlines() == [f"{name} {line}" for line in lines]
 
 
-def test_the_forms_of_the_files() -> None:
+def test_each_file_has_its_syntax() -> None:
     assert directives({"DATAPATH": "/a b", "MAXAGE": 1}, "upsd.conf") == 'DATAPATH "/a b"\nMAXAGE 1'
     assert directives({"user": "a b", "debug_min": 1}, "ups.conf") == 'user = "a b"\ndebug_min = 1'
     assert directives({"UPSD_OPTIONS": "a b", "MODE": "none"}, "nut.conf") == "UPSD_OPTIONS='a b'\nMODE=none"
@@ -71,7 +71,7 @@ def test_the_forms_of_the_files() -> None:
         ("NUT_DEBUG_PID", "nut.conf", "NUT_DEBUG_PID=true"),
     ],
 )
-def test_yes(value: Any, name: str, file: str, line: str) -> None:
+def test_true_is_spelled_as_in_the_file(value: Any, name: str, file: str, line: str) -> None:
     assert directives({name: value}, file) == line
 
 
@@ -80,49 +80,49 @@ def test_yes(value: Any, name: str, file: str, line: str) -> None:
     ("name", "file", "line"),
     [
         ("FORCESSL", "upsmon.conf", "FORCESSL 0"),
-        # it must win over upsd.conf
+        # must override upsd.conf
         ("ALLOW_NO_DEVICE", "nut.conf", "ALLOW_NO_DEVICE=false"),
-        # that it is there at all is a yes to NUT
+        # NUT takes any value for a yes
         ("NUT_DEBUG_PID", "nut.conf", ""),
     ],
 )
-def test_no(value: Any, name: str, file: str, line: str) -> None:
+def test_false_is_spelled_as_in_the_file(value: Any, name: str, file: str, line: str) -> None:
     assert directives({name: value}, file) == line
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("NOTIFYCMD", "a\nb", "upsmon.conf: NOTIFYCMD: character 2"),
         ("NOTIFYCMD", "Büro", "upsmon.conf: NOTIFYCMD: character 2"),
         ("FORCESSL", "perhaps", "upsmon.conf: FORCESSL: 'perhaps' is neither true nor false"),
-        ("NOTIFYMSG", {False: "x"}, "upsmon.conf: NOTIFYMSG: .*Put OFF into quotes"),
+        ("NOTIFYMSG", {False: "x"}, "upsmon.conf: NOTIFYMSG: .*Put OFF in quotes"),
         ("CERTIDENT", {"password": "secret"}, "upsmon.conf: CERTIDENT: nickname is missing$"),
         ("CERTHOST", [{"host": "a", "certnam": "b"}], "CERTHOST: certnam is not one of .* Did you mean certname\\?"),
-        ("POLLFREQ", {"a": 1}, "upsmon.conf: POLLFREQ: its value is neither a text nor a number"),
+        ("POLLFREQ", {"a": 1}, "upsmon.conf: POLLFREQ: the value is neither a string nor a number"),
         ("NOTIFYCOMMAND", "x", "upsmon.conf: there is no directive NOTIFYCOMMAND"),
     ],
 )
-def test_what_can_not_be_written(name: str, value: Any, said: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=said):
+def test_invalid_value_is_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
         directives({name: value}, "upsmon.conf")
 
 
 @given(ASCII)
-def test_nut_reads_any_text_back(text: str) -> None:
+def test_nut_reads_back_any_text(text: str) -> None:
     (line,) = grammar.parse_lines(directives({"CERTIDENT": [text, "end"]}, "upsd.conf") + "\n")
     assert line.words == ("CERTIDENT", text, "end")
 
 
-def test_a_shell_reads_any_text_back() -> None:
+def test_shell_reads_back_any_text() -> None:
     texts = ["".join(map(chr, range(0x20, 0x7F))), "a b", "10m", "-D -D", "x\\", '"', "$HOME `id` $(id)"]
     for text in texts:
         line = directives({"UPSD_OPTIONS": text}, "nut.conf")
-        shown = f'{line}\nprintf %s "$UPSD_OPTIONS"'
-        done = subprocess.run(["sh", "-c", shown], capture_output=True, text=True, check=True, env={})
-        assert done.stdout == text
+        script = f'{line}\nprintf %s "$UPSD_OPTIONS"'
+        shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env={})
+        assert shell.stdout == text
 
 
-def test_nut_conf_has_no_needless_quotes() -> None:
-    """Debian 12 hands the quotes of POWEROFF_WAIT to sleep, which fails, and then the host is rebooted at once."""
+def test_nut_conf_has_no_unnecessary_quotes() -> None:
+    """Debian 12 passes the quotes of POWEROFF_WAIT to sleep, which fails, and the host reboots immediately."""
     assert directives({"POWEROFF_WAIT": "10m", "MODE": "netserver"}, "nut.conf") == "POWEROFF_WAIT=10m\nMODE=netserver"

@@ -17,28 +17,32 @@ from hypothesis import strategies as st
 CLIENTS = [{"name": "nas", "primary": "pve"}, {"name": "media", "primary": "pve"}]
 
 
-def finding(check: str, host: str, verdict: str) -> dict[str, str]:
-    return {"check": check, "host": host, "verdict": verdict, "seen": "as it is", "todo": ""}
+def make_finding(check: str, host: str, verdict: str) -> dict[str, str]:
+    return {"check": check, "host": host, "verdict": verdict, "seen": "some text", "todo": ""}
 
 
-def report(hosts: list[str], **hostvars: dict[str, Any]) -> dict[str, Any]:
+def make_report(hosts: list[str], **hostvars: dict[str, Any]) -> dict[str, Any]:
     filters = doctor_report.FilterModule().filters()
     made: dict[str, Any] = filters["doctor_report"](hosts, {name: hostvars.get(name, {}) for name in hosts}, CLIENTS)
     return made
 
 
-def told(made: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [(one["check"], one["host"], one["verdict"]) for one in made["findings"]]
+def list_verdicts(made: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(finding["check"], finding["host"], finding["verdict"]) for finding in made["findings"]]
 
 
-def test_what_each_kind_of_host_registered() -> None:
-    made = report(
+def test_report_combines_results_of_all_kinds_of_hosts() -> None:
+    made = make_report(
         ["pve", "nas", "media"],
-        pve={"__nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]}},
+        pve={
+            "__nut_server_doctor": {
+                "findings": [make_finding("usb", "pve", "ok"), make_finding("login", "nas", "failure")]
+            }
+        },
         nas={"__nut_client_doctor_truenas": {"actions": []}, "__nut_client_doctor_login": {"skipped": True}},
-        media={"__nut_client_doctor": {"findings": [finding("port", "media", "warning")]}},
+        media={"__nut_client_doctor": {"findings": [make_finding("port", "media", "warning")]}},
     )
-    assert told(made) == [
+    assert list_verdicts(made) == [
         ("usb", "pve", "ok"),
         ("login", "nas", "failure"),
         ("settings", "nas", "ok"),
@@ -48,21 +52,25 @@ def test_what_each_kind_of_host_registered() -> None:
     assert (made["verdict"], made["code"]) == ("failure", 2)
 
 
-def test_a_login_is_asked_for_where_the_primary_is_left_out() -> None:
-    made = report(
+def test_secondary_without_primary_in_the_run_reports_the_login() -> None:
+    made = make_report(
         ["nas"],
         nas={"__nut_client_doctor_truenas": {"actions": []}, "__nut_client_doctor_login": {"missing_clients": ["nas"]}},
     )
-    assert ("login", "nas", "failure") in told(made)
+    assert ("login", "nas", "failure") in list_verdicts(made)
     assert "not logged in on pve" in str(made["findings"])
 
 
-def test_a_secondary_that_was_left_out_is_not_judged() -> None:
-    made = report(
+def test_secondary_outside_the_run_is_not_reported() -> None:
+    made = make_report(
         ["pve"],
-        pve={"__nut_server_doctor": {"findings": [finding("login", "nas", "failure"), finding("usb", "pve", "ok")]}},
+        pve={
+            "__nut_server_doctor": {
+                "findings": [make_finding("login", "nas", "failure"), make_finding("usb", "pve", "ok")]
+            }
+        },
     )
-    assert told(made) == [("usb", "pve", "ok")]
+    assert list_verdicts(made) == [("usb", "pve", "ok")]
 
 
 @pytest.mark.parametrize(
@@ -78,17 +86,21 @@ def test_a_secondary_that_was_left_out_is_not_judged() -> None:
         ),
     ],
 )
-def test_a_host_of_which_nothing_is_known_has_failed(own: dict[str, Any], words: str) -> None:
-    made = report(["pve"], pve=own)
-    assert told(made) == [("reachable", "pve", "failure")]
+def test_host_without_findings_is_a_failure(own: dict[str, Any], words: str) -> None:
+    made = make_report(["pve"], pve=own)
+    assert list_verdicts(made) == [("reachable", "pve", "failure")]
     assert words in made["findings"][0]["seen"]
 
 
-def test_the_table() -> None:
+def test_table_shows_failures_and_summary() -> None:
     table = doctor_table.FilterModule().filters()["doctor_table"]
-    made = report(
+    made = make_report(
         ["pve"],
-        pve={"__nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("driver", "pve", "failure")]}},
+        pve={
+            "__nut_server_doctor": {
+                "findings": [make_finding("usb", "pve", "ok"), make_finding("driver", "pve", "failure")]
+            }
+        },
     )
     assert "FAILURE" in table(made)
     assert table(made).splitlines()[-1] == made["summary"]
@@ -99,56 +111,57 @@ def test_the_table() -> None:
         table({"findings": [{}]})
 
 
-# What a host says that means harm
+# Hostile answers
 
 
-def shown(made: dict[str, Any]) -> str:
-    """Return all that people and machines see of a report."""
+def render_all(made: dict[str, Any]) -> str:
+    """Return everything that is shown of a report, to people and to programs."""
     table = doctor_table.FilterModule().filters()["doctor_table"]
     return f"{table(made)}\n{table(made, everything=True)}\n{json.dumps(made, ensure_ascii=False)}"
 
 
 @pytest.mark.parametrize("verdict", ["ok", "note", "failure"])
 @pytest.mark.parametrize("nasty", NASTY)
-def test_what_a_host_says_does_nothing_to_the_terminal(nasty: str, verdict: str) -> None:
-    """Also the names of checks that are ok, which are only listed."""
+def test_hostile_texts_cannot_control_the_terminal(nasty: str, verdict: str) -> None:
+    """Not even the names of checks that passed."""
     own = {"check": nasty, "host": "pve", "verdict": verdict, "seen": nasty, "todo": nasty}
-    made = report(["pve"], pve={"__nut_server_doctor": {"findings": [own]}})
+    made = make_report(["pve"], pve={"__nut_server_doctor": {"findings": [own]}})
     assert len(made["findings"]) == 1
-    assert not unfit(shown(made))
+    assert not unfit(render_all(made))
 
 
-def test_a_host_tells_only_of_itself_and_of_its_secondaries() -> None:
+def test_host_may_report_only_on_itself_and_secondaries() -> None:
     lies = [
-        finding("usb", "pve", "ok"),
-        finding("login", "nas", "ok"),
-        finding("usb", "pve2", "ok"),
-        finding("x", "", "ok"),
+        make_finding("usb", "pve", "ok"),
+        make_finding("login", "nas", "ok"),
+        make_finding("usb", "pve2", "ok"),
+        make_finding("x", "", "ok"),
     ]
-    made = report(
+    made = make_report(
         ["pve", "pve2", "nas"], pve={"__nut_server_doctor": {"findings": lies}}, pve2={"__nut_server_doctor": {}}
     )
-    assert [finding for finding in told(made) if finding[0] != "reachable"] == [
+    assert [finding for finding in list_verdicts(made) if finding[0] != "reachable"] == [
         ("usb", "pve", "ok"),
         ("login", "nas", "ok"),
     ]
 
 
 @pytest.mark.parametrize(
-    "findings", [7, None, {}, [7], [{}], [finding("usb", "pve", "great")], [finding("usb", "pve", "ok")] * 5001]
+    "findings",
+    [7, None, {}, [7], [{}], [make_finding("usb", "pve", "great")], [make_finding("usb", "pve", "ok")] * 5001],
 )
-def test_an_answer_that_is_none_hides_no_other(findings: Any) -> None:
-    made = report(
+def test_malformed_answer_hides_no_other_host(findings: Any) -> None:
+    made = make_report(
         ["pve", "media"],
         pve={"__nut_server_doctor": {"findings": findings}},
-        media={"__nut_client_doctor": {"findings": [finding("port", "media", "ok")]}},
+        media={"__nut_client_doctor": {"findings": [make_finding("port", "media", "ok")]}},
     )
-    assert told(made) == [("reachable", "pve", "failure"), ("port", "media", "ok")]
+    assert list_verdicts(made) == [("reachable", "pve", "failure"), ("port", "media", "ok")]
     assert "its answer can't be read" in made["findings"][0]["seen"]
 
 
 REGISTERED = {
-    "__nut_server_doctor": {"findings": [finding("usb", "pve", "ok"), finding("login", "nas", "failure")]},
+    "__nut_server_doctor": {"findings": [make_finding("usb", "pve", "ok"), make_finding("login", "nas", "failure")]},
     "__nut_client_doctor_truenas": {"actions": ["set mode", "started the UPS service"], "version": "25.10"},
     "__nut_client_doctor_login": {"missing_clients": ["nas"]},
     "__nut_doctor_trouble": {"msg": "gone"},
@@ -156,9 +169,9 @@ REGISTERED = {
 
 
 @given(st.one_of(changed(REGISTERED), st.dictionaries(st.sampled_from(sorted(REGISTERED)), values)))
-def test_whatever_a_host_says(own: dict[str, Any]) -> None:
-    media = {"__nut_client_doctor": {"findings": [finding("port", "media", "ok")]}}
-    made = report(["pve", "media"], pve=own, media=media)
-    assert ("port", "media", "ok") in told(made)
+def test_any_answer_gives_a_report(own: dict[str, Any]) -> None:
+    media = {"__nut_client_doctor": {"findings": [make_finding("port", "media", "ok")]}}
+    made = make_report(["pve", "media"], pve=own, media=media)
+    assert ("port", "media", "ok") in list_verdicts(made)
     assert any(finding["host"] == "pve" for finding in made["findings"])
-    assert not unfit(shown(made))
+    assert not unfit(render_all(made))

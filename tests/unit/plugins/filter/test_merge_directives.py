@@ -13,7 +13,7 @@ merge_directives = MergeDirectives().filters()["merge_directives"]
 extra_lines = ExtraLines().filters()["extra_lines"]
 
 
-def test_merge_directives() -> None:
+def test_user_settings_override_the_role() -> None:
     own = {"POLLFREQ": 5, "DEADTIME": 15}
     assert merge_directives({"DEADTIME": None, "OFFDURATION": -1}, own, "upsmon.conf", "nut_server") == {
         "POLLFREQ": 5,
@@ -23,7 +23,7 @@ def test_merge_directives() -> None:
         merge_directives({"DEDTIME": 1}, own, "upsmon.conf", "nut_server")
 
 
-def test_extra_lines() -> None:
+def test_extra_lines_follow_a_comment() -> None:
     assert extra_lines({"nut.conf": "A=1\n"}, "nut.conf", "nut_server") == "\n# nut_server_extra_lines\nA=1"
     with pytest.raises(AnsibleFilterError, match=r"^nut_client_extra_lines: ups.conf is not one of"):
         extra_lines({"ups.conf": "a = 1"}, "nut.conf", "nut_client")

@@ -24,7 +24,7 @@ SEEN = {
 status = nut_status.FilterModule().filters()["nut_status"]
 
 
-def test_a_primary_that_answers_and_one_that_does_not() -> None:
+def test_primaries_without_answer_are_listed() -> None:
     hostvars = {
         "pve": {"__nut_status": {"seen": SEEN}},
         "pve2": {"__nut_status": {"unreachable": True, "msg": "no route"}},
@@ -46,7 +46,7 @@ CLIENTS = [{"name": "nas", "primary": "pve", "ups": "ups", "shutdown_time": 60, 
 
 
 def shown(seen: Any) -> str:
-    """Show a host that has sent this beside one that is well."""
+    """Return the status of a host with this answer and of a healthy host."""
     hostvars = {"bad": {"__nut_status": {"seen": seen}}, "pve": {"__nut_status": {"seen": FULL}}}
     text: str = status(["bad", "pve"], hostvars, CLIENTS)
     return text
@@ -56,14 +56,14 @@ def shown(seen: Any) -> str:
     "seen",
     [{"upses": 1}, None, 7, [], {**FULL, "upses": [{**UPS, "charge": 10**400}]}, {**FULL, "events": [[10**400, ""]]}],
 )
-def test_another_result_hides_no_other_host(seen: Any) -> None:
+def test_malformed_answer_hides_no_other_host(seen: Any) -> None:
     text = shown(seen)
     assert "bad: bad answer: seen" in text
     assert "nas (logged in; takes 60 s, at most 90 s)" in text
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_what_a_host_says_does_nothing_to_the_terminal(nasty: str) -> None:
+def test_hostile_texts_cannot_control_the_terminal(nasty: str) -> None:
     ups = {**UPS, **dict.fromkeys(("name", "description", "words", "battery_date", "model"), nasty)}
     seen = {
         **FULL, "release": nasty, "upsd": nasty, "upses": [{**ups, "status": [nasty], "clients": [nasty]}],
@@ -76,13 +76,13 @@ def test_what_a_host_says_does_nothing_to_the_terminal(nasty: str) -> None:
 
 
 @given(st.one_of(values, changed(FULL)))
-def test_whatever_a_host_says(seen: Any) -> None:
+def test_any_answer_is_shown_safely(seen: Any) -> None:
     text = shown(seen)
     assert not unfit(text)
     assert "pve, NUT 2.8.1" in text
 
 
 @given(values)
-def test_whatever_the_result_is(result: Any) -> None:
+def test_any_result_is_shown_safely(result: Any) -> None:
     assert not unfit(status(["bad"], {"bad": {"__nut_status": result}}, CLIENTS))
     assert not unfit(status(["bad"], {"bad": {"__nut_status": {"msg": result}}}, CLIENTS))

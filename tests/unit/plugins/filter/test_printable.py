@@ -15,11 +15,11 @@ from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, un
 from hypothesis import given
 
 CHECKOUT = Path(__file__).resolve().parents[4]
-shown = printable.FilterModule().filters()["printable"]
+printable_lines = printable.FilterModule().filters()["printable"]
 
 
 @pytest.mark.parametrize(
-    ("said", "lines"),
+    ("output", "lines"),
     [
         ("a\nb\n", ["a", "b"]),
         (["a\nb", ["c", ["d"]]], ["a", "b", "c", "d"]),
@@ -31,44 +31,44 @@ shown = printable.FilterModule().filters()["printable"]
         ({"\x1b": 1}, ["(1 values)"]),
     ],
 )
-def test_lines(said: Any, lines: list[str]) -> None:
-    assert shown(said) == lines
+def test_output_becomes_printable_lines(output: Any, lines: list[str]) -> None:
+    assert printable_lines(output) == lines
 
 
 @given(values)
-def test_whatever_a_host_says(said: Any) -> None:
-    assert not unfit("".join(shown(said)))
-    assert not unfit("".join(shown([said, *NASTY])))
+def test_any_output_is_printable(output: Any) -> None:
+    assert not unfit("".join(printable_lines(output)))
+    assert not unfit("".join(printable_lines([output, *NASTY])))
 
 
-# what comes from a host, and what of it can't mean harm
-REGISTERED = re.compile(
+# variables with answers of hosts, except for those that are harmless
+UNTRUSTED = re.compile(
     r"\b(__nut_server_plan|__nut_server_drill|__nut_upsd|ansible_failed_result"
     r"|__nut_\w+_(deployed|checked|firewall|recorded|drilled|so_far|returned|against))\b(?!\.ok\b)"
 )
-DOORS = re.compile(r"homelab\.nut\.(printable|shutdown_times|shutdown_picture|nut_status|doctor_table)")
+SAFE_FILTERS = re.compile(r"homelab\.nut\.(printable|shutdown_times|shutdown_picture|nut_status|doctor_table)")
 
 
-def tasks(data: Any) -> Any:
+def list_tasks(data: Any) -> Any:
     for task in data if isinstance(data, list) else []:
         if isinstance(task, dict):
             yield task
             for block in ("block", "rescue", "always", "tasks"):
-                yield from tasks(task.get(block))
+                yield from list_tasks(task.get(block))
 
 
 FILES = sorted([*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("playbooks/*.yml")])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(path.parts[-3:]))
-def test_tasks_show_what_a_host_said_through_a_door(path: Path) -> None:
-    """Ansible prints a message as it comes."""
+def test_tasks_filter_all_output_of_hosts(path: Path) -> None:
+    """Ansible prints messages unfiltered."""
     bare = []
-    for task in tasks(yaml.safe_load(path.read_text())):
+    for task in list_tasks(yaml.safe_load(path.read_text())):
         for name, keys in (("debug", ("msg",)), ("assert", ("fail_msg", "success_msg")), ("fail", ("msg",))):
             options = task.get(f"ansible.builtin.{name}") or {}
             for template in re.findall(r"{{.*?}}", str([options.get(key) for key in keys])):
-                if REGISTERED.search(template) and not DOORS.search(template):
+                if UNTRUSTED.search(template) and not SAFE_FILTERS.search(template):
                     bare.append((task.get("name"), template))
             if "var" in options:
                 bare.append((task.get("name"), options["var"]))

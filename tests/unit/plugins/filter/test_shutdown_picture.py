@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 draw = shutdown_picture.FilterModule().filters()["shutdown_picture"]
 
 
-def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
+def make_data(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     """Return a plan as the module returns it."""
     media = [f"media{number}" for number in range(guests)]
     planned = planner.make_plan(
         [
             model.PlanMachine("pve", "primary", "pve"),
             model.PlanMachine(name, "secondary", "truenas"),
-            *(model.PlanMachine(one, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, one in enumerate(media)),
+            *(model.PlanMachine(guest, "guest", "qm", 10, 40, 60, (name,), 100 + at) for at, guest in enumerate(media)),
         ],
         [model.Supply(runtime=1500, runtime_low=480, ignorelb=True)],
         model.Timing(guests_time=120),
@@ -38,7 +38,7 @@ def made(name: str = "truenas", guests: int = 1) -> dict[str, Any]:
     return data
 
 
-# all that the page may hold
+# everything that the page may contain
 TAGS = frozenset(
     re.findall(
         r"\w+",
@@ -57,8 +57,8 @@ STYLES = re.compile(
 )
 
 
-class Allowed(HTMLParser):
-    """Collects what is not on the list of what may be."""
+class ForbiddenContent(HTMLParser):
+    """Collects everything in a page that is not allowed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -94,8 +94,8 @@ class Allowed(HTMLParser):
 
 
 def is_harmless(page: str) -> bool:
-    """See that a page holds nothing but what it may. What the browser may do is said before anything of the host's."""
-    read = Allowed(page)
+    """Check that a page has only allowed elements, and that the security policy precedes all data of the host."""
+    read = ForbiddenContent(page)
     assert read.wrong == []
     (policy,) = read.policies
     assert "default-src 'none'" in policy
@@ -122,8 +122,8 @@ INJECTIONS = (
 )
 
 
-def test_the_page_is_that_of_the_plan() -> None:
-    data = made()
+def test_page_shows_plan_and_observed_times() -> None:
+    data = make_data()
     assert draw(data) == picture.draw_page(plan_data.plan_from_dict(data))
     assert "Shutdown plan of pve" in draw(data)
     drawn = draw(data, {"truenas": [12, 71.5], "pve": [80, None], "media0": [None, None]})
@@ -136,12 +136,12 @@ def test_the_page_is_that_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("words", INJECTIONS)
-def test_a_host_can_not_put_anything_active_into_it(words: str) -> None:
-    """In each text of a plan, one after the other, and in all at once."""
-    data = made()
-    pages = [draw(data, {words: [1, 2], "truenas": [3, None]}), draw(made(name=f"nas {words}"))]
+def test_injected_text_never_becomes_active_content(words: str) -> None:
+    """In each text of a plan in turn, and in the name of a machine."""
+    data = make_data()
+    pages = [draw(data, {words: [1, 2], "truenas": [3, None]}), draw(make_data(name=f"nas {words}"))]
     refusals: list[str] = []
-    for holder, key in list(texts(data)):
+    for holder, key in list(list_texts(data)):
         before, holder[key] = holder[key], words
         try:
             pages.append(draw(data))
@@ -153,11 +153,11 @@ def test_a_host_can_not_put_anything_active_into_it(words: str) -> None:
     assert all(map(is_harmless, pages))
 
 
-def texts(data: Any) -> Any:
+def list_texts(data: Any) -> Any:
     for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
         if isinstance(value, str):
             yield data, key
-        yield from texts(value)
+        yield from list_texts(value)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def texts(data: Any) -> Any:
         {"events": [{"at": float("nan"), "until": 0, "machine": "", "what": "FSD"}]},
     ],
 )
-def test_what_is_no_plan_is_refused(change: dict[str, Any]) -> None:
+def test_malformed_plan_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(AnsibleFilterError, match="not a saved plan"):
-        draw({**made(), **change})
+        draw({**make_data(), **change})
 
 
 @pytest.mark.parametrize("data", [None, 7, "<html><script>", [], {}])
-def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
+def test_plan_that_is_not_a_dictionary_is_refused(data: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="not a saved plan"):
         draw(data)
 
@@ -192,31 +192,31 @@ def test_what_is_not_even_a_dictionary_is_refused(data: Any) -> None:
 @pytest.mark.parametrize(
     "pair", [[1], [1, 2, 3], 7, None, ["soon", 2], [1, float("nan")], [float("inf"), 1], {}, [10**400, 1]]
 )
-def test_what_was_seen_must_be_times(pair: Any) -> None:
+def test_observed_values_must_be_times(pair: Any) -> None:
     with pytest.raises(AnsibleFilterError, match=r"observed times\.seen\.truenas"):
-        draw(made(), {"truenas": pair})
+        draw(make_data(), {"truenas": pair})
 
 
-def test_a_homelab_of_hundreds_is_drawn_and_one_of_thousands_refused() -> None:
-    assert is_harmless(draw(made(guests=400)))
-    data = made()
+def test_hundreds_of_machines_are_drawn_and_thousands_refused() -> None:
+    assert is_harmless(draw(make_data(guests=400)))
+    data = make_data()
     data["machines"] += [{**data["machines"][2], "name": f"m{number}"} for number in range(4000)]
     with pytest.raises(AnsibleFilterError, match="more than 1000 machines"):
         draw(data)
 
 
-DATA = made()
+DATA = make_data()
 
 
 @given(
     st.one_of(values, changed(DATA)),
     st.one_of(st.none(), values, st.dictionaries(st.text(), st.lists(st.floats(), max_size=2))),
 )
-def test_whatever_a_host_says(data: Any, seen: Any) -> None:
-    for one in (data, DATA):
+def test_any_answer_gives_a_harmless_page_or_an_error(data: Any, seen: Any) -> None:
+    for plan in (data, DATA):
         refused = ""
         try:
-            page = draw(one, seen)
+            page = draw(plan, seen)
         except AnsibleFilterError as error:
             refused = str(error)
         assert not unfit(refused)
@@ -224,7 +224,7 @@ def test_whatever_a_host_says(data: Any, seen: Any) -> None:
 
 
 @given(changed(DATA))
-def test_the_text_of_a_plan_can_be_made_of_what_was_read(data: Any) -> None:
+def test_any_plan_that_can_be_read_can_be_shown_as_text(data: Any) -> None:
     try:
         read = plan_data.plan_from_dict(data)
     except model.PlanError:

@@ -9,15 +9,15 @@ from ansible_collections.homelab.nut.plugins.filter import clients, shutdown_sit
 secondaries = clients.FilterModule().filters()["clients"]
 site = shutdown_site.FilterModule().filters()["shutdown_site"]
 
-FOUND = secondaries(
+SECONDARIES = secondaries(
     {"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"]},
     {"pve": {}, "nas": {"nut_client_guest": {"kind": "qm", "id": 100}}, "media": {"nut_client_shutdown_time": 10}},
 )
 
 
-def test_the_machines() -> None:
+def test_machines_are_primary_and_secondaries() -> None:
     begin = {"role": "secondary", "begin_time": 10}
-    assert site(FOUND, "pve", [])["machines"] == [
+    assert site(SECONDARIES, "pve", [])["machines"] == [
         {"name": "pve", "role": "primary", "kind": "pve"},
         {
             "name": "nas",
@@ -32,16 +32,16 @@ def test_the_machines() -> None:
     ]
 
 
-def test_where_a_machine_is_seen() -> None:
-    """By its address, and by its name: a storage may have either."""
+def test_machine_is_known_by_address_and_name() -> None:
+    """A storage may know the machine by either."""
     hosts = {"pve": {}, "nas": {"ansible_host": "192.0.2.20"}, "media": {"nut_client_address": "[2001:db8::1]"}}
-    found = site(secondaries({"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"]}, hosts), "pve", [])[
+    machines = site(secondaries({"pve": ["pve"], "truenas": ["nas"], "ups_clients": ["media"]}, hosts), "pve", [])[
         "machines"
     ]
-    assert [one.get("address") for one in found] == [None, ["192.0.2.20", "nas"], ["2001:db8::1", "media"]]
+    assert [machine.get("address") for machine in machines] == [None, ["192.0.2.20", "nas"], ["2001:db8::1", "media"]]
 
 
-def test_what_the_driver_is_told_counts() -> None:
+def test_supplies_have_the_settings_of_their_drivers() -> None:
     devices = [
         {"name": "ups", "driver": "auto"},
         {
@@ -55,7 +55,7 @@ def test_what_the_driver_is_told_counts() -> None:
         },
         {"name": "old", "options": {"override.battery.charge.low": 30, "pollfreq": ""}},
     ]
-    assert site(FOUND, "pve", devices)["supplies"] == [
+    assert site(SECONDARIES, "pve", devices)["supplies"] == [
         {"name": "ups", "driver": "auto"},
         {
             "name": "rack",
@@ -70,7 +70,7 @@ def test_what_the_driver_is_told_counts() -> None:
     ]
 
 
-def test_stages_without_whom_they_tell() -> None:
+def test_stages_have_only_keys_of_the_plan() -> None:
     stage = {
         "name": "a",
         "charge": "",
@@ -81,7 +81,7 @@ def test_stages_without_whom_they_tell() -> None:
         "message": "m",
         "fsd": False,
     }
-    assert site(FOUND, "pve", [{"name": "ups"}], [stage])["stages"] == [
+    assert site(SECONDARIES, "pve", [{"name": "ups"}], [stage])["stages"] == [
         {"name": "a", "runtime": 900, "tags": ["nas"], "fsd": False}
     ]
-    assert site(FOUND, "pve", [{"name": "ups"}])["stages"] == []
+    assert site(SECONDARIES, "pve", [{"name": "ups"}])["stages"] == []

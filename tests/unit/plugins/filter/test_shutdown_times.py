@@ -17,7 +17,7 @@ times = shutdown_times.FilterModule().filters()["shutdown_times"]
 OFFER = {"name": "nas", "own": False, "now": 60, "measured": 43.2}
 
 
-def test_the_lines() -> None:
+def test_offers_become_lines_for_the_inventory() -> None:
     assert times([OFFER, {"name": "node1", "own": True, "now": 30, "measured": 12}], "pve", ["nas"]) == [
         "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up",
         "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
@@ -42,14 +42,14 @@ def test_the_lines() -> None:
         *([{**OFFER, "name": nasty}] for nasty in NASTY),
     ],
 )
-def test_nothing_but_times_comes_from_the_host(offers: Any) -> None:
+def test_only_times_are_taken_from_the_host(offers: Any) -> None:
     with pytest.raises(AnsibleFilterError) as caught:
         times(offers, "pve", ["nas"])
     assert not unfit(str(caught.value))
 
 
 @given(values, values)
-def test_what_is_offered_is_a_line_of_yaml_with_a_time(name: Any, measured: Any) -> None:
+def test_every_line_is_yaml_with_a_time(name: Any, measured: Any) -> None:
     try:
         lines = times([{**OFFER, "name": name, "measured": measured}, OFFER], "pve", ["nas"])
     except AnsibleFilterError:

@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.filter.ups_conf import FilterModule
 ups_conf = FilterModule().filters()["ups_conf"]
 
 
-def test_the_sections() -> None:
+def test_sections_have_all_keys_of_the_devices() -> None:
     device = {"name": "ups", "desc": "UPS #1", "pollonly": True, "serial": "", "override": {"battery.charge.low": 20}}
     devices = [{**device, "options": {"lowbatt": 30}}, {"name": "spare"}]
     assert ups_conf(devices) == (
@@ -24,14 +24,14 @@ def test_the_sections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "said"),
+    ("devices", "message"),
     [
-        ([{"name": "a b"}], "nut_server_devices: device 'a b': a name is made of"),
+        ([{"name": "a b"}], "nut_server_devices: device 'a b': a name may have only"),
         ([{"name": "ups"}, {"name": "ups"}], "nut_server_devices: two devices are called ups"),
         ([{"name": "ups", "bus": "1", "options": {"bus": "1"}}], "nut_server_devices: device ups: bus is given twice"),
         ([{"name": "ups", "desc": "a\nb"}], "nut_server_devices: device ups: desc: character 2"),
     ],
 )
-def test_devices_that_cannot_be_written(devices: list[dict[str, Any]], said: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=said):
+def test_invalid_device_is_refused(devices: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
         ups_conf(devices)

@@ -17,7 +17,7 @@ EXECUTE = {"notifytype": "ONLINE", "command": "EXECUTE", "name": "back"}
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("rule", "words"),
     [
         (EXECUTE, ["ONLINE", "*", "EXECUTE", "back"]),
         ({**EXECUTE, "ups": "*"}, ["ONLINE", "*", "EXECUTE", "back"]),
@@ -29,15 +29,15 @@ EXECUTE = {"notifytype": "ONLINE", "command": "EXECUTE", "name": "back"}
         ({**EXECUTE, "command": "CANCEL-TIMER", "then": "late"}, ["ONLINE", "*", "CANCEL-TIMER", "back", "late"]),
     ],
 )
-def test_a_line(line: dict[str, Any], words: list[Any]) -> None:
-    assert upssched([line], SYSTEMS) == {"at": [words], "notifyflag": {"ONLINE": "SYSLOG+WALL+EXEC"}}
+def test_rule_becomes_an_at_line(rule: dict[str, Any], words: list[Any]) -> None:
+    assert upssched([rule], SYSTEMS) == {"at": [words], "notifyflag": {"ONLINE": "SYSLOG+WALL+EXEC"}}
 
 
-def test_no_lines_and_no_flags() -> None:
+def test_no_rules_give_no_flags() -> None:
     assert upssched([], SYSTEMS) == {"at": [], "notifyflag": {}}
 
 
-def test_flags_that_are_given_stay() -> None:
+def test_flags_of_the_user_are_kept() -> None:
     given = {"ONLINE": ["EXEC"], "FSD": "SYSLOG+WALL", "CAL": ["IGNORE"]}
     assert upssched([EXECUTE, {**EXECUTE, "notifytype": "ONBATT"}], SYSTEMS, given)["notifyflag"] == {
         "ONLINE": "EXEC",
@@ -49,23 +49,23 @@ def test_flags_that_are_given_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "flags", "said"),
+    ("rule", "flags", "message"),
     [
         (
             {**EXECUTE, "ups": "middle"},
             {},
-            "nut_server_upssched_rules: ONLINE EXECUTE back: .*no UPS called middle. Write one of left, right",
+            "nut_server_upssched_rules: ONLINE EXECUTE back: .*no UPS called middle. Use one of left, right",
         ),
         (EXECUTE, {"ONLINE": ["SYSLOG", "WALL"]}, "NOTIFYFLAG of ONLINE is SYSLOG\\+WALL, and without EXEC"),
-        ({**EXECUTE, "name": "early #1"}, {}, "'early #1' goes through a shell"),
-        ({**EXECUTE, "command": "CANCEL-TIMER", "then": "$(id)"}, {}, "'\\$\\(id\\)' goes through a shell"),
+        ({**EXECUTE, "name": "early #1"}, {}, "a shell reads 'early #1'"),
+        ({**EXECUTE, "command": "CANCEL-TIMER", "then": "$(id)"}, {}, r"a shell reads '\$\(id\)'"),
         (EXECUTE, {"ONLINE": "SYSLOG"}, "NOTIFYFLAG of ONLINE is SYSLOG, and without EXEC"),
         ({**EXECUTE, "command": "START-TIMER"}, {}, "START-TIMER takes seconds"),
         ({**EXECUTE, "seconds": 5}, {}, "EXECUTE takes no seconds"),
         (
             {**EXECUTE, "notifytype": "ONLIN"},
             {},
-            "rules: ONLIN: NUT has no notification of that type. Did you mean ONLINE\\?",
+            "rules: ONLIN: NUT has no such type of notification. Did you mean ONLINE\\?",
         ),
         (
             {**EXECUTE, "command": "EXCUTE"},
@@ -77,9 +77,9 @@ def test_flags_that_are_given_stay() -> None:
             {},
             "START-TIMER back needs a whole number of seconds",
         ),
-        ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER has a command"),
+        ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER can have then"),
     ],
 )
-def test_a_line_that_could_do_nothing(line: dict[str, Any], flags: dict[str, Any], said: str) -> None:
-    with pytest.raises(AnsibleFilterError, match=said):
-        upssched([line], SYSTEMS, flags)
+def test_rule_without_effect_is_refused(rule: dict[str, Any], flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        upssched([rule], SYSTEMS, flags)

@@ -60,8 +60,8 @@ GIVEN = {
 
 
 @contextmanager
-def serving(variables: dict[str, str], release: str = "2.8.1") -> Iterator[int]:
-    """Answer one connection as upsd does; give the port."""
+def serve_upsd(variables: dict[str, str], release: str = "2.8.1") -> Iterator[int]:
+    """Answer one connection as upsd does. Yield the port."""
     listed = "".join(f'VAR Ups {name} "{value}"\n' for name, value in variables.items())
     answers = {
         "VER": f"Network UPS Tools upsd {release} - http://www.networkupstools.org/\n",
@@ -85,23 +85,25 @@ def serving(variables: dict[str, str], release: str = "2.8.1") -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def run(capfd: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+def run_module(capfd: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
     with patch_module_args(options), pytest.raises(SystemExit):
         shutdown_plan.main()
     result: dict[str, Any] = json.loads(capfd.readouterr().out)
     return result
 
 
-def asked(
+def run_with_upsd(
     capfd: pytest.CaptureFixture[str], variables: dict[str, str], release: str = "2.8.1", **options: Any
 ) -> dict[str, Any]:
-    with serving(variables, release) as port:
-        return run(capfd, **{**GIVEN, "supplies": [{"name": "UPS"}], **options}, ask=True, host="127.0.0.1", port=port)
+    with serve_upsd(variables, release) as port:
+        return run_module(
+            capfd, **{**GIVEN, "supplies": [{"name": "UPS"}], **options}, ask=True, host="127.0.0.1", port=port
+        )
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) -> None:
-    result = run(capfd, **GIVEN, _ansible_check_mode=check_mode)
+def test_module_returns_plan_and_table(capfd: pytest.CaptureFixture[str], check_mode: bool) -> None:
+    result = run_module(capfd, **GIVEN, _ansible_check_mode=check_mode)
     assert result["changed"] is False
     assert result["holds"] is True
     expected = planner.make_plan(
@@ -118,12 +120,12 @@ def test_what_it_returns(capfd: pytest.CaptureFixture[str], check_mode: bool) ->
     assert result["msg"] == text.draw_table(expected)
 
 
-def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.CaptureFixture[str]) -> None:
+def test_failing_plan_fails_task_only_if_enforced(capfd: pytest.CaptureFixture[str]) -> None:
     options = {**GIVEN, "timing": {"hostsync": 2, "guests_time": 120}}
-    result = run(capfd, **options)
+    result = run_module(capfd, **options)
     assert "failed" not in result
     assert result["holds"] is False
-    result = run(capfd, **options, enforce="limits")
+    result = run_module(capfd, **options, enforce="limits")
     assert result["failed"] is True
     assert result["holds"] is False
     assert "truenas begins to go down up to 10 s after FSD; HOSTSYNC gives 2 s" in result["msg"]
@@ -131,21 +133,21 @@ def test_a_plan_that_fails_is_no_failure_unless_it_is_enforced(capfd: pytest.Cap
     assert result["plan"]["holds"] is False
 
 
-def test_what_is_not_known_is_no_failure(capfd: pytest.CaptureFixture[str]) -> None:
-    result = run(capfd, **{**GIVEN, "supplies": [{}]}, enforce="limits")
+def test_undecided_plan_never_fails_task(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_module(capfd, **{**GIVEN, "supplies": [{}]}, enforce="limits")
     assert "failed" not in result
     assert result["holds"] is None
     assert "can't be judged" in result["msg"]
 
 
-def test_what_is_no_plan_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    result = run(capfd, **{**GIVEN, "machines": MACHINES[1:]})
+def test_invalid_input_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_module(capfd, **{**GIVEN, "machines": MACHINES[1:]})
     assert result["failed"] is True
     assert "a plan is for exactly one primary" in result["msg"]
 
 
-def test_upsd_is_asked(capfd: pytest.CaptureFixture[str]) -> None:
-    result = asked(capfd, VARIABLES, "2.8.0")
+def test_upsd_values_fill_supply(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_with_upsd(capfd, VARIABLES, "2.8.0")
     (supply,) = result["plan"]["supplies"]
     assert supply == {
         "name": "UPS",
@@ -167,19 +169,19 @@ def test_upsd_is_asked(capfd: pytest.CaptureFixture[str]) -> None:
     assert result["asked"] is True
 
 
-def test_what_is_given_counts_more_than_what_upsd_says(capfd: pytest.CaptureFixture[str]) -> None:
+def test_options_override_upsd_values(capfd: pytest.CaptureFixture[str]) -> None:
     given = {
         "runtime": 1, "runtime_low": 2, "charge": 3, "charge_low": 4, "offdelay": 0, "ondelay": 6, "mfr": "M",
         "driver": "nutdrv_qx", "vendorid": "1234", "ignorelb": False, "pollfreq": 7, "pollinterval": 8,
         "reports_runtime": False,
     }  # fmt: skip
-    result = asked(capfd, VARIABLES, supplies=[{"name": "ups", **given}])
+    result = run_with_upsd(capfd, VARIABLES, supplies=[{"name": "ups", **given}])
     assert result["plan"]["supplies"] == [{"name": "ups", **given}]
-    auto = asked(capfd, VARIABLES, supplies=[{"name": "ups", "driver": "auto"}])
+    auto = run_with_upsd(capfd, VARIABLES, supplies=[{"name": "ups", "driver": "auto"}])
     assert auto["plan"]["supplies"][0]["driver"] == "usbhid-ups"
 
 
-def test_what_upsd_does_not_say_well_is_not_known(capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_upsd_values_count_as_unknown(capfd: pytest.CaptureFixture[str]) -> None:
     odd = {
         "ups.status": "OL",
         "battery.runtime": "-1",
@@ -187,55 +189,55 @@ def test_what_upsd_does_not_say_well_is_not_known(capfd: pytest.CaptureFixture[s
         "ups.mfr": "CPS",
         "device.mfr": "",
     }
-    (supply,) = asked(capfd, odd)["plan"]["supplies"]
+    (supply,) = run_with_upsd(capfd, odd)["plan"]["supplies"]
     assert (supply["runtime"], supply["runtime_low"], supply["ignorelb"]) == (None, None, False)
     assert supply["mfr"] == "CPS"
     assert supply["pollinterval"] == 2
-    # NUT, told to decide by it (ignorelb), would take -1 for a battery that is low
+    # with ignorelb NUT would take -1 for a low battery
     assert supply["reports_runtime"] is False
     del odd["battery.runtime"]
-    assert asked(capfd, odd)["plan"]["supplies"][0]["reports_runtime"] is False
+    assert run_with_upsd(capfd, odd)["plan"]["supplies"][0]["reports_runtime"] is False
 
 
-def test_a_ups_that_always_says_runtime_0_is_not_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    result = asked(capfd, {**VARIABLES, "battery.runtime": "0"}, enforce="expected")
+def test_ups_that_always_reports_runtime_0_is_accepted(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_with_upsd(capfd, {**VARIABLES, "battery.runtime": "0"}, enforce="expected")
     assert "failed" not in result
     assert result["feasible"] is None
     (supply,) = result["plan"]["supplies"]
     assert (supply["runtime"], supply["charge"], supply["reports_runtime"]) == (None, 100, False)
 
 
-def test_a_stale_ups_is_not_known(capfd: pytest.CaptureFixture[str]) -> None:
-    result = asked(capfd, {}, enforce="limits")
+def test_stale_ups_leaves_plan_undecided(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_with_upsd(capfd, {}, enforce="limits")
     assert "failed" not in result
     assert (result["holds"], result["feasible"], result["asked"]) == (None, None, True)
     assert result["plan"]["supplies"][0]["reports_runtime"] is None
 
 
 @pytest.mark.parametrize(("release", "off"), [("2.8.1", 0), ("2.8.3", 60)])
-def test_the_release_is_that_of_upsd_or_given(capfd: pytest.CaptureFixture[str], release: str, off: int) -> None:
+def test_release_is_given_or_from_upsd(capfd: pytest.CaptureFixture[str], release: str, off: int) -> None:
     variables = {**VARIABLES, "device.mfr": "CPS"}
     del variables["ups.delay.shutdown"]
     del variables["ups.delay.start"]
 
     def have(result: dict[str, Any]) -> float:
-        (one,) = (each for each in result["plan"]["constraints"] if each["name"] == "offdelay")
-        return float(one["have"])
+        (constraint,) = (each for each in result["plan"]["constraints"] if each["name"] == "offdelay")
+        return float(constraint["have"])
 
-    assert have(asked(capfd, variables, release)) == off
-    assert have(asked(capfd, variables, "2.8.2", timing={"guests_time": 120, "release": release})) == off
+    assert have(run_with_upsd(capfd, variables, release)) == off
+    assert have(run_with_upsd(capfd, variables, "2.8.2", timing={"guests_time": 120, "release": release})) == off
 
 
-def test_no_upsd_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_upsd_fails(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    result = run(capfd, **GIVEN, ask=True, host="127.0.0.1", port=port)
+    result = run_module(capfd, **GIVEN, ask=True, host="127.0.0.1", port=port)
     assert result["failed"] is True
     assert f"upsd at 127.0.0.1:{port} cannot be reached" in result["msg"]
 
 
-def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    result = asked(capfd, VARIABLES, supplies=[{"name": "nix"}])
+def test_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_with_upsd(capfd, VARIABLES, supplies=[{"name": "nix"}])
     assert result["failed"] is True
     assert "nix" in result["msg"]
 
@@ -249,32 +251,32 @@ def test_an_unknown_ups_fails(capfd: pytest.CaptureFixture[str]) -> None:
         ("stages", model.StagePlan),
     ],
 )
-def test_each_field_is_an_option_with_the_same_default(option: str, kind: Any) -> None:
+def test_fields_are_options_with_same_default(option: str, kind: Any) -> None:
     asked_for = shutdown_plan.build_spec()[option]["options"]
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     choosing = {"tags", "storage_of"} if option == "stages" else set()
     assert set(asked_for) == {*fields, *choosing}
     documented = yaml.safe_load(shutdown_plan.DOCUMENTATION)["options"][option]["suboptions"]
     assert set(documented) == set(asked_for)
-    for name, one in asked_for.items():
-        default = one.get("default")
+    for name, spec in asked_for.items():
+        default = spec.get("default")
         if default is not None and name not in choosing:
             assert (tuple(default) if isinstance(default, list) else default) == fields[name]
-        assert {key: value for key, value in documented[name].items() if key != "description"} == one
+        assert {key: value for key, value in documented[name].items() if key != "description"} == spec
 
 
-def test_each_option_is_documented() -> None:
+def test_options_are_documented() -> None:
     documented = yaml.safe_load(shutdown_plan.DOCUMENTATION)["options"]
     asked_for = shutdown_plan.build_spec()
     assert set(documented) == set(asked_for)
-    for name, one in asked_for.items():
+    for name, option in asked_for.items():
         said = {key: value for key, value in documented[name].items() if key not in {"description", "suboptions"}}
-        assert said == {key: value for key, value in one.items() if key != "options"}
+        assert said == {key: value for key, value in option.items() if key != "options"}
 
 
-def test_what_it_returns_is_documented(capfd: pytest.CaptureFixture[str]) -> None:
+def test_return_values_are_documented(capfd: pytest.CaptureFixture[str]) -> None:
     documented = yaml.safe_load(shutdown_plan.RETURN)
-    result = run(capfd, **GIVEN)
+    result = run_module(capfd, **GIVEN)
     assert set(documented) == set(result) - {"changed", "invocation"}
     assert set(documented["plan"]["contains"]) == set(result["plan"])
     (guest,) = result["guests"]
@@ -282,16 +284,16 @@ def test_what_it_returns_is_documented(capfd: pytest.CaptureFixture[str]) -> Non
     assert set(documented["guests"]["sample"][0]) == set(guest)
     for example in yaml.safe_load(shutdown_plan.EXAMPLES)[:2]:
         options = example["homelab.nut.shutdown_plan"]
-        for name, one in options.items():
+        for name, given in options.items():
             suboptions = shutdown_plan.build_spec()[name].get("options")
-            if isinstance(one, list) and suboptions:
-                assert {key for each in one for key in each} <= set(suboptions)
+            if isinstance(given, list) and suboptions:
+                assert {key for item in given for key in item} <= set(suboptions)
 
 
-# --- what is enforced
+# --- enforce
 
 
-# what has to be waited for takes longer than the battery lasts, if at all
+# low battery is reported too late, even for the usual times
 LATE = {
     **GIVEN,
     "supplies": [{"runtime": 1500, "runtime_low": 90, "ignorelb": True}],
@@ -307,15 +309,15 @@ HANGS = {**GIVEN, "stages": []}
     [
         (TIGHT, "none", False), (TIGHT, "expected", False), (TIGHT, "limits", True),
         (LATE, "none", False), (LATE, "expected", True), (LATE, "limits", True),
-        # a guest that hangs when its NAS goes first is no reason to stop a deployment
+        # a guest that hangs because its NAS goes down first must not stop a deployment
         (HANGS, "expected", False), (HANGS, "limits", True),
         (GIVEN, "limits", False), (GIVEN, "expected", False),
     ],
 )  # fmt: skip
-def test_what_is_enforced(
+def test_enforce_decides_which_plan_fails_task(
     capfd: pytest.CaptureFixture[str], options: dict[str, Any], enforce: Any, fails: bool
 ) -> None:
-    result = run(capfd, **options, enforce=enforce)
+    result = run_module(capfd, **options, enforce=enforce)
     assert result.get("failed", False) is fails
     assert result["feasible"] is (options is not LATE)
     assert result["holds"] is (options is GIVEN)
@@ -325,33 +327,33 @@ def test_what_is_enforced(
 # --- before a first deployment
 
 
-def test_upsd_need_not_answer(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_upsd_is_accepted_without_must_answer(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    result = run(capfd, **GIVEN, ask=True, host="127.0.0.1", port=port, must_answer=False, enforce="limits")
+    result = run_module(capfd, **GIVEN, ask=True, host="127.0.0.1", port=port, must_answer=False, enforce="limits")
     assert "failed" not in result
     assert (result["asked"], result["holds"]) == (False, True)
-    assert run(capfd, **GIVEN)["asked"] is False
+    assert run_module(capfd, **GIVEN)["asked"] is False
 
 
-def test_upsd_need_not_know_all_upses(capfd: pytest.CaptureFixture[str]) -> None:
-    result = asked(capfd, VARIABLES, must_answer=False, supplies=[{"name": "ups"}, {"name": "new"}])
+def test_unknown_ups_is_accepted_without_must_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run_with_upsd(capfd, VARIABLES, must_answer=False, supplies=[{"name": "ups"}, {"name": "new"}])
     assert result["asked"] is False
     old, new = result["plan"]["supplies"]
     assert (old["runtime"], new["runtime"]) == (1500, None)
-    assert asked(capfd, VARIABLES, must_answer=False)["asked"] is True
+    assert run_with_upsd(capfd, VARIABLES, must_answer=False)["asked"] is True
 
 
 # --- the stages
 
 
-def test_the_stages_of_the_policy_are_taken_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
+def test_stage_options_of_role_are_accepted(capfd: pytest.CaptureFixture[str]) -> None:
     whole = {
         "name": "nas-guests", "on_battery": 60, "charge": 60, "runtime": 700, "guests": [9000, {"id": 9001, "seconds": 20}],
         "tags": ["nas"], "storage_of": ["truenas"], "seconds": 90, "fsd": True,
     }  # fmt: skip
     machines = [*MACHINES[:2], {**MACHINES[2], "guest_id": 9001}]
-    result = run(capfd, **{**GIVEN, "machines": machines, "stages": [whole]})
+    result = run_module(capfd, **{**GIVEN, "machines": machines, "stages": [whole]})
     (stage,) = result["plan"]["stages"]
     assert stage == {
         "name": "nas-guests", "on_battery": 60, "charge": 60, "runtime": 700, "guests": ["media"], "fsd": True, "seconds": 90,
@@ -359,15 +361,13 @@ def test_the_stages_of_the_policy_are_taken_as_they_are(capfd: pytest.CaptureFix
     assert result["guests"][0]["stage"] == "nas-guests"
 
 
-def test_guests_are_asked_for_only_if_they_shall_be(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_guests_are_read_only_if_requested(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def look(_run: object, root: Path) -> placement.ProxmoxHost:
         assert root == Path("/")
         raise guests.GuestsError("/etc/pve/x can't be read")
 
     monkeypatch.setattr(placement, "observe_host", look)
-    result = run(capfd, **GIVEN, guests=True)
+    result = run_module(capfd, **GIVEN, guests=True)
     assert (result["failed"], result["msg"]) == (True, "/etc/pve/x can't be read")
-    assert "failed" not in run(capfd, **GIVEN)
-    assert "failed" not in run(capfd, **GIVEN, guests=True, must_answer=False)
+    assert "failed" not in run_module(capfd, **GIVEN)
+    assert "failed" not in run_module(capfd, **GIVEN, guests=True, must_answer=False)

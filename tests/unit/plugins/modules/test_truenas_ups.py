@@ -232,7 +232,7 @@ def test_saved_but_failed_then_repaired(run: Run) -> None:
     assert result["changed"] is True
     assert "the settings were saved, but the UPS service failed to start" in result["msg"]
     assert "truenas.lan" in result["msg"]
-    assert result["actions"] == ["set remotehost; TrueNAS could not start its UPS service with that"]
+    assert result["actions"] == ["set remotehost; TrueNAS could not start its UPS service with them"]
     assert replay.writes == [("ups.update", {"remotehost": "192.0.2.10"})]
 
     replay.row["state"] = "STOPPED"
@@ -250,7 +250,7 @@ def test_restart_that_leaves_it_stopped_is_mended_once(run: Run, release: str) -
     result = run(replay)
     assert result["actions"] == [
         "set monuser; TrueNAS restarted its UPS service",
-        "found the UPS service not running after that, and stopped and started it",
+        "restarted the UPS service, which was not running after the change",
     ]
     if release == V25_04:
         verbs = [write[0] for write in replay.writes[1:]]
@@ -266,7 +266,7 @@ def test_service_that_never_runs(run: Run) -> None:
     result = run(replay)
     assert result["failed"] is True
     assert result["changed"] is True
-    assert "started twice and is STOPPED" in result["msg"]
+    assert "started twice but is STOPPED" in result["msg"]
     assert [write[1] for write in replay.writes if write[0] == "service.control"] == ["START", "STOP", "START"]
 
 
@@ -278,7 +278,7 @@ def test_failed_job_tells_its_log_without_the_secret(run: Run) -> None:
     assert result["failed"] is True
     assert result["changed"] is True
     assert "service.control START ups failed: [EFAULT] upsmon[1]: bad line" in result["msg"]
-    assert "Done before: set mode, remotehost" in result["msg"]
+    assert "Already done: set mode, remotehost" in result["msg"]
 
 
 ESCAPES = "\x1b[1m\u202e\x9b2J\nok: [pve]\u2028\ud800" + "x" * 30_000
@@ -324,7 +324,7 @@ def test_stop_that_does_not_stop(run: Run) -> None:
     replay = configured(V25_10)
     replay.answers["service.control"] = [{"result": True}]
     result = run(replay, state="absent")
-    assert "was told to stop and is RUNNING" in result["msg"]
+    assert "was told to stop but is RUNNING" in result["msg"]
 
 
 def test_value_that_was_not_kept(run: Run) -> None:
@@ -381,9 +381,9 @@ def test_absent_on_a_machine_that_never_had_it(run: Run) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"remotehost": None}, "remotehost: needed for mode SLAVE"),
-        ({"mode": "MASTER"}, "driver and port: needed for mode MASTER"),
-        ({"mode": "MASTER", "driver": "usbhid-ups"}, "port: needed for mode MASTER"),
+        ({"remotehost": None}, "remotehost: required for mode SLAVE"),
+        ({"mode": "MASTER"}, "driver and port: required for mode MASTER"),
+        ({"mode": "MASTER", "driver": "usbhid-ups"}, "port: required for mode MASTER"),
     ],
 )
 def test_impossible_goal(run: Run, check: bool, params: dict[str, Any], words: str) -> None:
@@ -444,19 +444,19 @@ def test_wrong_secret(run: Run, release: str, params: dict[str, Any], words: str
             "password of user 'nutadm' has exp",
         ),
         ({"response_type": "OTP_REQUIRED", "username": "nutadm"}, {}, "needs a one-time code"),
-        ({"response_type": "REDIRECT", "urls": []}, {}, "active one: not named by TrueNAS."),
-        ({"response_type": "REDIRECT"}, {}, "active one: not named by TrueNAS."),
-        ({"response_type": "REDIRECT", "urls": "https://nas-b.lan"}, {}, "active one: not named by TrueNAS."),
-        ({"response_type": "REDIRECT", "urls": [7, None]}, {}, "active one: not named by TrueNAS."),
+        ({"response_type": "REDIRECT", "urls": []}, {}, "active node: TrueNAS does not say which."),
+        ({"response_type": "REDIRECT"}, {}, "active node: TrueNAS does not say which."),
+        ({"response_type": "REDIRECT", "urls": "https://nas-b.lan"}, {}, "active node: TrueNAS does not say which."),
+        ({"response_type": "REDIRECT", "urls": [7, None]}, {}, "active node: TrueNAS does not say which."),
         # Never from TLS to plain http, not to itself, and not where parse_url would not go.
         (
             {"response_type": "REDIRECT", "urls": ["http://nas-b.lan", "wss://truenas.lan", "ftp://nas-b.lan", ""]},
             {},
-            "Set url to the active one: http://nas-b.lan, wss://truenas.lan, ftp://nas-b.lan, .",
+            "Set url to the active node: http://nas-b.lan, wss://truenas.lan, ftp://nas-b.lan, .",
         ),
         ({"response_type": "DENIED"}, {}, "may not use the API"),
-        ({"response_type": "PASTE_ME"}, {}, "unknown way ('PASTE_ME')"),
-        (True, {}, "unknown way"),
+        ({"response_type": "PASTE_ME"}, {}, "unknown outcome ('PASTE_ME')"),
+        (True, {}, "unknown outcome"),
     ],
 )
 def test_other_outcomes(run: Run, outcome: Any, params: dict[str, Any], words: str) -> None:
@@ -495,7 +495,7 @@ def test_standby_node_after_a_code(run: Run) -> None:
     replay.answers["auth.login_ex_continue"] = [{"result": redirect}]
     result = run(replay, api_key=None, password="Canary-login", otp="Canary-otp")
     assert "otp was not accepted" not in result["msg"]
-    assert "active one: https://nas-b.lan." in result["msg"]
+    assert "active node: https://nas-b.lan." in result["msg"]
 
 
 def test_rate_limit(run: Run) -> None:
@@ -530,14 +530,14 @@ def test_missing_role(run: Run, release: str, method: str, role: str) -> None:
     assert denied["error"]["data"]["errname"] == "EACCES"
     replay.answers[method] = [denied]
     result = run(replay)
-    assert f"the user may not call {method}; it takes the role {role}" in result["msg"]
+    assert f"the user may not call {method}, which needs the role {role}" in result["msg"]
     assert result["changed"] is (method in ("service.update", "service.control"))  # ups.update went well before
 
 
 def test_missing_role_on_25_04(run: Run) -> None:
     replay = Replay(V25_04)
     replay.answers["service.start"] = [replay.recorded("ups.update", {"description": "x"})]
-    assert "may not call service.start; it takes the role SERVICE_WRITE" in run(replay)["msg"]
+    assert "may not call service.start, which needs the role SERVICE_WRITE" in run(replay)["msg"]
 
 
 # --- a bad line ------------------------------------------------------------------------------------------------------
@@ -551,7 +551,7 @@ def test_missing_role_on_25_04(run: Run) -> None:
     ("frame", "words"),
     [
         (DROP, "the connection broke while waiting for"),
-        ("<html>hello</html>", "is not an answer of TrueNAS, but a page of HTML"),
+        ("<html>hello</html>", "is not an answer of TrueNAS, but an HTML page"),
         ("[1, 2]", "is not an answer of TrueNAS"),
         ('{"jsonrpc": "2.0", "id": 999, "result": 1}', "is not an answer of TrueNAS"),
         ('{"jsonrpc": "2.0", "error": {"code": -32700}, "id": null}', "is not an answer of TrueNAS"),
@@ -598,21 +598,21 @@ def test_version_is_told(run: Run) -> None:
     ("params", "words"),
     [
         ({"url": "ws://truenas.lan/api/current"}, "api_key: refused over plain http"),
-        ({"url": "http://truenas.lan"}, "TrueNAS revokes a key at once"),
-        ({"api_key": None}, "password and api_key: give one of them; none given"),
-        ({"password": "Canary-login"}, "password and api_key: give one of them; both given"),
+        ({"url": "http://truenas.lan"}, "TrueNAS revokes a key"),
+        ({"api_key": None}, "password and api_key: set one of them; neither is set"),
+        ({"password": "Canary-login"}, "password and api_key: set one of them; both are set"),
         ({"api_key": KEY + "\n"}, "api_key: is not a key as TrueNAS shows it"),
         ({"api_key": "Canary-extra"}, "api_key: is not a key as TrueNAS shows it"),
-        ({"api_key": None, "password": "Canary-login\n"}, "password: holds a line break"),
-        ({"username": ""}, "username: is not given"),
+        ({"api_key": None, "password": "Canary-login\n"}, "password: contains a line break"),
+        ({"username": ""}, "username: is not set"),
         ({"fingerprint": "AA:BB"}, "fingerprint: must be a SHA-256"),
         (
             {"url": "http://truenas.lan", "api_key": None, "password": "Canary-login", "fingerprint": "a" * 64},
-            "fingerprint: there is no certificate without TLS",
+            "fingerprint: needs TLS",
         ),
         ({"timeout": 0}, "timeout: must be from 1 to 86400"),
         ({"timeout": 10**11}, "timeout: must be from 1 to 86400"),
-        ({"monpwd": "Canary-extra " + NEW_PASSWORD}, "monpwd: holds a space"),
+        ({"monpwd": "Canary-extra " + NEW_PASSWORD}, "monpwd: contains a space"),
         ({"remotehost": "fd00::5"}, "remotehost: is an IPv6 address without brackets"),
         ({"remoteport": 70000}, "remoteport: must be a number from 1 to 65535"),
     ],
@@ -638,7 +638,7 @@ def test_absent_does_not_look_at_settings(run: Run) -> None:
 def test_password_over_plain_http_warns(run: Run) -> None:
     result = run(configured(V25_10), url="ws://clear.lan", api_key=None, password="pw")
     assert unchanged(result)
-    assert "travel in clear" in json.dumps(result["warnings"])
+    assert "are sent unencrypted" in json.dumps(result["warnings"])
 
 
 @pytest.mark.parametrize(
@@ -649,7 +649,7 @@ def test_certificate_that_is_not_checked_warns(run: Run, params: dict[str, Any],
     result = run(configured(V25_10), validate_certs=False, **params)
     assert unchanged(result)
     (warning,) = warnings(result)
-    assert warning.startswith("truenas.lan: its certificate is not checked (validate_certs: false)")
+    assert warning.startswith("truenas.lan: the certificate is not verified (validate_certs: false)")
     assert secret in warning
 
 
@@ -729,7 +729,7 @@ def test_standby_node_leads_to_the_other(run: Run) -> None:
     ]
     assert pair.reached[0][1] == pair.reached[1][1] == ServerTrust(fingerprint="ab" * 32)
     assert warnings(result) == [
-        "a.lan is the standby node of a pair; went on to b.lan:444. Set url to the address that the pair shares"
+        "a.lan is the standby node of a pair; continuing with b.lan:444. Set url to the address that the pair shares"
     ]
     for node in pair.nodes.values():
         assert (node.logins, node.closed) == (1, 1)
@@ -756,7 +756,7 @@ def test_standby_node_names_bare_addresses(run: Run) -> None:
         "wss://192.0.2.7:8443/api/current",
         "wss://[fd00::7]:8443/api/current",
     ]
-    assert "went on to [fd00::7]:8443" in warnings(result)[0]
+    assert "continuing with [fd00::7]:8443" in warnings(result)[0]
     assert active.logins == 1
 
 
@@ -770,7 +770,9 @@ def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
 
     result = run(None, transports=dataclasses.replace(pair.transports, connect=connect), url="a.lan")
     assert result["failed"] is True
-    assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. 192.0.2")
+    assert result["msg"].startswith(
+        "a.lan: this is the standby node of a pair, and the active node can't be used. 192.0.2"
+    )
 
 
 def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
@@ -785,7 +787,9 @@ def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
     result = run(None, transports=dataclasses.replace(pair.transports, connect=connect), url="a.lan")
     assert result["failed"] is True
     assert "reason" not in result
-    assert result["msg"].startswith("a.lan: this is the standby node of a pair; the other one cannot be used. b.lan: ")
+    assert result["msg"].startswith(
+        "a.lan: this is the standby node of a pair, and the active node can't be used. b.lan: "
+    )
 
 
 def test_a_standby_node_that_names_very_many(run: Run) -> None:
@@ -807,7 +811,7 @@ def test_two_standby_nodes(run: Run) -> None:
     pair = Pair(a=["https://b.lan"], b=["https://a.lan", "https://c.lan"], c=Replay(V26))
     result = run(None, transports=pair.transports, url="a.lan")
     assert (result["failed"], result["changed"]) == (True, False)
-    assert result["msg"].startswith("a.lan: this is a standby node, and so is b.lan, to which it leads.")
+    assert result["msg"].startswith("a.lan: both nodes of the pair say that they are on standby; this one names b.lan.")
     assert [endpoint.host for endpoint, _unused in pair.reached] == ["a.lan", "b.lan"]
     assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1), (0, 0)]
 
@@ -815,7 +819,7 @@ def test_two_standby_nodes(run: Run) -> None:
 def test_wrong_secret_on_the_other_node(run: Run) -> None:
     pair = Pair(a=["https://b.lan"], b=Replay(V26))
     result = run(None, transports=pair.transports, url="a.lan", api_key=WRONG_KEY)
-    assert result["msg"].startswith("b.lan: login refused: wrong API key")
+    assert result["msg"].startswith("b.lan: login refused: wrong API key for user 'nutadm'")
     assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1)]
 
 
@@ -891,7 +895,7 @@ def test_no_api_but_midclt_is_here(run: Run) -> None:
     assert (result["transport"], result["host"]) == ("midclt", "box")
     (warning,) = warnings(result)
     assert warning.startswith("truenas.lan: there is no /api/current")
-    assert "Going on with midclt on this machine" in warning
+    assert "Continuing with midclt on this machine" in warning
 
 
 @pytest.mark.parametrize(("transport", "present"), [("auto", False), ("jsonrpc", True), ("jsonrpc", False)])
@@ -932,7 +936,7 @@ def test_missing_library_does_not_lead_to_midclt(run: Run) -> None:
 @pytest.mark.parametrize("url", [None, ""])
 def test_json_rpc_needs_a_url(run: Run, url: str | None) -> None:
     result = run(None, transports=Here(None).transports, transport="jsonrpc", url=url)
-    assert result["msg"] == "url: needed for transport jsonrpc; write a name or an address. Nothing was sent."
+    assert result["msg"] == "url: required for transport jsonrpc; write a name or an address. Nothing was sent."
 
 
 def test_empty_url_is_none(run: Run) -> None:

@@ -68,16 +68,16 @@ class Upsmon:
         self.running = False
         self.starts = 0
 
-    def start(self, files: Mapping[str, str]) -> str:
+    def start_service(self, files: Mapping[str, str]) -> str:
         assert files
         self.running = True
         self.starts += 1
         return ""
 
-    def stop(self) -> None:
+    def stop_service(self) -> None:
         self.running = False
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         return ServiceState(self.running, (4242,) if self.running else ())
 
 
@@ -91,7 +91,7 @@ class Box:
         self.data = data
         self.middleware = Middleware(
             release=RELEASES[release],
-            accounts=accounts.parse(USERS, [{"id": 7, "name": "nut", "username": "nut", "key": KEY}]),
+            accounts=accounts.parse_accounts(USERS, [{"id": 7, "name": "nut", "username": "nut", "key": KEY}]),
             state=StateFile(data / "truenas.json"),
             runner=self.upsmon,
             clock=time.time,
@@ -123,7 +123,7 @@ Make = Callable[[str], Box]
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Making one takes a while, and all may have the same."""
     directory = tmp_path_factory.mktemp("certificate")
-    server.certificate(directory)
+    server.load_certificate(directory)
     return directory
 
 
@@ -144,10 +144,10 @@ def make(tmp_path: Path, certificate: Path) -> Iterator[Make]:
         shutil.copytree(certificate, data)
         box = Box(release, data)
         boxes.append(box)
-        config = server.Config(data=str(data), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
-        runners.extend(run(server.listen(box.middleware, config)))
+        config = server.ServerConfig(data=str(data), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
+        runners.extend(run(server.open_ports(box.middleware, config)))
         box.plain, box.tls = (runner.addresses[0][1] for runner in runners[-2:])
-        box.unix = run(server.listen_unix(box.middleware, box.socket, release, box.admins))
+        box.unix = run(server.open_midclt_socket(box.middleware, box.socket, release, box.admins))
         return box
 
     yield make
@@ -239,7 +239,7 @@ def test_restart_that_leaves_it_stopped(box: Box, run: Any) -> None:
     run()
     box.faults["restart_leaves_stopped"] = True
     result = run(monuser="other")
-    assert result["actions"][1] == "found the UPS service not running after that, and stopped and started it"
+    assert result["actions"][1] == "restarted the UPS service, which was not running after the change"
     assert box.upsmon.running
 
 
@@ -263,7 +263,7 @@ def test_saved_but_failed(box: Box, run: Any) -> None:
         ({"api_key": "7-" + "x" * 64}, "wrong API key for user 'nut'"),
         ({"username": "reader"}, "wrong API key for user 'reader'"),
         ({"username": "reader", "api_key": None, "password": "Canary-login"}, "SYSTEM_GENERAL_WRITE"),
-        ({"username": "blind", "api_key": None, "password": "Canary-login"}, "it takes the role SERVICE_READ"),
+        ({"username": "blind", "api_key": None, "password": "Canary-login"}, "which needs the role SERVICE_READ"),
         ({"username": "careful", "api_key": None, "password": "Canary-login"}, "needs a one-time code"),
         ({"username": "careful", "api_key": None, "password": "Canary-login", "otp": "000000"}, "was not accepted"),
         ({"driver": "usbhid-ups"}, "TrueNAS refuses driver: Driver selected does not match"),
@@ -324,7 +324,7 @@ def test_dropped(box: Box, run: Run, method: str, when: str) -> None:
     result = run()
     assert (result["failed"], result["changed"]) == (True, changed)
     assert result["msg"].startswith(
-        f"localhost:{box.tls}: the connection broke while waiting for {method}. Whether it was"
+        f"localhost:{box.tls}: the connection broke while waiting for {method}. TrueNAS may or may not"
     )
     box.faults.clear()
     run()
@@ -347,7 +347,7 @@ def test_slow(box: Box, run: Run, method: str) -> None:
     box.faults["slow"] = {method: 600}
     result = run(timeout=1)
     assert (result["failed"], result["changed"]) == (True, changed)
-    assert f"no answer in 1 s while waiting for {method}" in result["msg"]
+    assert f"no answer within 1 s while waiting for {method}" in result["msg"]
 
 
 @pytest.mark.parametrize("method", [*READS, *WRITES])
@@ -356,14 +356,12 @@ def test_garbage(box: Box, run: Run, method: str) -> None:
     box.faults["garbage"] = {method: "Canary Canary"}
     result = run()
     assert (result["failed"], result["changed"]) == (True, changed)
-    assert (
-        f"what came back for {method} is not an answer of TrueNAS, but 13 characters that are no JSON" in result["msg"]
-    )
+    assert f"the reply to {method} is not an answer of TrueNAS, but 13 characters that are not JSON" in result["msg"]
 
 
 def test_busy(box: Box, run: Run) -> None:
     box.faults["busy"] = True
-    assert "takes no more logins from this address for now" in run()["msg"]
+    assert "accepts no more logins from this address for now" in run()["msg"]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +370,7 @@ def test_busy(box: Box, run: Run) -> None:
         ("DENIED", "user 'nut' may not use the API"),
         ("EXPIRED", "the API key of user 'nut' is revoked or expired"),
         ("OTP_REQUIRED", "user 'nut' needs a one-time code"),
-        ("AUTH_ERR", "login refused: wrong API key for user 'nut'"),
+        ("AUTH_ERR", "login refused: wrong API key for user 'nutadm' for user 'nut'"),
         ("LATER", "login of user 'nut' ended in an unknown way ('LATER')"),
     ],
 )
@@ -400,7 +398,7 @@ def test_job_fails(make: Make, run_at: Run, release: str) -> None:
     result = run_at(box)
     assert (result["failed"], result["changed"]) == (True, True)
     assert "service.control START ups failed: [EFAULT] nobody wants to" in result["msg"]
-    assert "Done before: set mode" in result["msg"]
+    assert "Already done: set mode" in result["msg"]
 
 
 def test_standby_node(make: Make, run_at: Run) -> None:
@@ -409,8 +407,9 @@ def test_standby_node(make: Make, run_at: Run) -> None:
     result = run_at(standby)
     assert (result["changed"], result["host"]) == (True, "localhost")
     assert (standby.upsmon.running, active.upsmon.running) == (False, True)
-    assert f"localhost:{standby.tls} is the standby node of a pair; went on to localhost:{active.tls}." in json.dumps(
-        result["warnings"]
+    assert (
+        f"localhost:{standby.tls} is the standby node of a pair; continuing with localhost:{active.tls}."
+        in json.dumps(result["warnings"])
     )
     assert unchanged(run_at(standby))
     # The other one must prove itself as well.
@@ -423,21 +422,23 @@ def test_two_standby_nodes(make: Make, run_at: Run) -> None:
     one.faults["standby"], two.faults["standby"] = [f"https://localhost:{two.tls}"], [f"https://localhost:{one.tls}"]
     result = run_at(one)
     assert (result["failed"], result["changed"]) == (True, False)
-    assert result["msg"].startswith(f"localhost:{one.tls}: this is a standby node, and so is localhost:{two.tls}")
+    assert result["msg"].startswith(
+        f"localhost:{one.tls}: both nodes of the pair say that they are on standby; this one names localhost:{two.tls}"
+    )
 
 
 @pytest.mark.parametrize("urls", [[], ["http://localhost"], ["nonsense://"]])
 def test_standby_node_that_leads_nowhere(make: Make, run_at: Run, urls: list[str]) -> None:
     box = make("26")
     box.faults["standby"] = urls
-    assert "this is the standby node of a pair and takes no logins" in run_at(box)["msg"]
+    assert "this is the standby node of a pair and accepts no logins" in run_at(box)["msg"]
 
 
 @pytest.mark.parametrize("release", WITHOUT)
 def test_no_json_rpc_and_no_midclt(make: Make, run_at: Run, release: str) -> None:
     result = run_at(make(release))
     assert (result["failed"], result["changed"], result["reason"]) == (True, False, "no_jsonrpc")
-    assert "one older than 25.04" in result["msg"]
+    assert "a release before 25.04" in result["msg"]
 
 
 def every_fault() -> list[dict[str, Any]]:
@@ -484,9 +485,9 @@ MIDCLT = """\
 #!{python}
 import sys
 sys.path.insert(0, {lab!r})
-from truenas.midclt import console
+from truenas.midclt import run_console
 if __name__ == "__main__":
-    sys.exit(console())
+    sys.exit(run_console())
 """
 
 
@@ -571,7 +572,7 @@ def test_not_root(make: Make, here: Run, release: str) -> None:
     box.admins.clear()
     result = here(box)
     assert (result["failed"], result["changed"]) == (True, False)
-    assert "midclt was not let in. midclt works as root" in result["msg"]
+    assert "midclt could not log in. midclt needs root" in result["msg"]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -580,7 +581,7 @@ def test_no_middleware(make: Make, here: Run, release: str) -> None:
     box.socket.unlink()
     result = here(box)
     assert (result["failed"], result["changed"]) == (True, False)
-    assert "midclt finds no middleware. Is TrueNAS starting?" in result["msg"]
+    assert "midclt can't reach TrueNAS's middleware. If TrueNAS is booting" in result["msg"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -592,7 +593,7 @@ def test_dropped_by_midclt(make: Make, here: Run, release: str, method: str, whe
     box.faults["drop"] = {method: when}
     result = here(box)
     assert (result["failed"], result["changed"]) == (True, changed)
-    assert f"the connection broke while waiting for {method}. Whether it was" in result["msg"]
+    assert f"the connection broke while waiting for {method}. TrueNAS may or may not" in result["msg"]
     box.faults.clear()
     here(box)
     assert unchanged(here(box))
@@ -616,7 +617,7 @@ def test_no_answer_by_midclt(make: Make, here: Run, release: str, method: str, f
     box.faults[fault] = {method: 600 if fault == "slow" else "Canary"}
     result = here(box, timeout=1)
     assert (result["failed"], result["changed"]) == (True, changed)
-    assert f"no answer in 1 s while waiting for {method}" in result["msg"]
+    assert f"no answer within 1 s while waiting for {method}" in result["msg"]
 
 
 def test_job_fails_by_midclt(make: Make, here: Run) -> None:
@@ -632,7 +633,7 @@ def test_auto_goes_on_with_midclt(make: Make, here: Run, release: str) -> None:
     login = {"url": f"https://localhost:{box.tls}", "username": "nut", "api_key": KEY, "ca_path": str(box.certificate)}
     result = here(box, transport="auto", **login)
     assert (result["changed"], result["transport"]) == (True, "midclt")
-    assert "Going on with midclt on this machine" in json.dumps(result["warnings"])
+    assert "Continuing with midclt on this machine" in json.dumps(result["warnings"])
     assert here(box, transport="jsonrpc", **login)["reason"] == "no_jsonrpc"
 
 

@@ -22,16 +22,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
 
 @pytest.fixture
 def run(host: UsbHost, capfd: pytest.CaptureFixture[str]) -> Any:
-    def run_it(**options: Any) -> dict[str, Any]:
+    def run_usb_ups_info(**options: Any) -> dict[str, Any]:
         result = run_module(usb_ups_info, capfd, **{"policy": host.policy, **options})
         assert host.told == []
         return result
 
-    return run_it
+    return run_usb_ups_info
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_a_ups(host: UsbHost, run: Any, check_mode: bool) -> None:
+def test_ups_is_listed_with_name_and_status(host: UsbHost, run: Any, check_mode: bool) -> None:
     host.bus.plug("1-1", serial="5B1234T56789")
     host.bus.plug("1-2", ids="046d:c31c", manufacturer="Logitech", product="Keyboard", serial=None, hid=False)
     result = run(_ansible_check_mode=check_mode)
@@ -58,7 +58,7 @@ def test_a_ups(host: UsbHost, run: Any, check_mode: bool) -> None:
     }
 
 
-def test_what_it_returns_is_documented(host: UsbHost, run: Any) -> None:
+def test_return_values_are_documented(host: UsbHost, run: Any) -> None:
     host.bus.plug()
     result = run()
     documented = yaml.safe_load(usb_ups_info.RETURN)
@@ -66,24 +66,24 @@ def test_what_it_returns_is_documented(host: UsbHost, run: Any) -> None:
     assert set(result["devices"][0]) == set(documented["devices"]["contains"])
 
 
-def test_all_devices(host: UsbHost, run: Any) -> None:
+def test_all_lists_other_devices_after_the_upses(host: UsbHost, run: Any) -> None:
     host.bus.plug("1-2", ids="046d:c31c", manufacturer="Logi\udcfftech", product="Keyboard", serial=None, hid=False)
     host.bus.plug("1-3")
-    assert [one["port"] for one in run()["devices"]] == ["1-3"]
+    assert [device["port"] for device in run()["devices"]] == ["1-3"]
     ups, *others = run(all=True)["devices"]
     assert ups["port"] == "1-3"
-    assert {one["port"] for one in others} == {"usb1", "1-2"}
-    (keyboard,) = (one for one in others if one["port"] == "1-2")
+    assert {device["port"] for device in others} == {"usb1", "1-2"}
+    (keyboard,) = (device for device in others if device["port"] == "1-2")
     assert keyboard["manufacturer"] == "Logi\ufffdtech"
     assert (keyboard["ups"], keyboard["name"], keyboard["driver"], keyboard["why"]) == (False, "", "", "")
 
 
-def test_nothing_there(run: Any) -> None:
+def test_absent_ups_is_listed_on_an_empty_bus(run: Any) -> None:
     result = run()
     assert (result["devices"], result["absent"]) == ([], ["ups"])
 
 
-def test_one_that_is_left_alone(host: UsbHost, run: Any) -> None:
+def test_unserved_ups_has_a_reason(host: UsbHost, run: Any) -> None:
     host.bus.plug("1-1")
     host.bus.plug("1-4", ids="0463:ffff", manufacturer="EATON", product="5E", serial="G123H45678")
     _first, second = run(policy={**host.policy, "default_name": ""})["devices"]
@@ -92,8 +92,7 @@ def test_one_that_is_left_alone(host: UsbHost, run: Any) -> None:
 
 
 @pytest.mark.parametrize("conf", [None, "MODE=none\n"])
-def test_a_host_without_nut(host: UsbHost, run: Any, conf: str | None) -> None:
-    """It says what a UPS would be called."""
+def test_host_without_nut_lists_future_names(host: UsbHost, run: Any, conf: str | None) -> None:
     path = host.root / "etc/nut/nut.conf"
     path.unlink() if conf is None else path.write_text(conf)
     host.bus.plug()
@@ -103,7 +102,7 @@ def test_a_host_without_nut(host: UsbHost, run: Any, conf: str | None) -> None:
     assert (ups["name"], ups["status"], ups["ups"]) == ("rack", [], True)
 
 
-def test_the_policy_of_the_host(host: UsbHost, run: Any) -> None:
+def test_policy_is_read_from_the_host(host: UsbHost, run: Any) -> None:
     host.bus.plug(ids="1234:0001", hid=False)
     path = host.root / "etc/nut/hotplug.json"
     assert run()["devices"] == []
@@ -116,13 +115,13 @@ def test_the_policy_of_the_host(host: UsbHost, run: Any) -> None:
     assert result["msg"].startswith(f"{path}: $.absent")
 
 
-def test_a_bad_policy(run: Any) -> None:
+def test_invalid_policy_fails(run: Any) -> None:
     result = run(policy={"nonsense": 1})
     assert result["failed"]
     assert "$.nonsense" in result["msg"]
 
 
-def test_no_bus(host: UsbHost, run: Any) -> None:
+def test_missing_bus_fails(host: UsbHost, run: Any) -> None:
     result = run(policy={"sysfs": str(host.root / "nowhere")})
     assert result["failed"]
     assert "lsusb" in result["msg"]

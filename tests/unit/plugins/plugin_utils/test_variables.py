@@ -47,7 +47,7 @@ UNKNOWN = "is not a variable of this collection."
         ({"nut_client_guest": {"xyz": 1}}, "nut_client_guest has no key xyz. Its keys are kind, id."),
     ],
 )
-def test_unknown_name_is_reported_with_nearest_one(own: Mapping[str, Any], problem: str) -> None:
+def test_unknown_name_is_reported_with_the_closest_name(own: Mapping[str, Any], problem: str) -> None:
     assert variables.find_problems({"nas": own}, {}) == [f"nas: {problem}"]
 
 
@@ -85,7 +85,7 @@ def test_template_that_fails_hides_no_other_problem() -> None:
 
 
 def test_every_default_is_documented() -> None:
-    """The check knows what is documented; a default that is not would stop each run."""
+    """The check accepts only documented variables, so a default without documentation would stop every run."""
     defaults = {
         name
         for path in variables.ROLES.glob("*/defaults/main.yml")

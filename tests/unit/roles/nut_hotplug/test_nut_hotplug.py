@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program as it is on a host: an archive, with its start in front, that is run as any other program."""
+"""The program as installed on a host: an executable archive that begins with a shell script."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ done
 
 
 class Program:
-    """The program, with a bus and files of its own; what it starts are scripts."""
+    """The program with its own USB bus and files. All programs that it runs are scripts."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -52,7 +52,7 @@ class Program:
         (root / "nut/upsd.conf").write_text("LISTEN 127.0.0.1 1\n")
         (root / "bin/systemctl").write_text(SYSTEMCTL)
         (root / "bin/systemctl").chmod(0o755)
-        # on the tests' own Python, and beside another /run
+        # with the Python of the tests, and another /run
         start = (FILES / "start.sh").read_text().replace("/usr/bin/python3", sys.executable)
         start = start.replace('"/run/', f'"{root}/run/')
         self.path.write_bytes(
@@ -89,7 +89,7 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path)
 
 
-def test_help(program: Program) -> None:
+def test_help_lists_commands_and_exit_codes(program: Program) -> None:
     done = program.bare("--help")
     assert (done.returncode, done.stderr) == (0, "")
     for word in ("exit codes:", "75", "status", "run", "plan"):
@@ -100,7 +100,7 @@ def test_help(program: Program) -> None:
     ("command", "own", "others"),
     [("run", "--log", "--json"), ("plan", "--json", "--log"), ("status", "--json", "--log")],
 )
-def test_help_of_a_command(program: Program, command: str, own: str, others: str) -> None:
+def test_help_of_a_command_lists_only_valid_options(program: Program, command: str, own: str, others: str) -> None:
     done = program.bare(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert own in done.stdout
@@ -112,7 +112,7 @@ def test_help_of_a_command(program: Program, command: str, own: str, others: str
     "words",
     [[], ["bogus"], ["run", "--bogus"], ["run", "extra\x1b[31m"], ["run", "--json"], ["plan", "--log", "x"]],
 )
-def test_a_command_line_that_is_wrong(program: Program, words: list[str]) -> None:
+def test_wrong_command_line_is_refused(program: Program, words: list[str]) -> None:
     done = program.bare(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(r"See nut-hotplug (run |plan )?--help", done.stderr)
@@ -120,7 +120,7 @@ def test_a_command_line_that_is_wrong(program: Program, words: list[str]) -> Non
 
 
 @pytest.mark.parametrize("text", ["{", '{"nonsense": 1}', "[]"])
-def test_a_policy_that_is_wrong(program: Program, text: str) -> None:
+def test_invalid_policy_is_refused(program: Program, text: str) -> None:
     program.policy = {}
     (program.root / "other").write_text(text)
     done = program.bare("plan", "--policy", str(program.root / "other"))
@@ -128,7 +128,7 @@ def test_a_policy_that_is_wrong(program: Program, text: str) -> None:
     assert str(program.root / "other") in done.stderr
 
 
-def test_plan(program: Program) -> None:
+def test_plan_shows_steps_and_changes_nothing(program: Program) -> None:
     program.bus.plug("1-1", APC)
     done = program("plan")
     assert (done.returncode, done.stderr) == (0, "")
@@ -139,7 +139,7 @@ def test_plan(program: Program) -> None:
     assert not (program.root / "state").exists()
 
 
-def test_plan_as_json(program: Program) -> None:
+def test_plan_can_be_printed_as_json(program: Program) -> None:
     program.bus.plug("1-1", APC)
     data = json.loads(program("plan", "--json").stdout)
     assert data["changes"] is True
@@ -147,12 +147,12 @@ def test_plan_as_json(program: Program) -> None:
     assert set(data) == {"changes", "steps", "diff", "deferred", "waits", "remarks"}
 
 
-def test_nothing_to_plan(program: Program) -> None:
+def test_plan_without_changes_is_empty(program: Program) -> None:
     done = program("plan")
     assert (done.returncode, done.stdout) == (0, "nothing to do\n")
 
 
-def test_status(program: Program) -> None:
+def test_status_shows_each_ups_safely(program: Program) -> None:
     program.bus.plug("1-1", APC, product='x"\n[evil]\x1b[2J')
     done = program("status")
     assert done.returncode == 0
@@ -162,7 +162,7 @@ def test_status(program: Program) -> None:
     assert "last actions:\n  none\n" in done.stdout
 
 
-def test_status_as_json(program: Program) -> None:
+def test_status_can_be_printed_as_json(program: Program) -> None:
     program.bus.plug("1-1", APC, product="caf\u00e9\x1b")
     done = program("status", "--json")
     data = json.loads(done.stdout)
@@ -172,7 +172,7 @@ def test_status_as_json(program: Program) -> None:
     assert done.stdout.isascii()
 
 
-def test_status_on_a_terminal_that_knows_ascii_alone(program: Program) -> None:
+def test_status_works_on_an_ascii_terminal(program: Program) -> None:
     program.bus.plug("1-1", APC, product="caf\u00e9")
     done = program("status", LANG="C", PYTHONCOERCECLOCALE="0", LC_ALL="POSIX")
     assert done.returncode == 0
@@ -182,7 +182,7 @@ def test_status_on_a_terminal_that_knows_ascii_alone(program: Program) -> None:
 def test_run_writes_history_and_log(program: Program) -> None:
     program.bus.plug("1-1", APC)
     done = program("run", TZ="Asia/Tokyo")
-    # there is no NUT here: that is said, on standard error and in the log
+    # without NUT the run fails, with a message on standard error and in the log
     assert done.returncode == 1
     assert done.stdout == ""
     assert "ups.conf is not changed" in done.stderr
@@ -190,11 +190,11 @@ def test_run_writes_history_and_log(program: Program) -> None:
     assert re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8} \+0900 ", line)
     assert done.stderr.splitlines()[0] in line
     assert (program.log.stat().st_mode & 0o777) == 0o640
-    said = program("status").stdout
-    assert "ups.conf is not changed" in said
+    status = program("status").stdout
+    assert "ups.conf is not changed" in status
 
 
-def test_a_log_that_can_not_be_written_stops_nothing(program: Program) -> None:
+def test_unwritable_log_does_not_stop_a_run(program: Program) -> None:
     program.bus.plug("1-1", APC)
     program.log.symlink_to(program.root / "elsewhere")
     done = program("run")
@@ -203,27 +203,27 @@ def test_a_log_that_can_not_be_written_stops_nothing(program: Program) -> None:
     assert not (program.root / "elsewhere").exists()
 
 
-def test_debug(program: Program) -> None:
+def test_debug_messages_are_printed(program: Program) -> None:
     program.bus.plug("1-1", APC)
     assert "debug: upsd at 127.0.0.1:1 cannot be reached" in program("plan", "--debug").stderr
     program.policy["debug"] = True
     assert "debug: upsd at 127.0.0.1:1 cannot be reached" in program("run").stderr
 
 
-def test_another_run_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+def test_run_exits_with_75_if_another_run_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages: list[str] = []
 
     def busy(self: object, seconds: float = 0) -> Any:
         raise files.Busy("another run holds the lock")
 
     monkeypatch.setattr(nut_hotplug.HotplugHost, "hold_lock", busy)
     options = ["--policy", str(tmp_path / "none"), "--run-dir", str(tmp_path), "--log", str(tmp_path / "log")]
-    assert nut_hotplug.main(["run", *options], said.append, said.append) == 75
-    assert said == ["another run holds the lock"]
+    assert nut_hotplug.main(["run", *options], messages.append, messages.append) == 75
+    assert messages == ["another run holds the lock"]
     assert "another run holds the lock" in (tmp_path / "log").read_text()
 
 
-def test_no_bus_and_no_lsusb(program: Program) -> None:
+def test_unreadable_bus_is_an_error(program: Program) -> None:
     program.policy["sysfs"] = str(program.root / "none")
     (program.root / "bin/lsusb").write_text("#!/bin/sh\necho broken\nexit 1\n")
     (program.root / "bin/lsusb").chmod(0o755)
@@ -233,16 +233,16 @@ def test_no_bus_and_no_lsusb(program: Program) -> None:
     assert "can't read the USB bus" in program.log.read_text()
 
 
-def test_a_run_that_finds_all_as_it_was_starts_nothing(program: Program) -> None:
+def test_run_without_changes_starts_no_program(program: Program) -> None:
     assert program("run").returncode == 0
     assert sorted(path.name for path in (program.root / "run").iterdir()) == ["homelab-nut.lock", "nut-hotplug.quiet"]
-    # without its own options: what it does not find in passing it would look for in /etc/nut, and say so
+    # without options: if the quick check failed, the program would report that /etc/nut is missing
     (program.root / "bin/systemctl").write_text("#!/bin/sh\ntouch started\n")
     done = program.bare("run")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_who_reads_has_gone(program: Program) -> None:
+def test_closed_pipe_causes_no_traceback(program: Program) -> None:
     command = f"{program.path} --help | true"
     done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
     assert "Traceback" not in done.stderr

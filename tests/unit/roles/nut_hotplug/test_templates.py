@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role's templates make of an inventory, rendered by Ansible itself, in one play."""
+"""The role's templates, rendered by a real play for several hosts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ REFUSED = {
     ),
 }
 
-# The role as it is, up to what is done on the host: there, the files are put into a fact.
+# The role up to the tasks that change the host: instead of these, the files are put into a fact.
 TASKS = """\
 - block:
     - ansible.builtin.include_tasks: preflight.yml
@@ -89,16 +89,16 @@ TASKS = """\
 """
 
 
-def load(path: str) -> Any:
+def load_yaml(path: str) -> Any:
     return yaml.safe_load((ROLE / path).read_text())
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What the play saw, by host: `rendered` holds its files, or `refused` why there are none."""
+    """Return for each host its files as `rendered`, or the error message as `refused`."""
     root = tmp_path_factory.mktemp("site")
     tasks = make_role(root, "nut_hotplug", TASKS)
-    (tasks / "preflight.yml").write_text(yaml.safe_dump(load("tasks/present.yml")[:1]))
+    (tasks / "preflight.yml").write_text(yaml.safe_dump(load_yaml("tasks/present.yml")[:1]))
     return run_roles(root, {"pve": "nut_hotplug"}, {"pve": {"hosts": HOSTS}})
 
 
@@ -106,7 +106,7 @@ GOOD = [name for name in HOSTS if name not in REFUSED]
 
 
 @pytest.mark.parametrize("host", GOOD)
-def test_a_set_that_the_module_takes(rendered: dict[str, dict[str, Any]], host: str) -> None:
+def test_files_are_a_complete_set_for_the_module(rendered: dict[str, dict[str, Any]], host: str) -> None:
     files = rendered[host]["rendered"]
     assert set(files) == set(kits.HOTPLUG.places)
     assert all(files[name] or name in kits.HOTPLUG.optional for name in files)
@@ -116,18 +116,18 @@ def test_a_set_that_the_module_takes(rendered: dict[str, dict[str, Any]], host: 
     )
 
 
-@pytest.mark.parametrize(("host", "said"), REFUSED.items())
-def test_what_is_refused_before_anything_is_touched(rendered: dict[str, dict[str, Any]], host: str, said: str) -> None:
-    assert said in rendered[host]["refused"]
+@pytest.mark.parametrize(("host", "message"), REFUSED.items())
+def test_invalid_variable_stops_before_any_change(rendered: dict[str, dict[str, Any]], host: str, message: str) -> None:
+    assert message in rendered[host]["refused"]
     assert "rendered" not in rendered[host]
 
 
-def test_the_sandbox(rendered: dict[str, dict[str, Any]]) -> None:
-    """What may fail is in the drop-in, which can be left out, and not in the unit."""
+def test_sandbox_is_in_the_drop_in(rendered: dict[str, dict[str, Any]]) -> None:
+    """Settings that may fail on some hosts are in the drop-in, which can be omitted, and not in the unit."""
     texts = {host: rendered[host]["rendered"][kits.HOTPLUG_SANDBOX] for host in ("bare", "open", "home")}
     assert "ProtectHome=yes" in sandbox.list_settings(texts["bare"])
     assert texts["open"] == ""
-    assert "ProtectHome" not in "".join(sandbox.list_settings(texts["home"]))  # its log is there
+    assert "ProtectHome" not in "".join(sandbox.list_settings(texts["home"]))  # the log is in a home directory
     for text in texts.values():
         other = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert other == (["[Service]", *sandbox.list_settings(text)] if text else [])
@@ -135,19 +135,19 @@ def test_the_sandbox(rendered: dict[str, dict[str, Any]]) -> None:
     assert not [
         line for line in service if line.startswith(("Private", "ProtectSystem", "ProtectHome", "ProtectHostname"))
     ]
-    # it runs NUT's drivers as nut, gives them their devices, and ends them
+    # to run NUT's drivers as nut, to give them their devices, and to end them
     (capabilities,) = [line for line in service if line.startswith("CapabilityBoundingSet=")]
     assert {"CAP_SETUID", "CAP_SETGID", "CAP_CHOWN", "CAP_FOWNER", "CAP_KILL"} <= set(
         re.findall(r"CAP_\w+", capabilities)
     )
 
 
-def test_the_state_follows_nut(rendered: dict[str, dict[str, Any]]) -> None:
+def test_state_follows_nut_server_state(rendered: dict[str, dict[str, Any]]) -> None:
     assert (rendered["bare"]["state"], rendered["gone"]["state"]) == ("present", "absent")
 
 
-def test_the_policy(rendered: dict[str, dict[str, Any]]) -> None:
-    """The host reads what was meant; a default changes nothing about the program's own."""
+def test_policy_has_all_variables(rendered: dict[str, dict[str, Any]]) -> None:
+    """The role's defaults are those of the program."""
     assert policy.parse_policy(rendered["bare"]["rendered"]["hotplug.json"]) == policy.UsbPolicy()
     assert json.loads(rendered["full"]["rendered"]["hotplug.json"]) == {
         "version": 1,
@@ -163,8 +163,8 @@ def test_the_policy(rendered: dict[str, dict[str, Any]]) -> None:
     policy.parse_policy(rendered["full"]["rendered"]["hotplug.json"])
 
 
-def unit(text: str) -> dict[str, dict[str, list[str]]]:
-    """Read a unit, each key's values in their order."""
+def read_unit(text: str) -> dict[str, dict[str, list[str]]]:
+    """Return the sections of a unit, each a dictionary of keys and lists of values."""
     found: dict[str, dict[str, list[str]]] = {}
     for line in text.splitlines():
         if line.startswith("["):
@@ -175,39 +175,39 @@ def unit(text: str) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def test_the_service(rendered: dict[str, dict[str, Any]]) -> None:
-    bare = unit(rendered["bare"]["rendered"]["nut-hotplug.service"])
-    full = unit(rendered["full"]["rendered"]["nut-hotplug.service"])
-    # exactly this: it is by these words that the program looks whether there is anything to do at all
+def test_service_runs_the_program_without_limits_on_restarts(rendered: dict[str, dict[str, Any]]) -> None:
+    bare = read_unit(rendered["bare"]["rendered"]["nut-hotplug.service"])
+    full = read_unit(rendered["full"]["rendered"]["nut-hotplug.service"])
+    # the quick check of the program recognizes exactly this command line
     assert bare["Service"]["ExecStart"] == [f"/{paths.HOTPLUG_PROGRAM} run"]
     assert bare["Service"]["Type"] == ["oneshot"]
     assert bare["Service"]["StateDirectory"] == ["nut-hotplug"]
     assert "Environment" not in bare["Service"]
-    # it becomes active again and again, and must never be given up
+    # the unit starts often, and systemd must never give up
     assert bare["Unit"]["StartLimitIntervalSec"] == ["0"]
     assert int(bare["Service"]["TimeoutStartSec"][0]) > nut_hotplug.SECONDS
     assert bare["Service"]["SuccessExitStatus"] == [str(nut_hotplug.BUSY)]
-    # what systemd says of each run is below that, what the program says is not
+    # hides systemd's messages about each run, but not those of the program
     assert bare["Service"]["SyslogLevel"] == bare["Service"]["LogLevelMax"] == ["notice"]
     assert "Install" not in bare
     assert full["Service"].pop("Environment") == ["TZ=Europe/Berlin", "NUT_HOTPLUG_LOG=/srv/log/ups.log"]
     assert full == bare
 
 
-def test_the_log_s_default_is_the_program_s() -> None:
-    path = load("defaults/main.yml")["nut_hotplug_log"]
+def test_default_log_path_is_that_of_the_program() -> None:
+    path = load_yaml("defaults/main.yml")["nut_hotplug_log"]
     assert path == f"/{paths.HOTPLUG_LOG}"
     assert f"nut_hotplug_log != '{path}'" in (ROLE / "templates/nut-hotplug.service.j2").read_text()
 
 
 @pytest.mark.parametrize(("host", "seconds"), [("bare", "60s"), ("full", "15s")])
-def test_the_timer(rendered: dict[str, dict[str, Any]], host: str, seconds: str) -> None:
-    timer = unit(rendered[host]["rendered"]["nut-hotplug.timer"])
+def test_timer_runs_at_the_scan_interval(rendered: dict[str, dict[str, Any]], host: str, seconds: str) -> None:
+    timer = read_unit(rendered[host]["rendered"]["nut-hotplug.timer"])
     assert timer["Timer"] == {"OnActiveSec": [seconds], "OnUnitInactiveSec": [seconds], "AccuracySec": ["1s"]}
     assert timer["Install"] == {"WantedBy": ["timers.target"]}
 
 
-def test_logrotate(rendered: dict[str, dict[str, Any]]) -> None:
+def test_logrotate_covers_the_log(rendered: dict[str, dict[str, Any]]) -> None:
     for host, path in (("bare", "/var/log/nut/hotplug.log"), ("full", "/srv/log/ups.log")):
         _comment, begin, *body, end = rendered[host]["rendered"]["logrotate"].splitlines()
         assert (begin, end) == (f"{path} {{", "}")
@@ -231,27 +231,27 @@ ENDS = {
 }
 
 
-def rules(text: str) -> list[Line]:
-    """Read a file of udev rules: key, operator and value of each token. A line that is no such thing fails."""
+def read_rules(text: str) -> list[Line]:
+    """Return key, operator and value of each token in a udev rules file. Fails for any other line."""
     found = []
     for line in text.split("\n"):
         if line and not line.startswith("#"):
             assert re.fullmatch(rf"{TOKEN}(?:, {TOKEN})*", line), line
-            found.append([tuple(re.split(r"(==|!=|\+=|=)", one, maxsplit=1)) for one in re.findall(TOKEN, line)])
+            found.append([tuple(re.split(r"(==|!=|\+=|=)", token, maxsplit=1)) for token in re.findall(TOKEN, line)])
     return [[(key, sign, value.strip('"')) for key, sign, value in line] for line in found]
 
 
-def judge(text: str) -> None:
-    """Whatever a policy holds: matches are free, and what is done is known."""
-    lines = rules(text)
+def check_rules(text: str) -> None:
+    """Check that a policy can change only the matches of the rules, but not their actions."""
+    lines = read_rules(text)
     for line in lines:
         done = {f"{key}{sign}{value}" for key, sign, value in line if sign not in ("==", "!=")}
         assert done <= ENDS
     labels = [value for line in lines for key, _sign, value in line if key == "LABEL"]
     assert labels == ["nut_hotplug_decided", "nut_hotplug_end"]
-    # the first four and the last four are the template's
+    # the template's own lines
     fixed = [lines[:4], lines[-4:]]
-    assert fixed == [rules(TEMPLATE_HEAD), rules(TEMPLATE_TAIL)]
+    assert fixed == [read_rules(TEMPLATE_HEAD), read_rules(TEMPLATE_TAIL)]
     for line in lines[4:-4]:
         assert line[0][0] in (
             "ATTR{idVendor}",
@@ -280,28 +280,28 @@ LABEL="nut_hotplug_end"
 
 
 @pytest.mark.parametrize("host", GOOD)
-def test_the_udev_rule(rendered: dict[str, dict[str, Any]], host: str) -> None:
-    judge(rendered[host]["rendered"]["63-nut-hotplug.rules"])
+def test_udev_rules_have_only_known_actions(rendered: dict[str, dict[str, Any]], host: str) -> None:
+    check_rules(rendered[host]["rendered"]["63-nut-hotplug.rules"])
 
 
-def test_what_drivers_may_use(rendered: dict[str, dict[str, Any]]) -> None:
+def test_udev_rules_permit_devices_of_the_policy(rendered: dict[str, dict[str, Any]]) -> None:
     bare, full = (rendered[host]["rendered"]["63-nut-hotplug.rules"] for host in ("bare", "full"))
     assert udev.render_permissions({}) in bare
     assert udev.render_permissions(json.loads(rendered["full"]["rendered"]["hotplug.json"])) in full
-    assert len(rules(full)) == len(rules(bare)) + 1 + 1 + 2 + 1 + 2 * 2
+    assert len(read_rules(full)) == len(read_rules(bare)) + 1 + 1 + 2 + 1 + 2 * 2
 
 
-def from_template(given_policy: dict[str, Any]) -> str:
-    """Render as Ansible does, without starting it."""
+def render_rules(given_policy: dict[str, Any]) -> str:
+    """Render the rules like Ansible, without starting it."""
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
     environment.filters["homelab.nut.udev_permissions"] = udev.render_permissions
     template = environment.from_string((ROLE / "templates/63-nut-hotplug.rules.j2").read_text())
-    return template.render(__nut_hotplug_policy=given_policy, **load("vars/main.yml"))
+    return template.render(__nut_hotplug_policy=given_policy, **load_yaml("vars/main.yml"))
 
 
-def test_the_same_template(rendered: dict[str, dict[str, Any]]) -> None:
+def test_render_rules_matches_ansible(rendered: dict[str, dict[str, Any]]) -> None:
     files = rendered["full"]["rendered"]
-    assert from_template(json.loads(files["hotplug.json"])) == files["63-nut-hotplug.rules"]
+    assert render_rules(json.loads(files["hotplug.json"])) == files["63-nut-hotplug.rules"]
 
 
 ANY = st.text(max_size=60) | st.text('"\\\n\r,=+#{}[]*?|$% aRUN', max_size=30)
@@ -309,15 +309,15 @@ ANY_RULE = st.dictionaries(st.sampled_from(["vendor", "product", "serial", "port
 
 
 @given(st.lists(ANY, max_size=3), st.lists(ANY_RULE, max_size=3), st.booleans())
-def test_no_pattern_breaks_the_rule(patterns: list[str], made: list[dict[str, Any]], ignore: bool) -> None:
-    """Not even one that the policy's check would refuse."""
-    some = [one for one in made if any(one.values())]
-    judge(from_template({"patterns": patterns, "rules": [{**one, "ignore": ignore} for one in some]}))
+def test_patterns_cannot_break_the_udev_rules(patterns: list[str], made: list[dict[str, Any]], ignore: bool) -> None:
+    """Not even a pattern that the check of the policy would reject."""
+    rules_made = [rule for rule in made if any(rule.values())]
+    check_rules(render_rules({"patterns": patterns, "rules": [{**rule, "ignore": ignore} for rule in rules_made]}))
 
 
-def test_a_default_is_documented_as_it_is() -> None:
-    options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    defaults = {name: value for name, value in load("defaults/main.yml").items() if not name.startswith("__")}
+def test_documented_defaults_are_the_real_defaults() -> None:
+    options = load_yaml("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = {name: value for name, value in load_yaml("defaults/main.yml").items() if not name.startswith("__")}
     assert set(defaults) == set(options)
     for name, value in defaults.items():
         if isinstance(value, dict) or (isinstance(value, str) and "{{" in value):
@@ -326,13 +326,13 @@ def test_a_default_is_documented_as_it_is() -> None:
             assert (options[name]["default"], type(options[name]["default"])) == (value, type(value)), name
 
 
-def test_the_documentation_knows_the_policy() -> None:
-    options = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert set(load("defaults/main.yml")["__nut_hotplug_policy"]) == set(policy.KEYS)
+def test_documentation_covers_all_keys_of_the_policy() -> None:
+    options = load_yaml("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert set(load_yaml("defaults/main.yml")["__nut_hotplug_policy"]) == set(policy.KEYS)
     assert set(options["nut_hotplug_rules"]["options"]) == set(policy.RULE_KEYS)
     assert tuple(options["nut_hotplug_absent"]["choices"]) == policy.ABSENT
 
 
-def test_the_label() -> None:
-    assert load("vars/main.yml")["__nut_hotplug_label"] == udev.DECIDED
-    assert load("vars/main.yml")["__nut_hotplug_program"] == f"/{paths.HOTPLUG_PROGRAM}"
+def test_role_and_library_use_the_same_names() -> None:
+    assert load_yaml("vars/main.yml")["__nut_hotplug_label"] == udev.DECIDED
+    assert load_yaml("vars/main.yml")["__nut_hotplug_program"] == f"/{paths.HOTPLUG_PROGRAM}"

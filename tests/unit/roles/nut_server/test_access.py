@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The units that load the table which limits who may connect to upsd: none of them may wait for ever."""
+"""The units that load the nftables table that limits access to upsd. None of them may wait forever."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ TEMPLATES = Path(__file__).parents[4] / "roles/nut_server/templates"
 
 
 def read_limit(name: str) -> int:
-    """Return how long a unit may take to start, in seconds."""
+    """Return the start timeout of a unit in seconds."""
     (limit,) = re.findall(r"^TimeoutStartSec=([0-9]+)$", (TEMPLATES / name).read_text(), re.MULTILINE)
     return int(limit)
 
 
-def test_an_nft_that_hangs_does_not_keep_upsd_from_starting() -> None:
+def test_hanging_nft_delays_upsd_by_at_most_10s() -> None:
     assert 0 < read_limit("nut-access.service.j2") <= 10
 
 
-def test_an_nft_that_hangs_does_not_keep_nftables_from_starting() -> None:
+def test_hanging_nft_delays_nftables_by_at_most_10s() -> None:
     text = (TEMPLATES / "nut-access-nftables.conf.j2").read_text()
     commands = re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE)
     assert commands == ["-/usr/bin/timeout 10 /usr/sbin/nft -f /etc/nut/access.nft"] * 3
 
 
-def test_a_refresh_has_the_time_that_it_may_take() -> None:
-    # looks at the table, and again with the lock; loads it; then the names; loads it with them
+def test_refresh_timeout_covers_the_longest_refresh() -> None:
+    # list the table, list again under the lock, load, resolve names, load with addresses
     longest = 4 * access_keeper.SECONDS + access.RESOLVE_SECONDS
     assert read_limit("nut-access-refresh.service.j2") > longest
 
 
-def test_the_limit_is_lifted_only_when_upsd_is_configured() -> None:
-    """Else a run that the module config stops would leave upsd open, and as it was."""
+def test_limit_is_lifted_after_upsd_is_configured() -> None:
+    """Otherwise a run that stops in the module config would open an upsd that is still configured for limited access."""
     tasks = yaml.safe_load((TEMPLATES.parent / "tasks/present.yml").read_text())
     modules = [next((key for key in task if "." in key), "") for task in tasks]
     lifting = [at for at, task in enumerate(tasks) if task.get("homelab.nut.upsd_access", {}).get("state") == "absent"]

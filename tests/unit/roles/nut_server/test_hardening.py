@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The sandboxes of NUT's units: what an inventory asks for is not taken away. Rendered by Ansible itself, in one play."""
+"""The sandboxes of NUT's units permit everything that the inventory needs. Rendered by a real play."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, st
 Rendered = dict[str, dict[str, str]]
 
 
-def test_all_of_it_can_be_left_out(rendered: Rendered) -> None:
+def test_hardening_can_be_turned_off(rendered: Rendered) -> None:
     assert [rendered["off"][name] for name in (SERVER, DRIVER, MONITOR)] == ["", "", ""]
 
 
 @pytest.mark.parametrize("host", [name for name in HOSTS if name != "off"])
-def test_they_are_drop_ins(rendered: Rendered, host: str) -> None:
+def test_hardening_files_are_valid_drop_ins(rendered: Rendered, host: str) -> None:
     for text in (rendered[host][name] for name in (SERVER, DRIVER, MONITOR)):
         assert text.startswith("# Written by Ansible")
         assert "nut_server_hardening: false" in text
-        # nothing but comments, one section, and lines that the host can try
+        # only comments, one section, and settings that the host can try one by one
         other = [line for line in text.splitlines() if line and not line.startswith("#")]
         assert other == ["[Service]", *sandbox.list_settings(text)]
-        # what would change what a unit does, or for whom the programs below it are
+        # no setting that changes what a unit does
         assert not re.search(r"(?m)^(Exec|Restart|Type|Environment|Timeout|Root|Bind|Temporary|PrivateUsers)", text)
 
 
@@ -107,12 +107,12 @@ def test_they_are_drop_ins(rendered: Rendered, host: str) -> None:
         ("no_gate", MONITOR, "NoNewPrivileges=yes"),
     ],
 )
-def test_what_a_unit_is_left(rendered: Rendered, host: str, name: str, line: str) -> None:
+def test_unit_keeps_necessary_permissions(rendered: Rendered, host: str, name: str, line: str) -> None:
     assert line in sandbox.list_settings(rendered[host][name])
 
 
 @pytest.mark.parametrize("host", ["user", "device_user", "extra_user", "chroot"])
-def test_drivers_of_another_user_begin_as_root(rendered: Rendered, host: str) -> None:
+def test_drivers_with_another_user_start_as_root(rendered: Rendered, host: str) -> None:
     lines = sandbox.list_settings(rendered[host][DRIVER])
     assert "User=nut" not in lines
     assert any(line.startswith("CapabilityBoundingSet=CAP_SETUID CAP_SETGID") for line in lines)
@@ -121,18 +121,18 @@ def test_drivers_of_another_user_begin_as_root(rendered: Rendered, host: str) ->
     )
 
 
-def test_a_file_in_tmp_can_be_read(rendered: Rendered) -> None:
+def test_dummy_file_in_tmp_is_readable(rendered: Rendered) -> None:
     assert "InaccessiblePaths" not in "".join(sandbox.list_settings(rendered["temporary"][DRIVER]))
 
 
 @pytest.mark.parametrize("host", ["notify", "upssched", "shutdown", "extra"])
-def test_commands_of_people_s_own_inherit_nothing(rendered: Rendered, host: str) -> None:
+def test_user_commands_inherit_no_sandbox(rendered: Rendered, host: str) -> None:
     assert sandbox.list_settings(rendered[host][MONITOR]) == []
 
 
 @pytest.mark.parametrize("host", ["bare", "no_gate"])
 def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
-    """Where none can be made, it would not start, and nobody would shut down."""
+    """On hosts without namespaces upsmon would not start, and nothing would shut down."""
     names = {line.partition("=")[0] for line in sandbox.list_settings(rendered[host][MONITOR])}
     assert not {name for name in names if name.startswith(("Protect", "Private", "ReadWrite", "Inaccessible"))}
     assert "DevicePolicy" not in names
@@ -140,29 +140,31 @@ def test_upsmon_needs_no_namespace(rendered: Rendered, host: str) -> None:
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_upsd_does_not_wait_for_the_network(rendered: Rendered, host: str) -> None:
-    """After an outage the switch may be dead: this host hears of its own UPS all the same."""
+    """After an outage the switch may be dead, but the host must still monitor its own UPS."""
     assert "network" not in "".join(sandbox.list_settings(rendered[host][UPSD]))
 
 
-def test_a_flag_has_a_spare(rendered: Rendered) -> None:
+def test_powerdownflag_has_a_spare(rendered: Rendered) -> None:
     assert '"/run/nut-killpower.spare"' in rendered["bare"][FLAG]
     assert rendered["no_flag"][FLAG] == ""
 
 
 @pytest.mark.parametrize(("host", "tried"), [("high_port", True), ("low_extra", False)])
-def test_systemd_keeps_trying_where_an_address_may_be_missing(rendered: Rendered, host: str, tried: bool) -> None:
+def test_upsd_is_restarted_without_limit_if_an_address_may_be_missing(
+    rendered: Rendered, host: str, tried: bool
+) -> None:
     assert ("StartLimitIntervalSec=0" in sandbox.list_settings(rendered[host][UPSD])) is tried
 
 
 @pytest.mark.parametrize("name", ["nut-shutdown.service", "nut-stages.service"])
-def test_what_powers_off_needs_no_namespace(name: str) -> None:
+def test_units_that_power_off_need_no_namespace(name: str) -> None:
     text = (ROLE / "templates" / f"{name}.j2").read_text()
     assert not re.search(
         r"(?m)^(Protect|Private|ReadWrite|ReadOnly|Inaccessible|Root|Bind|Temporary|Dynamic|User)", text
     )
 
 
-def test_guests_inherit_nothing_from_the_stages() -> None:
+def test_guests_inherit_no_sandbox_from_the_stages() -> None:
     text = (ROLE / "templates/nut-stages.service.j2").read_text()
     names = {line.partition("=")[0] for line in sandbox.list_settings(text)}
     assert not {name for name in names if re.match("Restrict|SystemCall|Capab|Lock|Memory|NoNew|UMask|OOM|Limit", name)}

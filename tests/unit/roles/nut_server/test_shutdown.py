@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the role puts on a primary so that it waits: the unit that powers off, and what upsmon is told."""
+"""How a primary waits for its secondaries: the unit that powers off, upsmon's settings and the policy."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
 
 
-def load(path: str) -> Any:
+def load_yaml(path: str) -> Any:
     return yaml.safe_load((ROLE / path).read_text())
 
 
-def unit(longest: float) -> list[str]:
-    found = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
-    text = found.from_string((ROLE / "templates/nut-shutdown.service.j2").read_text()).render(
+def render_unit(longest: float) -> list[str]:
+    environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
+    text = environment.from_string((ROLE / "templates/nut-shutdown.service.j2").read_text()).render(
         __nut_server_shutdown_policy={"longest": longest},
-        __nut_server_shutdown_program=load("vars/main.yml")["__nut_server_shutdown_program"],
+        __nut_server_shutdown_program=load_yaml("vars/main.yml")["__nut_server_shutdown_program"],
     )
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize(("longest", "limit"), [(30, 60), (120.0, 150), (99.5, 130)])
-def test_the_unit_ends_in_a_poweroff(longest: float, limit: int) -> None:
-    """In each of the ways in which it can end; which they are was seen with systemd 252 and 257."""
-    lines = unit(longest)
+def test_unit_always_ends_in_a_poweroff(longest: float, limit: int) -> None:
+    """However the unit ends. The ways were found with systemd 252 and 257."""
+    lines = render_unit(longest)
     starts = [line for line in lines if line.startswith("ExecStart=")]
     assert starts == [
         "ExecStart=/usr/local/sbin/nut-shutdown gate",
@@ -46,11 +46,11 @@ def test_the_unit_ends_in_a_poweroff(longest: float, limit: int) -> None:
     for line in ("StartLimitAction=poweroff", "JobTimeoutAction=poweroff", "Restart=on-failure", "StartLimitBurst=3"):
         assert line in lines
     assert f"JobTimeoutSec={limit}s" in lines
-    assert "[Install]" not in lines  # at boot it would power off
+    assert "[Install]" not in lines  # would power off at boot
 
 
-def test_the_places_are_the_same_everywhere() -> None:
-    variables = load("vars/main.yml")
+def test_role_and_library_use_the_same_paths() -> None:
+    variables = load_yaml("vars/main.yml")
     assert set(variables["__nut_server_shutdown_files"]) == set(kits.SHUTDOWN.places)
     assert variables["__nut_server_shutdown_program"] == f"/{kits.SHUTDOWN.program}"
     assert kits.SHUTDOWN.places["shutdown.json"].path == paths.SHUTDOWN_POLICY
@@ -59,9 +59,9 @@ def test_the_places_are_the_same_everywhere() -> None:
     assert f"/{paths.SHUTDOWN_LOG}" in (ROLE / "templates/nut-shutdown-logrotate.j2").read_text()
 
 
-def test_the_defaults_are_a_policy() -> None:
-    defaults = load("defaults/main.yml")
-    gate = load("meta/argument_specs.yml")["argument_specs"]["main"]["options"]["nut_server_gate"]["options"]
+def test_role_defaults_are_a_valid_policy() -> None:
+    defaults = load_yaml("defaults/main.yml")
+    gate = load_yaml("meta/argument_specs.yml")["argument_specs"]["main"]["options"]["nut_server_gate"]["options"]
     policy = compose_policy(
         [],
         ["ups"],
@@ -69,7 +69,7 @@ def test_the_defaults_are_a_policy() -> None:
         settle=gate["settle"]["default"],
         reserve=defaults["nut_server_shutdown_time"],
         least=defaults["nut_server_shutdown_time"] + 10,
-        flag=load("vars/main.yml")["__nut_server_own_settings"]["upsmon.conf"]["POWERDOWNFLAG"],
+        flag=load_yaml("vars/main.yml")["__nut_server_own_settings"]["upsmon.conf"]["POWERDOWNFLAG"],
         stages=defaults["nut_server_stages"],
     )
     read = shutdown_policy.check_policy(shutdown_policy.to_data(policy))

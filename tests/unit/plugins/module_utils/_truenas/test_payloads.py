@@ -24,7 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas import ups
 from ansible_collections.homelab.nut.plugins.modules import truenas_ups
 from truenas import accounts
 from truenas import ups as stand_in
-from truenas.middleware import Connection, Middleware
+from truenas.middleware import ClientConnection, Middleware
 from truenas.releases import RELEASES
 from truenas.service import ServiceState, StateFile
 
@@ -196,30 +196,32 @@ IDS = [f"{field}-{ascii(value)[:24]}-{len(str(value))}" for field, value, _unuse
 class Upsmon:
     """Nobody starts it here."""
 
-    def start(self, _unused: Mapping[str, str]) -> str:
+    def start_service(self, _unused: Mapping[str, str]) -> str:
         raise AssertionError("started")
 
-    def stop(self) -> None:
+    def stop_service(self) -> None:
         raise AssertionError("stopped")
 
-    def state(self) -> ServiceState:
+    def read_state(self) -> ServiceState:
         return ServiceState(running=False)
 
 
 def taken_by(release: str, settings: Mapping[str, Any], data: Path) -> bool:
     """Whether the stand-in of this release, which is a secondary already, takes this update."""
     state = StateFile(data / f"{release}.json")
-    state.save({"ups": SECONDARY})
+    state.save_state({"ups": SECONDARY})
     middleware = Middleware(
         release=RELEASES[release],
-        accounts=accounts.parse(accounts.LAB_USERS, accounts.LAB_API_KEYS),
+        accounts=accounts.parse_accounts(accounts.LAB_USERS, accounts.LAB_API_KEYS),
         state=state,
         runner=Upsmon(),
         clock=time.time,
     )
-    connection = Connection(remote="", secure=True, user=accounts.parse(accounts.LAB_USERS, []).users["admin"])
+    connection = ClientConnection(
+        remote="", secure=True, user=accounts.parse_accounts(accounts.LAB_USERS, []).users["admin"]
+    )
     frame = {"jsonrpc": "2.0", "id": 1, "method": "ups.update", "params": [settings]}
-    answer = json.loads(middleware.receive(connection, json.dumps(frame)).answer or "")
+    answer = json.loads(middleware.receive_frame(connection, json.dumps(frame)).answer or "")
     if "error" in answer:
         # refused, and for that value
         assert answer["error"]["data"]["errname"] == "EINVAL"
@@ -276,7 +278,7 @@ def test_payload(
 def upsmon_lives_with(settings: Mapping[str, Any]) -> None:
     """NUT's own grammar reads from TrueNAS's unquoted, unescaped files what was meant."""
     whole = {**stand_in.DEFAULTS, **settings}
-    files = stand_in.render(whole)
+    files = stand_in.render_files(whole)
     monitor, *others = [line.words for line in grammar.parse_lines(files["upsmon.conf"])]
     name = f"{whole['identifier']}@{whole['remotehost']}:{whole['remoteport']}"
     assert monitor == ("MONITOR", name, "1", whole["monuser"], whole["monpwd"], "SLAVE")

@@ -41,33 +41,33 @@ def fresh(**settings: Any) -> dict[str, Any]:
             for option in ("monuser", "monpwd")
             for value, reason in [
                 ("", "is empty"),
-                ("sec ret", "holds a space"),
-                ("sec#ret", "holds a '#'"),
-                ("sec\\ret", "holds a backslash"),
-                ("sec=ret", "holds a '='"),
+                ("sec ret", "contains a space"),
+                ("sec#ret", "contains a '#'"),
+                ("sec\\ret", "contains a backslash"),
+                ("sec=ret", "contains a '='"),
                 ("sec\tret", "a control character"),
                 ('"secret', "begins with a double quote"),
                 ("s\u00e9cret", "outside ASCII"),
                 ("secret\n", "a control character"),
                 ("sec\x00ret", "control character"),
-                ("s" * 502, "cuts it after 501"),
-                ("s" * 513, "cuts it after 501"),
+                ("s" * 502, "truncates it after 501"),
+                ("s" * 513, "truncates it after 501"),
             ]
         ],
-        ("identifier", "", "at least one"),
-        ("identifier", "ups\n", "nothing after"),
-        ("identifier", "my ups", "must be letters"),
-        ("identifier", "ups@pve", "must be letters"),
-        ("identifier", "\u00fcps", "must be letters"),
+        ("identifier", "", "must not be empty"),
+        ("identifier", "ups\n", "must consist of letters"),
+        ("identifier", "my ups", "must consist of letters"),
+        ("identifier", "ups@pve", "must consist of letters"),
+        ("identifier", "\u00fcps", "must consist of letters"),
         ("identifier", "u" * 121, "longer than the 120"),
         ("remotehost", "", "must not be empty"),
-        ("remotehost", " ", "holds a blank"),
-        ("remotehost", "pve\n", "holds a blank or a line break"),
+        ("remotehost", " ", "contains a space"),
+        ("remotehost", "pve\n", "contains a space or a line break"),
         ("remotehost", "fd00::5", "write [fd00::5]"),
         ("remotehost", "::1", "write [::1]"),
         ("remotehost", "[fd00::zz]", "must be a host name"),
         ("remotehost", "[192.0.2.1]", "must be a host name"),
-        ("remotehost", "pve.lan:3493", "goes into remoteport"),
+        ("remotehost", "pve.lan:3493", "put it into remoteport"),
         ("remotehost", "ups@pve", "must be a host name"),
         ("remotehost", "http://pve", "must be a host name"),
         ("remotehost", "p\u00fcve", "must be a host name"),
@@ -87,7 +87,7 @@ def fresh(**settings: Any) -> dict[str, Any]:
         ("port", "auto\n", "one line"),
         ("description", "a\x1bb", "one line"),
         ("extrausers", "a\0b", "NUL"),
-        ("options", "a\ud800b", "no UTF-8"),
+        ("options", "a\ud800b", "not UTF-8"),
         ("description", 'my "UPS"', "one line"),
         ("description", "a\\", "one line"),
         ("remotehost", '[fe80::1%a"b]', "must be a host name"),
@@ -212,7 +212,7 @@ def test_what_was_predicted_needs_no_steps(present: bool, service: ServiceState,
     "goal", [{"mode": "SLAVE"}, {"mode": "MASTER", "driver": "d"}, {"mode": "MASTER", "port": "p"}]
 )
 def test_impossible_goal(goal: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="needed for mode"):
+    with pytest.raises(OptionError, match="required for mode"):
         plan_steps(fresh(), STOPPED, wanted(**goal))
 
 

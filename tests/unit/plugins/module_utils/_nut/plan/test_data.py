@@ -23,7 +23,7 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 )
 
 
-def test_a_plan_as_data() -> None:
+def test_plan_as_data_has_verdict() -> None:
     made = SITE.plan()
     data = plan_to_dict(made)
     assert json.loads(json.dumps(data)) == data
@@ -34,13 +34,13 @@ def test_a_plan_as_data() -> None:
 
 
 @pytest.mark.parametrize("site", [SITE, UNSTAGED, SITE.ups(runtime=None)])
-def test_a_plan_survives_data(site: Site) -> None:
+def test_plan_survives_conversion_to_data(site: Site) -> None:
     made = site.plan()
     assert plan_from_dict(json.loads(json.dumps(plan_to_dict(made)))) == made
 
 
 @pytest.mark.parametrize("change", [{"events": [{"at": 1}]}, {"needed": ...}, {"machines": 7}, {"worst": [{"odd": 1}]}])
-def test_data_that_is_no_plan_is_refused(change: dict[str, Any]) -> None:
+def test_data_without_a_valid_plan_is_refused(change: dict[str, Any]) -> None:
     data = {**plan_to_dict(SITE.plan()), **change}
     with pytest.raises(PlanError, match="not a saved plan"):
         plan_from_dict({name: value for name, value in data.items() if value is not ...})

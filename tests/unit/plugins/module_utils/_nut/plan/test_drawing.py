@@ -19,13 +19,13 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     Timing,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
-from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, TIMING, UPS, made, parse_drawing
+from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, TIMING, UPS, make_example, parse_drawing
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def bars(root: ET.Element) -> dict[str, dict[str, float]]:
-    """Return the places of all bars by what they say."""
+def find_bars(root: ET.Element) -> dict[str, dict[str, float]]:
+    """Return tooltip -> place, for all bars."""
     found = {}
     for drawn in root.iter("rect"):
         (title,) = drawn
@@ -33,41 +33,41 @@ def bars(root: ET.Element) -> dict[str, dict[str, float]]:
     return found
 
 
-def starting(root: ET.Element, words: str) -> dict[str, float]:
-    (found,) = (place for said, place in bars(root).items() if said.startswith(words))
+def find_bar(root: ET.Element, words: str) -> dict[str, float]:
+    (found,) = (place for said, place in find_bars(root).items() if said.startswith(words))
     return found
 
 
-def test_a_long_name_is_cut_short_and_told_in_full() -> None:
+def test_long_name_is_shortened_and_complete_in_tooltip() -> None:
     name = "a-very-long-name-of-a-machine-in-the-rack"
     page = drawing.draw_timeline(make_plan([PlanMachine(name, "primary", "pve")], [UPS], Timing()))
     assert f"<title>{name}</title>" in page
     assert ">a-very-long-name-of-a-ma\u2026<" in page
 
 
-def test_a_bar_is_where_its_time_is() -> None:
-    one = made()
-    at = drawing.choose_scale(one)
-    root = parse_drawing(one)
-    goes = starting(root, "truenas goes down")
-    (event,) = (each for each in one.events if (each.machine, each.what) == ("truenas", GOES_DOWN))
+def test_bars_match_times_of_events() -> None:
+    plan = make_example()
+    at = drawing.choose_scale(plan)
+    root = parse_drawing(plan)
+    goes = find_bar(root, "truenas goes down")
+    (event,) = (each for each in plan.events if (each.machine, each.what) == ("truenas", GOES_DOWN))
     assert goes["x"] == pytest.approx(at.to_pixels(event.at), abs=0.1)
     assert goes["x"] + goes["width"] == pytest.approx(at.to_pixels(event.until), abs=0.1)
-    gate = starting(root, f"pve {WAITS_GATE}")
-    assert gate["x"] + gate["width"] == pytest.approx(at.to_pixels(one.time_of(POWEROFF) or 0), abs=0.1)
-    assert starting(root, "truenas runs until")["x"] == pytest.approx(at.to_pixels(at.first))
-    # the limit, around it
-    limit = starting(root, "truenas may take until 1:45")
+    gate = find_bar(root, f"pve {WAITS_GATE}")
+    assert gate["x"] + gate["width"] == pytest.approx(at.to_pixels(plan.time_of(POWEROFF) or 0), abs=0.1)
+    assert find_bar(root, "truenas runs until")["x"] == pytest.approx(at.to_pixels(at.first))
+    # the limit is a frame around the bar
+    limit = find_bar(root, "truenas may take until 1:45")
     assert limit["x"] == pytest.approx(goes["x"], abs=0.1)
     assert limit["x"] + limit["width"] == pytest.approx(at.to_pixels(105), abs=0.1)
     assert limit["y"] < goes["y"]
     assert limit["y"] + limit["height"] > goes["y"] + goes["height"]
-    feeds = starting(root, "ups powers all machines")
-    assert feeds["x"] + feeds["width"] == pytest.approx(at.to_pixels(one.time_of(CUT, "ups") or 0), abs=0.1)
+    feeds = find_bar(root, "ups powers all machines")
+    assert feeds["x"] + feeds["width"] == pytest.approx(at.to_pixels(plan.time_of(CUT, "ups") or 0), abs=0.1)
 
 
-def test_the_rows_are_in_the_order_in_which_they_are_down() -> None:
-    places = bars(parse_drawing(made()))
+def test_rows_are_ordered_by_shutdown() -> None:
+    places = find_bars(parse_drawing(make_example()))
     rows = [
         next(place["y"] for said, place in places.items() if said.startswith(start))
         for start in ("ups powers", "media goes", "docker goes", "truenas goes", "router goes", "pve stops")
@@ -76,10 +76,10 @@ def test_the_rows_are_in_the_order_in_which_they_are_down() -> None:
     assert len(set(rows)) == len(rows)
 
 
-def test_nothing_leaves_the_drawing() -> None:
-    one = made()
+def test_no_element_leaves_drawing() -> None:
+    plan = make_example()
     for seen in (None, {"truenas": (8.0, 2000.0), "ghost": (-500.0, None), "pve": (None, 9.0), "docker": (None, None)}):
-        root = parse_drawing(one, seen)
+        root = parse_drawing(plan, seen)
         width, height = map(float, root.attrib["viewBox"].split()[2:])
         for drawn in root.iter("rect"):
             assert float(drawn.attrib["x"]) >= 0
@@ -93,74 +93,74 @@ def test_nothing_leaves_the_drawing() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-50, 300), st.integers(1, 30)), max_size=12))
-def test_no_label_covers_another(drawn: list[tuple[float, int]]) -> None:
+def test_labels_do_not_overlap(drawn: list[tuple[float, int]]) -> None:
     at = drawing.TimelineScale(-100, 300)
     found = drawing.choose_lanes([drawing.DrawnMoment(when, "x" * length) for when, length in drawn], at)
     assert len(found) == len(drawn)
-    for place, (one, x, lane) in enumerate(found):
+    for place, (moment, x, lane) in enumerate(found):
         assert x >= drawing.GUTTER
-        assert x + one.label_width <= drawing.WIDTH
+        assert x + moment.label_width <= drawing.WIDTH
         for other, its_x, its_lane in found[:place]:
-            assert lane != its_lane or x >= its_x + other.label_width or its_x >= x + one.label_width
+            assert lane != its_lane or x >= its_x + other.label_width or its_x >= x + moment.label_width
 
 
-def test_the_moments_of_all() -> None:
-    words = [each.text for each in parse_drawing(made()).iter("text")]
+def test_moments_are_labelled() -> None:
+    words = [each.text for each in parse_drawing(make_example()).iter("text")]
     for label in ("trigger 0:00", "FSD 0:03", "power off 1:14", "UPS cuts 2:49"):
         assert label in words
     assert "latest power off 2:12" in words
     assert "latest UPS cuts 5:22" in words
-    looks = {each.text: each.attrib.get("class") for each in parse_drawing(made()).iter("text")}
+    looks = {each.text: each.attrib.get("class") for each in parse_drawing(make_example()).iter("text")}
     assert looks["power off 1:14"] != looks["latest power off 2:12"]
-    two = parse_drawing(made(ups=(UPS, Supply("second", 1500, 480, ignorelb=True, offdelay=40, ondelay=60))))
+    two = parse_drawing(make_example(ups=(UPS, Supply("second", 1500, 480, ignorelb=True, offdelay=40, ondelay=60))))
     assert "UPS cuts (second) 2:59" in [each.text for each in two.iter("text")]
 
 
-def test_an_empty_battery_is_drawn_where_it_is_near() -> None:
-    short = made(ups=(Supply(runtime=900, runtime_low=250, offdelay=30, ondelay=60, ignorelb=True),))
+def test_empty_battery_is_drawn_if_near() -> None:
+    short = make_example(ups=(Supply(runtime=900, runtime_low=250, offdelay=30, ondelay=60, ignorelb=True),))
     assert "battery empty" in [each.text for each in parse_drawing(short).iter("text")]
-    assert "battery empty" not in [each.text for each in parse_drawing(made()).iter("text")]
+    assert "battery empty" not in [each.text for each in parse_drawing(make_example()).iter("text")]
 
 
-def test_a_stage_long_before_the_trigger_does_not_squeeze_the_rest() -> None:
+def test_early_stage_does_not_squeeze_drawing() -> None:
     stage = StagePlan("early", on_battery=10, guests=("media",))
-    one = make_plan(MACHINES, [Supply(runtime=20_000, runtime_low=480, ignorelb=True)], TIMING, [stage])
-    at = drawing.choose_scale(one)
+    plan = make_plan(MACHINES, [Supply(runtime=20_000, runtime_low=480, ignorelb=True)], TIMING, [stage])
+    at = drawing.choose_scale(plan)
     assert at.first > -at.last
-    assert "media goes down" not in " ".join(bars(parse_drawing(one)))
-    assert any((each.text or "").startswith("down at \u22125:") for each in parse_drawing(one).iter("text"))
+    assert "media goes down" not in " ".join(find_bars(parse_drawing(plan)))
+    assert any((each.text or "").startswith("down at \u22125:") for each in parse_drawing(plan).iter("text"))
 
 
-def test_clock() -> None:
+def test_clock_shows_minutes_and_hours() -> None:
     assert [drawing.spell_clock(each) for each in (0, 9.4, 59.5, 74, 3599.4, 3600, -25, -0.2)] == [
         "0:00", "0:09", "1:00", "1:14", "59:59", "1:00:00", "\u22120:25", "0:00",
     ]  # fmt: skip
 
 
 @given(st.floats(-5000, 0), st.floats(10, 200_000))
-def test_the_axis_has_some_marks_and_not_too_many(first: float, last: float) -> None:
+def test_axis_has_few_marks(first: float, last: float) -> None:
     marks = drawing.TimelineScale(first, last).list_marks()
     assert 1 <= len(marks) <= drawing.MAX_MARKS + 1
     assert 0 in marks
     assert all(first <= mark <= last for mark in marks)
 
 
-def test_seen_beside_planned() -> None:
-    one = made()
+def test_measured_times_are_drawn_below_planned_ones() -> None:
+    plan = make_example()
     seen = {"truenas": (8.2, 61.0), "docker": (7.5, None), "pve": (None, 150.0), "router": (None, None), "nas2": (3, 9)}
-    at = drawing.choose_scale(one, seen)
-    root = parse_drawing(one, seen)
-    planned, drawn = starting(root, "truenas goes down"), starting(root, "truenas was down at 1:01 (measured)")
+    at = drawing.choose_scale(plan, seen)
+    root = parse_drawing(plan, seen)
+    planned, drawn = find_bar(root, "truenas goes down"), find_bar(root, "truenas was down at 1:01 (measured)")
     assert drawn["x"] == pytest.approx(at.to_pixels(8.2), abs=0.1)
     assert drawn["x"] + drawn["width"] == pytest.approx(at.to_pixels(61), abs=0.1)
     assert planned["y"] + planned["height"] < drawn["y"] < planned["y"] + drawing.ROW_SEEN
-    # three lines of words fit into a row
-    assert abs(planned["y"] - starting(root, "docker goes down")["y"]) >= 3 * 16 + 8
-    endless = starting(root, "docker was never down (measured)")
+    # a row has room for three lines of text
+    assert abs(planned["y"] - find_bar(root, "docker goes down")["y"]) >= 3 * 16 + 8
+    endless = find_bar(root, "docker was never down (measured)")
     assert endless["x"] + endless["width"] == pytest.approx(at.to_pixels(at.last), abs=0.1)
-    assert not [said for said in bars(root) if said.startswith("router ran")]
-    assert not [said for said in bars(root) if said.startswith("pve was down")]
-    assert starting(root, "pve ran until 2:30 (measured)")
+    assert not [said for said in find_bars(root) if said.startswith("router ran")]
+    assert not [said for said in find_bars(root) if said.startswith("pve was down")]
+    assert find_bar(root, "pve ran until 2:30 (measured)")
     words = ["".join(each.itertext()) for each in root.iter("text")]
     assert "measured: down at 1:01" in words
     assert "began 0:08, never down" in words
@@ -169,7 +169,7 @@ def test_seen_beside_planned() -> None:
     assert "not in the plan" in words
 
 
-def test_what_was_seen_later_than_planned_is_on_the_drawing() -> None:
-    assert drawing.choose_scale(made(), {"truenas": (8, 2000)}).last > 2000
-    assert drawing.choose_scale(made(), {"truenas": (-100, None)}).first < -100
-    assert "Shutdown of pve: planned and measured" in picture.draw_page(made(), {})
+def test_late_measured_times_extend_drawing() -> None:
+    assert drawing.choose_scale(make_example(), {"truenas": (8, 2000)}).last > 2000
+    assert drawing.choose_scale(make_example(), {"truenas": (-100, None)}).first < -100
+    assert "Shutdown of pve: planned and measured" in picture.draw_page(make_example(), {})

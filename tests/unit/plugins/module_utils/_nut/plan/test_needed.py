@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 from hypothesis import given
 
 
-def test_needed_settings() -> None:
+def test_needed_settings_of_example() -> None:
     assert SITE.plan().needed == {
         "hostsync": 30,
         "finaldelay": 2,
@@ -51,8 +51,8 @@ def test_needed_settings_grow_with_slow_machines() -> None:
 
 
 @given(sites())
-def test_needed_settings_together_are_enough(site: Site) -> None:
-    """Whatever is wrong with the settings: with those that are needed, a long battery, and stages in time, it holds."""
+def test_plan_holds_with_needed_settings(site: Site) -> None:
+    """Any site holds with the needed settings, a long battery and early stages."""
     needed = site.plan().needed
     names = (
         "hostsync",
@@ -73,8 +73,8 @@ def test_needed_settings_together_are_enough(site: Site) -> None:
     )  # fmt: skip
     for name, limit in needed["limits"].items():
         site = site.machine(name, shutdown_limit=limit)
-    users = tuple(one.name for one in site.machines if one.needs)
+    users = tuple(machine.name for machine in site.machines if machine.needs)
     if users:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
-    made = site.plan()
-    assert [one for one in made.constraints if one.holds is not True] == []
+    plan = site.plan()
+    assert [constraint for constraint in plan.constraints if constraint.holds is not True] == []

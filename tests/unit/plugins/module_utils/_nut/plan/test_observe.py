@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def test_a_machine_may_be_called_by_a_number() -> None:
+def test_stage_guest_may_be_machine_with_numeric_name() -> None:
     machine = model.PlanMachine("101", "guest", "qm")
     options = {
         "name": "s",
@@ -27,8 +27,8 @@ def test_a_machine_may_be_called_by_a_number() -> None:
         "seconds": 7.0,
         "runtime": 9.0,
     }
-    made, chooses = observe.read_stage(options, [machine])
-    assert made == model.StagePlan("s", runtime=9, guests=("101",), seconds=7)
+    plan, chooses = observe.read_stage(options, [machine])
+    assert plan == model.StagePlan("s", runtime=9, guests=("101",), seconds=7)
     assert chooses == selection.Selector(((103, None), (102, None)), (), (), 7)
 
 
@@ -36,18 +36,18 @@ def test_a_machine_may_be_called_by_a_number() -> None:
     "wrong", [5, 10**9, "x1", True, -101, 1.5, None, {"id": 101, "second": 5}, {"seconds": 5}, {"id": 101, "seconds": "soon"},
               {"id": 101, "seconds": -1}, {"id": 101, "seconds": "inf"}, {"id": 101, "seconds": 10**400}, "\u0661\u0660\u0661", "9" * 5000],
 )  # fmt: skip
-def test_a_guest_needs_a_number(wrong: Any) -> None:
+def test_guest_without_valid_number_is_refused(wrong: Any) -> None:
     with pytest.raises(model.PlanError, match=r"stage s: .* is not a guest"):
         observe.read_guest(wrong, "s")
 
 
-def test_numbers_of_guests() -> None:
+def test_guest_may_be_number_or_dictionary() -> None:
     assert observe.read_guest("101", "s") == (101, None)
     assert observe.read_guest({"id": "102", "seconds": "60"}, "s") == (102, 60)
     assert observe.read_guest({"id": 999_999_999, "seconds": 0}, "s") == (999_999_999, 0)
 
 
-def proxmox(root: Path) -> Path:
+def write_proxmox(root: Path) -> Path:
     local = root / "etc/pve/local"
     (local / "qemu-server").mkdir(parents=True)
     (local / "lxc").mkdir()
@@ -64,7 +64,7 @@ def proxmox(root: Path) -> Path:
     return root
 
 
-def runs(*numbers: int) -> Callable[[Sequence[str]], tuple[int, str]]:
+def make_runner(*numbers: int) -> Callable[[Sequence[str]], tuple[int, str]]:
     def run(command: Sequence[str]) -> tuple[int, str]:
         if "qm" in command:
             return 0, "".join(f" {number} name running 512 8.00 77{number}\n" for number in numbers if number < 105)
@@ -82,42 +82,42 @@ SITE = {
 }
 
 
-def options_of(**given: Any) -> dict[str, Any]:
-    """Return the options as Ansible hands them over."""
+def parse_options(**given: Any) -> dict[str, Any]:
+    """Return options as Ansible passes them to a module."""
     checked = ArgumentSpecValidator(shutdown_plan.build_spec()).validate(given)
     assert not checked.error_messages
     options: dict[str, Any] = checked.validated_parameters
     return options
 
 
-def test_the_guests_of_this_host(tmp_path: Path) -> None:
+def test_guests_of_host_are_planned(tmp_path: Path) -> None:
     stage = {"name": "nas", "runtime": 900, "storage_of": ["nas"], "seconds": 60, "fsd": True}
-    options = options_of(**{**SITE, "stages": [stage]})
-    made, asked_for = observe.plan_for_host(options, runs(100, 101, 105), proxmox(tmp_path))
+    options = parse_options(**{**SITE, "stages": [stage]})
+    plan, asked_for = observe.plan_for_host(options, make_runner(100, 101, 105), write_proxmox(tmp_path))
     assert asked_for is False
-    assert [(one.name, one.role, one.shutdown_limit) for one in made.machines] == [
+    assert [(machine.name, machine.role, machine.shutdown_limit) for machine in plan.machines] == [
         ("pve", "primary", 90), ("nas", "secondary", 90), ("101 web", "guest", 72), ("105 dns", "guest", 32),
     ]  # fmt: skip
-    web, dns = made.guests
+    web, dns = plan.guests
     assert (web.stage, web.seconds, web.needs) == ("nas", 60, ("nas",))
     assert web.why == "its disk is on storage shared, on 192.0.2.20"
     assert (dns.stage, dns.seconds, dns.why) == ("", 20, "")
-    assert made.needed["guests_time"] == 32
-    assert made.holds is True
+    assert plan.needed["guests_time"] == 32
+    assert plan.holds is True
 
 
-def test_guests_that_can_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_guests_fail_only_if_required(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(guests.GuestsError):
-        observe.plan_for_host(options_of(**SITE), runs(), tmp_path)
-    made, _asked = observe.plan_for_host(options_of(**SITE, must_answer=False), runs(), tmp_path)
-    (one,) = (one for one in made.constraints if one.name == "guests_time")
-    assert one.holds is None
-    assert "etc/pve/local is not there" in one.reason
-    assert made.needed["guests_time"] == 180
+        observe.plan_for_host(parse_options(**SITE), make_runner(), tmp_path)
+    plan, _asked = observe.plan_for_host(parse_options(**SITE, must_answer=False), make_runner(), tmp_path)
+    (constraint,) = (constraint for constraint in plan.constraints if constraint.name == "guests_time")
+    assert constraint.holds is None
+    assert "etc/pve/local is not there" in constraint.reason
+    assert plan.needed["guests_time"] == 180
 
 
-def test_a_host_without_guests(tmp_path: Path) -> None:
-    made, _asked = observe.plan_for_host(options_of(**SITE), runs(), tmp_path)
-    assert made.needed["guests_time"] == 0
-    assert made.guests == ()
+def test_host_without_proxmox_has_no_guests(tmp_path: Path) -> None:
+    plan, _asked = observe.plan_for_host(parse_options(**SITE), make_runner(), tmp_path)
+    assert plan.needed["guests_time"] == 0
+    assert plan.guests == ()

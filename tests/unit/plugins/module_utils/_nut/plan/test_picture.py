@@ -19,7 +19,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import spell_verdict
-from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, STAGE, TIMING, UPS, made, parse_drawing
+from ansible_collections.homelab.nut.tests.unit.support.drawn import (
+    MACHINES,
+    STAGE,
+    TIMING,
+    UPS,
+    make_example,
+    parse_drawing,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +34,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that each element is closed; collects the text, tags and attributes."""
+    """Checks that every element is closed; collects text, tags and attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -61,8 +68,8 @@ class Page(HTMLParser):
         return "\n".join(self.words)
 
 
-def test_the_page_needs_nothing_but_itself() -> None:
-    page = picture.draw_page(made(), {"truenas": (8, 61)})
+def test_page_is_self_contained() -> None:
+    page = picture.draw_page(make_example(), {"truenas": (8, 61)})
     assert page.startswith("<!DOCTYPE html>\n")
     read = Page(page)
     assert not {"script", "img", "link", "iframe", "object", "use", "image"} & set(read.tags)
@@ -72,8 +79,8 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert "://" not in page
 
 
-def test_it_is_light_and_dark() -> None:
-    page = picture.draw_page(made())
+def test_page_has_light_and_dark_colours() -> None:
+    page = picture.draw_page(make_example())
     light, dark = page.split("@media (prefers-color-scheme: dark)")
     names = re.compile(r"(--[a-z0-9-]+):")
     light_names = set(names.findall(light))
@@ -83,7 +90,7 @@ def test_it_is_light_and_dark() -> None:
     assert len(light_names) > 20
 
 
-def luminance(colour: str) -> float:
+def compute_luminance(colour: str) -> float:
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -97,19 +104,19 @@ def luminance(colour: str) -> float:
         ("on-go", "go2"), ("seen", "card"), ("ok", "ok-soft"), ("no", "no-soft"), ("open", "open-soft"),
     ],
 )  # fmt: skip
-def test_words_can_be_read(words: str, ground: str, dark: bool) -> None:
-    """The contrast that WCAG asks of text (AA)."""
+def test_text_has_enough_contrast(words: str, ground: str, dark: bool) -> None:
+    """WCAG AA requires this contrast of text."""
     half = picture._STYLE.split("@media (prefers-color-scheme: dark)")[dark]
     colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", half))
-    low, high = sorted((luminance(colours[words]), luminance(colours[ground])))
+    low, high = sorted((compute_luminance(colours[words]), compute_luminance(colours[ground])))
     assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
-def test_what_the_page_says() -> None:
-    one = made()
-    page = Page(picture.draw_page(one))
-    assert spell_verdict(one) in page.text
-    for each in one.constraints:
+def test_page_shows_verdict_and_constraints() -> None:
+    plan = make_example()
+    page = Page(picture.draw_page(plan))
+    assert spell_verdict(plan) in page.text
+    for each in plan.constraints:
         assert each.reason in page.text
     assert "1:14" in page.text
     assert "docker 50" in page.text
@@ -118,39 +125,41 @@ def test_what_the_page_says() -> None:
     assert ("class", "verdict ok") in page.attributes
 
 
-def test_what_fails_and_what_is_not_known_is_said_with_its_remedy() -> None:
-    one = made(ups=(Supply(runtime_low=100, offdelay=30, ondelay=60),), timing=Timing(hostsync=4, guests_time=120))
-    page = Page(picture.draw_page(one))
+def test_page_shows_remedies_of_failing_and_undecided_constraints() -> None:
+    plan = make_example(
+        ups=(Supply(runtime_low=100, offdelay=30, ondelay=60),), timing=Timing(hostsync=4, guests_time=120)
+    )
+    page = Page(picture.draw_page(plan))
     assert ("class", "verdict no") in page.attributes
     assert "Set HOSTSYNC in nut_server_upsmon_conf to 30" in page.text
     assert "\u22126 s" in page.text
     assert "unknown" in page.words
-    assert page.words.count("fails") == sum(each.holds is False for each in one.constraints)
+    assert page.words.count("fails") == sum(each.holds is False for each in plan.constraints)
     assert "too short" in page.text
-    unknown = Page(picture.draw_page(made(ups=(Supply(offdelay=30, ondelay=60),))))
+    unknown = Page(picture.draw_page(make_example(ups=(Supply(offdelay=30, ondelay=60),))))
     assert ("class", "verdict open") in unknown.attributes
     assert "not known, see Conditions" in unknown.text
 
 
-def test_the_figures_say_what_is_to_spare() -> None:
-    page = Page(picture.draw_page(made()))
+def test_tiles_show_time_to_spare() -> None:
+    page = Page(picture.draw_page(make_example()))
     # low at 480 s, noticed after 30 s; off after 5 + 30 + 5 + 92 + 120 + 30 + 10 s
     assert "7:30" in page.words
     assert "worst case: 2:38 to spare" in page.words
     assert "truenas is down" in page.words
 
 
-def test_the_guests_and_who_stops_them() -> None:
-    assert "Guests" not in Page(picture.draw_page(made(MACHINES[:3]))).text
+def test_page_lists_guests_with_their_stopper() -> None:
+    assert "Guests" not in Page(picture.draw_page(make_example(MACHINES[:3]))).text
     machines = (*MACHINES[:3], PlanMachine("101 web", "guest", "qm", needs=("truenas",), guest_id=101), MACHINES[4])
     rows = (
         PlannedGuest("101 web", 101, "qm", "web", "", 78, "it has the tag nas"),
         PlannedGuest("router", 7, "pct", "r", "", 60, ha=True),
     )
-    one = make_plan(
+    plan = make_plan(
         machines, [UPS], TIMING, [StagePlan("nas-guests", runtime=700, guests=("101 web",))], ProxmoxGuests(guests=rows)
     )
-    words = Page(picture.draw_page(one)).words
+    words = Page(picture.draw_page(plan)).words
     start = words.index("Guests")
     assert (
         words[start + 1]
@@ -163,7 +172,7 @@ def test_the_guests_and_who_stops_them() -> None:
     assert "battery time that ends the gate at any time" in words
 
 
-def test_what_has_no_number_has_none_to_spare() -> None:
+def test_constraint_without_numbers_shows_no_slack() -> None:
     ha = ("HA works 1 guest (104)", "shutdown_policy is migrate")
     fails = Page(picture.draw_page(make_plan(MACHINES, [UPS], TIMING, [STAGE], ProxmoxGuests(ha=ha, migrates=True))))
     place = fails.words.index("HA")
@@ -184,24 +193,24 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_names_are_escaped(name: str) -> None:
+def test_hostile_names_are_escaped(name: str) -> None:
     machines = (PlanMachine(name, "primary", "pve"), PlanMachine(name + "2", "secondary", "linux"))
     guest = PlanMachine(name + "4", "guest", "qm", guest_id=1)
     found = ProxmoxGuests(guests=(PlannedGuest(guest.name, 1, "qm", name, "", 9, name),), ha=(name,))
-    one = make_plan(
+    plan = make_plan(
         (*machines, guest), [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)], found
     )
     seen = {name: (1.0, 2.0), name + "3": (1.0, None)}
-    clean = Page(picture.draw_page(made(), {"truenas": (1.0, 2.0)}))
-    page = Page(picture.draw_page(one, seen))
+    clean = Page(picture.draw_page(make_example(), {"truenas": (1.0, 2.0)}))
+    page = Page(picture.draw_page(plan, seen))
     assert set(page.tags) <= {*clean.tags, "div"}
     assert {key for key, _value in page.attributes} <= {key for key, _value in clean.attributes} | {"fill-opacity"}
-    assert parse_drawing(one, seen) is not None
-    picture.draw_page(one, seen).encode("utf-8")
+    assert parse_drawing(plan, seen) is not None
+    picture.draw_page(plan, seen).encode("utf-8")
 
 
 @given(st.text(min_size=1, max_size=60))
-def test_any_name_makes_a_page(name: str) -> None:
-    one = make_plan([PlanMachine(name, "primary", "pve")], [Supply(name)], Timing())
-    parse_drawing(one, {name: (3.0, 4.0)})
-    assert set(Page(picture.draw_page(one)).tags) <= set(Page(picture.draw_page(made())).tags) | {"div"}
+def test_page_accepts_any_name(name: str) -> None:
+    plan = make_plan([PlanMachine(name, "primary", "pve")], [Supply(name)], Timing())
+    parse_drawing(plan, {name: (3.0, 4.0)})
+    assert set(Page(picture.draw_page(plan)).tags) <= set(Page(picture.draw_page(make_example())).tags) | {"div"}

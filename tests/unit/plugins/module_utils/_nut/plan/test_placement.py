@@ -51,40 +51,40 @@ STORAGES = {"shared": Storage("shared", "nfs", ("192.0.2.20",)), "local": Storag
 HERE = LocalGuests((WEB, DNS, OLD, TEMPLATE), STORAGES, (Mount("/", ""),))
 HOST = ProxmoxHost(HERE, frozenset({101}), workers=4)
 STAGE = StagePlan("stage", runtime=900)
-# what force takes, and one look
+# stopping by force, and one poll
 FORCE = 12
 
 
-def nobody(name: str) -> Sequence[str]:
+def fail_to_resolve(name: str) -> Sequence[str]:
     raise OSError(name)
 
 
-def placed(
+def place_on(
     host: ProxmoxHost = HOST,
     selectors: dict[str, Selector] | None = None,
     machines: Sequence[PlanMachine] = (PVE, NAS),
     stages: Sequence[StagePlan] = (STAGE,),
 ) -> GuestPlacement:
-    return place_guests(machines, stages, selectors or {}, host, nobody)
+    return place_guests(machines, stages, selectors or {}, host, fail_to_resolve)
 
 
-def planned(made: GuestPlacement) -> Plan:
-    """Take what was made as a plan does."""
+def plan_for(placed: GuestPlacement) -> Plan:
+    """Make a plan of a placement."""
     supply = Supply(runtime=5000, runtime_low=2000, ignorelb=True)
-    return make_plan(made.machines, [supply], Timing(), made.stages, made.proxmox)
+    return make_plan(placed.machines, [supply], Timing(), placed.stages, placed.proxmox)
 
 
 def with_guests(*found: Guest, **changes: Any) -> ProxmoxHost:
-    return replace(HOST, here=replace(HERE, guests=found), running=frozenset(one.id for one in found), **changes)
+    return replace(HOST, here=replace(HERE, guests=found), running=frozenset(guest.id for guest in found), **changes)
 
 
-# --- which guests count, and what they are called
+# --- which guests are planned, and their names
 
 
-def test_what_runs_or_starts_at_boot_counts() -> None:
+def test_running_and_boot_guests_are_planned() -> None:
     def names(host: ProxmoxHost, ids: tuple[int, ...] = ()) -> list[str]:
-        made = placed(host, {"stage": Selector(tuple((number, None) for number in ids))})
-        return [one.name for one in made.machines if one.role == "guest"]
+        placed = place_on(host, {"stage": Selector(tuple((number, None) for number in ids))})
+        return [machine.name for machine in placed.machines if machine.role == "guest"]
 
     assert names(HOST) == ["101 web", "102 dns"]
     assert names(replace(HOST, running=frozenset({103, 104}))) == ["101 web", "102 dns", "103 old"]
@@ -93,67 +93,67 @@ def test_what_runs_or_starts_at_boot_counts() -> None:
     assert names(ProxmoxHost()) == []
 
 
-def test_a_guest_as_a_machine() -> None:
-    made = placed()
-    assert made.machines == (
+def test_guest_becomes_machine() -> None:
+    placed = place_on()
+    assert placed.machines == (
         PVE,
         NAS,
         PlanMachine("101 web", "guest", "qm", 0, 30, 180 + FORCE, ("nas",), 101),
         PlanMachine("102 dns", "guest", "pct", 0, 30, 20 + FORCE, (), 102),
     )
-    web, dns = made.proxmox.guests
+    web, dns = placed.proxmox.guests
     assert (web.machine, web.id, web.kind, web.name, web.stage, web.seconds, web.ha) == (
         "101 web", 101, "qm", "web", "", 180, False,
     )  # fmt: skip
     assert (web.why, web.needs) == ("its disk is on storage shared, on 192.0.2.20", ("nas",))
     assert (dns.seconds, dns.why, dns.needs) == (20, "", ())
-    assert made.stages == (STAGE,)
-    assert planned(made).guests == made.proxmox.guests
+    assert placed.stages == (STAGE,)
+    assert plan_for(placed).guests == placed.proxmox.guests
 
 
-def test_each_has_a_name_of_its_own() -> None:
+def test_guest_names_are_unique() -> None:
     host = with_guests(replace(WEB, name=""), replace(DNS, name=""), replace(OLD, name="x"))
     machines = (PVE, PlanMachine("103 x", "secondary", "linux"), PlanMachine("103 x (qm)", "secondary", "linux"))
-    assert [one.name for one in placed(host, machines=machines).machines[3:]] == [
+    assert [machine.name for machine in place_on(host, machines=machines).machines[3:]] == [
         "VM 101", "container 102", "103 x (qm) (qm)",
     ]  # fmt: skip
-    planned(placed(host, machines=machines))
+    plan_for(place_on(host, machines=machines))
 
 
-def test_one_that_is_given_keeps_its_name_and_times() -> None:
+def test_listed_guest_keeps_name_and_times() -> None:
     known = PlanMachine("web", "guest", "qm", shutdown_time=11, shutdown_limit=33, needs=("pve",), guest_id=101)
     late = PlanMachine("late", "guest", "qm", guest_id=103)
     free = PlanMachine("free", "guest", "qm")
-    made = placed(machines=(PVE, known, NAS, late, free))
-    assert [one.name for one in made.machines] == ["pve", "web", "nas", "late", "free", "102 dns"]
-    assert made.machines[1] == replace(known, needs=("pve", "nas"))
-    assert [(one.machine, one.name, one.seconds) for one in made.proxmox.guests] == [
+    placed = place_on(machines=(PVE, known, NAS, late, free))
+    assert [machine.name for machine in placed.machines] == ["pve", "web", "nas", "late", "free", "102 dns"]
+    assert placed.machines[1] == replace(known, needs=("pve", "nas"))
+    assert [(guest.machine, guest.name, guest.seconds) for guest in placed.proxmox.guests] == [
         ("web", "web", 33), ("102 dns", "dns", 20), ("late", "old", 90),
     ]  # fmt: skip
-    # at most 33, 32 and 90 s, and all at once
-    assert (made.proxmox.stop_limit, made.proxmox.stop_time) == (90, 60)
-    chosen = placed(selectors={"stage": Selector(((101, 5.0),))}, machines=(PVE, NAS, known))
+    # limits 33, 32 and 90 s, all stopped at once
+    assert (placed.proxmox.stop_limit, placed.proxmox.stop_time) == (90, 60)
+    chosen = place_on(selectors={"stage": Selector(((101, 5.0),))}, machines=(PVE, NAS, known))
     assert chosen.stages[0].guests == ("web",)
     assert chosen.proxmox.guests[0].seconds == 33
-    # a stage that has it by its name stops it as well
-    by_name = placed(machines=(PVE, NAS, known), stages=(replace(STAGE, guests=("web",)),))
+    # a stage may also list the guest by name
+    by_name = place_on(machines=(PVE, NAS, known), stages=(replace(STAGE, guests=("web",)),))
     assert (by_name.proxmox.stop_limit, by_name.stages[0].guests) == (32, ("web",))
-    assert planned(by_name).guests[0].stage == "stage"
+    assert plan_for(by_name).guests[0].stage == "stage"
 
 
-def test_a_secondary_is_no_guest() -> None:
-    """It goes down by itself at FSD, and is waited for."""
+def test_secondary_on_host_is_not_planned_as_guest() -> None:
+    """It goes down by itself at FSD, and the gate waits for it."""
     host = with_guests(Guest(100, "qm", "truenas", onboot=True), DNS)
     machines = (PVE, replace(NAS, guest_id=100))
-    made = placed(host, machines=machines)
-    assert [one.name for one in made.machines] == ["pve", "nas", "102 dns"]
-    assert made.proxmox.stop_limit == 32
-    assert made.proxmox.remarks == ()
+    placed = place_on(host, machines=machines)
+    assert [machine.name for machine in placed.machines] == ["pve", "nas", "102 dns"]
+    assert placed.proxmox.stop_limit == 32
+    assert placed.proxmox.remarks == ()
 
 
-def test_a_number_is_that_of_one_machine() -> None:
+def test_guest_number_used_twice_is_refused() -> None:
     with pytest.raises(PlanError, match="b: guest_id 101 is also that of a"):
-        placed(
+        place_on(
             machines=(
                 PVE,
                 PlanMachine("a", "guest", "qm", guest_id=101),
@@ -162,153 +162,155 @@ def test_a_number_is_that_of_one_machine() -> None:
         )
 
 
-# --- what the stages choose
+# --- what the stages select
 
 
-def test_a_stage_chooses() -> None:
+def test_stage_selects_guests_by_number_and_storage() -> None:
     selectors = {"stage": Selector(((101, 50.0),), ("nothing",), ("192.0.2.20",), 70)}
-    made = placed(replace(HOST, running=frozenset({103})), selectors)
-    assert made.stages == (replace(STAGE, guests=("101 web", "103 old")),)
-    web, dns, old = made.proxmox.guests
+    placed = place_on(replace(HOST, running=frozenset({103})), selectors)
+    assert placed.stages == (replace(STAGE, guests=("101 web", "103 old")),)
+    web, dns, old = placed.proxmox.guests
     assert (web.stage, web.seconds) == ("stage", 50)
     assert web.why == "its number is listed; its disk is on storage shared, on 192.0.2.20"
     assert (old.stage, old.seconds) == ("stage", 70)
     assert dns.stage == ""
-    assert [one.shutdown_limit for one in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
-    assert [one.shutdown_time for one in made.machines[2:]] == [30, 30, 30]
-    # what a stage stops Proxmox need not
-    assert made.proxmox.stop_limit == 32
-    assert made.proxmox.remarks == ()
-    assert planned(made).feasible is True
+    assert [machine.shutdown_limit for machine in placed.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
+    assert [machine.shutdown_time for machine in placed.machines[2:]] == [30, 30, 30]
+    # Proxmox need not stop guests that a stage has stopped
+    assert placed.proxmox.stop_limit == 32
+    assert placed.proxmox.remarks == ()
+    assert plan_for(placed).feasible is True
 
 
-def test_what_a_stage_would_choose_but_is_off_is_no_matter() -> None:
-    made = placed(selectors={"stage": Selector(storage_of=("192.0.2.20",))})
-    assert made.stages[0].guests == ("101 web",)
+def test_stage_ignores_guest_that_is_off() -> None:
+    placed = place_on(selectors={"stage": Selector(storage_of=("192.0.2.20",))})
+    assert placed.stages[0].guests == ("101 web",)
 
 
-def test_the_first_stage_that_chooses_a_guest_stops_it() -> None:
+def test_first_stage_that_selects_guest_stops_guest() -> None:
     stages = (replace(STAGE, guests=("own",)), replace(STAGE, name="second"), replace(STAGE, name="third"))
     selectors = {"second": Selector(tags=("SMALL",), seconds=7), "third": Selector(((101, 9.0), (102, 9.0)))}
     own = PlanMachine("own", "guest", "qm")
-    made = placed(selectors=selectors, stages=stages, machines=(PVE, NAS, own))
-    assert [one.guests for one in made.stages] == [("own",), ("101 web",), ("102 dns",)]
-    assert [(one.stage, one.seconds, one.why) for one in made.proxmox.guests] == [
+    placed = place_on(selectors=selectors, stages=stages, machines=(PVE, NAS, own))
+    assert [stage.guests for stage in placed.stages] == [("own",), ("101 web",), ("102 dns",)]
+    assert [(guest.stage, guest.seconds, guest.why) for guest in placed.proxmox.guests] == [
         ("second", 7, "it has the tag SMALL"), ("third", 9, "its number is listed"),
     ]  # fmt: skip
-    assert made.proxmox.stop_limit == 0
+    assert placed.proxmox.stop_limit == 0
 
 
-def test_a_stage_that_stops_a_secondary() -> None:
+def test_stage_that_selects_secondary_is_reported() -> None:
     host = with_guests(Guest(100, "qm", "truenas", tags=("nas",)), DNS)
-    made = placed(host, {"stage": Selector(tags=("nas",))}, (PVE, replace(NAS, guest_id=100)))
-    (one,) = made.proxmox.remarks
-    assert (one.name, one.about, one.holds) == ("stage stage", "nas", False)
+    placed = place_on(host, {"stage": Selector(tags=("nas",))}, (PVE, replace(NAS, guest_id=100)))
+    (remark,) = placed.proxmox.remarks
+    assert (remark.name, remark.about, remark.holds) == ("stage stage", "nas", False)
     assert (
-        one.reason
+        remark.reason
         == "stage stage would stop VM 100 (truenas) before FSD (it has the tag nas), but this is the secondary nas"
     )
-    assert one.remedy == "exclude 100 from stage stage: nas goes down by itself at FSD"
-    assert made.stages == (STAGE,)
-    assert (planned(made).holds, planned(made).feasible) == (False, True)
+    assert remark.remedy == "exclude 100 from stage stage: nas goes down by itself at FSD"
+    assert placed.stages == (STAGE,)
+    assert (plan_for(placed).holds, plan_for(placed).feasible) == (False, True)
 
 
-def test_a_number_that_nobody_has() -> None:
-    made = placed(
+def test_number_without_guest_is_reported() -> None:
+    placed = place_on(
         selectors={"stage": Selector(((101, None), (104, None), (777, None)))}, stages=(replace(STAGE, runtime=4000),)
     )
-    assert [(one.name, one.about, one.holds) for one in made.proxmox.remarks] == [
+    assert [(remark.name, remark.about, remark.holds) for remark in placed.proxmox.remarks] == [
         ("stage stage", "104", None), ("stage stage", "777", None),
     ]  # fmt: skip
-    assert "stage stage lists guest 777" in made.proxmox.remarks[1].reason
-    assert (planned(made).holds, planned(made).feasible) == (None, True)
+    assert "stage stage lists guest 777" in placed.proxmox.remarks[1].reason
+    assert (plan_for(placed).holds, plan_for(placed).feasible) == (None, True)
 
 
-def test_names_of_machines_stand_for_their_addresses() -> None:
+def test_machine_names_in_selector_become_addresses() -> None:
     selector = Selector(((101, None),), ("a",), ("nas", "pve", "192.0.2.9", "192.0.2.20"), 5)
     assert placement.with_addresses(selector, (PVE, NAS)) == replace(
         selector, storage_of=("192.0.2.20", "nas", "pve", "192.0.2.9")
     )
 
 
-def test_a_guest_on_two_machines() -> None:
+def test_guest_may_need_two_machines() -> None:
     storages = {**STORAGES, "more": Storage("more", "nfs", ("192.0.2.30",))}
     web = replace(WEB, storages=frozenset({"shared", "more"}))
     host = replace(HOST, here=replace(HERE, guests=(web,), storages=storages))
     second = PlanMachine("second", "secondary", "linux", address=("192.0.2.30",))
     deaf = PlanMachine("deaf", "secondary", "linux")
-    made = placed(host, machines=(PVE, replace(PVE, name="p", address=("192.0.2.30",)), NAS, second, deaf))
-    assert made.machines[-1].needs == ("nas", "second")
-    assert made.proxmox.guests[0].why == (
+    placed = place_on(host, machines=(PVE, replace(PVE, name="p", address=("192.0.2.30",)), NAS, second, deaf))
+    assert placed.machines[-1].needs == ("nas", "second")
+    assert placed.proxmox.guests[0].why == (
         "its disk is on storage shared, on 192.0.2.20; its disk is on storage more, on 192.0.2.30"
     )
-    hangs = [one for one in planned(placed()).constraints if one.name == "storage"]
-    assert [(one.about, one.holds, one.remedy) for one in hangs] == [
+    hangs = [constraint for constraint in plan_for(place_on()).constraints if constraint.name == "storage"]
+    assert [(constraint.about, constraint.holds, constraint.remedy) for constraint in hangs] == [
         ("101 web", False, "add storage_of: [nas] to a stage of nut_server_stages")
     ]
-    assert planned(placed()).feasible is True
+    assert plan_for(place_on()).feasible is True
 
 
-def test_the_stage_that_is_proposed_is_enough() -> None:
-    without = placed(with_guests(WEB, DNS, OLD), stages=())
-    words = {one.remedy for one in planned(without).constraints if one.name == "storage"}
-    # low at 2000 s, seen up to 35 s late, and 192 s for web
+def test_proposed_stage_makes_plan_hold() -> None:
+    without = place_on(with_guests(WEB, DNS, OLD), stages=())
+    words = {constraint.remedy for constraint in plan_for(without).constraints if constraint.name == "storage"}
+    # low battery at 2000 s, noticed up to 35 s late, and 192 s for web
     assert words == {"add {name: guests, runtime: 2227, storage_of: [nas], fsd: true} to nut_server_stages"}
     stage = StagePlan("guests", runtime=2227, fsd=True)
     selector = placement.with_addresses(Selector(storage_of=("nas",)), without.machines)
-    assert planned(placed(with_guests(WEB, DNS, OLD), {"guests": selector}, stages=(stage,))).holds is True
+    assert plan_for(place_on(with_guests(WEB, DNS, OLD), {"guests": selector}, stages=(stage,))).holds is True
 
 
-# --- how long the rest takes
+# --- how long Proxmox and HA take for the others
 
 
-def seconds(made: GuestPlacement) -> tuple[float | None, float | None]:
-    return made.proxmox.stop_limit, made.proxmox.stop_time
+def seconds(placed: GuestPlacement) -> tuple[float | None, float | None]:
+    return placed.proxmox.stop_limit, placed.proxmox.stop_time
 
 
-def test_how_long_proxmox_takes() -> None:
-    assert seconds(placed()) == (192, 30)
+def test_time_of_proxmox_to_stop_guests() -> None:
+    assert seconds(place_on()) == (192, 30)
     # one after the other
-    assert seconds(placed(replace(HOST, workers=1))) == (192 + 32, 30 + 30)
-    # and one order after the other
-    assert seconds(placed(with_guests(replace(WEB, order=1), DNS))) == (192 + 32, 30 + 30)
-    assert seconds(placed(ProxmoxHost())) == (0, 0)
+    assert seconds(place_on(replace(HOST, workers=1))) == (192 + 32, 30 + 30)
+    # one startup order after the other
+    assert seconds(place_on(with_guests(replace(WEB, order=1), DNS))) == (192 + 32, 30 + 30)
+    assert seconds(place_on(ProxmoxHost())) == (0, 0)
     known = PlanMachine("web", "guest", "qm", shutdown_time=20.5, shutdown_limit=30.5, guest_id=101)
-    assert seconds(placed(with_guests(WEB), machines=(PVE, NAS, known))) == (31, 21)
-    assert seconds(placed(with_guests(replace(WEB, down=0)))) == (12, 12)
+    assert seconds(place_on(with_guests(WEB), machines=(PVE, NAS, known))) == (31, 21)
+    assert seconds(place_on(with_guests(replace(WEB, down=0)))) == (12, 12)
 
 
-def test_how_long_ha_takes() -> None:
+def test_time_of_ha_to_stop_guests() -> None:
     ha = HaSetup("freeze", frozenset({101, 900}), ("HA works 2 guests",))
-    made = placed(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
-    # Proxmox's own at once; then HA's, which have 60 s whatever they ask for, and 20 s until HA acts
-    assert seconds(made) == (192 + 72 + 20, 30 + 30 + 20)
-    assert made.proxmox.turns == {"101 web": (30, 192), "102 dns": (0, 0), "103 old": (0, 0)}
-    web, dns, _old = made.proxmox.guests
+    placed = place_on(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
+    # first Proxmox's own guests, all at once; then HA's, which always have 60 s, and 20 s until HA acts
+    assert seconds(placed) == (192 + 72 + 20, 30 + 30 + 20)
+    assert placed.proxmox.turns == {"101 web": (30, 192), "102 dns": (0, 0), "103 old": (0, 0)}
+    web, dns, _old = placed.proxmox.guests
     assert (web.seconds, web.ha, dns.ha) == (60, True, False)
-    both = placed(with_guests(replace(WEB, order=1), DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=2))
+    both = place_on(
+        with_guests(replace(WEB, order=1), DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=2)
+    )
     assert seconds(both) == (72 + 20, 30 + 20)
-    one_by_one = placed(with_guests(WEB, DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=1))
+    one_by_one = place_on(with_guests(WEB, DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=1))
     assert seconds(one_by_one) == (144 + 20, 60 + 20)
-    # one that a stage stops is done
-    staged = placed(with_guests(WEB, DNS, ha=ha), {"stage": Selector(((101, None),))})
+    # a guest that a stage has stopped takes no time
+    staged = place_on(with_guests(WEB, DNS, ha=ha), {"stage": Selector(((101, None),))})
     assert seconds(staged) == (32, 30)
-    assert (made.proxmox.ha, made.proxmox.migrates) == (("HA works 2 guests",), False)
+    assert (placed.proxmox.ha, placed.proxmox.migrates) == (("HA works 2 guests",), False)
 
 
-def test_each_has_its_turn() -> None:
+def test_guests_are_stopped_by_startup_order() -> None:
     found = with_guests(replace(WEB, order=1), replace(DNS, order=2), OLD, workers=2)
-    made = placed(found)
-    # without an order first, then from the highest down
-    assert made.proxmox.turns == {"103 old": (0, 0), "102 dns": (30, 192), "101 web": (60, 224)}
-    events = {one.machine: (one.at, one.until) for one in planned(made).worst if one.what == "goes down"}
-    begin = planned(made).time_of("power off", worst=True) or 0
+    placed = place_on(found)
+    # guests without an order first, then from the highest order down
+    assert placed.proxmox.turns == {"103 old": (0, 0), "102 dns": (30, 192), "101 web": (60, 224)}
+    events = {event.machine: (event.at, event.until) for event in plan_for(placed).worst if event.what == "goes down"}
+    begin = plan_for(placed).time_of("power off", worst=True) or 0
     assert events["103 old"] == (begin, begin + 192)
     assert events["102 dns"] == (begin + 192, begin + 224)
     assert events["101 web"] == (begin + 224, begin + 224 + 192)
-    # given less time than they take, none goes on after it is over
-    short = make_plan(made.machines, [Supply()], Timing(guests_time=200), made.stages, made.proxmox)
-    cut = {one.machine: (one.at - begin, one.until - begin) for one in short.worst if one.what == "goes down"}
+    # no guest outlives a guests_time that is too short
+    short = make_plan(placed.machines, [Supply()], Timing(guests_time=200), placed.stages, placed.proxmox)
+    cut = {event.machine: (event.at - begin, event.until - begin) for event in short.worst if event.what == "goes down"}
     assert (cut["102 dns"], cut["101 web"]) == ((192, 200), (200, 200))
 
 
@@ -316,22 +318,26 @@ def test_each_has_its_turn() -> None:
     st.lists(st.tuples(st.none() | st.integers(0, 3), st.integers(0, 90)), max_size=12),
     st.integers(1, 4),
 )
-def test_the_last_turn_ends_when_proxmox_is_done(drawn: list[tuple[int | None, int]], workers: int) -> None:
+def test_last_turn_ends_with_stop_limit(drawn: list[tuple[int | None, int]], workers: int) -> None:
     found = [Guest(100 + place, "qm", order=order, down=down) for place, (order, down) in enumerate(drawn)]
-    made = placed(with_guests(*found, workers=workers))
-    ends = [made.proxmox.turns[one.name][1] + one.shutdown_limit for one in made.machines if one.role == "guest"]
-    assert made.proxmox.stop_limit == max(ends, default=0)
+    placed = place_on(with_guests(*found, workers=workers))
+    ends = [
+        placed.proxmox.turns[machine.name][1] + machine.shutdown_limit
+        for machine in placed.machines
+        if machine.role == "guest"
+    ]
+    assert placed.proxmox.stop_limit == max(ends, default=0)
 
 
 @pytest.mark.parametrize(
     ("policy", "managed", "migrates"),
     [("migrate", {101}, True), ("freeze", {101}, False), ("conditional", {101}, False), ("migrate", set(), False)],
 )
-def test_ha_that_moves_its_guests(policy: str, managed: set[int], migrates: bool) -> None:
+def test_only_migrating_ha_makes_plan_infeasible(policy: str, managed: set[int], migrates: bool) -> None:
     words = ("words",) if managed else ()
-    made = placed(replace(HOST, ha=HaSetup(policy, frozenset(managed), words)))
-    assert made.proxmox.migrates is migrates
-    assert planned(made).feasible is not migrates
+    placed = place_on(replace(HOST, ha=HaSetup(policy, frozenset(managed), words)))
+    assert placed.proxmox.migrates is migrates
+    assert plan_for(placed).feasible is not migrates
 
 
 # --- on a host
@@ -349,40 +355,40 @@ def proxmox(root: Path, datacenter: str = "") -> Path:
     return root
 
 
-def quiet(command: Sequence[str]) -> tuple[int, str]:
+def run_quietly(command: Sequence[str]) -> tuple[int, str]:
     return 0, "  101 web running 512 8.00 4711\n" if "qm" in command else ""
 
 
-def test_look(tmp_path: Path) -> None:
-    found = placement.observe_host(quiet, proxmox(tmp_path), cpus=6)
-    assert [one.id for one in found.here.guests] == [101]
+def test_host_is_observed(tmp_path: Path) -> None:
+    found = placement.observe_host(run_quietly, proxmox(tmp_path), cpus=6)
+    assert [guest.id for guest in found.here.guests] == [101]
     assert found.here.storages["shared"].servers == ("192.0.2.20",)
     assert found.running == frozenset({101})
     assert found.ha.managed == frozenset({101})
     assert (found.workers, found.ha_workers) == (6, 4)
 
 
-def test_look_where_it_is_said_how_many_are_stopped_at_a_time(tmp_path: Path) -> None:
+def test_max_workers_of_datacenter_cfg_is_read(tmp_path: Path) -> None:
     found = placement.observe_host(lambda _command: (1, "no"), proxmox(tmp_path, "max_workers: 2\n"))
     assert (found.workers, found.ha_workers) == (2, 2)
     assert found.running is None
 
 
-def test_look_where_there_is_no_proxmox(tmp_path: Path) -> None:
+def test_host_without_proxmox_is_empty(tmp_path: Path) -> None:
     def run(_command: Sequence[str]) -> tuple[int, str]:
-        raise AssertionError("nobody need be asked")
+        raise AssertionError("no program may run")
 
     found = placement.observe_host(run, tmp_path, cpus=2)
     assert found == ProxmoxHost(workers=2)
 
 
-def test_look_that_fails(tmp_path: Path) -> None:
+def test_unreadable_host_raises_guests_error(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(GuestsError, match="etc/pve/local is not there"):
-        placement.observe_host(quiet, tmp_path)
+        placement.observe_host(run_quietly, tmp_path)
 
 
-def test_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_cluster_file_system_raises_guests_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
     def hang(_root: Path) -> LocalGuests:
@@ -392,12 +398,12 @@ def test_look_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(selection, "read_local_guests", hang)
     try:
         with pytest.raises(GuestsError, match=r"etc/pve did not answer within 0\.05 s"):
-            placement.observe_host(quiet, tmp_path, patience=0.05)
+            placement.observe_host(run_quietly, tmp_path, patience=0.05)
     finally:
         release.set()
 
 
-def test_names_are_looked_up_at_once() -> None:
+def test_names_are_resolved_in_parallel() -> None:
     asked: list[str] = []
 
     def resolve(name: str, seconds: float) -> tuple[str, ...]:
@@ -412,9 +418,9 @@ def test_names_are_looked_up_at_once() -> None:
     assert found("filer") == ("192.0.2.20",)
     with pytest.raises(OSError, match="nas"):
         found("nas")
-    made = place_guests((PVE, NAS), (), {}, host, found)
-    assert made.machines[2].needs == ("nas",)
+    placed = place_guests((PVE, NAS), (), {}, host, found)
+    assert placed.machines[2].needs == ("nas",)
 
 
-def test_what_proxmox_gives_is_what_the_library_says() -> None:
+def test_force_seconds_match_library() -> None:
     assert guests.FORCE_SECONDS + 1 == FORCE

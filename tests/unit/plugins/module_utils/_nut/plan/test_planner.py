@@ -39,28 +39,28 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 
-def test_a_plan_holds_if_all_constraints_do() -> None:
-    made = SITE.plan()
-    assert made.holds is True
-    assert all(one.holds and not one.remedy for one in made.constraints)
-    slacks = [one.slack for one in made.constraints]
-    assert slacks == sorted(slacks, key=lambda one: one or 0)
+def test_plan_holds_if_all_constraints_hold() -> None:
+    plan = SITE.plan()
+    assert plan.holds is True
+    assert all(constraint.holds and not constraint.remedy for constraint in plan.constraints)
+    slacks = [constraint.slack for constraint in plan.constraints]
+    assert slacks == sorted(slacks, key=lambda slack: slack or 0)
     assert UNSTAGED.plan().holds is True
 
 
-def test_the_guests_of_a_plan() -> None:
+def test_plan_lists_guests_by_stage() -> None:
     row = PlannedGuest("media", 101, "qm", "media", "", 78, "it has the tag nas", (), True)
-    made = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(ProxmoxGuests(guests=(row,)))
-    assert made.guests == (
+    plan = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(ProxmoxGuests(guests=(row,)))
+    assert plan.guests == (
         replace(row, stage="nas-guests", needs=("truenas",)),
         PlannedGuest("a", 102, "qm", "", "", 90),
         PlannedGuest("router", 103, "qm", "", "", 90),
     )
-    assert [spell_stopper(made, one) for one in made.guests] == ["stage nas-guests", "pve", "pve"]
-    assert spell_stopper(made, replace(row, stage="")) == "HA"
-    assert [spell_reason(one) for one in made.guests] == ["it has the tag nas", "", ""]
+    assert [spell_stopper(plan, guest) for guest in plan.guests] == ["stage nas-guests", "pve", "pve"]
+    assert spell_stopper(plan, replace(row, stage="")) == "HA"
+    assert [spell_reason(guest) for guest in plan.guests] == ["it has the tag nas", "", ""]
     assert spell_reason(replace(row, why="", needs=("truenas", "b"))) == "it uses the storage of truenas, b"
-    lines = [line.split() for line in draw_table(made).splitlines()]
+    lines = [line.split() for line in draw_table(plan).splitlines()]
     assert ["guest", "stopped", "by", "s", "why"] in lines
     assert ["media", "stage", "nas-guests", "78", "it", "has", "the", "tag", "nas"] in lines
     assert ["router", "pve", "90"] in lines
@@ -68,28 +68,28 @@ def test_the_guests_of_a_plan() -> None:
 
 
 @given(sites())
-def test_what_holds_at_the_limits_does_as_expected(site: Site) -> None:
-    made = site.plan()
-    assert made.holds is not True or made.feasible is True
+def test_plan_that_holds_is_feasible(site: Site) -> None:
+    plan = site.plan()
+    assert plan.holds is not True or plan.feasible is True
 
 
 class Dice:
-    """Draws a time up to its limit, and likes the ends."""
+    """Draws times up to a limit, often 0 or the limit itself. Without a source: always the limit."""
 
     def __init__(self, source: random.Random | None) -> None:
         self.source = source
 
-    def upto(self, most: float) -> float:
+    def draw_up_to(self, most: float) -> float:
         if self.source is None:
             return most
         return self.source.choice((0.0, most, most, self.source.uniform(0, most)))
 
-    def chance(self) -> bool:
+    def flip_coin(self) -> bool:
         return self.source is None or self.source.random() < 0.5
 
 
-def cut_after(supply: Supply, release: str) -> float:
-    """What the hardware makes of offdelay: written anew, as NUT's manuals say it."""
+def compute_cut_delay(supply: Supply, release: str) -> float:
+    """Return how the hardware rounds offdelay. Written independently, from NUT's manuals."""
     if supply.driver == "nutdrv_qx":
         asked = 30 if supply.offdelay is None else supply.offdelay
         return asked - asked % 6 if asked < 60 else asked - asked % 60
@@ -100,7 +100,7 @@ def cut_after(supply: Supply, release: str) -> float:
 
 
 class Run:
-    """An outage with one UPS, from the moment at which the mains fail. Times count from there."""
+    """An outage with one UPS. Times are seconds since the mains failed."""
 
     def __init__(self, site: Site, policy: dict[str, Any], dice: Dice) -> None:
         self.site, self.timing, self.policy, self.dice = site, site.timing, policy, dice
@@ -111,7 +111,7 @@ class Run:
             age = 12 if _new_cps(self.supply, self.timing) else 30
         self.age = max(age, self.supply.pollinterval)
         self.poll_interval = max(self.timing.pollfreq, self.timing.pollfreqalert)
-        self.hosts = [one for one in site.machines if one.role == "secondary"]
+        self.hosts = [machine for machine in site.machines if machine.role == "secondary"]
         self.down: dict[str, float] = {}
         self.harm: list[str] = []
 
@@ -121,84 +121,89 @@ class Run:
     def at_charge(self, percent: float) -> float:
         return self.when_left(self.full * percent / (self.supply.charge or 100))
 
-    def low(self) -> float:
-        """When upsd says LB. NUT goes by both marks; a UPS by one of them, or both."""
+    def find_low(self) -> float:
+        """Return when upsd reports LB. NUT uses both marks, a UPS either or both."""
         marks = [self.when_left(self.supply.runtime_low or 0)]
         if self.supply.charge_low is not None:
             marks.append(self.at_charge(self.supply.charge_low))
-        if not self.supply.ignorelb and self.dice.chance():
-            marks = [max(marks)] if self.dice.chance() else [min(marks)]
-        return min(marks) + self.dice.upto(self.age if self.supply.ignorelb else self.supply.pollinterval)
+        if not self.supply.ignorelb and self.dice.flip_coin():
+            marks = [max(marks)] if self.dice.flip_coin() else [min(marks)]
+        return min(marks) + self.dice.draw_up_to(self.age if self.supply.ignorelb else self.supply.pollinterval)
 
-    def trigger(self) -> float:
-        """When there is a reason for FSD: low battery, or a stage whose guests are down."""
-        found = self.low()
-        starts = self.dice.upto(self.supply.pollinterval) + self.dice.upto(self.poll_interval)
+    def find_trigger(self) -> float:
+        """Return when FSD is due: at low battery, or when the guests of a stage are down."""
+        found = self.find_low()
+        starts = self.dice.draw_up_to(self.supply.pollinterval) + self.dice.draw_up_to(self.poll_interval)
         for stage in self.site.stages:
             due = []
             if stage.on_battery is not None:
                 due.append(starts + stage.on_battery)
             if stage.runtime is not None:
-                due.append(max(starts, self.when_left(stage.runtime) + self.dice.upto(self.age)))
+                due.append(max(starts, self.when_left(stage.runtime) + self.dice.draw_up_to(self.age)))
             if stage.charge is not None:
-                due.append(max(starts, self.at_charge(stage.charge) + self.dice.upto(self.age)))
-            begins = min(due) + self.dice.upto(5)
-            for one in self.site.machines:
-                if one.name in stage.guests:
-                    self.down[one.name] = begins + self.dice.upto(one.shutdown_limit)
+                due.append(max(starts, self.at_charge(stage.charge) + self.dice.draw_up_to(self.age)))
+            begins = min(due) + self.dice.draw_up_to(5)
+            for machine in self.site.machines:
+                if machine.name in stage.guests:
+                    self.down[machine.name] = begins + self.dice.draw_up_to(machine.shutdown_limit)
             if stage.fsd:
                 found = min(found, max([begins, *(self.down[name] for name in stage.guests)]))
         return found
 
     def gate(self, fsd: float) -> float:
-        """When the secondaries are down is drawn; the moment at which the gate lets the primary go comes out."""
+        """Draw when the secondaries are down, and return when the gate ends."""
         begun = [fsd]
-        for one in self.hosts:
-            begun.append(fsd + self.dice.upto(one.begin_time))
-            self.down[one.name] = begun[-1] + self.dice.upto(max(one.shutdown_limit, one.shutdown_time))
-        hangs = bool(self.hosts) and self.dice.chance()
+        for machine in self.hosts:
+            begun.append(fsd + self.dice.draw_up_to(machine.begin_time))
+            self.down[machine.name] = begun[-1] + self.dice.draw_up_to(
+                max(machine.shutdown_limit, machine.shutdown_time)
+            )
+        hangs = bool(self.hosts) and self.dice.flip_coin()
         last = fsd + self.timing.hostsync
         now = began = (last if hangs else min(max(begun), last)) + self.timing.finaldelay
         while True:
             waiting = [
-                one
-                for one in self.hosts
-                if self.down[one.name] > now - self.timing.settle and now - began < self.policy["limits"][one.name]
+                machine
+                for machine in self.hosts
+                if self.down[machine.name] > now - self.timing.settle
+                and now - began < self.policy["limits"][machine.name]
             ]
-            shown = self.full - now + self.dice.upto(self.age)
-            late = any(now - began >= one.shutdown_time + self.timing.settle for one in waiting)
+            shown = self.full - now + self.dice.draw_up_to(self.age)
+            late = any(now - began >= machine.shutdown_time + self.timing.settle for machine in waiting)
             keeps = self.policy["reserve"] if late else min(self.policy["reserve_minimum"], self.policy["reserve"])
             if not waiting or shown <= keeps or now - began >= self.policy["gate_timeout"]:
                 return now
-            now += max(0.25, self.dice.upto(GATE_ROUND))
+            now += max(0.25, self.dice.draw_up_to(GATE_ROUND))
 
     def primary(self, poweroff: float) -> None:
-        """The primary goes down, and tells the UPS to cut, some time before it is off."""
-        stopped = poweroff + self.dice.upto(self.timing.guests_time)
-        for one in self.site.machines:
-            if one.role == "guest" and one.name not in self.down:
-                self.down[one.name] = poweroff + self.dice.upto(one.shutdown_limit)
-                if self.down[one.name] > poweroff + self.timing.guests_time:
-                    self.harm.append(f"{one.name} is killed")
-                stopped = max(stopped, self.down[one.name])
-        itself = stopped + self.dice.upto(self.timing.own_shutdown)
-        ordered = self.dice.upto(self.timing.killpower) if self.dice.chance() else 0.0
-        self.down[PVE.name] = itself + max(ordered, self.dice.upto(self.timing.killpower))
-        dark = min(itself + ordered + cut_after(self.supply, self.timing.release), self.full)
+        """Let the primary go down. It orders the UPS to cut the power some time before it is off."""
+        stopped = poweroff + self.dice.draw_up_to(self.timing.guests_time)
+        for machine in self.site.machines:
+            if machine.role == "guest" and machine.name not in self.down:
+                self.down[machine.name] = poweroff + self.dice.draw_up_to(machine.shutdown_limit)
+                if self.down[machine.name] > poweroff + self.timing.guests_time:
+                    self.harm.append(f"{machine.name} is killed")
+                stopped = max(stopped, self.down[machine.name])
+        itself = stopped + self.dice.draw_up_to(self.timing.own_shutdown)
+        ordered = self.dice.draw_up_to(self.timing.killpower) if self.dice.flip_coin() else 0.0
+        self.down[PVE.name] = itself + max(ordered, self.dice.draw_up_to(self.timing.killpower))
+        dark = min(itself + ordered + compute_cut_delay(self.supply, self.timing.release), self.full)
         self.harm += [f"{name} is up in the dark" for name, end in self.down.items() if end > dark]
 
 
 def simulate(site: Site, policy: dict[str, Any], dice: Dice) -> list[str]:
-    """Let the mains fail, and return what harm is done. No machine takes longer than its limit, if that is its usual time."""
+    """Return the harm that an outage does. No machine takes longer than its limit or its usual time."""
     run = Run(site, policy, dice)
-    fsd = run.trigger() + dice.upto(run.poll_interval)
+    fsd = run.find_trigger() + dice.draw_up_to(run.poll_interval)
     poweroff = run.gate(fsd)
-    run.harm += [f"{one.name} is up when the primary goes" for one in run.hosts if run.down[one.name] > poweroff]
     run.harm += [
-        f"{one.name} is up when {name} may begin"
-        for one in site.machines
-        for name in one.needs
-        if run.down.get(one.name, math.inf) > fsd
+        f"{machine.name} is up when the primary goes" for machine in run.hosts if run.down[machine.name] > poweroff
+    ]
+    run.harm += [
+        f"{machine.name} is up when {name} may begin"
+        for machine in site.machines
+        for name in machine.needs
+        if run.down.get(machine.name, math.inf) > fsd
     ]
     run.primary(poweroff)
     return run.harm
@@ -208,40 +213,40 @@ def _new_cps(supply: Supply, timing: Timing) -> bool:
     return supply.driver == "usbhid-ups" and supply.mfr == "CPS" and timing.release == "2.8.3"
 
 
-def policy_of(site: Site, made: Plan) -> dict[str, Any]:
-    """What the gate is told: the plan's reserve, least and longest unless others are set, and the machines' own limits."""
-    limits = {one.name: one.shutdown_limit for one in site.machines if one.role == "secondary"}
-    reserve = made.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
+def policy_of(site: Site, plan: Plan) -> dict[str, Any]:
+    """Return the gate's policy: the reserves that are set or else needed, and the limits of the machines."""
+    limits = {machine.name: machine.shutdown_limit for machine in site.machines if machine.role == "secondary"}
+    reserve = plan.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
     least = site.timing.reserve_minimum
     if least is None:
-        # without it the reserve counts from the beginning on
+        # without it the reserve counts from the beginning
         least = reserve
-    return {"reserve": reserve, "reserve_minimum": least, "gate_timeout": made.needed["gate_timeout"], "limits": limits}
+    return {"reserve": reserve, "reserve_minimum": least, "gate_timeout": plan.needed["gate_timeout"], "limits": limits}
 
 
 @settings(max_examples=400)
 @given(sites(), st.randoms(use_true_random=False))
-def test_a_plan_that_holds_does_no_harm(site: Site, source: random.Random) -> None:
-    made = site.plan()
-    event(f"holds: {made.holds}")
-    if made.holds is not True:
+def test_simulated_outage_with_plan_that_holds_does_no_harm(site: Site, source: random.Random) -> None:
+    plan = site.plan()
+    event(f"holds: {plan.holds}")
+    if plan.holds is not True:
         return
-    policy = policy_of(site, made)
+    policy = policy_of(site, plan)
     assert simulate(site, policy, Dice(None)) == []
     for _run in range(10):
         assert simulate(site, policy, Dice(source)) == []
 
 
-def test_the_drawn_sites_hold_often_enough() -> None:
-    """Else the test above would say little."""
+def test_drawn_sites_hold_and_fail_often_enough() -> None:
+    """Otherwise the test above would prove little."""
     verdicts: list[bool | None] = []
 
     @settings(max_examples=400, derandomize=True)
     @given(sites())
-    def look(site: Site) -> None:
+    def collect(site: Site) -> None:
         verdicts.append(site.plan().holds)
 
-    look()
+    collect()
     assert verdicts.count(True) > len(verdicts) / 10
     assert verdicts.count(False) > len(verdicts) / 10
 
@@ -264,25 +269,25 @@ HARM: dict[str, tuple[Site, str]] = {
 
 
 @given(st.randoms(use_true_random=False))
-def test_a_simulated_outage_of_a_site_that_holds(source: random.Random) -> None:
+def test_simulated_outage_of_example_sites_does_no_harm(source: random.Random) -> None:
     for site in (SITE, UNSTAGED):
         assert simulate(site, policy_of(site, site.plan()), Dice(source)) == []
 
 
 @pytest.mark.parametrize("case", HARM)
-def test_a_plan_that_fails_by_far_does_harm(case: str) -> None:
-    """The simulation sees what the plan is about; and the plan asks for nothing that is of no use."""
+def test_simulated_outage_with_failing_plan_does_harm(case: str) -> None:
+    """So the simulation can detect each failure, and each constraint matters."""
     site, harm = HARM[case]
-    made = site.plan()
-    assert case in {one.name for one in made.constraints if one.holds is False}
+    plan = site.plan()
+    assert case in {constraint.name for constraint in plan.constraints if constraint.holds is False}
     found: set[str] = set()
 
     @settings(max_examples=200)
     @given(st.randoms(use_true_random=False))
-    def look(source: random.Random) -> None:
-        found.update(simulate(site, policy_of(site, made), Dice(source)))
+    def collect(source: random.Random) -> None:
+        found.update(simulate(site, policy_of(site, plan), Dice(source)))
 
-    look()
+    collect()
     assert harm in found
 
 
@@ -312,7 +317,7 @@ def test_a_plan_that_fails_by_far_does_harm(case: str) -> None:
         (SITE.time(release="two"), "release 'two'"),
     ],
 )
-def test_a_plan_that_can_not_be_made_is_refused(site: Site, words: str) -> None:
+def test_invalid_input_is_refused(site: Site, words: str) -> None:
     with pytest.raises(PlanError) as caught:
         site.plan()
     assert words in str(caught.value)

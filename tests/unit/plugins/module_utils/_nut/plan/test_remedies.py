@@ -8,54 +8,54 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
     SITE,
     UNSTAGED,
     Site,
-    get,
+    find_constraint,
 )
 
 
-def test_the_remedy_of_a_stage_counts_with_the_other_remedies() -> None:
-    made = SITE.ups(runtime_low=100, charge_low=None).stage(runtime=200).plan()
-    assert f"to {made.needed['runtime_low'] + 35 + 90}" in get(made, "stage", "nas-guests").remedy
+def test_stage_remedy_assumes_other_remedies() -> None:
+    plan = SITE.ups(runtime_low=100, charge_low=None).stage(runtime=200).plan()
+    assert f"to {plan.needed['runtime_low'] + 35 + 90}" in find_constraint(plan, "stage", "nas-guests").remedy
 
 
-def remedy(site: Site, name: str = "low battery") -> str:
-    return get(site.plan(), name, "ups").remedy
+def find_remedy(site: Site, name: str = "low battery") -> str:
+    return find_constraint(site.plan(), name, "ups").remedy
 
 
-def test_the_low_mark_is_one_variable() -> None:
+def test_late_low_battery_remedy_is_runtime_low() -> None:
     late = UNSTAGED.ups(runtime_low=100, charge_low=None)
-    assert remedy(late) == "set nut_server_runtime_low to 382"
-    assert remedy(late, "usual times") == "set nut_server_runtime_low to 382"
+    assert find_remedy(late) == "set nut_server_runtime_low to 382"
+    assert find_remedy(late, "usual times") == "set nut_server_runtime_low to 382"
     unknown = UNSTAGED.ups(runtime=None, runtime_low=None)
-    assert remedy(unknown) == "set nut_server_runtime_low to 382, if upsc ups shows battery.runtime"
-    assert remedy(unknown.ups(reports_runtime=True)) == "set nut_server_runtime_low to 382"
+    assert find_remedy(unknown) == "set nut_server_runtime_low to 382, if upsc ups shows battery.runtime"
+    assert find_remedy(unknown.ups(reports_runtime=True)) == "set nut_server_runtime_low to 382"
 
 
-def test_a_mark_that_is_more_than_the_battery_has_is_no_remedy() -> None:
+def test_runtime_low_remedy_never_exceeds_battery() -> None:
     small = UNSTAGED.ups(runtime=382, runtime_low=100, charge_low=None)
-    assert remedy(small).startswith(
+    assert find_remedy(small).startswith(
         "set nut_server_runtime_low to 169 (enough unless a machine takes longer than usual; for that, provide 382 s of battery"
     )
-    assert remedy(small.ups(runtime=383)) == "set nut_server_runtime_low to 382"
-    # half a charge: the full battery counts
-    assert remedy(small.ups(runtime=192, charge=50)) == "set nut_server_runtime_low to 382"
-    assert remedy(small.ups(runtime=169)).startswith("provide 382 s of battery: a larger or new battery")
+    assert find_remedy(small.ups(runtime=383)) == "set nut_server_runtime_low to 382"
+    # at half charge the full battery counts
+    assert find_remedy(small.ups(runtime=192, charge=50)) == "set nut_server_runtime_low to 382"
+    assert find_remedy(small.ups(runtime=169)).startswith("provide 382 s of battery: a larger or new battery")
     tiny = small.ups(runtime=100)
-    assert remedy(tiny, "usual times").startswith("provide 169 s of battery: a larger or new battery")
+    assert find_remedy(tiny, "usual times").startswith("provide 169 s of battery: a larger or new battery")
     by_the_ups = small.ups(ignorelb=False)
-    # then NUT decides, which notices later than the UPS does
-    assert remedy(by_the_ups).startswith("set nut_server_runtime_low to 169 ")
+    # the remedy makes NUT decide, which notices later than the UPS
+    assert find_remedy(by_the_ups).startswith("set nut_server_runtime_low to 169 ")
 
 
-def test_a_ups_that_does_not_say_what_is_left() -> None:
-    """NUT's drivers don't start with ignorelb if they can know neither the charge nor the time left."""
+def test_ups_without_runtime_gets_remedy_by_charge() -> None:
+    """NUT's drivers don't start with ignorelb if neither charge nor runtime is known."""
     silent = UNSTAGED.ups(reports_runtime=False, runtime_low=100, charge_low=None)
-    assert remedy(silent) == (
+    assert find_remedy(silent) == (
         "ups does not report battery.runtime, so NUT can't decide by it: set ignorelb: true and override: {battery.charge.low: 13} "
         "for ups in nut_server_devices"
     )
-    assert remedy(silent.ups(runtime=1500, charge=50)) == remedy(silent)
-    assert "at which charge 382 s are left" in remedy(silent.ups(runtime=None))
-    assert "nut_server_runtime_low" not in remedy(silent.ups(runtime=None))
-    mute = remedy(silent.ups(runtime=None, charge=None))
+    assert find_remedy(silent.ups(runtime=1500, charge=50)) == find_remedy(silent)
+    assert "at which charge 382 s are left" in find_remedy(silent.ups(runtime=None))
+    assert "nut_server_runtime_low" not in find_remedy(silent.ups(runtime=None))
+    mute = find_remedy(silent.ups(runtime=None, charge=None))
     assert "a stage with fsd: true" in mute
     assert "leaves 382 s" in mute

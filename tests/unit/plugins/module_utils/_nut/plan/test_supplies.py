@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 )
 
 
-def test_when_the_battery_is_low() -> None:
+def test_low_marks_of_ups() -> None:
     def marks(**changes: Any) -> tuple[float | None, float | None]:
         return supplies.low_marks(replace(UPS, **changes))
 
@@ -54,13 +54,13 @@ def test_when_the_battery_is_low() -> None:
         ({"driver": "dummy-ups"}, "2.8.1", (None, None)),
     ],
 )
-def test_delays_of_drivers_and_makers(
+def test_real_delays_of_drivers_and_makers(
     changes: dict[str, Any], release: str, expected: tuple[float | None, float | None]
 ) -> None:
     assert supplies.real_delays(replace(Supply(driver="usbhid-ups"), **changes), release) == expected
 
 
-def test_how_old_a_reading_may_be() -> None:
+def test_reading_age_of_drivers() -> None:
     assert supplies.reading_age(Supply(), "2.8.1") == 30
     assert supplies.reading_age(Supply(mfr="CPS"), "2.8.1") == 30
     assert supplies.reading_age(Supply(mfr="CPS"), "2.8.3") == 12

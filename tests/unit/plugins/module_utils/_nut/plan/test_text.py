@@ -23,19 +23,19 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 )
 
 
-def test_the_verdict_names_what_waits_for_something() -> None:
-    # MAXAGE and DEADTIME are tighter, but nothing there depends on how long a shutdown takes
+def test_verdict_names_tightest_constraint_that_depends_on_times() -> None:
+    # MAXAGE and DEADTIME are tighter, but do not depend on the time that a shutdown takes
     assert spell_verdict(SITE.plan()) == "The plan holds. Tightest is HOSTSYNC, with 20 s to spare"
     assert "shutdown limit (truenas), with 7 s" in spell_verdict(SITE.machine("truenas", shutdown_limit=70).plan())
     failing = spell_verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", shutdown_limit=60).plan())
-    # what makes it infeasible comes first
+    # failures that make the plan infeasible come first
     assert (
         failing
         == "The plan does not hold: shutdown limit (truenas) fails by 3.5 s, DEADTIME fails by 13 s, HOSTSYNC fails by 9 s"
     )
 
 
-def test_the_table_of_a_plan() -> None:
+def test_table_has_timeline_conditions_and_settings() -> None:
     lines = draw_table(SITE.plan()).splitlines()
     assert lines[0] == spell_verdict(SITE.plan())
     assert " +10.0       +15.0  truenas  begins to go down" in lines
@@ -50,14 +50,14 @@ def test_the_table_of_a_plan() -> None:
     assert max(map(len, lines)) <= 130
 
 
-def test_the_table_says_what_to_do() -> None:
+def test_table_shows_remedies() -> None:
     text = draw_table(SITE.time(hostsync=1).ups(runtime=None).plan())
     assert re.search(r"^NO +-9 +HOSTSYNC ", text, re.MULTILINE)
     assert re.search(r"^ +-> set HOSTSYNC in nut_server_upsmon_conf to 30$", text, re.MULTILINE)
     assert re.search(r"^\? +battery \(ups\) ", text, re.MULTILINE)
 
 
-def test_a_verdict_is_a_line() -> None:
+def test_verdict_names_few_failures() -> None:
     machines = [PlanMachine(f"guest{number}", "guest", "qm", needs=("truenas",)) for number in range(9)]
     said = spell_verdict(replace(SITE, stages=()).add(*machines).machine("media", needs=()).plan())
     assert said.count(" fails by ") == 6
@@ -67,7 +67,7 @@ def test_a_verdict_is_a_line() -> None:
     assert "more" not in few
 
 
-def test_a_table_without_much_in_it() -> None:
+def test_table_of_minimal_plan() -> None:
     lines = draw_table(make_plan([PVE], [Supply()], Timing())).splitlines()
     assert not any(line.startswith(("nut_client_shutdown_limit", "timeout of each guest")) for line in lines)
     assert "can't be judged" in lines[0]

@@ -28,8 +28,8 @@ class Stand:
     def __init__(self, folder: Path) -> None:
         (folder / "bin").mkdir()
         (folder / "guests").mkdir()
-        self.host = stand_in.Host(folder / "guests", SPEED)
-        stand_in.programs(folder / "bin", folder / "guests", SPEED)
+        self.host = stand_in.GuestFolder(folder / "guests", SPEED)
+        stand_in.install_programs(folder / "bin", folder / "guests", SPEED)
         self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.now = 0.0
         self.hooks: dict[str, str] = {}  # a word of a command -> what is said instead
@@ -55,7 +55,9 @@ class Stand:
 
     @property
     def verbs(self) -> list[str]:
-        return [" ".join(call[:1] + [word for word in call[1:] if not word.isdigit()]) for call in self.host.calls()]
+        return [
+            " ".join(call[:1] + [word for word in call[1:] if not word.isdigit()]) for call in self.host.read_calls()
+        ]
 
 
 @pytest.fixture
@@ -67,24 +69,24 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_status_and_start(stand: Stand, kind: str) -> None:
-    stand.host.put(100, kind=kind)
+    stand.host.add_guest(100, kind=kind)
     assert control.read_status(stand.run, Guest(100, kind)) == "running"
-    stand.host.kill(100)
+    stand.host.kill_guest(100)
     assert control.read_status(stand.run, Guest(100, kind)) == "stopped"
     assert control.read_status(stand.run, Guest(999, kind)) is None
     assert control.start_guest(stand.run, Guest(100, kind))[0] == 0
-    assert stand.host.runs(100)
+    assert stand.host.find_pid(100)
     assert control.start_guest(stand.run, Guest(100, kind))[0] == 255
 
 
 def test_which_run(stand: Stand) -> None:
     assert control.list_running(stand.run) == frozenset()
-    stand.host.put(100, name="mail")
-    stand.host.put(101)
-    stand.host.put(102, running=False)
-    stand.host.put(103, kind="pct", name="films")
-    stand.host.put(104, kind="pct", lock="backup")
-    stand.host.put(105, kind="pct", running=False, lock="backup")
+    stand.host.add_guest(100, name="mail")
+    stand.host.add_guest(101)
+    stand.host.add_guest(102, running=False)
+    stand.host.add_guest(103, kind="pct", name="films")
+    stand.host.add_guest(104, kind="pct", lock="backup")
+    stand.host.add_guest(105, kind="pct", running=False, lock="backup")
     assert control.list_running(stand.run) == {100, 101, 103, 104}
     assert "       101 VM 101 " in stand.run(["qm", "list"])[1]
 
@@ -104,41 +106,41 @@ def test_a_guest_whose_name_looks_like_something_else() -> None:
 
 @pytest.mark.parametrize("broken", ["qm", "pct"])
 def test_nobody_can_say_which_run(stand: Stand, broken: str) -> None:
-    stand.host.put(100)
-    stand.host.put(103, kind="pct")
+    stand.host.add_guest(100)
+    stand.host.add_guest(103, kind="pct")
     stand.hooks[broken] = "       100 mail running 512 0.00 7\n103 running  films\n"
     assert control.list_running(stand.run) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_goes_down(stand: Stand, kind: str) -> None:
-    stand.host.put(100, kind=kind, shutdown=7)
+    stand.host.add_guest(100, kind=kind, shutdown=7)
     found = stand.stop(100, 120, kind)
     assert (found.outcome, found.by_ha) == ("stopped", False)
     assert "is down, after 7.0 s" in found.message
-    assert not stand.host.runs(100)
-    assert [kind, "shutdown", "100", "--timeout", "120", "--forceStop", "1"] in stand.host.calls()
+    assert not stand.host.find_pid(100)
+    assert [kind, "shutdown", "100", "--timeout", "120", "--forceStop", "1"] in stand.host.read_calls()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_hangs_and_proxmox_forces_it(stand: Stand, kind: str) -> None:
-    stand.host.put(100, kind=kind, shutdown=None)
+    stand.host.add_guest(100, kind=kind, shutdown=None)
     found = stand.stop(100, 20, kind)
     assert (found.outcome, stand.now) == ("forced", 20)
     assert "within 20 s" in found.message
-    assert not stand.host.runs(100)
+    assert not stand.host.find_pid(100)
 
 
 def test_it_is_down_already(stand: Stand) -> None:
-    stand.host.put(100, running=False)
+    stand.host.add_guest(100, running=False)
     assert stand.stop(100, 20).outcome == "already"
 
 
 def test_there_is_no_such_guest(stand: Stand) -> None:
-    stand.host.put(100, kind="pct")
+    stand.host.add_guest(100, kind="pct")
     assert stand.stop(100, 600).outcome == "gone"
     assert stand.now == 0
-    assert stand.host.runs(100)
+    assert stand.host.find_pid(100)
 
 
 def test_no_proxmox_at_all() -> None:
@@ -156,13 +158,13 @@ def test_no_proxmox_at_all() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_backup_is_ended_once(stand: Stand, kind: str) -> None:
-    stand.host.put(100, kind=kind, lock="backup", shutdown=3)
+    stand.host.add_guest(100, kind=kind, lock="backup", shutdown=3)
     assert stand.stop(100, 60, kind).outcome == "stopped"
     assert stand.verbs.count("vzdump --stop") == 1
 
 
 def test_a_backup_that_does_not_end(stand: Stand) -> None:
-    stand.host.put(100, lock="backup")
+    stand.host.add_guest(100, lock="backup")
     asked: list[str] = []
 
     def run(command: Sequence[str]) -> tuple[int, str]:
@@ -184,19 +186,19 @@ def test_a_vm_that_proxmox_can_not_reach_is_forced_at_once() -> None:
 
 
 def test_a_lock_that_stays_is_broken_in_the_end(stand: Stand) -> None:
-    stand.host.put(100, lock="migrate")
+    stand.host.add_guest(100, lock="migrate")
     found = stand.stop(100, 10)
     assert found.outcome == "forced"
     assert 8 <= stand.now <= 10
     assert "vzdump --stop" not in stand.verbs
-    assert ["qm", "stop", "100", "--skiplock", "1"] in stand.host.calls()
+    assert ["qm", "stop", "100", "--skiplock", "1"] in stand.host.read_calls()
     # each try has what is left of the time
-    tries = [call[4] for call in stand.host.calls() if call[1] == "shutdown"]
+    tries = [call[4] for call in stand.host.read_calls() if call[1] == "shutdown"]
     assert tries[:3] == ["10", "8", "6"]
 
 
 def test_nothing_helps(stand: Stand) -> None:
-    stand.host.put(100, lock="migrate")
+    stand.host.add_guest(100, lock="migrate")
     stand.hooks["stop"] = "can't lock file\n"
     found = stand.stop(100, 10)
     assert found.outcome == "runs"
@@ -205,7 +207,7 @@ def test_nothing_helps(stand: Stand) -> None:
 
 
 def test_its_status_can_not_be_told_for_a_while(stand: Stand) -> None:
-    stand.host.put(100, shutdown=3)
+    stand.host.add_guest(100, shutdown=3)
     stand.hooks["status"] = "ipcc_send_rec failed\n"
     found = stand.stop(100, 10)
     assert found.outcome == "runs"
@@ -214,14 +216,14 @@ def test_its_status_can_not_be_told_for_a_while(stand: Stand) -> None:
 
 
 def test_ha_is_told_once_and_waited_for(stand: Stand) -> None:
-    stand.host.put(100, ha=True, shutdown=5)
+    stand.host.add_guest(100, ha=True, shutdown=5)
     found = stand.stop(100, 600)
     assert (found.outcome, found.by_ha) == ("stopped", True)
     assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1
 
 
 def test_ha_does_nothing(stand: Stand) -> None:
-    stand.host.put(100, ha=True, shutdown=None)
+    stand.host.add_guest(100, ha=True, shutdown=None)
     found = stand.stop(100, 30)
     assert (found.outcome, found.by_ha) == ("runs", True)
     assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1

@@ -74,7 +74,7 @@ def finding(world: World, *found: Any, kept: Sequence[ChosenGuest] | None = None
     one.found = [lambda what=what: give(what) for what in found]  # type: ignore[misc]
     world.finder = one
     guests_of(world)
-    world.host.put(103)
+    world.host.add_guest(103)
     return one
 
 
@@ -164,7 +164,7 @@ def test_guests_found_last_are_stopped_at_once_and_those_found_later_too(world: 
     # 101 is not meant any more, and 103 is new
     finds = finding(world, (130, [chosen(102), chosen(103)]), kept=[chosen(101), chosen(102)])
     world.story((0, OB))
-    world.host.put(101, shutdown=55)
+    world.host.add_guest(101, shutdown=55)
     world.go({**TAGGED, "on_battery": 100})
     # FSD is not sent before what was told to go down has gone, though no stage names it any more
     assert 155 <= world.told[0] <= 158
@@ -183,7 +183,7 @@ def test_a_guest_that_no_stage_means_any_more_is_not_stopped(world: World) -> No
 
 def test_fsd_does_not_wait_after_a_restart_for_a_guest_that_no_stage_names_any_more(world: World) -> None:
     finding(world, (105, []), [], kept=[chosen(101)])
-    world.host.put(101, shutdown=60)
+    world.host.add_guest(101, shutdown=60)
     world.story((0, OB))
     world.kill_at = BOOT + 110
     world.go_killed({**TAGGED, "on_battery": 100})

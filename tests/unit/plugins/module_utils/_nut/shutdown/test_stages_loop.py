@@ -80,7 +80,7 @@ def test_killed_and_a_guest_goes_down_just_before_it_is_told_again(world: World)
         return World.run(world, command)
 
     world.run = late  # type: ignore[method-assign]
-    world.host.kill(101)
+    world.host.kill_guest(101)
     world.now += 2
     world.go(NAS)
     assert "qm/101" in json.loads(world.state.read_text())["guests_to_start"]
@@ -102,7 +102,7 @@ def test_killed_while_a_guest_hangs_its_time_goes_on(world: World) -> None:
     assert world.running(101) == [101]
     world.now += 2
     world.go(NAS)
-    timeouts = [call[4] for call in world.host.calls() if call[1:3] == ["shutdown", "101"]]
+    timeouts = [call[4] for call in world.host.read_calls() if call[1:3] == ["shutdown", "101"]]
     assert timeouts == ["68"]
     assert world.running(101) == []
 
@@ -113,12 +113,12 @@ def test_killed_between_the_guests_and_fsd(world: World) -> None:
     world.kill_before_fsd = True
     world.go_killed(NAS)
     assert world.told == []
-    calls = len(world.host.calls())
+    calls = len(world.host.read_calls())
     world.now += 2
     world.go(NAS)
     assert len(world.told) == 1
     # nothing is stopped twice
-    assert len(world.host.calls()) == calls
+    assert len(world.host.read_calls()) == calls
 
 
 def test_killed_and_the_mains_return_meanwhile(world: World) -> None:
@@ -137,10 +137,10 @@ def test_killed_after_fsd(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     world.go(NAS)
-    calls = len(world.host.calls())
+    calls = len(world.host.read_calls())
     assert "FSD" in world.go(NAS)
     assert len(world.told) == 1
-    assert len(world.host.calls()) == calls
+    assert len(world.host.read_calls()) == calls
 
 
 def test_killed_while_guests_are_started(world: World) -> None:
@@ -332,16 +332,16 @@ stages_loop.run_stages(
 def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "guests").mkdir()
-    host = stand_in.Host(tmp_path / "guests", 1.0)
-    stand_in.programs(tmp_path / "bin", tmp_path / "guests", 1.0)
+    host = stand_in.GuestFolder(tmp_path / "guests", 1.0)
+    stand_in.install_programs(tmp_path / "bin", tmp_path / "guests", 1.0)
     upsmon = tmp_path / "bin/upsmon"
     upsmon.write_text(f"#!/bin/sh\nls {tmp_path}/guests > {tmp_path}/at-fsd\necho $* >> {tmp_path}/fsd\n")
     upsmon.chmod(0o755)
     fifo = tmp_path / "go"
     os.mkfifo(fifo)
-    host.put(101, shutdown=0.3)
+    host.add_guest(101, shutdown=0.3)
     # it hangs until it is let go
-    host.put(102, kind="pct", shutdown=None)
+    host.add_guest(102, kind="pct", shutdown=None)
     policy = [
         {
             "name": "nas",
@@ -370,15 +370,17 @@ def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> N
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(server.port)]
         first = subprocess.Popen(command, env=environment)
         try:
-            wait(lambda: "qm/101" in _done(tmp_path) and ["pct", "shutdown"] in [call[:2] for call in host.calls()])
+            wait(
+                lambda: "qm/101" in _done(tmp_path) and ["pct", "shutdown"] in [call[:2] for call in host.read_calls()]
+            )
         finally:
             first.kill()
             first.wait()
-        assert host.runs(102)
-        assert not host.runs(101)
+        assert host.find_pid(102)
+        assert not host.find_pid(101)
         assert not (tmp_path / "fsd").exists()
         since = json.loads((tmp_path / "state.json").read_text())["outage_since"]
-        host.kill(102)
+        host.kill_guest(102)
         second = subprocess.Popen(command, env=environment)
         try:
             wait((tmp_path / "fsd").exists)
@@ -392,7 +394,7 @@ def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> N
             second.wait()
     assert (tmp_path / "fsd").read_text() == "-c fsd\n"
     assert json.loads((tmp_path / "state.json").read_text())["guests_to_start"] == {"qm/101": False, "pct/102": False}
-    assert sum(call[:3] == ["qm", "shutdown", "101"] for call in host.calls()) == 1
+    assert sum(call[:3] == ["qm", "shutdown", "101"] for call in host.read_calls()) == 1
 
 
 def _done(folder: Path) -> dict[str, str]:

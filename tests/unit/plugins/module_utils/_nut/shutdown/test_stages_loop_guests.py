@@ -129,7 +129,7 @@ def test_a_job_that_fails_is_no_reason_to_stop(world: World) -> None:
 
 def test_a_guest_that_is_down_already_is_not_ours(world: World) -> None:
     guests_of(world)
-    world.host.kill(101)
+    world.host.kill_guest(101)
     world.story((0, OB), (150, OL))
     world.go({**NAS, "fsd": False})
     assert world.running(101, 102) == [102]
@@ -142,7 +142,7 @@ def test_a_guest_that_goes_down_by_itself_before_it_is_told_is_not_ours(world: W
     def late(command: Sequence[str]) -> tuple[int, str]:
         came = World.run(world, command)
         if command[3:6] == ["qm", "status", "101"]:
-            world.host.kill(101)
+            world.host.kill_guest(101)
         return came
 
     world.run = late  # type: ignore[method-assign]
@@ -154,7 +154,7 @@ def test_a_guest_that_goes_down_by_itself_before_it_is_told_is_not_ours(world: W
 
 
 def test_a_guest_that_is_on_another_node_now(world: World) -> None:
-    world.host.put(102, kind="pct")
+    world.host.add_guest(102, kind="pct")
     world.story((0, OB), (200, OL))
     world.go({**NAS, "fsd": False})
     assert world.has("there is no VM 101 on this host")
@@ -165,7 +165,7 @@ def test_a_guest_that_is_on_another_node_now(world: World) -> None:
 def test_a_guest_that_a_user_has_started_meanwhile(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (200, OL))
-    world.at(180, lambda: world.host.spawn(101))
+    world.at(180, lambda: world.host.start_process(101))
     world.go({**NAS, "fsd": False})
     assert world.running(101, 102) == [101, 102]
     # once by us, as it was down; it was not stopped again, nor started
@@ -213,7 +213,7 @@ def test_a_backup_is_ended(world: World) -> None:
     guests_of(world, lock="backup")
     world.story((0, OB))
     world.go(NAS)
-    assert ["vzdump", "--stop"] in world.host.calls()
+    assert ["vzdump", "--stop"] in world.host.read_calls()
     assert world.seen_at_fsd == [[]]
 
 
@@ -341,7 +341,7 @@ def test_a_calibration_is_no_outage(world: World) -> None:
     world.story((0, {**ob(20, 100), "ups.status": "OB CAL"}), (1800, {"ups.status": "OL CHRG"}))
     world.go({**NAS, "charge": 50, "runtime": 900})
     assert world.told == []
-    assert world.host.calls() == []
+    assert world.host.read_calls() == []
     assert 1800 <= world.now - BOOT <= 1804
 
 
@@ -349,7 +349,7 @@ def test_a_calibration_that_says_ob_first(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (4, {**ob(20), "ups.status": "OB CAL"}), (1800, OL))
     world.go({**NAS, "charge": 50})
-    assert world.host.calls() == []
+    assert world.host.read_calls() == []
 
 
 def test_a_calibration_that_says_ob_first_does_not_start_the_clock(world: World) -> None:

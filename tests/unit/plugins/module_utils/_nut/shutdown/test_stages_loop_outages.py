@@ -47,7 +47,7 @@ def test_mains_were_never_away(world: World) -> None:
     assert world.go(NAS) == "on mains: nothing to do"
     assert world.now == BOOT
     assert not world.state.exists()
-    assert world.host.calls() == []
+    assert world.host.read_calls() == []
 
 
 def test_mains_return_before_any_stage(world: World) -> None:
@@ -62,7 +62,7 @@ def test_mains_return_before_any_stage(world: World) -> None:
 
 def test_mains_return_after_a_stage_without_fsd(world: World) -> None:
     guests_of(world)
-    world.host.put(103, running=False)
+    world.host.add_guest(103, running=False)
     stage = {**NAS, "fsd": False, "guests": [*NAS["guests"], {"kind": "qm", "id": 103}]}  # type: ignore[misc]
     world.story((0, OB), (200, OL))
     world.go(stage)
@@ -77,7 +77,7 @@ def test_the_guest_stopped_last_is_started_first(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (200, OL))
     world.go(EARLY, {**NAS, "fsd": False})
-    assert [call[2] for call in world.host.calls() if call[1] == "start"] == ["102", "101"]
+    assert [call[2] for call in world.host.read_calls() if call[1] == "start"] == ["102", "101"]
 
 
 def test_guests_are_started_only_when_the_mains_are_stable(world: World) -> None:
@@ -150,7 +150,7 @@ def test_the_program_stays_when_the_mains_are_there(world: World) -> None:
     assert world.state.read_text() == "not touched"
     world.state.unlink()
     # nothing is done, nothing is written, and not more than the two words of its beginning are said
-    assert world.host.calls() == []
+    assert world.host.read_calls() == []
     assert [path.name for path in world.state.parent.iterdir()] == ["stages.json.lock"]
     assert [line.partition("  ")[2] for line in world.lines] == [
         "on mains",
@@ -187,7 +187,7 @@ def test_the_program_stays_after_fsd_and_does_nothing_more(world: World) -> None
     world.story((0, OB), (1000, None))
     world.kill_at = BOOT + 1500
     world.go_killed(NAS, notify)
-    calls = len(world.host.calls())
+    calls = len(world.host.read_calls())
     assert world.latch
     assert len(world.told) == 1
     assert world.notified == []
@@ -197,7 +197,7 @@ def test_the_program_stays_after_fsd_and_does_nothing_more(world: World) -> None
     world.go_killed(NAS, notify)
     assert len(world.told) == 1
     assert world.notified == []
-    assert len(world.host.calls()) == calls
+    assert len(world.host.read_calls()) == calls
 
 
 def test_fsd_that_is_called_off(world: World) -> None:

@@ -24,20 +24,20 @@ FAILED = "nut-driver@ups.service: Control process exited, code=exited, status=1/
 BEGIN = "Starting nut-driver@ups.service - Network UPS Tools - device driver for NUT device 'ups'...\n"
 JOURNALS = {
     "no UPS": (BEGIN + FOUND_NONE + FAILED, True),
-    "no UPS, and the next try has begun": (BEGIN + FOUND_NONE + FAILED + BEGIN, True),
+    "no UPS, next attempt begun": (BEGIN + FOUND_NONE + FAILED + BEGIN, True),
     "cut off at the top": (FOUND_NONE + FAILED, True),
-    "another driver's words": (BEGIN + "No supported devices found. Please check your device availability\n", True),
-    "a serial port that is not there": (BEGIN + "Unable to open /dev/ttyUSB0: No such file or directory\n", True),
-    "there, and taken": (BEGIN + "Can't claim USB device [051d:0002]@0/0: Resource busy\n" + FOUND_NONE, False),
+    "another driver's message": (BEGIN + "No supported devices found. Please check your device availability\n", True),
+    "missing serial port": (BEGIN + "Unable to open /dev/ttyUSB0: No such file or directory\n", True),
+    "UPS in use": (BEGIN + "Can't claim USB device [051d:0002]@0/0: Resource busy\n" + FOUND_NONE, False),
     "an unknown key": (BEGIN + "Fatal error: 'x' is not a valid variable name for this driver.\n", False),
-    "was away, now it is not allowed": (BEGIN + FOUND_NONE + BEGIN + "Can't claim USB device\n", False),
-    "taken at first": (BEGIN + "Can't claim USB device\n" + BEGIN + FOUND_NONE, True),
+    "absent, then in use": (BEGIN + FOUND_NONE + BEGIN + "Can't claim USB device\n", False),
+    "in use, then absent": (BEGIN + "Can't claim USB device\n" + BEGIN + FOUND_NONE, True),
     "nothing": ("", False),
 }
 
 
 @pytest.mark.parametrize(("journal", "finds_none"), JOURNALS.values(), ids=JOURNALS.keys())
-def test_a_driver_without_a_ups(journal: str, finds_none: bool) -> None:
+def test_log_lines_tell_whether_driver_found_no_ups(journal: str, finds_none: bool) -> None:
     def runner(command: Sequence[str]) -> tuple[int, str]:
         assert "--unit=nut-driver@ups.service" in command
         return 0, journal
@@ -49,26 +49,28 @@ SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="051D",productid="0002",
 SMART = SCANNED.format("Smart-UPS (1500)")
 MEANT: dict[str, tuple[str, tuple[tuple[str, str], ...], bool]] = {
     "an empty bus": ("", (), True),
-    "there": (SMART, (), False),
-    "there, and meant": (SMART, (("driver", "usbhid-ups"), ("vendorid", "051d"), ("serial", "AS.*")), False),
+    "any UPS": (SMART, (), False),
+    "matching UPS": (SMART, (("driver", "usbhid-ups"), ("vendorid", "051d"), ("serial", "AS.*")), False),
     "another make": (SMART, (("vendorid", "0764"),), True),
-    "nobody can say which of its model": (SMART, (("vendorid", "051d"), ("serial", "AS2")), False),
-    "a part is not all": (SMART, (("vendorid", "051"),), True),
+    "serial is disregarded": (SMART, (("vendorid", "051d"), ("serial", "AS2")), False),
+    "partial id": (SMART, (("vendorid", "051"),), True),
     "no regular expression": (SMART, (("vendorid", "051d("),), True),
     "POSIX has classes": (SMART, (("vendorid", "[[:xdigit:]]{4}"),), False),
     "POSIX has no flags": (SMART, (("vendorid", "(?i)051d"),), True),
     "POSIX has no \\d": (SMART, (("vendorid", r"\d51d"),), True),
-    "nonsense of a scanner": ("USB:\nxx", (), True),
+    "nonsense from nut-scanner": ("USB:\nxx", (), True),
     "a quote in a text": (SCANNED.format('x",vendorid="0764",productid="0501'), (("vendorid", "0764"),), True),
-    "a quote in a text hides nothing": (SCANNED.format('x",vendorid="0764'), (("vendorid", "051d"),), False),
+    "a quote in a text can't hide a UPS": (SCANNED.format('x",vendorid="0764'), (("vendorid", "051d"),), False),
     "a backslash in a text": (SCANNED.format("x\\"), (("vendorid", "051d"),), False),
-    "a newline in a text hides nothing": (SCANNED.format("x\nUSB:"), (("vendorid", "051d"),), False),
+    "a newline in a text can't hide a UPS": (SCANNED.format("x\nUSB:"), (("vendorid", "051d"),), False),
 }
 
 
 @pytest.mark.parametrize(("scanned", "keys", "finds_none"), MEANT.values(), ids=MEANT.keys())
-def test_a_driver_that_may_open_nothing(scanned: str, keys: tuple[tuple[str, str], ...], finds_none: bool) -> None:
-    """It says so of a bus with none but others, too. nut-scanner, which root runs, sees what there is."""
+def test_nut_scanner_decides_if_driver_may_open_nothing(
+    scanned: str, keys: tuple[tuple[str, str], ...], finds_none: bool
+) -> None:
+    """A driver also logs this on a bus without its UPS. nut-scanner runs as root and sees every UPS."""
     journal = BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE
 
     def runner(command: Sequence[str]) -> tuple[int, str]:
@@ -77,7 +79,7 @@ def test_a_driver_that_may_open_nothing(scanned: str, keys: tuple[tuple[str, str
     assert absent.finds_no_ups(Section("ups", keys), runner) == finds_none
 
 
-def test_a_scanner_that_fails() -> None:
+def test_failed_nut_scanner_counts_as_no_ups() -> None:
     journal = BEGIN + "libusb1: Could not open any HID devices: insufficient permissions on everything\n" + FOUND_NONE
 
     def runner(command: Sequence[str]) -> tuple[int, str]:

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 @pytest.mark.parametrize(
     "serial",
-    # what real UPSes say
+    # from real UPSes
     [
         "5B1234T56789",
         "AS1035120444",
@@ -44,9 +44,9 @@ from hypothesis import strategies as st
         "9930904E31",
     ],
 )
-def test_a_serial_is_trusted(serial: str) -> None:
+def test_serial_is_trusted(serial: str) -> None:
     assert fingerprint.trusted_serial(replace(APC, serial=serial)) == serial
-    # APC fills up with blanks
+    # APC pads with blanks
     assert fingerprint.trusted_serial(replace(APC, serial=f"\t {serial}  \n")) == serial
 
 
@@ -55,7 +55,7 @@ def test_a_serial_is_trusted(serial: str) -> None:
     [
         "",
         " ",
-        # as seen on real UPSes
+        # from real UPSes
         "CPS",
         "000000000",
         "000000000000  ",
@@ -67,7 +67,7 @@ def test_a_serial_is_trusted(serial: str) -> None:
         "PBSO4-LiFePO",
         "00000001",
         "CPS1234567890",
-        # of the same kinds
+        # similar ones
         "123",
         "A1",
         "A-1-B",
@@ -109,12 +109,12 @@ def test_a_serial_is_trusted(serial: str) -> None:
         "051D:0002",
         "0002051d",
         "051D0002",
-        # a part of what it says of itself
+        # part of the device's other texts
         "ES700G",
         "es-700g",
         "871.O4",
         "Conversion",
-        # a file or a pattern could not hold it, or not for sure
+        # unsafe in a file or a pattern
         'AS1035"120444',
         "AS1035#120444",
         "AS1035\\120444",
@@ -130,12 +130,12 @@ def test_a_serial_is_trusted(serial: str) -> None:
         "AS1035\udcff120444",
     ],
 )
-def test_a_serial_is_not_trusted(serial: str) -> None:
+def test_worthless_serial_is_not_trusted(serial: str) -> None:
     assert fingerprint.trusted_serial(replace(APC, serial=serial)) == ""
 
 
 @given(st.binary(max_size=255).map(lambda raw: raw.decode("utf-8", "surrogateescape")))
-def test_of_any_serial_none_is_trusted_that_could_do_harm(serial: str) -> None:
+def test_trusted_serial_is_always_harmless(serial: str) -> None:
     trusted = fingerprint.trusted_serial(replace(APC, serial=serial))
     assert trusted in serial
     assert grammar.parse_lines(f"serial = {grammar.quote_word(trusted)}\n")
@@ -146,22 +146,22 @@ def test_of_any_serial_none_is_trusted_that_could_do_harm(serial: str) -> None:
 # Identity
 
 
-def test_a_fingerprint() -> None:
+def test_fingerprint_has_ids_serial_and_place() -> None:
     assert fingerprint.make_fingerprint(APC) == Fingerprint("051d", "0002", "5B1234T56789", APC.place)
     assert fingerprint.make_fingerprint(replace(APC, serial="000000000")).serial == ""
 
 
-def test_as_text() -> None:
+def test_fingerprint_as_text() -> None:
     assert str(fingerprint.make_fingerprint(APC)) == "051d:0002 5B1234T56789"
     assert str(fingerprint.make_fingerprint(CPS)) == "0764:0501 at pci-0000:00:14.0-usb-0:1.4"
     assert str(fingerprint.make_fingerprint(replace(CPS, place=""))) == "0764:0501"
 
 
-def test_likeness() -> None:
+def test_fingerprints_are_compared_by_serial_or_place() -> None:
     apc, cps = fingerprint.make_fingerprint(APC), fingerprint.make_fingerprint(CPS)
     assert fingerprint.compare_fingerprints(apc, apc) == 3
     assert fingerprint.compare_fingerprints(cps, cps) == 3
-    # with a serial the place means nothing, without one all
+    # the place counts only without a serial
     assert fingerprint.compare_fingerprints(apc, replace(apc, place="elsewhere")) == 3
     assert fingerprint.compare_fingerprints(cps, replace(cps, place="elsewhere")) == 2
     assert fingerprint.compare_fingerprints(replace(cps, place=""), replace(cps, place="")) == 2
@@ -176,14 +176,14 @@ def test_likeness() -> None:
         assert fingerprint.compare_fingerprints(other, apc) == 0
 
 
-# What a driver takes
+# Matching
 
 
 def takes(device: UsbDevice, /, **keys: str | None) -> bool:
     return fingerprint.matches_device(Section("ups", tuple(keys.items())), device)
 
 
-def test_without_keys_it_takes_all() -> None:
+def test_section_without_keys_matches_any_device() -> None:
     assert takes(APC)
     assert takes(CPS, driver="usbhid-ups", port="auto", desc="Rack")
     assert takes(CPS, driver="auto", port="auto")
@@ -191,7 +191,7 @@ def test_without_keys_it_takes_all() -> None:
 
 
 @pytest.mark.parametrize("driver", ["dummy-ups", "snmp-ups", "apcsmart"])
-def test_a_driver_that_is_not_for_usb_takes_none(driver: str) -> None:
+def test_section_of_a_non_usb_driver_matches_nothing(driver: str) -> None:
     assert not takes(APC, driver=driver, vendorid="051d")
 
 
@@ -237,21 +237,21 @@ def test_a_driver_that_is_not_for_usb_takes_none(driver: str) -> None:
         ("serial", "5B1234T56789\\", False),
         ("serial", "[", False),
         ("serial", "5B1234T5678[9]\0x", False),
-        # not given, or nothing to do with it
+        # no value, or an unrelated key
         ("serial", None, True),
         ("pollfreq", "31", True),
     ],
 )
-def test_a_key(key: str, value: str | None, taken: bool) -> None:
+def test_key_matches_as_in_nut(key: str, value: str | None, taken: bool) -> None:
     assert takes(APC, **{key: value}) is taken
 
 
-def test_a_root_hub_has_no_port() -> None:
+def test_root_hub_has_no_busport() -> None:
     assert takes(replace(APC, name="usb1"), busport="")
     assert not takes(replace(APC, name="usb1"), busport="000")
 
 
-def test_an_old_release_reads_no_device_number() -> None:
+def test_nut_280_reads_no_device_number() -> None:
     for key in ("device", "busport"):
         section = Section("ups", ((key, "004"),))
         assert fingerprint.matches_device(section, APC, NEW)
@@ -259,18 +259,18 @@ def test_an_old_release_reads_no_device_number() -> None:
     assert fingerprint.matches_device(Section("ups", (("device", ".*"), ("bus", "001"))), APC, OLD)
 
 
-def test_all_keys_must_fit() -> None:
+def test_all_keys_must_match() -> None:
     assert takes(APC, vendorid="051d", productid="0002", bus="001")
     assert not takes(APC, vendorid="051d", productid="0002", bus="002")
     assert not takes(APC, vendorid="0764", productid="0002")
 
 
-def test_the_last_of_two_keys_counts() -> None:
+def test_last_of_duplicate_keys_counts() -> None:
     assert fingerprint.matches_device(Section("ups", (("serial", "x"), ("SERIAL", APC.serial))), APC)
     assert not fingerprint.matches_device(Section("ups", (("serial", APC.serial), ("serial", "x"))), APC)
 
 
-def test_a_missing_text_is_an_empty_one() -> None:
+def test_missing_text_counts_as_empty() -> None:
     assert takes(CPS, serial="")
     assert takes(CPS, serial="(x)?")
     assert not takes(CPS, serial=".")
@@ -288,7 +288,7 @@ def test_a_missing_text_is_an_empty_one() -> None:
         ("\x0bUPS\r", ".UPS."),
     ],
 )
-def test_texts_as_the_driver_reads_them(text: str, read: str) -> None:
+def test_texts_are_matched_as_libusb_returns_them(text: str, read: str) -> None:
     for key, device in (
         ("vendor", replace(APC, manufacturer=text)),
         ("product", replace(APC, product=text)),
@@ -301,11 +301,11 @@ def test_texts_as_the_driver_reads_them(text: str, read: str) -> None:
 @example("x" * 3000, "(((((((")
 @example("\0", "\0")
 @example("ж", "ж")
-def test_anything(text: str, pattern: str) -> None:
+def test_matching_never_raises(text: str, pattern: str) -> None:
     assert takes(replace(APC, serial=text), serial=pattern) in (True, False)
 
 
-# as Python's re reads them, they mean something else or nothing: a pattern is POSIX, and that of the C library
+# patterns that Python's re would read differently: NUT uses the C library's POSIX dialect
 OTHER_DIALECT = [
     (r"AS\d+", "AS123", False),
     (r"[\d]+", "d\\", True),
@@ -323,7 +323,7 @@ OTHER_DIALECT = [
 
 
 @pytest.mark.parametrize(("pattern", "serial", "taken"), OTHER_DIALECT)
-def test_a_pattern_is_of_posix(pattern: str, serial: str, taken: bool) -> None:
+def test_patterns_are_posix(pattern: str, serial: str, taken: bool) -> None:
     assert takes(replace(APC, serial=serial), serial=pattern) is taken
 
 
@@ -339,14 +339,14 @@ def test_a_pattern_is_of_posix(pattern: str, serial: str, taken: bool) -> None:
         ((("vendorid", None),), True),
     ],
 )
-def test_the_model_that_a_section_means(keys: tuple[tuple[str, str | None], ...], taken: bool) -> None:
+def test_model_is_matched_by_ids_alone(keys: tuple[tuple[str, str | None], ...], taken: bool) -> None:
     assert fingerprint.matches_model(Section("ups", keys), "051d", "0002") is taken
 
 
 @given(PRINTABLE, st.text("aAbB.*+?|()[]^$15-", max_size=8))
 @example("a", "a|b")
 @example("B", "[A-C]")
-def test_patterns_mean_what_libc_says(text: str, pattern: str) -> None:
+def test_patterns_match_as_libc_does(text: str, pattern: str) -> None:
     try:
         expected = libc_takes(pattern, text)
     except AssertionError:
@@ -354,7 +354,7 @@ def test_patterns_mean_what_libc_says(text: str, pattern: str) -> None:
     assert takes(replace(APC, serial=text), serial=pattern) == expected
 
 
-def test_no_pattern_needs_no_ctypes() -> None:
+def test_ctypes_is_imported_only_for_patterns() -> None:
     program = """
 import sys
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
         (KEYBOARD_DESCRIPTOR, False),
         (b"", False),
         (bytes.fromhex("0584 0904 a101"), True),
-        # of other sizes, the usage before its page, a usage that brings its page
+        # other sizes; the usage before its page; a usage with its page
         (bytes.fromhex("068400 0a0400 a201"), False),
         (bytes.fromhex("068400 0a0400 a20100"), True),
         (bytes.fromhex("0784000000 0904 a101"), True),
         (bytes.fromhex("0904 0584 a101"), True),
         (bytes.fromhex("0501 0b04008400 a101"), True),
         (bytes.fromhex("0584 0b02000100 a101"), False),
-        # a battery that is no UPS's, a physical and a logical collection, none at all, no usage
+        # another battery's page; physical and logical collections; no collection; no usage
         (bytes.fromhex("0585 0904 a101"), False),
         (bytes.fromhex("0584 0904 a100"), False),
         (bytes.fromhex("0584 0904 a102"), False),
@@ -38,22 +38,22 @@ from hypothesis import strategies as st
         (bytes.fromhex("0501 a4 0584 b4 0904 a101"), False),
         (bytes.fromhex("0584 a4 0501 b4 0904 a101"), True),
         (bytes.fromhex("b4 0584 0904 a101"), True),
-        # long items are skipped, also ones that are cut off
+        # long items are skipped, even truncated ones
         (bytes.fromhex("fe0255 0584 0904 a101"), False),
         (bytes.fromhex("fe0255aabb 0584 0904 a101"), True),
         (bytes.fromhex("0584 0904 fe"), False),
         (bytes.fromhex("0584 0904 a1"), False),
     ],
 )
-def test_power_device(descriptor: bytes, is_ups: bool) -> None:
+def test_ups_is_recognized_by_its_descriptor(descriptor: bytes, is_ups: bool) -> None:
     assert hid.is_power_device(descriptor) is is_ups
 
 
 @given(st.binary(max_size=300))
 @example(b"\xfe\xff")
 @example(b"\xb4" * 9)
-def test_any_descriptor(descriptor: bytes) -> None:
-    found = hid.is_power_device(descriptor)
-    assert found in (True, False)
-    # what comes behind takes nothing back
-    assert hid.is_power_device(descriptor + UPS_DESCRIPTOR) or not found
+def test_any_descriptor_is_parsed(descriptor: bytes) -> None:
+    is_ups = hid.is_power_device(descriptor)
+    assert is_ups in (True, False)
+    # later bytes never revoke the result
+    assert hid.is_power_device(descriptor + UPS_DESCRIPTOR) or not is_ups

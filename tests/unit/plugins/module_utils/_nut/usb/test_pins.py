@@ -42,7 +42,7 @@ from hypothesis import strategies as st
 @example("(a)\\1", "aa")
 @example("a+?", "a")
 @example("]}-", "]}-")
-def test_a_pattern_takes_just_its_text(text: str, other: str) -> None:
+def test_pattern_matches_exactly_its_text(text: str, other: str) -> None:
     text, other = text.strip(), other.strip()
     assume(text)
     assert libc_takes(escape_pattern(text), text)
@@ -51,7 +51,7 @@ def test_a_pattern_takes_just_its_text(text: str, other: str) -> None:
 
 
 @given(PRINTABLE)
-def test_a_pattern_takes_nothing_that_is_nearly_its_text(text: str) -> None:
+def test_pattern_does_not_match_similar_texts(text: str) -> None:
     text = text.strip()
     assume(text)
     pattern = escape_pattern(text)
@@ -61,7 +61,7 @@ def test_a_pattern_takes_nothing_that_is_nearly_its_text(text: str) -> None:
         assert not libc_takes(pattern, text[:position] + changed + text[position + 1 :])
 
 
-def test_grep_agrees() -> None:
+def test_grep_agrees_with_the_pattern() -> None:
     text = "*a.c[d]{2}(e|f)^g$+h?\\]}-"
     done = subprocess.run(
         ["grep", "-Exi", "--", escape_pattern(text)], input=f"{text}\n", text=True, check=True, capture_output=True
@@ -69,7 +69,7 @@ def test_grep_agrees() -> None:
     assert done.stdout == f"{text}\n"
 
 
-def test_plain_text_stays_as_it_is() -> None:
+def test_plain_text_needs_no_escapes() -> None:
     assert escape_pattern("5B1234T56789-a_b/c:d=e f") == "5B1234T56789-a_b/c:d=e f"
     assert escape_pattern("FW:871.O4") == "FW:871[.]O4"
 
@@ -77,27 +77,27 @@ def test_plain_text_stays_as_it_is() -> None:
 # Keys that bind a section to a device
 
 
-def test_alone_on_the_bus() -> None:
+def test_device_without_twins_is_pinned_by_ids() -> None:
     assert find_pins(CPS, (), NEW) == Pins(IDS)
     assert find_pins(CPS, [CPS, APC], OLD) == Pins(IDS)
-    # nor is it its own twin, when its driver has taken its interface meanwhile
+    # a device is not its own twin after a driver has taken its interface
     assert find_pins(CPS, [replace(CPS, hid_power=None)], OLD) == Pins(IDS)
 
 
-def test_a_serial_is_always_pinned() -> None:
+def test_trusted_serial_is_always_pinned() -> None:
     keys = (("vendorid", "051d"), ("productid", "0002"), ("serial", "5B1234T56789"))
     assert find_pins(APC, (), OLD) == Pins(keys)
     assert find_pins(replace(APC, serial="AB.7351(9)  "), (), OLD).keys[2] == ("serial", "AB[.]7351[(]9[)]")
 
 
-def test_a_twin_with_another_serial() -> None:
+def test_twin_with_a_different_serial_needs_no_more_pins() -> None:
     twin = replace(APC, name="1-2", device=5, serial="3B1519X19994")
     pins = find_pins(APC, [APC, twin], OLD)
     assert [key for key, _value in pins.keys] == ["vendorid", "productid", "serial"]
     assert pins.remark == ""
 
 
-def test_a_twin_with_the_same_serial() -> None:
+def test_twin_with_the_same_serial_is_distinguished_by_port() -> None:
     twin = replace(APC, name="1-2", device=5, serial="5b1234t56789 ")
     pins = find_pins(APC, [APC, twin], NEW)
     assert pins.keys[3:] == (("busport", "004"),)
@@ -105,51 +105,51 @@ def test_a_twin_with_the_same_serial() -> None:
     assert find_pins(APC, [APC, twin], OLD).remark
 
 
-def test_another_model_with_the_same_ids() -> None:
+def test_model_with_the_same_ids_is_distinguished_by_product() -> None:
     # Eaton has 0463:ffff for all
     assert find_pins(CPS, [at("1-1.5", product="CP900")], OLD) == Pins((*IDS, ("product", "CP1500EPFCLCD")))
 
 
-def test_another_port() -> None:
+def test_twin_on_another_port_is_distinguished_by_busport() -> None:
     assert find_pins(CPS, [at("1-1.5"), at("1-2")], NEW) == Pins((*IDS, ("busport", "004")))
 
 
-def test_another_bus() -> None:
+def test_twin_on_another_bus_is_distinguished_by_bus() -> None:
     assert find_pins(CPS, [at("2-1.5"), at("3-1")], OLD) == Pins((*IDS, ("bus", "001")))
-    # a number of a bus changes at boot, that of a port does not
+    # busport is preferred, because a reboot may renumber the buses
     assert find_pins(CPS, [at("2-1.5"), at("3-1")], NEW) == Pins((*IDS, ("busport", "004")))
     assert find_pins(CPS, [at("2-1.4")], NEW) == Pins((*IDS, ("bus", "001")))
 
 
-def test_another_bus_and_another_port() -> None:
+def test_twins_may_need_bus_and_busport() -> None:
     assert find_pins(CPS, [at("2-1.4"), at("1-1.5")], NEW) == Pins((*IDS, ("busport", "004"), ("bus", "001")))
 
 
-def test_all_of_it() -> None:
+def test_twins_may_need_every_pin() -> None:
     others = [at("2-1.4"), at("1-1.5"), at("1-2.4", product="CP900")]
     further = (("product", "CP1500EPFCLCD"), ("busport", "004"), ("bus", "001"))
     assert find_pins(CPS, others, NEW) == Pins((*IDS, *further))
 
 
-def test_what_an_old_release_cannot_tell_apart() -> None:
+def test_twins_on_one_bus_are_remarked_on_for_280() -> None:
     pins = find_pins(CPS, [CPS, at("1-1.5"), at("2-3"), at("1-2")], OLD)
     assert pins.keys == (*IDS, ("bus", "001"))
     assert pins.remark == (
-        "0764:0501 at 1-1.4 can't be told from that at 1-1.5, 1-2: they have no serial numbers of their own, and NUT 2.8.0 "
-        "knows only buses. Plug one into a port of another USB controller, or use NUT 2.8.1"
+        "0764:0501 at 1-1.4 can't be distinguished from the one at 1-1.5, 1-2: they have no unique serial numbers, and NUT 2.8.0 "
+        "can only select a bus. Plug one into another USB controller, or upgrade to NUT 2.8.1"
     )
 
 
-def test_what_no_release_can_tell_apart() -> None:
+def test_twins_with_the_same_last_port_number_are_remarked_on() -> None:
     pins = find_pins(CPS, [at("1-2.4"), at("1-3")], NEW)
     assert pins.keys == (*IDS, ("busport", "004"))
     assert pins.remark == (
-        "0764:0501 at 1-1.4 can't be told from that at 1-2.4: they have no serial numbers of their own, and NUT knows only the "
-        "bus, and the last number of the port. Plug one into a port with another number"
+        "0764:0501 at 1-1.4 can't be distinguished from the one at 1-2.4: they have no unique serial numbers, and NUT can only "
+        "select the bus and the last number of the port. Plug one into a port with a different last number"
     )
 
 
-def test_a_device_without_a_known_port() -> None:
+def test_device_from_lsusb_has_no_pins_by_place() -> None:
     pins = find_pins(replace(CPS, name="1-dev4", place=""), [at("1-dev5", 5)], NEW)
     assert pins.keys == IDS
     assert pins.remark
@@ -165,15 +165,17 @@ def test_a_device_without_a_known_port() -> None:
         ("bcmxcp_usb", (2, 8, 5)),
     ],
 )
-def test_a_driver_without_such_keys(driver: str, release: tuple[int, int, int]) -> None:
+def test_driver_without_support_gets_no_pins(driver: str, release: tuple[int, int, int]) -> None:
     assert find_pins(CPS, [CPS, APC], release, driver) == Pins(())
     pins = find_pins(CPS, [at("2-1")], release, driver)
     assert pins.keys == ()
-    assert pins.remark == f"0764:0501 at 1-1.4 can't be told from that at 2-1: {driver} takes the first that it finds"
+    assert pins.remark == (
+        f"0764:0501 at 1-1.4 can't be distinguished from the one at 2-1: {driver} takes the first one that it finds"
+    )
 
 
 @pytest.mark.parametrize("driver", ["usbhid-ups", "nutdrv_qx", "blazer_usb", "tripplite_usb"])
-def test_a_driver_with_such_keys(driver: str) -> None:
+def test_driver_with_support_gets_pins(driver: str) -> None:
     assert find_pins(CPS, (), OLD, driver).keys == IDS
     assert find_pins(CPS, (), NEW, "riello_usb").keys == IDS
 
@@ -183,7 +185,7 @@ TEXTS = st.one_of(st.sampled_from(["", "5B1234T56789", "000000000", "A.B*12345"]
 
 @st.composite
 def buses(draw: st.DrawFn) -> list[UsbDevice]:
-    """Draw some devices of two models, each at a port of its own."""
+    """Draw devices of two models, each at a different port."""
     names = draw(st.lists(st.from_regex(r"[12]-[1-3](\.[1-3])?", fullmatch=True), min_size=1, max_size=5, unique=True))
     return [
         replace(
@@ -194,7 +196,9 @@ def buses(draw: st.DrawFn) -> list[UsbDevice]:
 
 
 @given(buses(), st.sampled_from([OLD, NEW, (2, 8, 5)]))
-def test_pins_take_this_one_and_no_other(bus: list[UsbDevice], release: tuple[int, int, int]) -> None:
+def test_pins_match_one_device_or_the_remark_names_the_others(
+    bus: list[UsbDevice], release: tuple[int, int, int]
+) -> None:
     for device in bus:
         pins = find_pins(device, bus, release)
         section = Section("ups", (("driver", "usbhid-ups"), ("port", "auto"), *pins.keys))

@@ -17,14 +17,14 @@ ECOFLOW = 'ATTR{idVendor}=="3746", ATTR{idProduct}=="ffff", MODE="0664", GROUP="
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40)
 
 
-def test_the_default() -> None:
+def test_empty_policy_permits_only_ids_that_nut_lacks() -> None:
     assert udev.render_permissions({}) == ECOFLOW
     assert udev.render_permissions({"patterns": None, "rules": None}) == ECOFLOW
-    # not twice
+    # without a duplicate
     assert udev.render_permissions({"patterns": ["3746:FFFF"]}) == ECOFLOW
 
 
-def test_patterns() -> None:
+def test_pattern_permits_ids_or_texts() -> None:
     assert udev.render_permissions({"patterns": ["12AB:*", "1234:00fF", "*d-2*"]}) == ECOFLOW + (
         'ATTR{idVendor}=="12ab", MODE="0664", GROUP="nut"\n'
         'ATTR{idVendor}=="1234", ATTR{idProduct}=="00ff", MODE="0664", GROUP="nut"\n'
@@ -33,7 +33,7 @@ def test_patterns() -> None:
     )
 
 
-def test_rules_come_first_and_the_first_that_matches_counts() -> None:
+def test_rules_precede_patterns_and_the_first_match_counts() -> None:
     rules: list[dict[str, Any]] = [
         {"vendor": "3746", "serial": "a?1", "ignore": True},
         {"vendor": "apc*", "product": "00FF", "name": "x", "driver": "y", "ignore": False},
@@ -53,15 +53,15 @@ def test_rules_come_first_and_the_first_that_matches_counts() -> None:
     )
 
 
-def test_what_tells_udev_nothing_gives_it_nothing() -> None:
-    """Each device of the host would be NUT's."""
+def test_pattern_of_wildcards_permits_nothing() -> None:
+    """Otherwise NUT could use every device of the host."""
     assert (
         udev.render_permissions({"patterns": ["\u4e9a*", "*?*"], "rules": [{"vendor": "*", "product": "\u4e9a"}]})
         == ECOFLOW
     )
 
 
-def test_no_port_no_import() -> None:
+def test_path_id_is_imported_only_for_ports() -> None:
     assert "IMPORT" not in udev.render_permissions({"rules": [{"vendor": "1234"}]})
 
 
@@ -81,14 +81,16 @@ def test_no_port_no_import() -> None:
         ("a\nb\x7f", "[aA]?[bB]?"),
     ],
 )
-def test_a_glob(pattern: str, made: str) -> None:
+def test_glob_is_converted(pattern: str, made: str) -> None:
     assert udev.convert_glob(pattern) == made
 
 
 @given(ASCII, st.data())
-def test_a_glob_is_not_narrower(pattern: str, data: st.DataObject) -> None:
-    """Texts that come close to the pattern: its own, with what stands for its stars, in either case."""
-    text = "".join(data.draw(st.sampled_from((one, one.swapcase(), ""))) if one in "*?" else one for one in pattern)
+def test_converted_glob_matches_at_least_the_same_texts(pattern: str, data: st.DataObject) -> None:
+    """Draw texts similar to the pattern, in either case."""
+    text = "".join(
+        data.draw(st.sampled_from((sign, sign.swapcase(), ""))) if sign in "*?" else sign for sign in pattern
+    )
     text = data.draw(st.sampled_from((text, text.upper(), text.lower())))
     try:
         wanted = fnmatch.fnmatchcase(text.lower(), pattern.lower())
@@ -99,7 +101,7 @@ def test_a_glob_is_not_narrower(pattern: str, data: st.DataObject) -> None:
 
 
 @given(st.text(max_size=policy.GLOB_LIMIT))
-def test_nothing_in_a_glob_ends_a_value(pattern: str) -> None:
+def test_converted_glob_is_safe_between_quotes(pattern: str) -> None:
     made = udev.convert_glob(pattern)
     assert re.fullmatch(r"(?:[ -~])*", made)
     assert not set(made) & set('"\\|$%')
@@ -107,8 +109,8 @@ def test_nothing_in_a_glob_ends_a_value(pattern: str) -> None:
     assert "**" not in made
 
 
-def test_a_line_is_not_too_long() -> None:
-    """udev skips a line of 16 KiB."""
-    one = "a" * policy.GLOB_LIMIT
-    rule = dict.fromkeys(("vendor", "product", "serial", "port"), one)
-    assert max(map(len, udev.render_permissions({"rules": [rule], "patterns": [one]}).splitlines())) < 8192
+def test_lines_are_short_enough_for_udev() -> None:
+    """udev ignores lines of 16 KiB and more."""
+    longest = "a" * policy.GLOB_LIMIT
+    rule = dict.fromkeys(("vendor", "product", "serial", "port"), longest)
+    assert max(map(len, udev.render_permissions({"rules": [rule], "patterns": [longest]}).splitlines())) < 8192
