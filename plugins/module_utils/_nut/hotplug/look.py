@@ -92,16 +92,16 @@ class Observation:
 
     def changed_sections(self) -> dict[str, str]:
         """Return name -> description, for each section that the plan adds, changes or removes. "" stands for the global settings."""
-        conf, was = self.plan.conf, self.known.conf
+        conf, current = self.plan.conf, self.known.conf
         if conf is None:
             return {}
-        told = {
+        descriptions = {
             name: self._describe_section(name, section)
             for name, section in conf.sections.items()
-            if was.sections.get(name) != section
+            if current.sections.get(name) != section
         }
-        told |= {name: f"[{name}] is removed" for name in was.sections if name not in conf.sections}
-        return told or {"": "sections unchanged; global settings taken from ups.conf.wanted"}
+        descriptions |= {name: f"[{name}] is removed" for name in current.sections if name not in conf.sections}
+        return descriptions or {"": "sections unchanged; global settings taken from ups.conf.wanted"}
 
     def _describe_section(self, name: str, section: Section) -> str:
         driver = dict(section.keys).get("driver")

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 def test_port_of_another_program_is_reported(taken_port: int) -> None:
     (wrong,) = host.find_unbindable(f"LISTEN 127.0.0.1 {taken_port}\n", "", serves=True)
-    assert f"LISTEN 127.0.0.1 {taken_port}: another program listens there" in wrong
+    assert f"LISTEN 127.0.0.1 {taken_port}: another program uses this port" in wrong
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
@@ -64,12 +64,12 @@ def test_upsd_without_listen_uses_the_default_port() -> None:
 def test_foreign_address_is_reported(old: str) -> None:
     wrong = host.find_unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
     (words,) = wrong
-    assert words.startswith("upsd.conf: LISTEN 192.0.2.77 is no address of this host. Write one that it has")
+    assert words.startswith("upsd.conf: LISTEN 192.0.2.77: this host does not have that address. Use one that it has")
 
 
 def test_unknown_name_is_reported() -> None:
     (wrong,) = host.find_unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
-    assert "LISTEN no-such-host.invalid: no such address" in wrong
+    assert "LISTEN no-such-host.invalid: the address can't be resolved" in wrong
 
 
 def run_shell(command: Sequence[str]) -> tuple[int, str]:
@@ -99,7 +99,7 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
 )
 def test_missing_programs_are_reported(files: dict[str, str], wrong: list[str]) -> None:
     found = host.find_unrunnable(files, run_shell)
-    assert [message.partition(": there is no such program")[0] for message in found] == wrong
+    assert [message.partition(": this program does not exist")[0] for message in found] == wrong
 
 
 def test_leftover_flag_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +110,14 @@ def test_leftover_flag_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for path in (ours, theirs, common):
         path.write_text("upsmon-shutdown-file")
         os.utime(path, (0, 0))
-    said = host.find_old_flags(texts)
-    assert [message.partition(" is there")[0] for message in said] == [str(theirs), str(ours), str(common)]
-    assert "1970-01-01" in said[0]
-    assert f"rm '{theirs}'" in said[0]
+    messages = host.find_old_flags(texts)
+    assert [flag.partition(" left ")[2].partition(" behind")[0] for flag in messages] == [
+        str(theirs),
+        str(ours),
+        str(common),
+    ]
+    assert "1970-01-01" in messages[0]
+    assert f"rm '{theirs}'" in messages[0]
 
 
 def test_paths_that_only_root_can_change_are_fine(tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_paths_that_others_can_change_are_reported(tmp_path: Path) -> None:
         f"upsmon.conf: SHUTDOWNCMD {shared}/cut: ",
         f"ups.conf: driverpath {shared}: ",
     ]
-    assert "Name a path in a directory that root alone can write, such as /run/nut-killpower" in found[1]
+    assert "Use a path in a directory that only root can write to, such as /run/nut-killpower" in found[1]
     (link,) = host.find_untrusted({"upsmon.conf": f"POWERDOWNFLAG {tmp_path}/run/flag\n"}, tmp_path)
     assert f"POWERDOWNFLAG {tmp_path}/run/flag: {tmp_path}/run/flag is a link" in link
 
@@ -170,9 +174,9 @@ tmpfs /with\\040blank tmpfs rw 0 0
     ],
 )
 def test_flag_that_survives_a_reboot_is_reported(path: str, lasts: bool) -> None:
-    said = host.find_lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
-    assert bool(said) == lasts
-    assert all(path in message for message in said)
+    messages = host.find_lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
+    assert bool(messages) == lasts
+    assert all(path in message for message in messages)
 
 
 def test_missing_flag_is_fine() -> None:
@@ -207,24 +211,30 @@ MISSING = {
         {"ups.conf": "[a]\nuser = no-such-user\n"},
         "ups.conf: this host has no user no-such-user",
     ),
-    "certificates": ({"upsd.conf": "CERTPATH /no/such\n"}, "upsd.conf: CERTPATH: there is no directory /no/such"),
+    "certificates": (
+        {"upsd.conf": "CERTPATH /no/such\n"},
+        "upsd.conf: CERTPATH: the directory /no/such does not exist",
+    ),
     "those of upsmon": (
         {"upsmon.conf": "CERTPATH /no/such\n"},
-        "upsmon.conf: CERTPATH: there is no directory /no/such",
+        "upsmon.conf: CERTPATH: the directory /no/such does not exist",
     ),
     "made by then": ({"upsmon.conf": "CERTPATH /to/be/made\n"}, ""),
     "a place for the flag": (
         {"upsmon.conf": "POWERDOWNFLAG /no/flag\n"},
-        "upsmon.conf: POWERDOWNFLAG: there is no directory /no",
+        "upsmon.conf: POWERDOWNFLAG: the directory /no does not exist",
     ),
-    "a place for a pipe": ({"upssched.conf": "PIPEFN /no/pipe\n"}, "upssched.conf: PIPEFN: there is no directory /no"),
+    "a place for a pipe": (
+        {"upssched.conf": "PIPEFN /no/pipe\n"},
+        "upssched.conf: PIPEFN: the directory /no does not exist",
+    ),
 }
 
 
-@pytest.mark.parametrize(("files", "said"), MISSING.values(), ids=MISSING.keys())
-def test_missing_files_and_users_are_reported(files: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(("files", "message"), MISSING.values(), ids=MISSING.keys())
+def test_missing_files_and_users_are_reported(files: dict[str, str], message: str) -> None:
     found = host.find_missing(files, Path("/to/be/made"))
-    assert [message[: len(said)] for message in found] == ([said] if said else [])
+    assert [line[: len(message)] for line in found] == ([message] if message else [])
 
 
 @pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
@@ -250,5 +260,5 @@ def test_link_local_address_is_fine() -> None:
 @pytest.mark.parametrize("key", ["driverpath", "statepath"])
 def test_missing_directory_of_ups_conf_is_reported(key: str) -> None:
     assert host.find_missing({"ups.conf": f"{key} = /no/such\n"}) == [
-        f"ups.conf: {key}: there is no directory /no/such. Make it, or name another"
+        f"ups.conf: {key}: the directory /no/such does not exist. Create it, or use another one"
     ]

@@ -24,8 +24,8 @@ PRIMARY = nss.TlsMaterial(f"{ONE}\n{TWO}\n", f"{TWO}\n{ONE}\n", f"{KEY}\n", "pve
 class Programs:
     """Simulates certutil, openssl and pk12util: they read files, and write others."""
 
-    def __init__(self, fails: str = "", code: int = 1, said: str = "") -> None:
-        self.fails, self.code, self.said = fails, code, said
+    def __init__(self, fails: str = "", code: int = 1, output: str = "") -> None:
+        self.fails, self.code, self.output = fails, code, output
         self.ran: list[list[str]] = []
         self.read: list[str] = []
         self.modes: set[int] = set()
@@ -33,7 +33,7 @@ class Programs:
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         self.ran.append(list(command))
         if self.fails and " ".join(command).startswith(self.fails):
-            return self.code, self.said
+            return self.code, self.output
         for flag in ("-i", "-in"):
             if flag in command:
                 self.read.append(Path(command[command.index(flag) + 1]).read_text())
@@ -79,13 +79,13 @@ def test_database_of_a_secondary_needs_no_openssl(tmp_path: Path) -> None:
 def test_secrets_are_no_arguments(tmp_path: Path) -> None:
     programs = Programs()
     nss.make_database(tmp_path / "tls-1", PRIMARY, programs, OWNER)
-    said = " ".join(word for command in programs.ran for word in command)
-    assert "c2VjcmV0" not in said
-    assert "PRIVATE" not in said
+    arguments = " ".join(word for command in programs.ran for word in command)
+    assert "c2VjcmV0" not in arguments
+    assert "PRIVATE" not in arguments
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "said", "message"),
+    ("program", "code", "output", "message"),
     [
         ("certutil -N", 127, "not found", "there is no certutil on this host.*: install libnss3-tools"),
         ("pk12util", 127, "not found", "there is no pk12util on this host.*: install libnss3-tools"),
@@ -95,9 +95,9 @@ def test_secrets_are_no_arguments(tmp_path: Path) -> None:
         ("pk12util", 24, "", "pk12util .*: exit code 24"),
     ],
 )
-def test_failing_program_leaves_no_database(tmp_path: Path, program: str, code: int, said: str, message: str) -> None:
+def test_failing_program_leaves_no_database(tmp_path: Path, program: str, code: int, output: str, message: str) -> None:
     with pytest.raises(nss.NssError, match=message):
-        nss.make_database(tmp_path / "tls-1", PRIMARY, Programs(program, code, said), OWNER)
+        nss.make_database(tmp_path / "tls-1", PRIMARY, Programs(program, code, output), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
