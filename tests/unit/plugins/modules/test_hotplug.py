@@ -74,7 +74,7 @@ def test_returned_values_are_documented(host: UsbHost, run: Any) -> None:
 
 
 def second(host: UsbHost) -> None:
-    """Plug in one that nobody has declared, beside one that is told by its keys."""
+    """Plug in an undeclared UPS beside one that is identified by its keys."""
     host.conf.write_text(f'{UPS_CONF}    vendorid = "051d"\n    snmp_password = "secret1"\n')
     host.conf.chmod(0o640)
     host.bus.plug("1-1")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def test_mains_are_checked_again_before_upsd_restart(place: Place) -> None:
-    """Drivers and certificates take their time, and an outage may begin meanwhile."""
+    """Drivers and certificates take time, and an outage may begin in between."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)
         place.holds(files)
@@ -78,11 +78,11 @@ def test_guard_of_primary_refuses_on_battery(place: Place, unused_port: int, whe
 
 @pytest.mark.parametrize("status", ["OL", "OL CHRG", "ERR DATA-STALE", "ERR DRIVER-NOT-CONNECTED"])
 def test_guard_accepts_mains(place: Place, status: str) -> None:
-    """One without data is no reason to stop: it may be what this run repairs."""
+    """A UPS without data does not stop the run, which may be what repairs it."""
     with serving(answers(ups=status)) as fake:
         place.holds(primary_at(fake.port))
         place.deployment(primary_at(fake.port)).require_mains()
-        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
+        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon monitors
         assert "LIST VAR ups" in fake.asked
 
 

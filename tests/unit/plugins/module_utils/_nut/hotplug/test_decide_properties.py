@@ -100,7 +100,7 @@ def test_plan_properties(  # noqa: PLR0917 - one for each strategy
         assert made.conf is None
         assert not [one for one in acts if one.unit.startswith("nut-driver-enumerator") or one.verb == "reload"]
     for name in res.fixed:
-        # one that is not in the file yet may have to wait
+        # a section that is not in the file yet may have to wait
         if made.conf is not None and name in made.conf.sections:
             assert made.conf.sections[name] in (was.conf.sections.get(name), res.conf.sections[name])
     if made.conf is not None:

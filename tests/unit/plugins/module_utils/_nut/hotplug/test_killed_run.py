@@ -27,11 +27,11 @@ pytestmark = pytest.mark.slow
 
 
 class Killed(BaseException):
-    """The run ends here, as by a power cut."""
+    """Raised to end the run here, like a power cut."""
 
 
 def killed_at(machine: Machine, step: int) -> bool:
-    """Run the agent, and cut it at its STEP-th touch of disk or systemd. False if it came to its end."""
+    """Run nut-hotplug and interrupt it at its STEP-th access to disk or systemd. Return False if it completed."""
     left = [step]
     run, write = machine.run, files.replace_files
 
@@ -77,7 +77,7 @@ def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: boo
             machine.now += 100
 
             def restarted(machine: Machine = machine) -> None:
-                # only a driver that is started anew finds the other UPS
+                # only a restarted driver finds the other UPS
                 if [
                     line
                     for line in machine.did
@@ -112,7 +112,7 @@ def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: boo
 
 
 def test_section_of_killed_run_does_not_count_as_edited(served: Machine) -> None:
-    """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
+    """Power was lost after ups.conf was written and before the notes, and another UPS is plugged in afterwards."""
     path = served.root / "state/state.json"
     ours = ups_conf.render_sections([served.conf.sections["ups"]])
     hotplug_memory.save_state(

@@ -41,7 +41,7 @@ FULL = HotplugState(
     history=(HistoryEntry(1000.0, "ups", "restart nut-driver@ups.service", "it hangs"),),
 )
 
-# surrogates, too: what is no UTF-8 in a device's texts
+# including surrogates, for invalid UTF-8 in a device's texts
 texts = st.text(st.characters(), max_size=30)
 times = st.floats(-9e9, 9e9)
 hexes = st.text("0123456789abcdef", min_size=4, max_size=4)
@@ -119,7 +119,7 @@ def test_wrong_type_anywhere_gives_empty_state(
     path = tmp_path_factory.mktemp("state") / "state.json"
     path.write_text(json.dumps({**json.loads(records.dump_record(FULL, memory.VERSION)), field: value}))
     found = memory.load_state(path)
-    # whatever came of it can be saved and read again
+    # the result can be saved and read again
     memory.save_state(path, found)
     assert memory.load_state(path) == found
 
