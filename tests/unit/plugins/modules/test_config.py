@@ -225,8 +225,8 @@ def test_absent_ups_is_a_warning(host: Host, run: Any) -> None:
     assert result["changed"]
     assert result["upses"] == {"ups": "DATA-STALE"}
     assert any(
-        "has no fresh data for ups: DATA-STALE. Is the UPS plugged in and switched on?" in str(one)
-        for one in result["warnings"]
+        "has no fresh data for ups: DATA-STALE. Is the UPS plugged in and switched on?" in str(warning)
+        for warning in result["warnings"]
     )
 
 
@@ -273,8 +273,8 @@ def test_unsupported_release_fails(host: Host, run: Any) -> None:
     newer = {"upsmon.conf": host.files["upsmon.conf"] + "OFFDURATION 60\n"}
     result = run(changes=newer)
     assert (result["changed"], result["release"]) == (False, "2.8.0")
-    assert any("OFFDURATION" in str(one) for one in result["warnings"])
-    assert any("2.8.0" in one for one in result["advice"])
+    assert any("OFFDURATION" in str(warning) for warning in result["warnings"])
+    assert any("2.8.0" in line for line in result["advice"])
 
 
 def test_locked_host_fails(host: Host, run: Any) -> None:
@@ -307,4 +307,4 @@ def test_old_powerdownflag_is_a_warning(host: Host, run: Any) -> None:
     result = run(
         changes={"upsmon.conf": f"{host.files['upsmon.conf']}POWERDOWNFLAG {flag}\n"}, _ansible_check_mode=True
     )
-    assert any(f"an earlier shutdown left {flag} behind" in str(one) for one in result["warnings"])
+    assert any(f"an earlier shutdown left {flag} behind" in str(warning) for warning in result["warnings"])

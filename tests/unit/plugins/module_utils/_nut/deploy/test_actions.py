@@ -231,7 +231,7 @@ def test_deployment_needs_fewest_actions(
     assert told(decided.after) == after
     assert decided.before == ()
     assert bool(decided) == bool(changed or after)
-    assert all(one.reason for one in decided.after)
+    assert all(action.reason for action in decided.after)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ LEFT: dict[str, tuple[Mapping[str, str], dict[str, Unit], list[str], list[str]]]
 def test_pending_actions_of_interrupted_run_are_added(
     new: Mapping[str, str], found: dict[str, Unit], left: list[str], after: list[str]
 ) -> None:
-    actions = [UnitAction(*one.split(), reason="left") for one in left]
+    actions = [UnitAction(*line.split(), reason="left") for line in left]
     decided = library.plan_deployment(new, new, found, pending=actions)
     assert told(decided.after) == after
     assert decided

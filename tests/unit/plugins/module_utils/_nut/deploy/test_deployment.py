@@ -170,7 +170,7 @@ def test_stale_checksum_stops_driver(place: Place, kept: str, stale: list[str]) 
     place.holds(PRIMARY)
     new = {**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + SPARE_SECTION}
     decided = place.deployment(new).plan_change()
-    assert [one for one in told(decided.after) if one.startswith("stop")] == [
+    assert [step for step in told(decided.after) if step.startswith("stop")] == [
         f"stop {systemd.driver_unit(name)}" for name in stale
     ]
 
@@ -191,7 +191,7 @@ def test_ups_lost_during_run_is_broken_not_absent(place: Place) -> None:
         deployment.require_mains()
         fake.answers.update(answers(ups="ERR DATA-STALE"))
         verdict = deployment.wait_until_serving(0)
-        assert [one.unit for one in verdict.broken] == [UPS]
+        assert [trouble.unit for trouble in verdict.broken] == [UPS]
         assert verdict.absent == ()
         # upsd never served this UPS: it may well be unplugged
         assert place.deployment(primary_at(fake.port)).wait_until_serving(0).broken == ()
@@ -380,7 +380,7 @@ def test_removal_names_clients_still_logged_in(place: Place) -> None:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(None)
         deployment.warn_of_risks()
-    assert [one for one in deployment.warnings if "logged in" in one] == [
+    assert [warning for warning in deployment.warnings if "logged in" in warning] == [
         "still logged in to upsd, and about to lose their UPS: 192.0.2.7"
     ]
 

@@ -112,8 +112,8 @@ def test_guard_of_secondary_ignores_unmonitored_upses(place: Place) -> None:
 
 def test_guard_asks_every_upsd(place: Place) -> None:
     with serving(answers(ups="OL")) as well, serving(answers(spare="OB")) as busy:
-        one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
-        both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
+        watching, also_watching = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
+        both = {**watching, "upsmon.conf": watching["upsmon.conf"] + also_watching["upsmon.conf"]}
         place.holds(both)
         with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} reports spare \(OB\)"):
             place.deployment(both).require_mains()

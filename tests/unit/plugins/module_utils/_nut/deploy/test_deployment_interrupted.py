@@ -75,7 +75,7 @@ def test_next_run_completes_interrupted_run(place: Place) -> None:
     assert told(decided.after) == [RESTART_SERVER, RESTART_MONITOR]
     assert decided.after[0].reason == "upsd.conf changed in directives that a reload does not apply"
     second.apply_change(decided)
-    assert [one for one in place.systemd.told if one.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
+    assert [step for step in place.systemd.told if step.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
     assert not list(place.room.iterdir())
     assert not place.deployment(new).plan_change()
 
@@ -131,4 +131,4 @@ def test_note_of_interrupted_run_is_kept(place: Place) -> None:
     with pytest.raises(DeployError, match="no"):
         deployment.apply_change(deployment.plan_change())
     # without the actions that were done in between
-    assert [one["verb"] for one in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]
+    assert [action["verb"] for action in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]

@@ -131,7 +131,7 @@ def test_restarts_done_with_old_units_are_noted_again(tmp_path: Path) -> None:
     _installation, plan = sandboxed(tmp_path, systemd)
     assert plan.written_files == ()
     noted = json.loads((tmp_path / PENDING).read_text())
-    assert [one["unit"] for one in noted] == ["nut-driver@ups.service", "nut-server.service"]
+    assert [action["unit"] for action in noted] == ["nut-driver@ups.service", "nut-server.service"]
     (tmp_path / PENDING).unlink()
     _installation, plan = sandboxed(tmp_path, systemd)
     assert not plan
@@ -188,7 +188,9 @@ def test_running_daemons_are_left_to_module_config(tmp_path: Path) -> None:
         {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox changed"},
         {"verb": "restart", "unit": "nut-server.service", "reason": "its sandbox changed"},
     ]
-    assert [str(one) for one in plan.later] == [f"restart {one['unit']}: its sandbox changed" for one in restarts]
+    assert [str(action) for action in plan.later] == [
+        f"restart {action['unit']}: its sandbox changed" for action in restarts
+    ]
     assert json.loads((tmp_path / PENDING).read_text()) == restarts
     assert not [command for command in systemd.told if "nut-server" in command or "driver" in command]
     # existing actions are kept, without duplicates

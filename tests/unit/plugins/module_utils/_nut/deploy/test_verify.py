@@ -136,7 +136,7 @@ def test_one_missing_ups_of_two_is_absent(host: Host) -> None:
     with serving(answers(ups="OL", spare="ERR DATA-STALE")) as fake:
         verdict = host.verify(primary_at(fake.port, "ups", "spare"), 60)
     assert verdict.status == {"ups": "OL", "spare": "DATA-STALE"}
-    assert [one.unit for one in verdict.absent] == [systemd.driver_unit("spare")]
+    assert [trouble.unit for trouble in verdict.absent] == [systemd.driver_unit("spare")]
     assert verdict.broken == ()
 
 
@@ -151,8 +151,8 @@ def test_ups_unknown_to_upsd_is_broken(host: Host) -> None:
 def test_unreachable_upsd_is_broken(host: Host, unused_port: int) -> None:
     verdict = host.verify(primary_at(unused_port), 0)
     assert verdict.status == {}
-    assert [one.unit for one in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
-    assert all("connection refused" in one.message for one in verdict.broken)
+    assert [trouble.unit for trouble in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
+    assert all("connection refused" in trouble.message for trouble in verdict.broken)
 
 
 def test_exited_daemon_is_started_again(host: Host) -> None:
@@ -191,7 +191,9 @@ def test_running_daemon_is_not_restarted(host: Host, unused_port: int) -> None:
     ],
 )
 def test_missing_login_of_upsmon_is_broken(host: Host, clients: list[str], there: bool) -> None:
-    listed = "BEGIN LIST CLIENT ups\n" + "".join(f"CLIENT ups {one}\n" for one in clients) + "END LIST CLIENT ups\n"
+    listed = (
+        "BEGIN LIST CLIENT ups\n" + "".join(f"CLIENT ups {client}\n" for client in clients) + "END LIST CLIENT ups\n"
+    )
     with serving({**answers(ups="OL"), "LIST CLIENT ups": listed}) as fake:
         verdict = host.verify(secondary_at(fake.port), 0)
     assert verdict.status == {}
@@ -209,4 +211,4 @@ def test_unreachable_monitored_upsd_is_absent(host: Host, unused_port: int) -> N
         files["upsmon.conf"] += f"MONITOR far@127.0.0.1:{unused_port} 0 u p secondary\n"
         verdict = host.verify(files, 60)
     assert verdict.broken == ()
-    assert [one.message.partition(":")[0] for one in verdict.absent] == ["far@127.0.0.1"]
+    assert [trouble.message.partition(":")[0] for trouble in verdict.absent] == ["far@127.0.0.1"]

@@ -210,7 +210,7 @@ QUIET = (
     "upsd failed, and nobody wants it",
     "upsd stopped by hand",
 )
-DEFERRED = tuple(name for name, one in SCENES.items() if not one[3] and name not in QUIET)
+DEFERRED = tuple(name for name, parts in SCENES.items() if not parts[3] and name not in QUIET)
 WAITS = (
     "replug elsewhere, driver did not recover yet",
     "new device number, counted from the latest",
@@ -232,7 +232,7 @@ def test_plan_has_fewest_actions(name: str) -> None:
     _host, made = play(name)
     assert told(made) == SCENES[name][3]
     assert bool(made) is bool(SCENES[name][3])
-    assert all(one.reason for one in (*made.before, *made.after))
+    assert all(action.reason for action in (*made.before, *made.after))
 
 
 @pytest.mark.parametrize("name", DEFERRED)

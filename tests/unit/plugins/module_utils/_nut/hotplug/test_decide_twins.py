@@ -101,7 +101,7 @@ def by_itself(*upses: UsbUps) -> Host:
     }
     host.seen["ups"] = replace(host.seen["ups"], **fresh)
     made = host.plan(*upses)
-    assert not [one for one in told(made) if one.endswith(" ups")]
+    assert not [step for step in told(made) if step.endswith(" ups")]
     host.apply(made, *upses)
     return host
 

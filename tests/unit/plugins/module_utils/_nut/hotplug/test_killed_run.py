@@ -104,7 +104,7 @@ def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: boo
             assert dict(machine.conf.sections["ups"].keys)["vendorid"] == "0764", step
             assert machine.status == {}, (step, machine.did)
             assert machine.units["nut-driver@ups.service"][0] == "active", step
-            assert not [one for one in machine.host().observe_host().remarks if "by hand" in one], step
+            assert not [remark for remark in machine.host().observe_host().remarks if "by hand" in remark], step
             assert machine.did == [], step
             assert machine.is_quiet, step
         step += 1
@@ -143,4 +143,4 @@ def test_note_restarts_driver_that_may_run_with_old_section(served: Machine) -> 
     with pytest.raises(Killed):
         served.go()
     noted = json.loads((served.room / "homelab-nut-pending.json").read_text())
-    assert [one["verb"] for one in noted if one["unit"] == "nut-driver@ups.service"] == ["restart"]
+    assert [action["verb"] for action in noted if action["unit"] == "nut-driver@ups.service"] == ["restart"]

@@ -71,10 +71,10 @@ nonsense = st.recursive(
 
 
 @given(states)
-def test_saved_state_is_loaded(tmp_path_factory: pytest.TempPathFactory, one: HotplugState) -> None:
+def test_saved_state_is_loaded(tmp_path_factory: pytest.TempPathFactory, state: HotplugState) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
-    memory.save_state(path, one)
-    assert memory.load_state(path) == one
+    memory.save_state(path, state)
+    assert memory.load_state(path) == state
 
 
 def test_state_is_readable_only_by_root(tmp_path: Path) -> None:
@@ -147,10 +147,10 @@ def test_fifo_or_directory_gives_empty_state(tmp_path: Path, make: Any) -> None:
 
 def test_history_is_bounded() -> None:
     many = [HistoryEntry(float(number), "ups", "restart", "why") for number in range(60)]
-    one = HotplugState()
+    state = HotplugState()
     for decision in many:
-        one = one.with_history(decision)
-    assert one.history == tuple(many[-50:])
+        state = state.with_history(decision)
+    assert state.history == tuple(many[-50:])
 
 
 def test_reboot_drops_times_and_devices() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def stamps(root: Path) -> dict[Path, tuple[int, ...]]:
     """Return what changes of each file when it is written, without its access time."""
     seen = {path: path.stat() for path in root.rglob("*") if "bin" not in path.parts}
-    return {path: (one.st_mode, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in seen.items()}
+    return {path: (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns) for path, status in seen.items()}
 
 
 def test_observation_changes_nothing(machine: Machine) -> None:
@@ -256,7 +256,7 @@ def test_nothing_changes_while_nut_is_reinstalled(served: Machine) -> None:
 def test_emptied_wanted_file_leaves_sections_alone(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text("# emptied\n")
     outcome = served.go()
-    assert not [one for one in outcome.look.remarks if "by hand" in one]
+    assert not [remark for remark in outcome.look.remarks if "by hand" in remark]
     assert not outcome.changed
 
 

@@ -49,7 +49,7 @@ def test_new_ups_is_served(machine: Machine) -> None:
     ]
     assert machine.said == list(outcome.done)
     assert "051d:0002 American Power Conversion Back-UPS" in outcome.done[0]
-    assert [one.what for one in machine.memory.history] == [line.partition(": ")[0] for line in outcome.done]
+    assert [entry.what for entry in machine.memory.history] == [line.partition(": ")[0] for line in outcome.done]
 
 
 def test_unchanged_host_runs_nothing(served: Machine) -> None:
