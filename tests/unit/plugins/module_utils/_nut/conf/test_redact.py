@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact_text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ USERS = """\
 
 
 def test_only_secrets_are_redacted() -> None:
-    assert redact("/etc/nut/upsd.users", USERS) == USERS.replace('"hunter2"', "<redacted>").replace(
+    assert redact_text("/etc/nut/upsd.users", USERS) == USERS.replace('"hunter2"', "<redacted>").replace(
         "hunter2", "<redacted>"
     )
 
@@ -70,8 +70,8 @@ def test_only_secrets_are_redacted() -> None:
     ],
 )
 def test_secret_in_a_line_is_redacted(name: str, line: str, shown: str) -> None:
-    assert redact(name, line + "\n") == shown + "\n"
-    assert redact(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
+    assert redact_text(name, line + "\n") == shown + "\n"
+    assert redact_text(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_secret_in_a_line_is_redacted(name: str, line: str, shown: str) -> None:
 )
 def test_harmless_line_is_unchanged(name: str, line: str) -> None:
     for text in (line, line + "\n", f"\n\n{line}\r\n\n"):
-        assert redact(name, text) == text
+        assert redact_text(name, text) == text
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_harmless_line_is_unchanged(name: str, line: str) -> None:
     ],
 )
 def test_secret_over_several_lines_is_redacted(name: str, text: str, shown: str) -> None:
-    assert redact(name, text) == shown
+    assert redact_text(name, text) == shown
 
 
 SECRET = "hunter2hunter2"
@@ -121,7 +121,7 @@ JUNK = st.text(st.sampled_from('"\\#= \tab\x01é[]'), max_size=6)
 @given(before=TRICKY, glue=JUNK, left=JUNK, right=JUNK, after=TRICKY)
 def test_password_is_redacted_in_any_context(before: str, glue: str, left: str, right: str, after: str) -> None:
     text = f"{before}\npassword ={glue}{left}{SECRET}{right}\n{after}"
-    shown = redact("upsd.users", text)
+    shown = redact_text("upsd.users", text)
     assert SECRET not in shown
     assert shown.count("\n") == text.count("\n")
 
@@ -129,19 +129,19 @@ def test_password_is_redacted_in_any_context(before: str, glue: str, left: str, 
 @given(before=TRICKY, left=JUNK, right=JUNK, after=TRICKY)
 def test_password_of_a_monitor_line_is_redacted(before: str, left: str, right: str, after: str) -> None:
     text = f"{before}\nMONITOR ups@pve 1 mon {left}{SECRET}{right} primary\n{after}"
-    shown = redact("upsmon.conf", text)
+    shown = redact_text("upsmon.conf", text)
     assert SECRET not in shown
     assert shown.count("\n") == text.count("\n")
 
 
 @given(st.sampled_from(["ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "other"]), TRICKY)
 def test_any_text_is_redacted_quickly(name: str, text: str) -> None:
-    shown = redact(name, text)
+    shown = redact_text(name, text)
     assert shown.count("\n") == text.count("\n")
 
 
 @pytest.mark.parametrize("name", ["upsd.conf", "upsd.users", "upsmon.conf", "ups.conf"])
 def test_only_directives_with_secrets_are_redacted(name: str) -> None:
     for word, directive in directives.DIRECTIVES[name].items():
-        shown = redact(name, f"{word} something\n")
+        shown = redact_text(name, f"{word} something\n")
         assert ("<redacted>" in shown) == (directive.kind in ("monitor", "identity", "password")), word
