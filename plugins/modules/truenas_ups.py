@@ -144,7 +144,7 @@ options:
     description:
       - The password of O(monuser). If unset, it is not changed.
       - Passwords that TrueNAS or NUT would corrupt are rejected, such as those with a space, C(#), C(=), a backslash or a
-        character outside ASCII. Letters, digits, C(.), C(_) and C(-) are safe.
+        character outside ASCII. Safe characters are letters, digits, C(.), C(_) and C(-).
     type: str
   shutdown:
     description:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""nut-hotplug: what the archive /usr/local/sbin/nut-hotplug starts with, if start.sh did not find that all is quiet."""
+"""nut-hotplug: the main program of the archive /usr/local/sbin/nut-hotplug, which start.sh runs unless there is nothing to do."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ import sys
 from _nut.programs import nut_hotplug
 
 
-def tell(stream, line):
-    """Print a line. Who reads it may have gone, or not know its characters."""
+def print_line(stream, line):
+    """Print a line. Ignores a reader that is gone, and escapes characters that the encoding lacks."""
     try:
         stream.write(
             line.encode(stream.encoding or "ascii", "backslashreplace").decode(stream.encoding or "ascii") + "\n"
@@ -22,12 +22,12 @@ def tell(stream, line):
 
 
 def main():
-    """Do what the command line says. Returns the exit code."""
+    """Run the command line and return the exit code."""
     return nut_hotplug.main(
         sys.argv[1:],
-        lambda line: tell(sys.stdout, line),
-        lambda line: tell(sys.stderr, line),
-        os.path.abspath(sys.argv[0]),  # noqa: PTH100 - a link stays one
+        lambda line: print_line(sys.stdout, line),
+        lambda line: print_line(sys.stderr, line),
+        os.path.abspath(sys.argv[0]),  # noqa: PTH100 - does not resolve links
     )
 
 

@@ -157,6 +157,11 @@ class Host:
             self.known = replace(self.known, conf=made.conf, found=made.found, written=written)
 
 
+# what told() shows of these actions
+ENUMERATE = "enumerate"
+RELOAD = "reload nut-server"
+
+
 def told(made: HotplugPlan) -> list[str]:
     """The plan in short, in its order."""
     short = [f"permit {node}" for node, _unused in made.permits]

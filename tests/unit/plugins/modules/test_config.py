@@ -114,7 +114,7 @@ def run(host: Host, capfd: pytest.CaptureFixture[str]) -> Any:
     return run_it
 
 
-def test_nothing_to_do(host: Host, run: Any) -> None:
+def test_unchanged_host_is_not_changed(host: Host, run: Any) -> None:
     result = run()
     assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
     assert result["upses"] == {"ups": "OL CHRG"}
@@ -122,7 +122,7 @@ def test_nothing_to_do(host: Host, run: Any) -> None:
     assert host.told == []
 
 
-def test_no_secret_is_told(run: Any) -> None:
+def test_no_secret_is_returned(run: Any) -> None:
     """Not even to who asks Ansible to repeat what a module was given."""
     assert "invocation" in run(_ansible_inject_invocation=True)
 
@@ -131,7 +131,7 @@ def maxage(host: Host) -> dict[str, str]:
     return {"upsd.conf": host.files["upsd.conf"].replace("MAXAGE 15", "MAXAGE 20")}
 
 
-def test_a_change(host: Host, run: Any) -> None:
+def test_changed_file_is_deployed(host: Host, run: Any) -> None:
     result = run(changes=maxage(host))
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
@@ -145,7 +145,7 @@ def test_a_change(host: Host, run: Any) -> None:
     assert not run(changes=maxage(host))["changed"]
 
 
-def test_check_mode(host: Host, run: Any) -> None:
+def test_check_mode_changes_nothing(host: Host, run: Any) -> None:
     result = run(changes=maxage(host), _ansible_check_mode=True)
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
@@ -156,7 +156,7 @@ def test_check_mode(host: Host, run: Any) -> None:
     assert host.told == []
 
 
-def test_on_battery_nothing_is_touched(host: Host, run: Any) -> None:
+def test_on_battery_nothing_is_changed(host: Host, run: Any) -> None:
     host.upsd.answers.update(ON_BATTERY)
     result = run(changes=maxage(host))
     assert result["failed"]
@@ -167,26 +167,26 @@ def test_on_battery_nothing_is_touched(host: Host, run: Any) -> None:
     assert run(changes=maxage(host), _ansible_check_mode=True)["failed"]
 
 
-def test_on_battery_a_run_that_changes_nothing_goes_on(host: Host, run: Any) -> None:
+def test_on_battery_unchanged_run_succeeds(host: Host, run: Any) -> None:
     host.upsd.answers.update(ON_BATTERY)
     result = run()
     assert not result["changed"]
     assert result["upses"] == {"ups": "OB"}
 
 
-def test_force(host: Host, run: Any) -> None:
+def test_force_deploys_on_battery(host: Host, run: Any) -> None:
     host.upsd.answers.update(ON_BATTERY)
     assert run(changes=maxage(host), force=True)["changed"]
     assert host.read()["upsd.conf"] == maxage(host)["upsd.conf"]
 
 
-def test_force_does_not_skip_the_check(host: Host, run: Any) -> None:
+def test_force_does_not_skip_file_checks(host: Host, run: Any) -> None:
     result = run(changes={"upsd.users": host.files["upsd.users"].replace("secret1", "other")}, force=True)
-    assert "the password is not the one of [monitor] in upsd.users" in result["msg"]
+    assert "the password differs from that of [monitor] in upsd.users" in result["msg"]
     assert host.read() == host.files
 
 
-def test_files_that_do_not_fit(host: Host, run: Any) -> None:
+def test_inconsistent_files_fail(host: Host, run: Any) -> None:
     result = run(changes={"nut.conf": "MODE=none\n"})
     assert "nothing was restarted:\nnut.conf: MODE is none" in result["msg"]
     assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
@@ -194,11 +194,11 @@ def test_files_that_do_not_fit(host: Host, run: Any) -> None:
     assert host.told == []
 
 
-def test_a_set_that_is_none(run: Any) -> None:
+def test_incomplete_set_of_files_fails(run: Any) -> None:
     assert "files must be nut.conf, upsd.users" in run(files={"nut.conf": ""})["msg"]
 
 
-def test_a_unit_that_does_not_start(host: Host, run: Any) -> None:
+def test_failed_unit_start_fails(host: Host, run: Any) -> None:
     host.refuses = "restart nut-monitor.service"
     changes = {**maxage(host), "upsmon.conf": host.files["upsmon.conf"] + "DEADTIME 20\n"}
     result = run(changes=changes)
@@ -210,14 +210,14 @@ def test_a_unit_that_does_not_start(host: Host, run: Any) -> None:
     assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
 
 
-def test_systemd_that_does_not_answer(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_systemd_query_fails(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "run", lambda _command: (1, "no bus"))
     result = run()
     assert result["failed"]
     assert "systemctl show: no bus" in result["msg"]
 
 
-def test_a_ups_that_is_not_there(host: Host, run: Any) -> None:
+def test_absent_ups_is_a_warning(host: Host, run: Any) -> None:
     """A host without its UPS can be deployed; that it is not there is said."""
     host.upsd.answers.update(STALE)
     result = run(changes=maxage(host))
@@ -230,7 +230,7 @@ def test_a_ups_that_is_not_there(host: Host, run: Any) -> None:
     )
 
 
-def test_a_ups_that_must_be_there(host: Host, run: Any) -> None:
+def test_absent_ups_fails_if_required(host: Host, run: Any) -> None:
     host.upsd.answers.update(STALE)
     result = run(changes=maxage(host), require_ups=True)
     assert result["failed"]
@@ -238,9 +238,7 @@ def test_a_ups_that_must_be_there(host: Host, run: Any) -> None:
     assert "last words of nut-driver@ups.service" in result["msg"]
 
 
-def test_what_a_driver_logged_does_nothing_to_the_terminal(
-    host: Host, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_driver_log_is_made_safe_for_terminal(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver logs what a device says of itself, and Ansible prints the message as it comes."""
     host.upsd.answers.update(STALE)
     monkeypatch.setattr(_config, "last_log_lines", systemd.last_log_lines)
@@ -255,14 +253,14 @@ def test_what_a_driver_logged_does_nothing_to_the_terminal(
     assert result["upses"] == {"ups": "DATA-STALE"}
 
 
-def test_a_driver_that_does_not_run(host: Host, run: Any) -> None:
+def test_stopped_driver_fails(host: Host, run: Any) -> None:
     host.upsd.answers.update({"LIST VAR ups": "ERR DRIVER-NOT-CONNECTED\n"})
     result = run()
     assert result["failed"]
     assert "has no fresh data for ups: DRIVER-NOT-CONNECTED" in result["msg"]
 
 
-def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
+def test_missing_login_of_upsmon_fails(host: Host, run: Any) -> None:
     host.upsd.answers.update(NOBODY)
     result = run(require_ups=False)
     assert result["failed"]
@@ -270,7 +268,7 @@ def test_an_upsmon_that_has_not_logged_in(host: Host, run: Any) -> None:
     assert "as monitor; clients that upsd lists: none" in result["msg"]
 
 
-def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
+def test_unsupported_release_fails(host: Host, run: Any) -> None:
     host.release = "2.8.0"
     newer = {"upsmon.conf": host.files["upsmon.conf"] + "OFFDURATION 60\n"}
     result = run(changes=newer)
@@ -279,7 +277,7 @@ def test_a_release_that_is_too_old(host: Host, run: Any) -> None:
     assert any("2.8.0" in one for one in result["advice"])
 
 
-def test_another_run_is_at_work(host: Host, run: Any) -> None:
+def test_locked_host_fails(host: Host, run: Any) -> None:
     with base_files.hold_lock(host.folder / sets.LOCK, 0):
         result = run(changes=maxage(host))
         assert "another run is configuring NUT on this host" in result["msg"]
@@ -288,7 +286,7 @@ def test_another_run_is_at_work(host: Host, run: Any) -> None:
         assert run(changes=maxage(host), _ansible_check_mode=True)["changed"]
 
 
-def test_a_host_that_goes(host: Host, run: Any) -> None:
+def test_state_absent_empties_files(host: Host, run: Any) -> None:
     result = run(files=None, state="absent")
     assert result["changed"]
     assert result["files"] == ["upsmon.conf", "upssched.conf", "ups.conf", "upsd.conf", "upsd.users", "nut.conf"]
@@ -298,15 +296,15 @@ def test_a_host_that_goes(host: Host, run: Any) -> None:
 
 
 @pytest.mark.parametrize("files", [None, {}])
-def test_without_files_nothing_is_removed(host: Host, run: Any, files: Any) -> None:
+def test_missing_files_remove_nothing(host: Host, run: Any, files: Any) -> None:
     assert "files must be nut.conf, upsd.users" in run(files=files)["msg"]
     assert host.read() == host.files
 
 
-def test_a_flag_of_an_earlier_shutdown(host: Host, run: Any) -> None:
+def test_old_powerdownflag_is_a_warning(host: Host, run: Any) -> None:
     flag = host.folder / "killpower"
     flag.write_text("upsmon-shutdown-file")
     result = run(
         changes={"upsmon.conf": f"{host.files['upsmon.conf']}POWERDOWNFLAG {flag}\n"}, _ansible_check_mode=True
     )
-    assert any(f"{flag} is there, left at" in str(one) for one in result["warnings"])
+    assert any(f"an earlier shutdown left {flag} behind" in str(one) for one in result["warnings"])

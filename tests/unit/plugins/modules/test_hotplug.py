@@ -37,7 +37,7 @@ def run(host: UsbHost, capfd: pytest.CaptureFixture[str]) -> Any:
     return run_it
 
 
-def test_all_is_well(host: UsbHost, run: Any) -> None:
+def test_healthy_host_is_not_changed(host: UsbHost, run: Any) -> None:
     host.bus.plug()
     result = run()
     assert result == {
@@ -65,7 +65,7 @@ def test_all_is_well(host: UsbHost, run: Any) -> None:
     assert host.conf.read_text() == UPS_CONF
 
 
-def test_what_it_returns_is_documented(host: UsbHost, run: Any) -> None:
+def test_returned_values_are_documented(host: UsbHost, run: Any) -> None:
     host.bus.plug()
     result = run()
     documented = yaml.safe_load(hotplug.RETURN)
@@ -82,7 +82,7 @@ def second(host: UsbHost) -> None:
     host.serve("ups", "ups2")
 
 
-def test_a_second_ups(host: UsbHost, run: Any) -> None:
+def test_second_ups_is_added(host: UsbHost, run: Any) -> None:
     second(host)
     result = run(_ansible_diff=True)
     assert result["changed"]
@@ -100,7 +100,7 @@ def test_a_second_ups(host: UsbHost, run: Any) -> None:
     assert "diff" not in again
 
 
-def test_check_mode(host: UsbHost, run: Any) -> None:
+def test_check_mode_changes_nothing(host: UsbHost, run: Any) -> None:
     second(host)
     before = host.conf.read_text()
     result = run(_ansible_check_mode=True)
@@ -114,19 +114,19 @@ def test_check_mode(host: UsbHost, run: Any) -> None:
     assert not (host.root / "run/homelab-nut.lock").exists()
 
 
-def test_no_secret_in_the_diff(host: UsbHost, run: Any) -> None:
+def test_diff_hides_secrets(host: UsbHost, run: Any) -> None:
     second(host)
     result = run(_ansible_check_mode=True)
     assert "secret1" not in str(result)
 
 
-def test_only_a_secret_changes() -> None:
+def test_changed_secret_shows_no_value() -> None:
     before, after = (f"[ups]\n    driver = snmp-ups\n    authPassword = {one}\n" for one in ("secret1", "secret2"))
     assert diff_ups_conf(before, after) == "/etc/nut/ups.conf: only a secret or a comment changes\n"
 
 
 @pytest.mark.parametrize(("check_mode", "failed"), [(True, False), (False, True)])
-def test_a_host_without_nut(host: UsbHost, run: Any, check_mode: bool, failed: bool) -> None:
+def test_host_without_nut_fails(host: UsbHost, run: Any, check_mode: bool, failed: bool) -> None:
     (host.root / "etc/nut/nut.conf").unlink()
     result = run(_ansible_check_mode=check_mode)
     assert result.get("failed", False) == failed
@@ -137,7 +137,7 @@ def test_a_host_without_nut(host: UsbHost, run: Any, check_mode: bool, failed: b
     assert list((host.root / "var").rglob("*.json")) == []
 
 
-def test_a_ups_without_data(host: UsbHost, run: Any) -> None:
+def test_ups_without_data_is_a_warning(host: UsbHost, run: Any) -> None:
     host.bus.plug()
     host.upsd.answers["LIST VAR ups"] = "ERR DATA-STALE\n"
     result = run()
@@ -149,7 +149,7 @@ def test_a_ups_without_data(host: UsbHost, run: Any) -> None:
     )
 
 
-def test_absent_and_unserved(host: UsbHost, run: Any) -> None:
+def test_absent_and_unserved_upses_are_returned(host: UsbHost, run: Any) -> None:
     host.conf.write_text(f'{UPS_CONF}    vendorid = "051d"\n')
     host.conf.chmod(0o640)
     host.bus.plug("1-2", **EATON)
@@ -159,7 +159,7 @@ def test_absent_and_unserved(host: UsbHost, run: Any) -> None:
     assert any("0463:ffff" in one for one in result["warnings"])
 
 
-def test_what_waits(host: UsbHost, run: Any) -> None:
+def test_deferred_work_is_returned(host: UsbHost, run: Any) -> None:
     """The driver of a fixed section hangs, while another UPS is on battery."""
     second(host)
     host.upsd.answers["LIST VAR ups"] = 'BEGIN LIST VAR ups\nVAR ups ups.status "OB"\nEND LIST VAR ups\n'
@@ -169,7 +169,7 @@ def test_what_waits(host: UsbHost, run: Any) -> None:
     assert not [one for one in host.told if one not in before and one.startswith("restart nut-server")]
 
 
-def test_a_step_that_fails(host: UsbHost, run: Any) -> None:
+def test_failed_action_fails(host: UsbHost, run: Any) -> None:
     second(host)
     host.refuses = "start nut-driver-enumerator.service"
     result = run()
@@ -180,13 +180,13 @@ def test_a_step_that_fails(host: UsbHost, run: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", [{"nonsense": 1}, {"rules": [{}]}])
-def test_a_bad_policy(run: Any, policy: dict[str, Any]) -> None:
+def test_invalid_policy_fails(run: Any, policy: dict[str, Any]) -> None:
     result = run(policy=policy)
     assert result["failed"]
     assert result["msg"].startswith("$.")
 
 
-def test_the_policy_of_the_host(host: UsbHost, run: Any) -> None:
+def test_policy_of_host_is_default(host: UsbHost, run: Any) -> None:
     host.bus.plug(**EATON)
     path = host.root / "etc/nut/hotplug.json"
     path.write_text('{"sysfs": "%s", "dev": "%s"}' % (host.bus.sysfs, host.bus.dev))  # noqa: UP031
@@ -197,7 +197,7 @@ def test_the_policy_of_the_host(host: UsbHost, run: Any) -> None:
     assert str(path) in result["msg"]
 
 
-def test_the_program_s_own_runs_start_where_this_ended(host: UsbHost, run: Any) -> None:
+def test_program_continues_with_state_of_module(host: UsbHost, run: Any) -> None:
     host.bus.plug()
     run()
     assert (host.root / "run/nut-hotplug.quiet").is_file()

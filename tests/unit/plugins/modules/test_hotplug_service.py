@@ -34,7 +34,7 @@ def run(machine: Machine, capfd: pytest.CaptureFixture[str]) -> Any:
     return run_it
 
 
-def test_present_and_absent(machine: Machine, run: Any) -> None:
+def test_service_is_installed_and_removed(machine: Machine, run: Any) -> None:
     result = run(_ansible_diff=True)
     assert result["changed"]
     assert result["files"] == list(FILES)
@@ -50,7 +50,7 @@ def test_present_and_absent(machine: Machine, run: Any) -> None:
     assert not (machine.root / "etc/nut/hotplug.json").exists()
 
 
-def test_check_mode(machine: Machine, run: Any) -> None:
+def test_check_mode_changes_nothing(machine: Machine, run: Any) -> None:
     result = run(_ansible_check_mode=True)
     assert result["changed"]
     assert result["files"] == list(FILES)
@@ -60,7 +60,7 @@ def test_check_mode(machine: Machine, run: Any) -> None:
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_a_host_without_nut(machine: Machine, run: Any, check_mode: bool) -> None:
+def test_host_without_nut_fails(machine: Machine, run: Any, check_mode: bool) -> None:
     (machine.root / "etc/nut/nut.conf").unlink()
     result = run(_ansible_check_mode=check_mode)
     assert machine.told == []
@@ -73,14 +73,14 @@ def test_a_host_without_nut(machine: Machine, run: Any, check_mode: bool) -> Non
         assert "make pve tags=ups" in result["msg"]
 
 
-def test_away_without_nut(machine: Machine, run: Any) -> None:
+def test_removal_works_without_nut(machine: Machine, run: Any) -> None:
     """It was removed before."""
     machine.install()
     (machine.root / "etc/nut/nut.conf").write_text("MODE=none\n")
     assert run(state="absent")["changed"]
 
 
-def test_a_run_is_at_work(machine: Machine, run: Any) -> None:
+def test_locked_host_fails(machine: Machine, run: Any) -> None:
     with (machine.root / "run/homelab-nut.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run()["failed"]
@@ -89,7 +89,7 @@ def test_a_run_is_at_work(machine: Machine, run: Any) -> None:
     assert run()["changed"]
 
 
-def test_systemd_refuses(machine: Machine, run: Any) -> None:
+def test_failed_systemctl_fails(machine: Machine, run: Any) -> None:
     machine.refuses = "systemctl start nut-hotplug.timer"
     result = run()
     assert result["failed"]
@@ -97,12 +97,12 @@ def test_systemd_refuses(machine: Machine, run: Any) -> None:
     assert result["files"] == list(FILES)
 
 
-def test_files_are_needed(run: Any) -> None:
+def test_present_requires_files(run: Any) -> None:
     assert "files must be" in run(files=None)["msg"]
     assert "files must be" in run(files={"x": "y"})["msg"]
 
 
-def test_no_group_nut(machine: Machine, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_group_nut_fails(machine: Machine, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_service, "OWNERS", {"root": OWNERS["root"]})
     monkeypatch.setattr("grp.getgrnam", {}.__getitem__)
     result = run()

@@ -223,7 +223,7 @@ PLANS: dict[str, tuple[Mapping[str, str], Mapping[str, str], dict[str, Unit], li
 
 
 @pytest.mark.parametrize(("old", "new", "found", "changed", "after"), PLANS.values(), ids=PLANS.keys())
-def test_plan(
+def test_deployment_needs_fewest_actions(
     old: Mapping[str, str], new: Mapping[str, str], found: dict[str, Unit], changed: list[str], after: list[str]
 ) -> None:
     decided = library.plan_deployment(old, new, found)
@@ -239,14 +239,14 @@ def test_plan(
     [Unit("active", "enabled", 0), Unit("inactive", "enabled", 0), Unit("active", "disabled", 0)],
     ids=lambda unit: f"{unit.active}, {unit.enabled}",
 )
-def test_the_watcher_goes_first(watcher: Unit) -> None:
+def test_enumerator_path_unit_is_disabled_first(watcher: Unit) -> None:
     decided = library.plan_deployment(PRIMARY, PRIMARY, standing(watcher=watcher))
     assert told(decided.before) == [f"disable --now {systemd.WATCHER}"]
     assert (decided.written_files, decided.after) == ((), ())
     assert decided
 
 
-def test_a_secondary_is_not_asked_for_upsd_and_drivers() -> None:
+def test_secondary_has_no_upsd_and_driver_units() -> None:
     assert library.watched_units(SECONDARY) == (systemd.MONITOR, systemd.ALL)
     assert set(library.watched_units({**PRIMARY, "ups.conf": TWO})) == {*standing(UPS, SPARE)}
 
@@ -290,7 +290,7 @@ LEFT: dict[str, tuple[Mapping[str, str], dict[str, Unit], list[str], list[str]]]
 
 
 @pytest.mark.parametrize(("new", "found", "left", "after"), LEFT.values(), ids=LEFT.keys())
-def test_what_an_earlier_run_left(
+def test_pending_actions_of_interrupted_run_are_added(
     new: Mapping[str, str], found: dict[str, Unit], left: list[str], after: list[str]
 ) -> None:
     actions = [UnitAction(*one.split(), reason="left") for one in left]
@@ -301,18 +301,18 @@ def test_what_an_earlier_run_left(
     assert set(library.plan_deployment(new, new, found).after) <= set(decided.after)
 
 
-def test_an_empty_plan_is_nothing() -> None:
+def test_empty_change_is_false() -> None:
     assert not Change()
     assert Change(after=(UnitAction("restart", UPS, "not running"),))
 
 
-def test_a_driver_without_a_section_does_not_start_at_boot() -> None:
+def test_driver_without_section_is_disabled() -> None:
     """What a hand or an older enumerator has enabled would be tried for ever; it goes when the enumerator is through."""
     decided = library.plan_deployment(PRIMARY, with_text("ups.conf", "[ups]", "[UPS1]"), standing(), strays=[SPARE])
     assert told(decided.after) == [ENUMERATE, f"disable --now {SPARE}", RELOAD_SERVER]
 
 
-def test_a_stray_that_an_earlier_run_left_is_looked_at_again() -> None:
+def test_pending_disable_is_decided_again() -> None:
     left = [UnitAction("disable --now", UPS, "ups.conf has no such section")]
     assert not library.plan_deployment(PRIMARY, PRIMARY, standing(), left=left)
 
@@ -320,7 +320,7 @@ def test_a_stray_that_an_earlier_run_left_is_looked_at_again() -> None:
 GONE = {name: library.STUBS[name] for name in PRIMARY}
 
 
-def test_a_primary_that_goes() -> None:
+def test_removal_of_primary_disables_units_and_empties_files() -> None:
     """upsmon first, so that it does not act on what follows; nut.conf last, when ups.conf has no sections left."""
     decided = library.plan_removal(PRIMARY, standing(watcher=Unit("active", "enabled", 0)), [UPS])
     assert told(decided.before) == [
@@ -333,12 +333,12 @@ def test_a_primary_that_goes() -> None:
     ]
 
 
-def test_a_primary_that_is_gone() -> None:
+def test_removal_of_removed_primary_changes_nothing() -> None:
     assert not library.plan_removal(GONE, dict.fromkeys(standing(), OFF), [])
     assert not library.plan_removal(GONE, {}, [])
 
 
-def test_a_secondary_that_goes() -> None:
+def test_removal_of_secondary_disables_upsmon_and_empties_files() -> None:
     found = {systemd.MONITOR: Unit("active", "enabled", 5), systemd.ALL: Unit("active", "enabled", 0)}
     decided = library.plan_removal(SECONDARY, found, [])
     assert told(decided.before) == [f"disable --now {systemd.MONITOR}"]
@@ -346,7 +346,7 @@ def test_a_secondary_that_goes() -> None:
     assert told(decided.after) == [f"disable --now {systemd.ALL}"]
 
 
-def test_nothing_is_left_that_a_reboot_would_cut() -> None:
+def test_stub_files_contain_only_mode_none() -> None:
     """With MODE=none Debian's nutshutdown goes through every section of ups.conf."""
     assert library.STUBS["nut.conf"].endswith("MODE=none\n")
     for name, text in library.STUBS.items():
@@ -354,7 +354,7 @@ def test_nothing_is_left_that_a_reboot_would_cut() -> None:
         assert told_of == (["MODE=none"] if name == "nut.conf" else [])
 
 
-def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_looks() -> None:
+def test_stale_section_stops_driver_before_enumerator() -> None:
     """Else 2.8.1 lets its driver reload, which spins from then on, although it is another one that was edited."""
     old, new = {**PRIMARY, "ups.conf": TWO}, {**PRIMARY, "ups.conf": TWO + "    pollonly\n"}
     decided = library.plan_deployment(old, new, standing(UPS, SPARE), stale=["ups", "gone"])
@@ -371,7 +371,7 @@ def test_a_section_that_the_enumerator_takes_for_changed_is_stopped_before_it_lo
 
 
 @pytest.mark.parametrize("left", [(), (UnitAction("restart", UPS, "its sandbox changed"),)])
-def test_a_restart_noted_for_another_reason_does_not_undo_the_stop(left: Sequence[UnitAction]) -> None:
+def test_pending_restart_does_not_replace_stop(left: Sequence[UnitAction]) -> None:
     """A driver that still ran when 2.8.1's enumerator looks would reload, and spin."""
     new = with_text("ups.conf", '"auto"', '"auto"\n    pollonly')
     assert told(library.plan_deployment(PRIMARY, new, standing(), left=left).after) == [
@@ -390,18 +390,18 @@ def test_a_restart_noted_for_another_reason_does_not_undo_the_stop(left: Sequenc
 
 
 @pytest.mark.parametrize("change", ["# a comment\n", "\n\n", "   \n"])
-def test_upsmon_is_not_restarted_for_what_it_does_not_read(change: str) -> None:
+def test_comment_in_upsmon_conf_restarts_nothing(change: str) -> None:
     new = {**PRIMARY, "upsmon.conf": change + PRIMARY["upsmon.conf"]}
     decided = library.plan_deployment(PRIMARY, new, standing())
     assert (decided.written_files, decided.after) == (("upsmon.conf",), ())
 
 
 @pytest.mark.parametrize("name", ["UPSD_OPTIONS", "UPSMON_OPTIONS", "POWEROFF_WAIT"])
-def test_nothing_is_restarted_for_what_no_unit_reads(name: str) -> None:
+def test_unused_variable_in_nut_conf_restarts_nothing(name: str) -> None:
     new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}{name}=30\n"}
     assert library.plan_deployment(PRIMARY, new, standing()).after == ()
 
 
-def test_blanks_before_a_name_are_none_to_a_shell() -> None:
+def test_blanks_before_variable_in_nut_conf_are_ignored() -> None:
     new = {**PRIMARY, "nut.conf": f"{PRIMARY['nut.conf']}  NUT_DEBUG_LEVEL=1\n"}
     assert told(library.plan_deployment(PRIMARY, new, standing()).after) == [RESTART_SERVER, RESTART_MONITOR]

@@ -49,11 +49,11 @@ def pending(tmp_path: Path) -> Pending:
     return Pending(tmp_path)
 
 
-def test_no_note_owes_nothing(pending: Pending) -> None:
+def test_missing_note_has_no_actions(pending: Pending) -> None:
     assert pending.read_actions([DRIVER]) == []
 
 
-def test_note_there_and_back(pending: Pending) -> None:
+def test_note_is_read_as_written(pending: Pending) -> None:
     pending.write_actions([RESTART, RELOAD])
     assert pending.read_actions([]) == [RESTART, RELOAD]
     assert stat.S_IMODE(pending.path.stat().st_mode) == 0o600
@@ -62,7 +62,7 @@ def test_note_there_and_back(pending: Pending) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[", "7", '["restart"]', '[{"verb": "restart"}]', "\udcff", "null"])
-def test_note_that_can_not_be_read_has_all_restarted(pending: Pending, text: str) -> None:
+def test_unreadable_note_restarts_all_units(pending: Pending, text: str) -> None:
     pending.path.write_bytes(text.encode("utf-8", "surrogateescape"))
     read = pending.read_actions([DRIVER, systemd.SERVER])
     assert [(action.verb, action.unit) for action in read] == [("restart", DRIVER), ("restart", systemd.SERVER)]
@@ -71,7 +71,7 @@ def test_note_that_can_not_be_read_has_all_restarted(pending: Pending, text: str
     assert pending.path.read_bytes() == text.encode("utf-8", "surrogateescape")
 
 
-def test_what_is_added_is_there_once(pending: Pending) -> None:
+def test_added_action_is_noted_once(pending: Pending) -> None:
     pending.add_actions([])
     assert not pending.path.exists()
     pending.add_actions([RESTART])
@@ -82,7 +82,7 @@ def test_what_is_added_is_there_once(pending: Pending) -> None:
 # Steps
 
 
-def test_driver_may_be_left_to_start_by_itself(tmp_path: Path) -> None:
+def test_driver_start_need_not_be_awaited(tmp_path: Path) -> None:
     units = Units()
     local = host(tmp_path, units)
     for action in (UnitAction("restart", DRIVER, ""), UnitAction("stop", DRIVER, ""), RESTART):
@@ -94,7 +94,7 @@ def test_driver_may_be_left_to_start_by_itself(tmp_path: Path) -> None:
     ]
 
 
-def test_unit_that_has_ended_is_restarted_instead_of_reloaded(tmp_path: Path) -> None:
+def test_exited_unit_is_restarted_instead_of_reloaded(tmp_path: Path) -> None:
     units = Units(f"reload {systemd.SERVER}", active="failed")
     done = host(tmp_path, units).run_action(RELOAD)
     assert (done.verb, done.reason) == ("restart", RELOAD.reason)
@@ -105,14 +105,14 @@ def test_unit_that_has_ended_is_restarted_instead_of_reloaded(tmp_path: Path) ->
     ]
 
 
-def test_unit_that_runs_is_not_restarted_because_its_reload_fails(tmp_path: Path) -> None:
+def test_failed_reload_does_not_restart_running_unit(tmp_path: Path) -> None:
     units = Units(f"reload {systemd.SERVER}")
     with pytest.raises(systemd.UnitError, match="no"):
         host(tmp_path, units).run_action(RELOAD)
     assert units.told == [f"reload {systemd.SERVER}"]
 
 
-def test_note_says_at_each_step_what_is_owed(tmp_path: Path) -> None:
+def test_note_lists_remaining_actions_after_each_action(tmp_path: Path) -> None:
     local = host(tmp_path, Units())
     later = UnitAction("restart", DRIVER, "it waits for the mains")
     local.pending.write_actions([RELOAD, RESTART, later])
@@ -128,7 +128,7 @@ def test_note_says_at_each_step_what_is_owed(tmp_path: Path) -> None:
     assert not local.pending.path.exists()
 
 
-def test_step_that_fails_is_owed(tmp_path: Path) -> None:
+def test_failed_action_stays_in_note(tmp_path: Path) -> None:
     local = host(tmp_path, Units(f"restart {systemd.MONITOR}"))
     local.pending.write_actions([RELOAD, RESTART])
     with pytest.raises(systemd.UnitError):
@@ -136,7 +136,7 @@ def test_step_that_fails_is_owed(tmp_path: Path) -> None:
     assert local.pending.read_actions([]) == [RESTART]
 
 
-def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_note_does_not_stop_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise files.WriteError("the disk is full")
 
@@ -150,7 +150,7 @@ def test_note_that_can_not_be_written_stops_nobody(tmp_path: Path, monkeypatch: 
 # The lock
 
 
-def test_two_runs_at_once(tmp_path: Path) -> None:
+def test_second_run_waits_for_lock(tmp_path: Path) -> None:
     (tmp_path / "var/lib").mkdir(parents=True)
     local = host(tmp_path, Units())
     with local.hold_lock(0) as found:

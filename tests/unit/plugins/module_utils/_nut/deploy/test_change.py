@@ -28,37 +28,37 @@ def users(old: str | None, new: str | None, kind: str = "upsd.users") -> list[st
     ).diff_lines()
 
 
-def test_diff_of_a_file_that_goes() -> None:
+def test_diff_of_removed_file() -> None:
     assert users("x", None) == ["/etc/nut/upsd.users: removed"]
 
 
-def test_diff_of_a_mode() -> None:
+def test_diff_of_changed_mode() -> None:
     assert users("x", "x") == ["/etc/nut/upsd.users: mode or owner is corrected"]
 
 
 @pytest.mark.parametrize(("old", "new"), [("secret1", "secret2"), ("s\n# why", "s\n# why not")])
-def test_diff_of_a_secret_or_a_comment(old: str, new: str) -> None:
+def test_diff_of_changed_secret_or_comment(old: str, new: str) -> None:
     said = users(USERS.format(old), USERS.format(new))
     assert said == ["/etc/nut/upsd.users: only a secret or a comment changes"]
 
 
-def test_diff_of_a_new_file_hides_secrets_and_comments() -> None:
+def test_diff_of_new_file_hides_secrets_and_comments() -> None:
     said = "\n".join(users(None, "# as shipped\n" + USERS.format("secret1")))
     assert "+    upsmon primary" in said
     assert "secret1" not in said
     assert "shipped" not in said
 
 
-def test_diff_of_a_file_without_secrets_shows_comments() -> None:
+def test_diff_of_file_without_secrets_shows_comments() -> None:
     assert "+# why" in users("a\n", "a\n# why\n", kind="")
 
 
-def test_diff_is_fit_for_a_terminal() -> None:
+def test_diff_is_safe_for_a_terminal() -> None:
     change: Change[UnitAction] = Change(files=(FileChange("unit", Path("/unit"), "", "a\x1b[31m\udcff\n"),))
     assert change.render_diff().endswith("+a\\x1b[31m\\udcff\n")
 
 
-def test_change_tells_what_is_written_and_what_goes() -> None:
+def test_change_lists_written_and_removed_files() -> None:
     written, gone = FileChange("a", Path("/a"), None, "x\n"), FileChange("b", Path("/b"), "x", None)
     stop, start = UnitAction("stop", DRIVER, "[ups] changed"), UnitAction("start", DRIVER, "[ups] changed")
     change = Change((stop,), (written, gone), (start,))
@@ -69,7 +69,7 @@ def test_change_tells_what_is_written_and_what_goes() -> None:
     assert not Change()
 
 
-def test_order_in_which_units_need_each_other() -> None:
+def test_actions_are_ordered_by_dependency() -> None:
     units = (systemd.MONITOR, systemd.SERVER, DRIVER, systemd.ENUMERATOR)
     actions = [UnitAction("enable", systemd.ALL, ""), *(UnitAction("start", unit, "") for unit in units)]
     ordered = order_actions([*actions, UnitAction("stop", "nut-driver@b.service", "")])
@@ -77,7 +77,7 @@ def test_order_in_which_units_need_each_other() -> None:
     assert [action.unit for action in ordered[1:5]] == list(reversed(units))
 
 
-def test_no_reload_behind_a_restart() -> None:
+def test_no_reload_after_restart() -> None:
     reload, restart = UnitAction("reload", systemd.SERVER, "a"), UnitAction("restart", systemd.SERVER, "b")
     assert order_actions([reload, restart, UnitAction("restart", systemd.SERVER, "c")]) == (restart,)
 
@@ -91,5 +91,5 @@ def test_no_reload_behind_a_restart() -> None:
         (systemd.Unit("active", "disabled", 0), True),
     ],
 )
-def test_watcher_is_stopped_if_it_would_react(watcher: systemd.Unit, stops: bool) -> None:
+def test_enumerator_path_unit_is_disabled_if_active(watcher: systemd.Unit, stops: bool) -> None:
     assert bool(stop_watcher_actions(watcher)) is stops

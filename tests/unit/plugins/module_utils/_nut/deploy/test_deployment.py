@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Deployments of NUT's files: what is checked, written and restarted. For other aspects, see test_deployment_*.py."""
+
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +52,12 @@ if TYPE_CHECKING:
         ({name: PRIMARY[name] for name in PRIMARY if name != "nut.conf"}, "not ups.conf, upsd.conf"),
     ],
 )
-def test_a_set_that_is_none(place: Place, files: Mapping[str, str], said: str) -> None:
+def test_incomplete_set_of_files_is_refused(place: Place, files: Mapping[str, str], said: str) -> None:
     with pytest.raises(DeployError, match=said):
         place.deployment(files)
 
 
-def test_a_first_deployment(place: Place) -> None:
+def test_first_deployment_writes_files_and_starts_units(place: Place) -> None:
     place.holds({"nut.conf": "MODE=none\n", "ups.conf": "maxretry = 3\n"})
     place.systemd.shipped = "".join(
         f" {path} {hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}\n"
@@ -85,7 +85,7 @@ def test_a_first_deployment(place: Place) -> None:
     assert not list(place.room.iterdir())
 
 
-def test_nothing_is_touched_by_looking(place: Place) -> None:
+def test_planning_changes_nothing(place: Place) -> None:
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
     deployment.plan_change().render_diff()
@@ -94,7 +94,7 @@ def test_nothing_is_touched_by_looking(place: Place) -> None:
     assert not list(place.room.iterdir())
 
 
-def test_a_file_can_be_read_by_nut_alone(place: Place) -> None:
+def test_files_are_readable_only_by_root_and_nut(place: Place) -> None:
     place.holds(PRIMARY)
     (place.folder / "upsd.users").chmod(0o644)
     umask = os.umask(0)
@@ -108,7 +108,7 @@ def test_a_file_can_be_read_by_nut_alone(place: Place) -> None:
     assert (found.st_uid, found.st_gid) == (os.getuid(), os.getgid())
 
 
-def test_a_file_is_replaced_and_not_rewritten(place: Place) -> None:
+def test_files_are_replaced_not_rewritten(place: Place) -> None:
     """Who has the old one open reads it to its end."""
     place.holds(PRIMARY)
     with (place.folder / "upsd.conf").open() as reader:
@@ -118,7 +118,7 @@ def test_a_file_is_replaced_and_not_rewritten(place: Place) -> None:
     assert "MAXAGE 20" in place.texts()["upsd.conf"]
 
 
-def test_only_what_changed_is_written(place: Place) -> None:
+def test_only_changed_files_are_written(place: Place) -> None:
     place.holds(PRIMARY)
     before = {path.name: path.stat().st_ino for path in place.folder.iterdir()}
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
@@ -128,7 +128,7 @@ def test_only_what_changed_is_written(place: Place) -> None:
     assert after.keys() - before.keys() == {f"upsd.conf{deploy_deployment.KEPT}"}
 
 
-def test_bytes_that_are_no_utf8_survive(place: Place) -> None:
+def test_invalid_utf8_is_preserved(place: Place) -> None:
     """Ansible carries such bytes as surrogates. NUT reads bytes."""
     (place.folder / "upsd.conf").write_bytes(b"# B\xfcro\nMAXAGE 15\n")
     place.holds({name: PRIMARY[name] for name in PRIMARY if name != "upsd.conf"})
@@ -138,115 +138,12 @@ def test_bytes_that_are_no_utf8_survive(place: Place) -> None:
     assert (place.folder / "upsd.conf").read_bytes() == b"# B\xfcro\nMAXAGE 20\n"
 
 
-def test_a_failure_in_the_middle(place: Place) -> None:
-    """Some could be written and some not: so none is, and nothing was restarted."""
-    place.holds(PRIMARY)
-    new = {**{name: f"{text}#\n" for name, text in PRIMARY.items()}, "nut.conf": "MODE=standalone\n"}
-    deployment = place.deployment(new)
-    decided = deployment.plan_change()
-    (place.folder / "upsmon.conf").unlink()
-    (place.folder / "upsmon.conf").mkdir()  # which no file can replace
-    with pytest.raises(
-        DeployError, match=r"upsmon\.conf could not be written: Is a directory\. The files are as they were"
-    ):
-        deployment.apply_change(decided)
-    assert deployment.files_written == []
-    assert deployment.actions_done == []
-    assert place.systemd.told == []
-    kept = {f"{name}{deploy_deployment.KEPT}" for name in PRIMARY}
-    now = {name: text for name, text in place.texts().items() if name not in kept}
-    assert now == {name: text for name, text in PRIMARY.items() if name != "upsmon.conf"}
-
-
-def test_a_run_cut_short_is_ended_by_the_next(place: Place) -> None:
-    """Between writing and restarting: the files are new, the daemons are old, and nothing else tells of it."""
-    place.holds(PRIMARY)
-    new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.conf", "127.0.0.1", "0.0.0.0"))
-    first = place.deployment(new)
-
-    def killed(command: Sequence[str]) -> tuple[int, str]:
-        if "restart" in command:
-            raise KeyboardInterrupt
-        return place.systemd(command)
-
-    first.local = replace(first.local, runner=killed)
-    with pytest.raises(KeyboardInterrupt):
-        first.apply_change(first.plan_change())
-    assert {name: place.texts()[name] for name in new} == new
-    (note,) = place.room.iterdir()
-    assert stat.S_IMODE(note.stat().st_mode) == 0o600
-
-    second = place.deployment(new)
-    decided = second.plan_change()
-    assert decided.written_files == ()
-    assert told(decided.after) == [RESTART_SERVER, RESTART_MONITOR]
-    assert decided.after[0].reason == "upsd.conf changed in directives that a reload does not apply"
-    second.apply_change(decided)
-    assert [one for one in place.systemd.told if one.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
-    assert not list(place.room.iterdir())
-    assert not place.deployment(new).plan_change()
-
-
-def test_a_failed_restart_is_tried_again(place: Place) -> None:
-    place.holds(PRIMARY)
-    new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.conf", "15", "20"))
-    place.systemd.refused[RESTART_MONITOR] = "Job for nut-monitor.service failed."
-    place.systemd.journal[systemd.MONITOR] = "Fatal error: insufficient power configured!\n"
-    deployment = place.deployment(new)
-    with pytest.raises(DeployError) as caught:
-        deployment.apply_change(deployment.plan_change())
-    assert "systemctl restart nut-monitor.service failed: Job for nut-monitor.service failed." in str(caught.value)
-    assert "Its last log lines: Fatal error: insufficient power configured!" in str(caught.value)
-    assert told(deployment.actions_done) == [RELOAD_SERVER]
-    assert {name: place.texts()[name] for name in new} == new
-    place.systemd.refused.clear()
-    again = place.deployment(new)
-    again.apply_change(again.plan_change())
-    assert place.systemd.told[-1] == RESTART_MONITOR
-    assert not place.deployment(new).plan_change()
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[", '[{"verb": "restart", "un', '["restart"]', '[{"verb": "restart"}]', "7", "\udcff"]
-)
-def test_a_note_that_cannot_be_read_restarts_all(place: Place, text: str) -> None:
-    place.holds(PRIMARY)
-    deployment = place.deployment(PRIMARY)
-    deployment.local.pending.path.write_text(text, errors="surrogateescape")
-    decided = deployment.plan_change()
-    assert told(decided.after) == [f"restart {UPS}", RESTART_SERVER, RESTART_MONITOR]
-    deployment.apply_change(decided)
-    assert not place.deployment(PRIMARY).plan_change()
-
-
-def test_a_note_that_cannot_be_read_on_a_secondary(place: Place) -> None:
-    place.holds(SECONDARY)
-    deployment = place.deployment(SECONDARY)
-    deployment.local.pending.path.write_text("[")
-    assert told(deployment.plan_change().after) == [RESTART_MONITOR]
-
-
-def test_the_note_of_an_earlier_run_is_passed_on(place: Place) -> None:
-    place.holds(PRIMARY)
-    left = [
-        {"verb": "start", "unit": UPS, "reason": "[ups] changed"},
-        {"verb": "restart", "unit": systemd.MONITOR, "reason": "its sandbox changed"},
-    ]
-    deployment = place.deployment(with_text("upsd.conf", "15", "20"))
-    deployment.local.pending.path.write_text(json.dumps(left))
-    place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
-    with pytest.raises(DeployError, match="no"):
-        deployment.apply_change(deployment.plan_change())
-    # without what has been done meanwhile
-    assert [one["verb"] for one in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]
-
-
 def edited(place: Place) -> Deployment:
     place.holds(PRIMARY)
     return place.deployment(with_text("ups.conf", '"auto"\n', '"auto"\n    ignorelb\n'))
 
 
-def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
+def test_driver_is_stopped_before_enumerator_runs(place: Place) -> None:
     """A driver that runs would be told to reload by that of 2.8.1, and take up half of it."""
     deployment = edited(place)
     deployment.apply_change(deployment.plan_change())
@@ -261,7 +158,7 @@ def test_a_driver_is_stopped_before_the_enumerator_looks(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
-def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: list[str]) -> None:
+def test_stale_checksum_stops_driver(place: Place, kept: str, stale: list[str]) -> None:
     """It keeps a sum of each section beside the unit."""
     digest = enumerator.section_checksum(PRIMARY["ups.conf"], "ups")
     folder = place.boot.parent / f"{UPS}.d"
@@ -278,7 +175,7 @@ def test_what_the_enumerator_takes_for_changed(place: Place, kept: str, stale: l
     ]
 
 
-def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
+def test_primary_does_not_silently_become_secondary(place: Place) -> None:
     """Its upsd and drivers would go on, and nobody would ask them."""
     place.holds(PRIMARY)
     with pytest.raises(DeployError, match=r"ups\.conf declares a UPS, so this host is a primary.*state=absent"):
@@ -287,7 +184,7 @@ def test_a_primary_does_not_become_a_secondary_by_the_way(place: Place) -> None:
     assert place.deployment(SECONDARY).plan_change()
 
 
-def test_a_ups_that_the_run_has_lost_is_no_absent_one(place: Place) -> None:
+def test_ups_lost_during_run_is_broken_not_absent(place: Place) -> None:
     with serving(answers(ups="OL")) as fake:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(primary_at(fake.port))
@@ -300,20 +197,20 @@ def test_a_ups_that_the_run_has_lost_is_no_absent_one(place: Place) -> None:
         assert place.deployment(primary_at(fake.port)).wait_until_serving(0).broken == ()
 
 
-def test_carriage_returns_are_no_change_for_ever(place: Place) -> None:
+def test_carriage_returns_converge(place: Place) -> None:
     new = with_text("upsmon.conf", "MINSUPPLIES 1\n", "MINSUPPLIES 1\r\n")
     deployment = place.deployment(new)
     deployment.apply_change(deployment.plan_change())
     assert not place.deployment(new).plan_change()
 
 
-def test_systemd_that_does_not_answer(place: Place) -> None:
+def test_systemd_error_is_raised(place: Place) -> None:
     deployment = place.deployment(PRIMARY, runner=lambda _command: (1, "Failed to connect to bus\n"))
     with pytest.raises(systemd.UnitError, match="Failed to connect to bus"):
         deployment.plan_change()
 
 
-def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
+def test_diff_hides_secrets_and_comments(place: Place) -> None:
     place.holds({**PRIMARY, "upsd.users": "# as shipped\n" + PRIMARY["upsd.users"]})
     new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.users", "secret1", "geheim9"))
     deployment = place.deployment(new)
@@ -326,12 +223,12 @@ def test_a_diff_shows_no_secret_and_no_comment(place: Place) -> None:
     assert shown.endswith(f"{RELOAD_SERVER}: upsd.users changed\n{RESTART_MONITOR}: upsmon.conf changed\n")
 
 
-def test_files_that_do_not_fit_are_refused(place: Place) -> None:
-    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password is not the one of .monitor."):
+def test_inconsistent_files_are_refused(place: Place) -> None:
+    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password differs from that of .monitor."):
         place.deployment(with_text("upsd.users", "secret1", "secret9")).check_files()
 
 
-def test_files_that_this_nut_does_not_take_are_refused(place: Place) -> None:
+def test_files_refused_by_installed_nut_are_refused(place: Place) -> None:
     asked: list[str] = []
 
     def nut(command: Sequence[str]) -> tuple[int, str]:
@@ -350,13 +247,13 @@ def test_files_that_this_nut_does_not_take_are_refused(place: Place) -> None:
     assert not list(place.room.iterdir())
 
 
-def test_files_that_fit(place: Place) -> None:
+def test_consistent_files_are_accepted(place: Place) -> None:
     place.deployment(PRIMARY).check_files()
     place.deployment(SECONDARY).check_files()
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o666])
-def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
+def test_world_readable_file_is_corrected(place: Place, mode: int) -> None:
     """Its text is right, so nothing else would touch it; upsd may die of it at the next start."""
     place.holds(PRIMARY)
     (place.folder / "upsd.users").chmod(mode)
@@ -370,14 +267,14 @@ def test_a_file_for_others_is_mended(place: Place, mode: int) -> None:
 
 
 @pytest.mark.parametrize("name", [systemd.SERVER, systemd.MONITOR, systemd.driver_unit("ups")])
-def test_a_masked_unit_stops_the_run_before_anything(place: Place, name: str) -> None:
+def test_masked_unit_stops_run_before_any_change(place: Place, name: str) -> None:
     place.systemd.found[name] = Unit("inactive", "masked", 0)
     with pytest.raises(DeployError, match=f"Run: systemctl unmask {name}"):
         place.deployment(PRIMARY).plan_change()
     assert place.texts() == {}
 
 
-def test_what_somebody_wrote_is_kept(place: Place) -> None:
+def test_foreign_file_is_backed_up(place: Place) -> None:
     """The package's own files are nobody's work; what our roles wrote is none of theirs."""
     ours, by_hand = "# Written by Ansible (homelab.nut.nut_server).\nMAXAGE 15\n", "[ups]\n  driver=usbhid-ups\n"
     place.holds({**PRIMARY, "upsd.conf": ours, "ups.conf": by_hand, "upsd.users": "# as shipped\n"})
@@ -391,7 +288,7 @@ def test_what_somebody_wrote_is_kept(place: Place) -> None:
     assert stat.S_IMODE(copy.stat().st_mode) == 0o640
 
 
-def test_the_first_copy_is_the_one_that_stays(place: Place) -> None:
+def test_first_backup_is_never_overwritten(place: Place) -> None:
     place.holds({**PRIMARY, f"ups.conf{deploy_deployment.KEPT}": "the first\n"})
     deployment = place.deployment(with_text("ups.conf", "3", "5"))
     deployment.apply_change(deployment.plan_change())
@@ -399,7 +296,7 @@ def test_the_first_copy_is_the_one_that_stays(place: Place) -> None:
     assert deployment.backups == []
 
 
-def test_a_driver_that_a_hand_has_enabled(place: Place) -> None:
+def test_driver_enabled_by_hand_is_disabled(place: Place) -> None:
     place.holds(PRIMARY)
     place.systemd.found[SPARE] = Unit("active", "enabled", 77)
     for name in (UPS, SPARE):
@@ -408,7 +305,7 @@ def test_a_driver_that_a_hand_has_enabled(place: Place) -> None:
     assert told(decided.after) == [f"disable --now {SPARE}"]
 
 
-def test_a_missing_ups_is_no_reason_to_stop(place: Place) -> None:
+def test_driver_that_fails_to_start_does_not_stop_run(place: Place) -> None:
     """Its driver fails at once; whether that is a failure is judged in the end."""
     place.holds(PRIMARY)
     place.systemd.found[UPS] = FAILED
@@ -430,7 +327,7 @@ def released(place: Place, new: Mapping[str, str], release: str) -> Deployment:
 NEWER = with_text("upsmon.conf", "FINALDELAY 5\n", "FINALDELAY 5\nOFFDURATION 60\n")
 
 
-def test_what_this_release_does_not_know_is_left_out(place: Place) -> None:
+def test_directives_unknown_to_release_are_left_out(place: Place) -> None:
     deployment = released(place, NEWER, "2.8.0")
     assert "OFFDURATION" not in deployment.new_files["upsmon.conf"]
     assert "OFFDURATION" in deployment.warnings[0]
@@ -439,20 +336,20 @@ def test_what_this_release_does_not_know_is_left_out(place: Place) -> None:
     assert not released(place, NEWER, "2.8.0").plan_change()  # and so a second run finds nothing to do
 
 
-def test_what_this_release_knows_stays(place: Place) -> None:
+def test_directives_known_to_release_stay(place: Place) -> None:
     deployment = released(place, NEWER, "2.8.1")
     assert deployment.new_files == NEWER
     assert deployment.warnings == []
 
 
-def test_without_nut_nothing_is_left_out(place: Place) -> None:
+def test_without_nut_no_directive_is_left_out(place: Place) -> None:
     deployment = place.deployment(NEWER)
     assert deployment.new_files == NEWER
     assert deployment.release is None
     assert deployment.list_advice() == []
 
 
-def test_a_primary_that_goes(place: Place) -> None:
+def test_removal_of_primary_stops_units_and_empties_files(place: Place) -> None:
     place.holds(PRIMARY)
     (place.boot / UPS).touch()
     at_write: list[str] = []
@@ -468,13 +365,13 @@ def test_a_primary_that_goes(place: Place) -> None:
     assert not place.deployment(None).plan_change()
 
 
-def test_a_host_that_never_had_nut(place: Place) -> None:
+def test_removal_without_nut_changes_nothing(place: Place) -> None:
     place.systemd.found = {}
     assert not place.deployment(None).plan_change()
     assert place.deployment(None).wait_until_serving(60) == VerifyResult({})
 
 
-def test_who_loses_a_ups_is_named(place: Place) -> None:
+def test_removal_names_clients_still_logged_in(place: Place) -> None:
     said = {
         **answers(ups="OL"),
         "LIST CLIENT ups": "BEGIN LIST CLIENT ups\nCLIENT ups 192.0.2.7\nCLIENT ups ::1\nEND LIST CLIENT ups\n",
@@ -488,7 +385,7 @@ def test_who_loses_a_ups_is_named(place: Place) -> None:
     ]
 
 
-def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
+def test_exited_daemon_is_restarted_instead_of_reloaded(place: Place) -> None:
     """It was killed since the plan was made."""
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
@@ -500,7 +397,7 @@ def test_a_daemon_that_can_not_reload_is_restarted(place: Place) -> None:
     assert told(deployment.actions_done) == [RESTART_SERVER]
 
 
-def test_a_daemon_that_runs_is_not_restarted_because_it_does_not_reload(place: Place) -> None:
+def test_running_daemon_is_not_restarted_after_failed_reload(place: Place) -> None:
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
     decided = deployment.plan_change()
@@ -510,7 +407,7 @@ def test_a_daemon_that_runs_is_not_restarted_because_it_does_not_reload(place: P
     assert RESTART_SERVER not in place.systemd.told
 
 
-def test_bytes_that_are_no_utf8_are_shown_somehow(place: Place) -> None:
+def test_invalid_utf8_is_shown_escaped(place: Place) -> None:
     """Ansible refuses a result that has them."""
     place.holds(PRIMARY)
     (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')

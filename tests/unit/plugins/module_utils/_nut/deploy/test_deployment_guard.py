@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -> None:
+def test_mains_are_checked_again_before_upsd_restart(place: Place) -> None:
     """Drivers and certificates take their time, and an outage may begin meanwhile."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)
@@ -47,7 +47,7 @@ def test_the_mains_are_looked_for_again_before_upsd_is_restarted(place: Place) -
         assert RESTART_SERVER in place.systemd.told
 
 
-def test_force_sees_and_goes_on(place: Place) -> None:
+def test_force_continues_on_battery(place: Place) -> None:
     with serving(answers(ups="OB")) as fake:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(primary_at(fake.port))
@@ -55,7 +55,7 @@ def test_force_sees_and_goes_on(place: Place) -> None:
         assert deployment.served_names == {"ups"}
 
 
-def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, unused_port: int) -> None:
+def test_guard_of_primary_checks_monitored_upses_of_other_hosts(place: Place, unused_port: int) -> None:
     with serving(answers(far="OB", theirs="OL")) as fake:
         line = f"MONITOR far@127.0.0.1:{fake.port} 0 u p secondary\n"
         files = primary_at(unused_port)
@@ -66,7 +66,7 @@ def test_the_guard_of_a_primary_asks_for_ups_of_other_hosts_too(place: Place, un
 
 @pytest.mark.parametrize("status", ["OB DISCHRG", "OL LB", "FSD OL", "OFF"])
 @pytest.mark.parametrize("where", ["old", "new"])
-def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, status: str) -> None:
+def test_guard_of_primary_refuses_on_battery(place: Place, unused_port: int, where: str, status: str) -> None:
     with serving(answers(spare="OL", ups=status)) as fake:
         ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
         place.holds(primary_at(ports[0]))
@@ -77,7 +77,7 @@ def test_the_guard_of_a_primary(place: Place, unused_port: int, where: str, stat
 
 
 @pytest.mark.parametrize("status", ["OL", "OL CHRG", "ERR DATA-STALE", "ERR DRIVER-NOT-CONNECTED"])
-def test_the_guard_lets_pass(place: Place, status: str) -> None:
+def test_guard_accepts_mains(place: Place, status: str) -> None:
     """One without data is no reason to stop: it may be what this run repairs."""
     with serving(answers(ups=status)) as fake:
         place.holds(primary_at(fake.port))
@@ -86,14 +86,16 @@ def test_the_guard_lets_pass(place: Place, status: str) -> None:
         assert "LIST VAR ups" in fake.asked
 
 
-def test_the_guard_lets_pass_where_nobody_answers(place: Place, unused_port: int) -> None:
+def test_guard_accepts_unreachable_upsd(place: Place, unused_port: int) -> None:
     place.holds(primary_at(unused_port))
     place.deployment(primary_at(unused_port)).require_mains()
 
 
 @pytest.mark.parametrize(("name", "served"), [("ups", "ups"), ("UPS", "ups"), ("ups", "Ups")])
 @pytest.mark.parametrize("where", ["old", "new"])
-def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, name: str, served: str) -> None:
+def test_guard_of_secondary_refuses_on_battery(
+    place: Place, unused_port: int, where: str, name: str, served: str
+) -> None:
     with serving(answers(**{served: "OB", "spare": "OL"})) as fake:
         ports = (fake.port, unused_port) if where == "old" else (unused_port, fake.port)
         place.holds(secondary_at(ports[0], name))
@@ -101,14 +103,14 @@ def test_the_guard_of_a_secondary(place: Place, unused_port: int, where: str, na
             place.deployment(secondary_at(ports[1], name)).require_mains()
 
 
-def test_the_guard_of_a_secondary_asks_for_its_own_ups_alone(place: Place) -> None:
+def test_guard_of_secondary_ignores_unmonitored_upses(place: Place) -> None:
     with serving(answers(ups="OL", spare="OB")) as fake:
         place.holds(secondary_at(fake.port))
         place.deployment(secondary_at(fake.port)).require_mains()
         assert "LIST UPS" in fake.asked
 
 
-def test_the_guard_asks_every_upsd(place: Place) -> None:
+def test_guard_asks_every_upsd(place: Place) -> None:
     with serving(answers(ups="OL")) as well, serving(answers(spare="OB")) as busy:
         one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
         both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
@@ -117,14 +119,14 @@ def test_the_guard_asks_every_upsd(place: Place) -> None:
             place.deployment(both).require_mains()
 
 
-def test_the_guard_survives_an_old_file_that_is_no_good(place: Place) -> None:
+def test_guard_ignores_invalid_old_file(place: Place) -> None:
     place.holds(with_text("upsmon.conf", "192.0.2.1:3493", "127.0.0.1:nut", SECONDARY))
     with serving(answers(ups="OL")) as fake:
         place.deployment(secondary_at(fake.port)).require_mains()
         assert fake.looks == 1
 
 
-def test_the_guard_of_a_primary_that_goes(place: Place) -> None:
+def test_guard_protects_removal_of_primary(place: Place) -> None:
     with serving(answers(ups="OB")) as fake:
         place.holds(primary_at(fake.port))
         with pytest.raises(DeployError, match="not plainly on mains"):

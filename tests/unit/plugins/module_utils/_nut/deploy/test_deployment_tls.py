@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_a_directory_of_the_users_own_stays(place: Place, databases: list[Path]) -> None:
+def test_foreign_directory_is_not_removed(place: Place, databases: list[Path]) -> None:
     mine = place.folder / "tls-mine"
     mine.mkdir()
     place.holds(PRIMARY)
@@ -50,7 +50,7 @@ def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-def test_certificates_come_before_the_files_that_name_them(place: Place, databases: list[Path]) -> None:
+def test_certificates_are_written_before_files(place: Place, databases: list[Path]) -> None:
     place.holds(PRIMARY)
     old = place.folder / f"{nss.PREFIX}0123456789ab"
     old.mkdir()
@@ -72,7 +72,7 @@ def test_certificates_come_before_the_files_that_name_them(place: Place, databas
     assert not place.deployment(WITH_TLS, tls=TLS).plan_change()
 
 
-def test_a_lost_database_is_made_again(place: Place, databases: list[Path]) -> None:
+def test_lost_database_is_recreated(place: Place, databases: list[Path]) -> None:
     place.holds(WITH_TLS)
     deployment = place.deployment(WITH_TLS, tls=TLS)
     assert told(deployment.plan_change().after) == [RESTART_SERVER, RESTART_MONITOR]
@@ -80,7 +80,7 @@ def test_a_lost_database_is_made_again(place: Place, databases: list[Path]) -> N
     assert len(databases) == 1
 
 
-def test_certificates_that_can_not_be_used_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_certificates_change_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_arguments: Any, **_options: Any) -> None:
         raise nss.NssError("the key does not fit the certificate")
 

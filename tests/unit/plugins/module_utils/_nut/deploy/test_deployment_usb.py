@@ -43,7 +43,7 @@ def settle(place: Place, deployment: Deployment) -> None:
         place.systemd.begin(systemd.driver_unit(name))
 
 
-def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None:
+def test_auto_driver_is_chosen_on_host(place: Place, tmp_path: Path) -> None:
     tree = SysfsTree(tmp_path)
     place.holds(PRIMARY)
     files = {**PRIMARY, "ups.conf": ASKED}
@@ -70,7 +70,7 @@ def test_a_driver_is_found_out_on_the_host(place: Place, tmp_path: Path) -> None
     assert not place.deployment(files, policy=policy).plan_change(), "the name and its section stay"
 
 
-def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Path) -> None:
+def test_undeclared_upses_are_ignored_without_policy(place: Place, tmp_path: Path) -> None:
     tree = SysfsTree(tmp_path)
     place.holds(PRIMARY)
     tree.plug()
@@ -87,7 +87,7 @@ def test_without_a_policy_other_upses_are_left_alone(place: Place, tmp_path: Pat
     assert not later.plan_change(), "what was found once keeps its name"
 
 
-def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
+def test_declared_driver_replaces_auto(place: Place, tmp_path: Path) -> None:
     tree = SysfsTree(tmp_path)
     place.holds(PRIMARY)
     settle(place, place.deployment({**PRIMARY, "ups.conf": ASKED}, policy=on_bus(tree)))
@@ -99,14 +99,14 @@ def test_a_driver_that_is_declared_again(place: Place, tmp_path: Path) -> None:
     assert not place.deployment(PRIMARY, policy=on_bus(tree)).plan_change()
 
 
-def test_what_is_left_to_the_host_is_emptied_with_all_else(place: Place, tmp_path: Path) -> None:
+def test_removal_empties_ups_conf_wanted(place: Place, tmp_path: Path) -> None:
     place.holds({**PRIMARY, actions.WANTED: ASKED})
     deployment = place.deployment(None)
     deployment.apply_change(deployment.plan_change())
     assert ups_conf.parse_ups_conf(place.texts()[actions.WANTED]).sections == {}
 
 
-def test_a_section_by_hand_goes_and_an_edited_one_is_put_right(place: Place, tmp_path: Path) -> None:
+def test_deployment_removes_foreign_and_restores_edited_sections(place: Place, tmp_path: Path) -> None:
     tree = SysfsTree(tmp_path)
     tree.plug()
     files = {**PRIMARY, "ups.conf": ASKED}

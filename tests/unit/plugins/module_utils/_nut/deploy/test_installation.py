@@ -35,7 +35,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_the_first_time(machine: Machine) -> None:
+def test_first_installation_writes_all_and_starts_timer(machine: Machine) -> None:
     plan = machine.install()
     assert plan.written_files == tuple(kits.HOTPLUG.places)
     assert machine.told == [
@@ -50,7 +50,7 @@ def test_the_first_time(machine: Machine) -> None:
         assert path.stat().st_mode & 0o777 == (0o640 if name == "hotplug.json" else 0o644)
 
 
-def test_the_second_time(machine: Machine) -> None:
+def test_second_installation_changes_nothing(machine: Machine) -> None:
     machine.install()
     machine.told.clear()
     plan = machine.install()
@@ -69,7 +69,7 @@ def test_the_second_time(machine: Machine) -> None:
         ("logrotate", []),
     ],
 )
-def test_a_change(machine: Machine, name: str, told: list[str]) -> None:
+def test_changed_file_is_replaced(machine: Machine, name: str, told: list[str]) -> None:
     machine.install()
     machine.told.clear()
     plan = machine.install({**FILES, name: "new\n"})
@@ -79,7 +79,7 @@ def test_a_change(machine: Machine, name: str, told: list[str]) -> None:
 
 
 @pytest.mark.parametrize("step", ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"])
-def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine, step: str) -> None:
+def test_killed_installation_is_completed_by_next(machine: Machine, step: str) -> None:
     """The files are new, and nothing in them tells that systemd, or what runs, has the old ones."""
     machine.install()
     changed = {**FILES, "nut-hotplug.timer": "new\n"}
@@ -94,7 +94,7 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine, step
 
 
 @pytest.mark.parametrize("name", kits.HOTPLUG.places)
-def test_a_mode_is_mended(machine: Machine, name: str) -> None:
+def test_wrong_mode_is_corrected(machine: Machine, name: str) -> None:
     machine.install()
     (machine.root / kits.HOTPLUG.places[name].path).chmod(0o666)
     installation = Installation(FILES, machine.run, LOG, machine.root, OWNERS)
@@ -105,13 +105,13 @@ def test_a_mode_is_mended(machine: Machine, name: str) -> None:
     assert not machine.install()
 
 
-def test_another_owner(machine: Machine) -> None:
+def test_wrong_owner_is_corrected(machine: Machine) -> None:
     machine.install()
     other = {**OWNERS, "nut": (ME[0], ME[1] + 1)}
     assert Installation(FILES, machine.run, LOG, machine.root, other).plan_install().written_files == ("hotplug.json",)
 
 
-def test_a_run_that_was_cut_short(machine: Machine) -> None:
+def test_outdated_units_cause_daemon_reload(machine: Machine) -> None:
     """The units were written, and systemd was not told."""
     machine.install()
     for which in ("timer", "service"):
@@ -121,7 +121,7 @@ def test_a_run_that_was_cut_short(machine: Machine) -> None:
         assert machine.told == ["systemctl daemon-reload"]
 
 
-def test_a_timer_that_was_stopped(machine: Machine) -> None:
+def test_stopped_timer_is_started(machine: Machine) -> None:
     machine.install()
     machine.timer.update(ActiveState="inactive", UnitFileState="disabled")
     machine.told.clear()
@@ -129,13 +129,13 @@ def test_a_timer_that_was_stopped(machine: Machine) -> None:
     assert machine.told == ["systemctl enable nut-hotplug.timer", "systemctl start nut-hotplug.timer"]
 
 
-def test_a_host_without_udevd(machine: Machine) -> None:
+def test_host_without_udevd_reloads_no_rules(machine: Machine) -> None:
     (machine.root / "run/udev/control").unlink()
     machine.install()
     assert "udevadm control --reload" not in machine.told
 
 
-def test_the_log_s_directory(machine: Machine) -> None:
+def test_directory_of_log_is_created(machine: Machine) -> None:
     (machine.root / "var/log/nut").rmdir()
     assert machine.install().folder == machine.root / "var/log/nut"
     assert (machine.root / "var/log/nut").stat().st_mode & 0o777 == 0o755
@@ -143,7 +143,7 @@ def test_the_log_s_directory(machine: Machine) -> None:
     assert Installation(FILES, machine.run, None, machine.root, OWNERS).plan_install().folder is None
 
 
-def test_the_diff(machine: Machine) -> None:
+def test_diff_shows_files_and_actions(machine: Machine) -> None:
     machine.install()
     installation = Installation({**FILES, "nut-hotplug.timer": "ne\udcffw\n"}, machine.run, LOG, machine.root, OWNERS)
     shown = installation.plan_install().render_diff()
@@ -153,14 +153,14 @@ def test_the_diff(machine: Machine) -> None:
     assert shown.endswith("systemctl restart nut-hotplug.timer: nut-hotplug.timer changed\n")
 
 
-def test_other_files(machine: Machine) -> None:
+def test_wrong_set_of_files_is_refused(machine: Machine) -> None:
     with pytest.raises(InstallError, match=r"files must be hotplug\.json, .*, not none"):
         Installation({}, machine.run)
     with pytest.raises(InstallError, match="not x"):
         Installation({"x": ""}, machine.run)
 
 
-def test_systemd_refuses(machine: Machine) -> None:
+def test_failed_systemctl_is_raised(machine: Machine) -> None:
     machine.refuses = "systemctl daemon-reload"
     with pytest.raises(base_systemd.UnitError, match=r"^systemctl daemon-reload failed: no\.$"):
         machine.install()
@@ -170,7 +170,7 @@ def test_systemd_refuses(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("which", ["timer", "service"])
-def test_a_masked_unit(machine: Machine, which: str) -> None:
+def test_masked_unit_is_refused(machine: Machine, which: str) -> None:
     getattr(machine, which)["LoadState"] = "masked"
     with pytest.raises(
         base_systemd.UnitError, match=f"nut-hotplug.{which} is masked. Unmask it: systemctl unmask nut-hotplug.{which}$"
@@ -179,7 +179,7 @@ def test_a_masked_unit(machine: Machine, which: str) -> None:
     machine.remove()  # is no reason not to go
 
 
-def test_away(machine: Machine) -> None:
+def test_removal_stops_units_and_removes_files(machine: Machine) -> None:
     machine.install()
     for path in ("usr/local/sbin/nut-hotplug", "run/nut-hotplug.quiet"):
         (machine.root / path).touch()
@@ -209,13 +209,13 @@ def test_away(machine: Machine) -> None:
     assert machine.told == []
 
 
-def test_a_failed_service_is_forgotten(machine: Machine) -> None:
+def test_removal_resets_failed_service(machine: Machine) -> None:
     machine.service["ActiveState"] = "failed"
     machine.remove()
     assert machine.told == ["systemctl reset-failed nut-hotplug.service"]
 
 
-def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
+def test_service_without_timer_is_not_started(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, NO_STAGES)
     plan = installation.plan_install()
@@ -228,7 +228,7 @@ def test_a_service_that_nothing_starts(tmp_path: Path) -> None:
     assert not installation.plan_install()
 
 
-def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
+def test_stages_service_is_enabled_and_started(tmp_path: Path) -> None:
     systemd = Systemd()
     installation = gate_on(tmp_path, systemd, SHUTDOWN)
     installation.apply_plan(installation.plan_install())
@@ -256,7 +256,9 @@ def test_the_stages_run_all_the_time(tmp_path: Path) -> None:
         ("shutdown.json", True, ["systemctl restart nut-stages.service", "systemctl restart nut-watch.service"]),
     ],
 )
-def test_what_the_stages_are_restarted_for(tmp_path: Path, change: str, renewed: bool, told: list[str]) -> None:
+def test_stages_restart_if_unit_program_or_policy_changed(
+    tmp_path: Path, change: str, renewed: bool, told: list[str]
+) -> None:
     first = gate_on(tmp_path, Systemd(), SHUTDOWN)
     first.apply_plan(first.plan_install())
     systemd = Systemd(stages=RUNS)
@@ -266,7 +268,7 @@ def test_what_the_stages_are_restarted_for(tmp_path: Path, change: str, renewed:
     assert systemd.told == told
 
 
-def test_the_watch_of_upsd_is_started_without_stages(tmp_path: Path) -> None:
+def test_watch_service_is_started_without_stages(tmp_path: Path) -> None:
     systemd = Systemd(watch=NONE)
     installation = gate_on(tmp_path, systemd, NO_STAGES)
     installation.apply_plan(installation.plan_install())
@@ -277,7 +279,7 @@ def test_the_watch_of_upsd_is_started_without_stages(tmp_path: Path) -> None:
     ]
 
 
-def test_without_stages_they_go(tmp_path: Path) -> None:
+def test_stages_service_is_removed_without_stages(tmp_path: Path) -> None:
     first = gate_on(tmp_path, Systemd(), SHUTDOWN)
     first.apply_plan(first.plan_install())
     systemd = Systemd(stages=RUNS)
@@ -295,7 +297,7 @@ def test_without_stages_they_go(tmp_path: Path) -> None:
     assert not gate_on(tmp_path, systemd, NO_STAGES).plan_install()
 
 
-def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> None:
+def test_spare_flag_is_created_now_and_at_boot(tmp_path: Path) -> None:
     def with_spare(path: str) -> dict[str, str]:
         return {**NO_STAGES, "tmpfiles": f'# why\nf+ "{path}" 0644 root root - upsmon-shutdown-file\n'}
 
@@ -326,12 +328,12 @@ def test_the_spare_of_the_flag_is_made_now_and_at_each_boot(tmp_path: Path) -> N
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_what_must_be_there(tmp_path: Path) -> None:
+def test_empty_required_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"shutdown\.json is empty, but nut-shutdown needs it"):
         gate_on(tmp_path, Systemd(), {**SHUTDOWN, "shutdown.json": ""})
 
 
-def test_it_goes(tmp_path: Path) -> None:
+def test_removal_of_shutdown_kit_removes_all_traces(tmp_path: Path) -> None:
     gone = gate_on(tmp_path, Systemd(), SHUTDOWN)
     gone.apply_plan(gone.plan_install())
     (tmp_path / "usr/local/sbin").mkdir(parents=True)
@@ -367,7 +369,7 @@ def test_it_goes(tmp_path: Path) -> None:
     assert not gate_on(tmp_path, systemd, None).plan_install()
 
 
-def test_a_drop_in_of_somebody_else_stays(tmp_path: Path) -> None:
+def test_foreign_drop_in_stays(tmp_path: Path) -> None:
     gone = gate_on(tmp_path, Systemd(), SHUTDOWN)
     gone.apply_plan(gone.plan_install())
     theirs = tmp_path / "etc/systemd/system/nut-monitor.service.d/theirs.conf"
@@ -377,7 +379,7 @@ def test_a_drop_in_of_somebody_else_stays(tmp_path: Path) -> None:
     assert [path.name for path in theirs.parent.iterdir()] == ["theirs.conf"]
 
 
-def test_a_masked_service_can_t_wait_for_anybody(tmp_path: Path) -> None:
+def test_masked_shutdown_service_is_refused(tmp_path: Path) -> None:
     with pytest.raises(base_systemd.UnitError, match=r"nut-shutdown\.service is masked"):
         gate_on(tmp_path, Systemd(LoadState="masked"), SHUTDOWN).plan_install()
     masked = Systemd(stages={"LoadState": "masked"})
@@ -386,6 +388,6 @@ def test_a_masked_service_can_t_wait_for_anybody(tmp_path: Path) -> None:
     assert gate_on(tmp_path, masked, NO_STAGES).plan_install()
 
 
-def test_files_of_another_kit(tmp_path: Path) -> None:
+def test_files_of_another_kit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"files must be shutdown\.json, nut-shutdown\.service, nut-stages\.service"):
         gate_on(tmp_path, Systemd(), FILES)

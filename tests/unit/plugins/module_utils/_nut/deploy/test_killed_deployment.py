@@ -205,7 +205,7 @@ def agent_after_a_reboot(host: Primary) -> None:
         (agent_after_a_reboot, (sets,)),
     ],
 )
-def test_killed_at_each_line(
+def test_deployment_killed_at_each_line_is_completed(
     primaries: Callable[[], Primary], follows: Callable[[Primary], None], modules: tuple[ModuleType, ...]
 ) -> None:
     outcomes = []
@@ -228,7 +228,7 @@ def test_killed_at_each_line(
     assert len(outcomes) > 60
 
 
-def test_on_battery_files_are_finished_and_nothing_is_restarted(primaries: Callable[[], Primary]) -> None:
+def test_on_battery_files_are_completed_without_restarts(primaries: Callable[[], Primary]) -> None:
     for line in itertools.count(1):
         host = primaries()
         assert kill(host, host.new, line, (sets,))
@@ -256,7 +256,7 @@ def test_on_battery_files_are_finished_and_nothing_is_restarted(primaries: Calla
     host.assert_taken_up()
 
 
-def test_an_upsmon_that_died_is_started_on_battery(primaries: Callable[[], Primary]) -> None:
+def test_exited_upsmon_is_started_on_battery(primaries: Callable[[], Primary]) -> None:
     host = primaries()
     note = [
         {"verb": verb, "unit": unit, "reason": ""}
@@ -269,7 +269,7 @@ def test_an_upsmon_that_died_is_started_on_battery(primaries: Callable[[], Prima
     assert host.did == [f"restart {systemd.MONITOR}"]
 
 
-def test_a_reload_does_not_stand_in_for_a_restart(primaries: Callable[[], Primary]) -> None:
+def test_reload_does_not_replace_pending_restart(primaries: Callable[[], Primary]) -> None:
     """The play wanted upsd restarted, and the agent has a reason of its own to have it reload."""
     host = primaries()
     note = [{"verb": "restart", "unit": systemd.SERVER, "reason": "LISTEN changed"}]
@@ -280,7 +280,7 @@ def test_a_reload_does_not_stand_in_for_a_restart(primaries: Callable[[], Primar
     assert f"reload {systemd.SERVER}" not in host.did
 
 
-def test_a_host_that_goes_is_killed_at_any_line(primaries: Callable[[], Primary]) -> None:
+def test_removal_killed_at_any_line_is_completed(primaries: Callable[[], Primary]) -> None:
     for line in itertools.count(1, 2):
         host = primaries()
         was_killed = kill(host, None, line)
@@ -293,7 +293,9 @@ def test_a_host_that_goes_is_killed_at_any_line(primaries: Callable[[], Primary]
 
 
 @pytest.mark.parametrize("follows", [next_play, agent])
-def test_what_a_killed_check_left_goes(primaries: Callable[[], Primary], follows: Callable[[Primary], None]) -> None:
+def test_leftovers_of_killed_check_are_removed(
+    primaries: Callable[[], Primary], follows: Callable[[Primary], None]
+) -> None:
     host = primaries()
     scratch = host.room / f"{base_files.CHECK}x1y2"
     scratch.mkdir()

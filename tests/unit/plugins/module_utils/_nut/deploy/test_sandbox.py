@@ -32,7 +32,7 @@ class RefusingReload(Systemd):
         return (1, "no.") if command == ("systemctl", "daemon-reload") else super().__call__(command)
 
 
-def test_a_sandbox_is_tried_before_it_is_put_in_place(tmp_path: Path) -> None:
+def test_sandbox_is_tried_before_installation(tmp_path: Path) -> None:
     systemd = Systemd()
     installation, _plan = sandboxed(tmp_path, systemd)
     assert [list(command[4:]) for command in systemd.tried] == [
@@ -59,7 +59,7 @@ def test_a_sandbox_is_tried_before_it_is_put_in_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(base_systemd.SANDBOX_CODES))
-def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: int) -> None:
+def test_unsupported_sandbox_is_left_out(tmp_path: Path, code: int) -> None:
     wanted = {**SANDBOXED, "nut-monitor-hardening.conf": "[Service]\nNoNewPrivileges=yes\n"}
     sandboxed(tmp_path, Systemd(), {**wanted, "nut-server-hardening.conf": "[Service]\nNoNewPrivileges=no\n"})
     systemd = Systemd(stages=RUNS)
@@ -78,7 +78,7 @@ def test_a_host_that_can_t_apply_a_sandbox_does_without(tmp_path: Path, code: in
     assert len(installation.list_warnings()) == 1
 
 
-def test_what_a_host_refused_is_known_to_who_only_looks(tmp_path: Path) -> None:
+def test_check_mode_uses_recorded_refusals(tmp_path: Path) -> None:
     record = tmp_path / sandbox.REFUSED
     systemd = Systemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = 226
@@ -104,7 +104,7 @@ def test_what_a_host_refused_is_known_to_who_only_looks(tmp_path: Path) -> None:
     assert sandbox.read_refused(tmp_path) == {"nut-hotplug-hardening.conf": "another kit's"}
 
 
-def test_the_record_of_refusals_goes_with_the_last_one(tmp_path: Path) -> None:
+def test_record_is_removed_with_last_refusal(tmp_path: Path) -> None:
     systemd = Systemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = 226
     sandboxed(tmp_path, systemd)
@@ -115,13 +115,13 @@ def test_the_record_of_refusals_goes_with_the_last_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["{", "[1]", '{"nut-driver-hardening.conf": 1}'])
-def test_a_damaged_record_of_refusals_says_nothing(tmp_path: Path, damaged: str) -> None:
+def test_damaged_record_of_refusals_is_empty(tmp_path: Path, damaged: str) -> None:
     (tmp_path / sandbox.REFUSED).parent.mkdir(parents=True)
     (tmp_path / sandbox.REFUSED).write_text(damaged)
     assert sandbox.read_refused(tmp_path) == {}
 
 
-def test_restarts_that_were_done_with_the_old_units_are_noted_again(tmp_path: Path) -> None:
+def test_restarts_done_with_old_units_are_noted_again(tmp_path: Path) -> None:
     """The run failed before daemon-reload, and nut-hotplug restarted what it had noted, in the units that systemd knew."""
     systemd = Systemd()
     systemd.running = ("nut-driver@ups.service", "nut-server.service")
@@ -152,7 +152,7 @@ def test_restarts_that_were_done_with_the_old_units_are_noted_again(tmp_path: Pa
         ("Environment=ExecStartPre=/bin/true", False),
     ],
 )
-def test_commands_of_a_drop_in_that_lose_root_are_told(tmp_path: Path, command: str, warned: bool) -> None:
+def test_drop_in_commands_that_lose_root_cause_warning(tmp_path: Path, command: str, warned: bool) -> None:
     folder = "/etc/systemd/system/nut-driver@.service.d"
     own, gone = f"{folder}/own.conf", f"{folder}/gone.conf"
     ours = f"/{kits.SHUTDOWN.places['nut-driver-hardening.conf'].path}"
@@ -172,7 +172,7 @@ def test_commands_of_a_drop_in_that_lose_root_are_told(tmp_path: Path, command: 
 
 
 @pytest.mark.parametrize("code", [1, 124, 127])
-def test_what_says_nothing_of_a_sandbox(tmp_path: Path, code: int) -> None:
+def test_unrelated_failure_does_not_refuse_sandbox(tmp_path: Path, code: int) -> None:
     systemd = Systemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = code
     installation, _plan = sandboxed(tmp_path, systemd)
@@ -180,7 +180,7 @@ def test_what_says_nothing_of_a_sandbox(tmp_path: Path, code: int) -> None:
     assert (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
 
 
-def test_daemons_that_run_are_left_to_who_asks_for_the_power_first(tmp_path: Path) -> None:
+def test_running_daemons_are_left_to_module_config(tmp_path: Path) -> None:
     systemd = Systemd()
     systemd.running = ("nut-driver@ups.service", "nut-server.service")
     _installation, plan = sandboxed(tmp_path, systemd)
@@ -199,7 +199,7 @@ def test_daemons_that_run_are_left_to_who_asks_for_the_power_first(tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", [SANDBOX + "# one more\n", SANDBOX])
-def test_a_comment_or_a_mode_restarts_nothing(tmp_path: Path, text: str) -> None:
+def test_comment_or_mode_restarts_nothing(tmp_path: Path, text: str) -> None:
     systemd = Systemd()
     sandboxed(tmp_path, systemd)
     systemd.running = ("nut-driver@ups.service", "nut-server.service", "nut-monitor.service")
@@ -211,7 +211,7 @@ def test_a_comment_or_a_mode_restarts_nothing(tmp_path: Path, text: str) -> None
     assert not (tmp_path / PENDING).exists()
 
 
-def test_a_pending_note_that_can_t_be_read_stays(tmp_path: Path) -> None:
+def test_unreadable_pending_note_stays(tmp_path: Path) -> None:
     """It makes the module config restart all of them."""
     (tmp_path / "run").mkdir()
     (tmp_path / PENDING).write_text("{")

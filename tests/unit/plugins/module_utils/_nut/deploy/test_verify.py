@@ -83,14 +83,14 @@ def unused_port() -> int:
         return fake.port
 
 
-def test_at_the_first_look(host: Host) -> None:
+def test_first_check_succeeds(host: Host) -> None:
     with serving(answers(ups="OL CHRG")) as fake:
         assert host.verify(primary_at(fake.port), 60) == VerifyResult({"ups": "OL CHRG"})
     assert host.now == 0
     assert host.told == []
 
 
-def test_when_upsmon_has_logged_in(host: Host) -> None:
+def test_waits_until_upsmon_has_logged_in(host: Host) -> None:
     """A driver and upsd serve at once, and upsmon needs a moment."""
     nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
     with serving({**answers(ups="OL"), **nobody}) as fake:
@@ -100,7 +100,7 @@ def test_when_upsmon_has_logged_in(host: Host) -> None:
 
 
 @pytest.mark.parametrize("said", ["", "WAIT", "ERR DRIVER-NOT-CONNECTED"])
-def test_a_driver_that_comes_up(host: Host, said: str) -> None:
+def test_waits_for_slow_driver(host: Host, said: str) -> None:
     with serving(answers(ups=said)) as fake:
         host.events[17] = lambda: fake.answers.update(answers(ups="OL"))
         assert host.verify(primary_at(fake.port), 60) == VerifyResult({"ups": "OL"})
@@ -109,7 +109,7 @@ def test_a_driver_that_comes_up(host: Host, said: str) -> None:
 
 @pytest.mark.parametrize(("said", "status"), [("", "no data"), ("ERR DRIVER-NOT-CONNECTED", "DRIVER-NOT-CONNECTED")])
 @pytest.mark.parametrize("seconds", [0, 30])
-def test_a_driver_that_does_not(host: Host, said: str, status: str, seconds: int) -> None:
+def test_hung_driver_is_broken(host: Host, said: str, status: str, seconds: int) -> None:
     host.journal[UPS] = "Can't claim USB device [051d:0002]@0/0: Resource busy\n"
     with serving(answers(ups=said)) as fake:
         verdict = host.verify(primary_at(fake.port), seconds)
@@ -121,7 +121,7 @@ ABSENT = {"DATA-STALE": "", "DRIVER-NOT-CONNECTED": "No matching HID UPS found\n
 
 
 @pytest.mark.parametrize(("said", "journal"), ABSENT.items())
-def test_a_ups_that_is_not_there(host: Host, said: str, journal: str) -> None:
+def test_missing_ups_is_absent(host: Host, said: str, journal: str) -> None:
     """It is no mistake of this host's; and nobody waits a minute for it."""
     host.journal[UPS] = journal
     with serving(answers(ups=f"ERR {said}")) as fake:
@@ -132,7 +132,7 @@ def test_a_ups_that_is_not_there(host: Host, said: str, journal: str) -> None:
     assert host.now == verify.SETTLE_SECONDS + 60
 
 
-def test_one_of_two_that_is_not_there(host: Host) -> None:
+def test_one_missing_ups_of_two_is_absent(host: Host) -> None:
     with serving(answers(ups="OL", spare="ERR DATA-STALE")) as fake:
         verdict = host.verify(primary_at(fake.port, "ups", "spare"), 60)
     assert verdict.status == {"ups": "OL", "spare": "DATA-STALE"}
@@ -140,7 +140,7 @@ def test_one_of_two_that_is_not_there(host: Host) -> None:
     assert verdict.broken == ()
 
 
-def test_a_ups_that_upsd_does_not_know(host: Host) -> None:
+def test_ups_unknown_to_upsd_is_broken(host: Host) -> None:
     with serving({**answers(other="OL"), "LIST CLIENT ups": answers(ups="")["LIST CLIENT ups"]}) as fake:
         verdict = host.verify(primary_at(fake.port), 1)
     (trouble,) = verdict.broken
@@ -148,14 +148,14 @@ def test_a_ups_that_upsd_does_not_know(host: Host) -> None:
     assert trouble.unit == systemd.SERVER
 
 
-def test_a_upsd_that_is_down(host: Host, unused_port: int) -> None:
+def test_unreachable_upsd_is_broken(host: Host, unused_port: int) -> None:
     verdict = host.verify(primary_at(unused_port), 0)
     assert verdict.status == {}
     assert [one.unit for one in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
     assert all("connection refused" in one.message for one in verdict.broken)
 
 
-def test_a_daemon_that_has_ended_is_started_again(host: Host) -> None:
+def test_exited_daemon_is_started_again(host: Host) -> None:
     """Somebody, or something, killed upsd while this ran; Debian 12 leaves it so."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)
@@ -167,7 +167,7 @@ def test_a_daemon_that_has_ended_is_started_again(host: Host) -> None:
     assert host.told == [f"reset-failed {systemd.MONITOR}", f"start {systemd.MONITOR}"]
 
 
-def test_a_daemon_that_ends_each_time_is_given_up(host: Host, unused_port: int) -> None:
+def test_crashing_daemon_is_given_up(host: Host, unused_port: int) -> None:
     host.active[systemd.SERVER] = "failed"
     verdict = host.verify(primary_at(unused_port), 30)
     assert host.told.count(f"start {systemd.SERVER}") == verify.STARTS
@@ -175,7 +175,7 @@ def test_a_daemon_that_ends_each_time_is_given_up(host: Host, unused_port: int) 
     assert verdict.broken
 
 
-def test_a_daemon_that_runs_is_left_alone(host: Host, unused_port: int) -> None:
+def test_running_daemon_is_not_restarted(host: Host, unused_port: int) -> None:
     host.verify(primary_at(unused_port), 30)
     assert host.told == []
 
@@ -190,7 +190,7 @@ def test_a_daemon_that_runs_is_left_alone(host: Host, unused_port: int) -> None:
         (["::1"], True),
     ],
 )
-def test_whether_upsmon_has_logged_in(host: Host, clients: list[str], there: bool) -> None:
+def test_missing_login_of_upsmon_is_broken(host: Host, clients: list[str], there: bool) -> None:
     listed = "BEGIN LIST CLIENT ups\n" + "".join(f"CLIENT ups {one}\n" for one in clients) + "END LIST CLIENT ups\n"
     with serving({**answers(ups="OL"), "LIST CLIENT ups": listed}) as fake:
         verdict = host.verify(secondary_at(fake.port), 0)
@@ -202,7 +202,7 @@ def test_whether_upsmon_has_logged_in(host: Host, clients: list[str], there: boo
     assert verdict.broken == (() if there else (Trouble(words, systemd.MONITOR),))
 
 
-def test_an_upsd_that_is_only_watched_may_be_away(host: Host, unused_port: int) -> None:
+def test_unreachable_monitored_upsd_is_absent(host: Host, unused_port: int) -> None:
     """Its UPS feeds nothing here (powervalue 0), so that it can't be reached is worth a warning."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_a_upsd_that_can_not_be_reloaded_because_it_has_ended_is_restarted(machine: Machine) -> None:
+def test_exited_upsd_is_restarted_instead_of_reloaded(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.fails.add("reload nut-server.service")
     machine.ends_at = "reload nut-server.service"
@@ -33,7 +33,7 @@ def test_a_upsd_that_can_not_be_reloaded_because_it_has_ended_is_restarted(machi
     assert outcome.failed == ()
 
 
-def test_a_upsd_that_runs_is_not_restarted_because_a_reload_fails(machine: Machine) -> None:
+def test_failed_reload_does_not_restart_running_upsd(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.fails.add("reload nut-server.service")
     outcome = machine.go()
@@ -41,7 +41,7 @@ def test_a_upsd_that_runs_is_not_restarted_because_a_reload_fails(machine: Machi
     assert any("reload nut-server.service" in line for line in outcome.failed)
 
 
-def test_an_enumerator_that_fails(machine: Machine) -> None:
+def test_failed_enumerator_is_reported(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.fails.add(ENUMERATE)
     outcome = machine.go()
@@ -49,7 +49,7 @@ def test_an_enumerator_that_fails(machine: Machine) -> None:
     assert not machine.leaves.exists()
 
 
-def test_ups_conf_that_nut_refuses(machine: Machine) -> None:
+def test_section_refused_by_nut_is_not_written(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.refuses["usbhid-ups"] = "Fatal error: 'x' is not a valid variable name for this driver."
     outcome = machine.go()
@@ -65,7 +65,7 @@ def test_ups_conf_that_nut_refuses(machine: Machine) -> None:
     assert [path.name for path in machine.room.iterdir()] == ["homelab-nut.lock"]
 
 
-def test_a_refusal_is_said_once(machine: Machine) -> None:
+def test_refusal_is_logged_once(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.refuses["usbhid-ups"] = "Fatal error: no"
     machine.go()
@@ -78,7 +78,7 @@ def test_a_refusal_is_said_once(machine: Machine) -> None:
     assert machine.go().written
 
 
-def test_what_is_refused_does_not_keep_a_dead_driver_from_being_started(served: Machine) -> None:
+def test_refused_section_does_not_block_start_of_dead_driver(served: Machine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
     served.bus.plug("1-2", "0665:5161", hid=False)
     served.refuses["nutdrv_qx"] = "Fatal error: no"
@@ -87,7 +87,7 @@ def test_what_is_refused_does_not_keep_a_dead_driver_from_being_started(served: 
     assert list(served.conf.sections) == ["ups"]
 
 
-def test_what_is_refused_counts_as_no_try(machine: Machine) -> None:
+def test_refusal_does_not_count_as_attempt(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.refuses["usbhid-ups"] = "Fatal error: no"
     machine.serve()
@@ -98,7 +98,7 @@ def test_what_is_refused_counts_as_no_try(machine: Machine) -> None:
     assert machine.memory.tries == {}
 
 
-def test_a_driver_that_this_host_lacks(machine: Machine) -> None:
+def test_missing_driver_program_is_reported(machine: Machine) -> None:
     machine.bus.plug("1-1", "0665:5161", hid=False)
     host = machine.host()
     (machine.root / "bin/nutdrv_qx").unlink()
@@ -108,7 +108,7 @@ def test_a_driver_that_this_host_lacks(machine: Machine) -> None:
     assert machine.path.read_text() == ""
 
 
-def test_a_disk_that_is_full(served: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported(served: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = served.path.read_text()
     real = files.replace_files
 
@@ -125,7 +125,7 @@ def test_a_disk_that_is_full(served: Machine, monkeypatch: pytest.MonkeyPatch) -
     assert served.units["nut-driver@ups.service"][0] == "active"
 
 
-def test_a_memory_that_can_not_be_kept(machine: Machine) -> None:
+def test_unwritable_state_is_logged(machine: Machine) -> None:
     (machine.root / "state").write_text("a file")
     machine.bus.plug("1-1", APC)
     outcome = machine.go()
@@ -133,7 +133,7 @@ def test_a_memory_that_can_not_be_kept(machine: Machine) -> None:
     assert [line for line in machine.said if "can't save the state" in line]
 
 
-def test_one_bad_section_does_not_keep_back_another(served: Machine) -> None:
+def test_refused_section_does_not_block_other_sections(served: Machine) -> None:
     served.policy["rules"] = [{"vendor": "0665", "driver": "nutdrv_qx", "options": {"nonsense": "1"}}]
     served.refuses["nutdrv_qx"] = "Fatal error: 'nonsense' is not a valid variable name for this driver."
     served.bus.plug("1-2", "0665:5161", "Maker", "Model", None)
@@ -147,7 +147,7 @@ def test_one_bad_section_does_not_keep_back_another(served: Machine) -> None:
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, by_hand: bool) -> None:
+def test_enumerator_does_not_restart_unchanged_drivers(served: Machine, by_hand: bool) -> None:
     """Somebody edited a section and restarted its driver; the enumerator has not seen that yet."""
     seen = {name: systemd.checksum_path(name, served.root / "systemd") for name in ("ups", "")}
     for name, path in seen.items():
@@ -170,7 +170,7 @@ def test_the_enumerator_restarts_no_driver_that_we_leave_alone(served: Machine, 
         assert served.did.index("daemon-reload daemon-reload") < served.did.index(ENUMERATE)
 
 
-def test_what_was_edited_by_hand_outlives_our_own_writing(served: Machine) -> None:
+def test_edited_section_survives_rewrite(served: Machine) -> None:
     edited = served.path.read_text().replace("[ups]", "[ups]\n    pollfreq = 7")
     served.path.write_text(edited)
     for name, serial in (("1-2", "CPS123456789"), ("1-3", "CPS987654321")):
@@ -179,7 +179,7 @@ def test_what_was_edited_by_hand_outlives_our_own_writing(served: Machine) -> No
         assert ("pollfreq", "7") in served.conf.sections["ups"].keys, "it is left as it is, however often we write"
 
 
-def test_permit(tmp_path: Path) -> None:
+def test_permit_sets_group_and_mode(tmp_path: Path) -> None:
     node = tmp_path / "bus/usb/001/004"
     node.parent.mkdir(parents=True)
     os.mkfifo(node, 0o600)
@@ -188,12 +188,12 @@ def test_permit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("node", ["/etc/passwd", "/dev/../etc/passwd", "/dev", "/dev/bus/../../x", "bus/usb/001/004"])
-def test_permit_nothing_but_nodes(tmp_path: Path, node: str) -> None:
+def test_permit_refuses_path_outside_dev(tmp_path: Path, node: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError)):
         permit_node(tmp_path, node, os.getgid())
 
 
-def test_permit_no_file(tmp_path: Path) -> None:
+def test_permit_refuses_regular_file(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("")
     (tmp_path / "node").chmod(0o600)
     with pytest.raises(ValueError, match="not a device"):
@@ -215,7 +215,7 @@ def test_permit_follows_no_link(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "real/node").stat().st_mode) == 0o600
 
 
-def test_permit_leaves_no_handle(tmp_path: Path) -> None:
+def test_permit_closes_all_handles(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _round in range(3):
         with pytest.raises(FileNotFoundError):

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""What nut-hotplug does about a UPS and its driver, and when: scenes, backoff, settings."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -9,71 +11,47 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import ABSENT, Unit
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section, UpsConf
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_text import (
-    compose_text,
-    found_sections,
-)
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
-    DUMMY_AFTER,
     GRACE,
     HUNG,
     OUTAGE,
     SETTLED,
-    DriverState,
     HotplugPlan,
-    make_plan,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import BACKOFF, Tries
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import sections as usb_sections
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve_names
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.resolution import KnownUpses
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     ANEW,
     APC,
     AUTO,
-    BUSES,
     CPS,
     CPS_ELSEWHERE,
     CPS_HUB,
     CPS_TWIN,
-    DEFAULT,
     ENDED,
+    ENUMERATE,
     FAILED,
     GONE,
     LONG,
     MUTE,
     NOW,
-    POLICIES,
     POWERCOM,
-    R80,
-    RELEASES,
+    RELOAD,
     RUNS,
-    SERVER,
     STOPPED,
     STOPS,
-    TWO,
     WAITING,
     Host,
     conf,
-    keys,
-    knowns,
-    noted,
     told,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What is done
 
-ENUMERATE = "enumerate"
-RELOAD = "reload nut-server"
 LOCKED = replace(APC, device=replace(APC.device, accessible=False))
 NODE = APC.device.node
 PERMIT = f"permit {NODE}"
@@ -250,7 +228,7 @@ def play(name: str, host: Host | None = None) -> tuple[Host, HotplugPlan]:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_the_smallest_list_of_actions(name: str) -> None:
+def test_plan_has_fewest_actions(name: str) -> None:
     _host, made = play(name)
     assert told(made) == SCENES[name][3]
     assert bool(made) is bool(SCENES[name][3])
@@ -258,7 +236,7 @@ def test_the_smallest_list_of_actions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEFERRED)
-def test_what_is_not_done_is_said(name: str) -> None:
+def test_postponed_work_is_reported(name: str) -> None:
     _host, made = play(name)
     if name in WAITS:
         assert made.waits["ups"] > NOW
@@ -268,12 +246,12 @@ def test_what_is_not_done_is_said(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUIET)
-def test_what_needs_nothing_is_not_mentioned(name: str) -> None:
+def test_healthy_ups_causes_no_message(name: str) -> None:
     _host, made = play(name)
     assert (made.deferred, dict(made.tries)) == ((), {})
 
 
-def test_reasons_name_the_ups_and_its_place() -> None:
+def test_reasons_name_ups_and_port() -> None:
     _host, made = play("swap, other driver")
     place = POWERCOM.device.place
     assert made.before[0].reason == f"[ups] is 0d9f:00a2 at {place}, which takes over from 051d:0002 5B1234T56789"
@@ -287,7 +265,7 @@ def test_reasons_name_the_ups_and_its_place() -> None:
 # Time
 
 
-def test_a_driver_is_watched_after_its_ups_came_anew() -> None:
+def test_driver_is_rechecked_after_replug() -> None:
     host = Host()
     host.settle(APC)
     made = host.plan(APC, ups={"is_new_device": True, "plugged_since": NOW - 3})
@@ -298,7 +276,7 @@ def test_a_driver_is_watched_after_its_ups_came_anew() -> None:
     assert not host.plan(APC, ups={"plugged_since": NOW - 3}).waits
 
 
-def test_backoff_doubles_and_is_forgotten_after_a_while() -> None:
+def test_backoff_doubles_and_resets_after_success() -> None:
     host = Host()
     host.settle(APC)
     host.plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})
@@ -327,7 +305,7 @@ def test_backoff_doubles_and_is_forgotten_after_a_while() -> None:
     assert not host.tries
 
 
-def test_flapping_is_no_storm() -> None:
+def test_flapping_ups_causes_few_restarts() -> None:
     host = Host()
     host.settle(APC)
     done: list[tuple[float, str]] = []
@@ -346,7 +324,7 @@ def test_flapping_is_no_storm() -> None:
     assert all(gap >= 15 * 2**number for number, gap in enumerate(gaps))
 
 
-def test_a_start_that_had_to_wait_is_not_forgotten() -> None:
+def test_postponed_start_is_done_later() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(2, NOW - 5)}
@@ -356,7 +334,7 @@ def test_a_start_that_had_to_wait_is_not_forgotten() -> None:
     assert told(host.plan(APC, ups={"is_new_device": False})) == ["start ups"]
 
 
-def test_counts_from_before_a_reboot_hold_nothing_up() -> None:
+def test_attempts_before_reboot_delay_nothing() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(9, NOW + 50_000, NOW + 60_000)}
@@ -364,7 +342,7 @@ def test_counts_from_before_a_reboot_hold_nothing_up() -> None:
     assert host.tries["ups"] == Tries(1, NOW)
 
 
-def test_another_ups_starts_anew() -> None:
+def test_attempts_are_reset_for_another_ups() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"ups": Tries(7, NOW - 5)}
@@ -372,7 +350,7 @@ def test_another_ups_starts_anew() -> None:
     assert host.tries["ups"] == Tries(1, NOW)
 
 
-def test_a_section_is_not_rewritten_again_and_again() -> None:
+def test_section_is_not_rewritten_repeatedly() -> None:
     host = Host()
     host.settle(CPS)
     host.tries = {"ups": Tries(3, NOW - 5)}
@@ -383,7 +361,7 @@ def test_a_section_is_not_rewritten_again_and_again() -> None:
     assert told(host.plan(CPS)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
 
 
-def test_upsd_is_restarted_with_backoff() -> None:
+def test_failed_upsd_is_restarted_with_backoff() -> None:
     host = Host()
     host.settle(APC)
     failed = Unit("failed", "enabled", 0)
@@ -400,259 +378,24 @@ def test_upsd_is_restarted_with_backoff() -> None:
     assert not host.tries
 
 
-def test_counts_of_sections_that_are_gone_go() -> None:
+def test_attempts_of_removed_sections_are_dropped() -> None:
     host = Host()
     host.settle(APC)
     host.tries = {"gone": Tries(3, NOW)}
     assert not host.plan(APC).tries
 
 
-# Twins
-
-
-def with_twin() -> Host:
-    """A host with a working UPS, beside which its twin was plugged in a moment ago."""
-    host = Host()
-    host.settle(CPS)
-    host.apply(host.plan(CPS, CPS_TWIN), CPS, CPS_TWIN)
-    host.seen["ups2"] = DriverState(WAITING, (), "DRIVER-NOT-CONNECTED", NOW, NOW)
-    return host
-
-
-def test_a_twin_that_appears_disturbs_nobody() -> None:
-    host = with_twin()
-    assert "busport" in keys(host.known.conf.sections["ups2"])
-    assert "busport" not in keys(host.known.conf.sections["ups"])
-    assert "busport" in keys(host.resolve(CPS, CPS_TWIN).conf.sections["ups"])
-    made = host.plan(CPS, CPS_TWIN)
-    assert told(made) == []
-    assert any("[ups]" in line and "when the driver next stops" in line for line in made.deferred)
-    # for ever, if both work
-    host.now += 10_000
-    assert told(host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS, "status": ("OL",), "error": ""})) == []
-
-
-def test_a_twin_whose_driver_gets_nothing_has_both_pinned() -> None:
-    host = with_twin()
-    host.now += BACKOFF
-    made = host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS})
-    assert told(made) == ["stop ups", "write", ENUMERATE, "start ups", "restart ups2"]
-    assert made.conf is not None
-    assert "busport" in keys(made.conf.sections["ups"])
-
-
-def test_pins_are_set_when_the_driver_stands_still() -> None:
-    host = with_twin()
-    host.now += BACKOFF
-    made = host.plan(CPS, CPS_TWIN, ups={**MUTE, "unit": FAILED}, ups2={"unit": RUNS, "status": ("OL",), "error": ""})
-    assert told(made) == ["write", ENUMERATE, "start ups"]
-
-
-def test_more_than_pins_by_place_does_not_wait() -> None:
-    host = with_twin()
-    host.now += BACKOFF
-    host.known = replace(host.known, wanted=conf(AUTO.replace('"5"', '"9"')))
-    assert told(host.plan(CPS, CPS_TWIN))[:1] == ["stop ups"]
-
-
-# A driver that found its UPS before we did
-
-
-def by_itself(*upses: UsbUps) -> Host:
-    """A host whose UPS was absent when it was deployed, and was then found by the driver's own next try."""
-    host = Host()
-    host.settle()
-    host.now += 100
-    fresh = {
-        "unit": RUNS,
-        "status": ("OL",),
-        "error": "",
-        "plugged_since": host.now,
-        "silent_since": host.now,
-        "is_new_device": True,
-    }
-    host.seen["ups"] = replace(host.seen["ups"], **fresh)
-    made = host.plan(*upses)
-    assert not [one for one in told(made) if one.endswith(" ups")]
-    host.apply(made, *upses)
-    return host
-
-
-def test_a_driver_that_found_its_ups_first_is_not_restarted() -> None:
-    host = by_itself(APC)
-    assert "vendorid" not in keys(host.known.conf.sections["ups"])
-    host.now += 10_000
-    assert told(host.plan(APC, ups={"is_new_device": False})) == []
-
-
-def test_it_is_told_which_one_it_is_when_it_stands_still() -> None:
-    host = by_itself(APC)
-    made = host.plan(APC, ups={**MUTE, "unit": FAILED})
-    assert told(made)[0] == "write"
-    assert made.conf is not None
-    assert keys(made.conf.sections["ups"])["vendorid"] == "051d"
-
-
-def test_it_may_have_found_another_ones() -> None:
-    """Two were plugged in at once: who has which shows when the other driver gets nothing."""
-    host = by_itself(APC, CPS)
-    assert "ups2" in host.known.conf.sections
-    host.seen["ups2"] = DriverState(RUNS, (), "DRIVER-NOT-CONNECTED", host.now, host.now)
-    assert told(host.plan(APC, CPS)) == []
-    host.now += BACKOFF
-    assert told(host.plan(APC, CPS))[:2] == ["stop ups", "write"]
-
-
-def test_what_it_has_is_not_what_was_swapped_for_it() -> None:
-    host = by_itself(APC)
-    host.now += 100
-    swapped = {"plugged_since": host.now, "is_new_device": True}
-    # upsd may still say what the other one said last
-    assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
-
-
-def test_a_driver_that_ends_again_and_again_is_tried_ever_more_rarely() -> None:
-    host = Host()
-    host.settle(APC)
-    ended = {**MUTE, "unit": ENDED, "silent_since": host.now}
-    tried = []
-    for _second in range(400):
-        if told(host.plan(APC, ups=ended)):
-            tried.append(host.now - NOW)
-        host.now += 1
-    assert tried == [0, BACKOFF, 3 * BACKOFF, 7 * BACKOFF, 15 * BACKOFF]
-
-
-# Found first, declared later
-
-
-def test_an_absent_section_is_not_parked_for_a_moment() -> None:
-    host = Host(TWO, release=R80)
-    host.settle(CPS, CPS_TWIN)
-    made = host.plan(CPS, spare={**GONE, "silent_since": NOW - 5})
-    assert (told(made), dict(made.waits)) == ([], {"spare": NOW - 5 + DUMMY_AFTER})
-    made = host.plan(CPS, spare={**GONE, "silent_since": NOW - DUMMY_AFTER})
-    assert told(made) == ["stop spare", "write", ENUMERATE]
-
-
-# Stand-ins
-
-DUMMIES = UsbPolicy(absent="dummy")
-
-
-def is_dummy(made: HotplugPlan, name: str = "ups") -> bool:
-    return made.conf is not None and made.conf.sections[name].keys[:2] == (
-        ("driver", "dummy-ups"),
-        ("port", "nut-hotplug-absent.dev"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("last", "expected"),
-    [
-        (("OL",), True),
-        (("OL", "CHRG"), True),
-        (("OB", "DISCHRG"), False),
-        (("OL", "LB"), False),
-        (("FSD", "OL"), False),
-        (("OFF",), False),
-        ((), False),
-    ],
-)
-def test_a_stand_in_only_after_mains(last: tuple[str, ...], expected: bool) -> None:
-    host = Host(policy=DUMMIES)
-    host.settle(APC)
-    made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": last})
-    assert is_dummy(made) is expected
-    assert told(made) == (["stop ups", "write", ENUMERATE, "start ups", RELOAD] if expected else [])
-    assert bool(made.deferred) is not expected
-
-
-def test_a_stand_in_waits_first() -> None:
-    host = Host(policy=DUMMIES)
-    host.settle(APC)
-    made = host.plan(ups=GONE)
-    assert (told(made), dict(made.waits)) == ([], {"ups": NOW - 5 + DUMMY_AFTER})
-    # the driver has not noticed
-    assert told(host.plan(ups={"plugged_since": None, "status": ("OL",), "error": "", "silent_since": NOW - 99})) == []
-
-
-def test_a_stand_in_for_a_ups_that_was_never_there() -> None:
-    host = Host(policy=DUMMIES)
-    host.settle()
-    made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "unit": WAITING, "last_status": ()})
-    assert is_dummy(made)
-    assert made.conf is not None
-    assert keys(made.conf.sections["ups"])["desc"] == "Rack"
-    # its pins say that there was one, when the state is lost
-    host = Host(policy=DUMMIES)
-    host.settle(APC)
-    host.known = replace(host.known, memory={}, written={})
-    assert not host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ()})
-
-
-def test_no_stand_in_for_one_without_pins_that_said_nothing() -> None:
-    host = Host(policy=DUMMIES)
-    host.settle(replace(POWERCOM, driver="richcomm_usb"))
-    assert "vendorid" not in keys(host.known.conf.sections["ups"])
-    made = host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ()})
-    assert (told(made), bool(made.deferred)) == ([], True)
-
-
-def test_no_stand_in_where_power_is_in_doubt_or_the_section_is_fixed() -> None:
-    host = Host(policy=DUMMIES)
-    host.settle(APC)
-    gone = {**GONE, "silent_since": NOW - DUMMY_AFTER}
-    assert not host.plan(power=["x (OB)"], ups=gone)
-    assert not host.plan(power=None, ups=gone)
-    host = Host('[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n', policy=DUMMIES)
-    host.settle(APC)
-    assert not host.plan(ups=gone)
-
-
-def stood_in(*upses: UsbUps, policy: UsbPolicy = DUMMIES) -> Host:
-    host = Host(policy=DUMMIES)
-    host.settle(*upses)
-    host.apply(host.plan(ups={**GONE, "silent_since": NOW - DUMMY_AFTER, "last_status": ("OL",)}))
-    assert usb_sections.is_dummy(host.known.conf.sections["ups"])
-    host.seen["ups"] = DriverState(RUNS, ("OL",), "", NOW, None, last_status=("OL",))
-    host.policy = policy
-    return host
-
-
-def test_a_stand_in_stays_until_its_ups_is_there() -> None:
-    host = stood_in(APC)
-    assert (host.resolve().absent, told(host.plan())) == (("ups",), [])
-    made = host.plan(APC, ups={"plugged_since": NOW, "is_new_device": True})
-    assert told(made) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
-    assert made.conf is not None
-    assert keys(made.conf.sections["ups"])["serial"] == "5B1234T56789"
-    assert told(host.plan(APC, power=["x (OB)"])) == []
-
-
-def test_a_stand_in_can_be_taken_over() -> None:
-    assert list(stood_in(APC).resolve(CPS).plugged) == ["ups"]
-
-
-def test_without_the_wish_the_truth_comes_back() -> None:
-    host = stood_in(APC, policy=DEFAULT)
-    section = host.resolve().conf.sections["ups"]
-    assert section.keys[:2] == (("driver", "usbhid-ups"), ("port", "auto"))
-    assert keys(section)["vendorid"] == "051d"
-    assert told(host.plan()) == ["stop ups", "write", ENUMERATE, RELOAD]
-
-
 # Settings, marks, order
 
 
-def test_a_driver_that_needs_no_rights_gets_none() -> None:
+def test_accessible_node_gets_no_permit() -> None:
     host = Host()
     host.settle(LOCKED)
     host.known = replace(host.known, wanted=conf(AUTO.replace("Rack", "Cellar")))
     assert told(host.plan(LOCKED)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
 
 
-def test_a_mark_alone_disturbs_nobody() -> None:
+def test_changed_mark_alone_restarts_nothing() -> None:
     host = Host(None)
     host.settle(APC)
     found = host.known.conf.sections["ups"]
@@ -665,7 +408,7 @@ def test_a_mark_alone_disturbs_nobody() -> None:
     assert (made.conf, made.found) == (None, {"ups"})
 
 
-def test_a_section_that_goes_is_the_enumerators() -> None:
+def test_removed_section_runs_enumerator() -> None:
     host = Host(None)
     host.settle(APC)
     host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "UPS")))
@@ -674,92 +417,3 @@ def test_a_section_that_goes_is_the_enumerators() -> None:
     assert "[ups] was removed" in made.after[0].reason
     made = host.plan(APC, power=["x (OB)"])
     assert (told(made), bool(made.deferred)) == ([], True)
-
-
-# Properties
-
-UNITS = st.sampled_from(
-    [RUNS, STOPPED, FAILED, WAITING, ABSENT, Unit("inactive", "masked", 0), Unit("reloading", "enabled", 3)]
-)
-TIMES = st.sampled_from([0.0, 1.0, 9.0, 10.0, 29.0, 31.0, 59.0, 61.0, 9000.0]).map(lambda ago: NOW - ago)
-STATES = st.sampled_from([(), ("OL",), ("OL", "CHRG"), ("OB", "DISCHRG"), ("OB", "LB"), ("FSD", "OL")])
-SEENS = st.builds(
-    lambda unit, status, since, plugged, new, last: DriverState(
-        unit, status, "" if status else "DATA-STALE", NOW if status else since, plugged, new, status or last
-    ),
-    UNITS,
-    STATES,
-    TIMES,
-    st.one_of(st.none(), TIMES),
-    st.booleans(),
-    STATES,
-)
-TRIES = st.builds(Tries, st.integers(0, 9), TIMES, st.one_of(st.none(), TIMES))
-
-
-@given(
-    knowns(),
-    BUSES,
-    POLICIES,
-    RELEASES,
-    st.lists(st.tuples(SEENS, TRIES), min_size=9, max_size=9),
-    st.tuples(st.sampled_from([(), ("ups (OB)",), None]), st.sampled_from([SERVER, Unit("failed", "enabled", 0)])),
-)
-def test_properties_of_a_plan(  # noqa: PLR0917 - one for each strategy
-    was: KnownUpses,
-    upses: tuple[UsbUps, ...],
-    policy: UsbPolicy,
-    release: Any,
-    drivers: list[tuple[DriverState, Tries]],
-    upsd: tuple[Any, Unit],
-) -> None:
-    res = resolve_names(was, upses, policy, release)
-    power, server = upsd
-    names = list(dict.fromkeys([*res.conf.sections, *was.conf.sections]))
-    seen = {
-        name: replace(
-            state,
-            plugged_since=(state.plugged_since or NOW) if name in res.plugged else None,
-            is_new_device=state.is_new_device and name in res.plugged,
-        )
-        for name, (state, _tries) in zip(names, drivers)
-    }
-    tries = {name: count for name, (_seen, count) in zip(names, drivers)}
-    made = make_plan(res, was, seen, server, power, tries, NOW, policy)
-    running = {f"nut-driver@{name}.service" for name, state in seen.items() if state.unit.runs}
-    acts = (*made.before, *made.after)
-    if power or power is None:
-        assert not [one for one in acts if one.unit in running]
-    if power:
-        assert made.conf is None
-        assert not [one for one in acts if one.unit.startswith("nut-driver-enumerator") or one.verb == "reload"]
-    for name in res.fixed:
-        # one that is not in the file yet may have to wait
-        if made.conf is not None and name in made.conf.sections:
-            assert made.conf.sections[name] in (was.conf.sections.get(name), res.conf.sections[name])
-    if made.conf is not None:
-        text = compose_text("# Header", made.conf, made.found)
-        assert (ups_conf.parse_ups_conf(text), found_sections(text)) == (made.conf, made.found)
-    assert len({(one.verb, one.unit) for one in acts}) == len(acts)
-    assert all(until > NOW for until in made.waits.values())
-    assert all(line.isprintable() for line in (*made.deferred, *(one.reason for one in acts)))
-    assert all(count.count for count in made.tries.values())
-
-
-@given(knowns(), BUSES, POLICIES, RELEASES)
-def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
-    was: KnownUpses, upses: tuple[UsbUps, ...], policy: UsbPolicy, release: Any
-) -> None:
-    for _unused in range(3):
-        res = resolve_names(was, upses, policy, release)
-        seen = {
-            name: DriverState(RUNS, ("OL",), "", NOW, LONG, last_status=("OL",))
-            if name in res.plugged
-            else DriverState(WAITING, (), "DRIVER-NOT-CONNECTED", LONG, last_status=("OL",))
-            for name in (*res.conf.sections, *was.conf.sections)
-        }
-        made = make_plan(res, was, seen, SERVER, (), {}, NOW, policy)
-        now = made.conf or was.conf
-        written = noted(was, now, res)
-        was = KnownUpses(was.wanted, now, made.found if made.conf else was.found, res.memory, written)
-    assert told(made) == []

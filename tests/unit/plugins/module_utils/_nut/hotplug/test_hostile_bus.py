@@ -29,7 +29,7 @@ HOSTILE = ["a\nb", 'x"]\n[evil]\n driver = x', "# \\", "$(reboot)", "\x1b[2J", "
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_device_breaks_nothing(machine: Machine, text: str) -> None:
+def test_hostile_device_breaks_nothing(machine: Machine, text: str) -> None:
     machine.bus.plug("1-1", APC, manufacturer=text, product=text, serial=text)
     machine.go()
     assert list(machine.conf.sections) == ["ups"]
@@ -114,7 +114,7 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     return len(conf.sections)
 
 
-def test_hostile_buses(tmp_path: Path, machine: Machine) -> None:
+def test_hostile_buses_break_nothing(tmp_path: Path, machine: Machine) -> None:
     """30 buses, the same in each run; HOSTILE_TIMES=10 makes 300, HOSTILE_SEED=1 others."""
     sections = 0
     for number, (case, chance) in enumerate(cases(30)):

@@ -60,7 +60,7 @@ def killed_at(machine: Machine, step: int) -> bool:
 
 
 @pytest.mark.parametrize("reboot", [False, True])
-def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path, reboot: bool) -> None:
+def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: bool) -> None:
     step, killed = 0, True
     while killed:
         with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path
     assert step > 6
 
 
-def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine) -> None:
+def test_section_of_killed_run_does_not_count_as_edited(served: Machine) -> None:
     """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
     path = served.root / "state/state.json"
     ours = ups_conf.render_sections([served.conf.sections["ups"]])
@@ -126,7 +126,7 @@ def test_what_was_about_to_be_written_is_not_taken_for_somebodys(served: Machine
     assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
 
 
-def test_the_note_has_a_driver_restarted_that_may_run_with_its_old_section(served: Machine) -> None:
+def test_note_restarts_driver_that_may_run_with_old_section(served: Machine) -> None:
     served.bus.unplug("1-1")
     served.status["ups"] = "ERR DATA-STALE"
     served.go()

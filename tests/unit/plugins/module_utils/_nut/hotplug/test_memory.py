@@ -71,13 +71,13 @@ nonsense = st.recursive(
 
 
 @given(states)
-def test_what_is_saved_is_read(tmp_path_factory: pytest.TempPathFactory, one: HotplugState) -> None:
+def test_saved_state_is_loaded(tmp_path_factory: pytest.TempPathFactory, one: HotplugState) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
     memory.save_state(path, one)
     assert memory.load_state(path) == one
 
 
-def test_saved_for_root_alone(tmp_path: Path) -> None:
+def test_state_is_readable_only_by_root(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     memory.save_state(path, FULL)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -85,16 +85,16 @@ def test_saved_for_root_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_folder_gives_empty_state(tmp_path: Path) -> None:
     with pytest.raises(files.WriteError, match=r"state\.json"):
         memory.save_state(tmp_path / "no" / "state.json", FULL)
 
 
-def test_none_yet(tmp_path: Path) -> None:
+def test_missing_file_gives_empty_state(tmp_path: Path) -> None:
     assert memory.load_state(tmp_path / "state.json") == HotplugState()
 
 
-def test_cut_anywhere(tmp_path: Path) -> None:
+def test_truncated_file_gives_empty_state(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     whole = records.dump_record(FULL, memory.VERSION).encode("ascii")
     for length in range(len(whole) - 2):
@@ -103,7 +103,7 @@ def test_cut_anywhere(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_random_bytes_give_empty_state(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
     path.write_bytes(data)
     assert memory.load_state(path) == HotplugState()
@@ -113,7 +113,9 @@ FIELDS = sorted(json.loads(records.dump_record(FULL, memory.VERSION)))
 
 
 @given(st.sampled_from(FIELDS), nonsense)
-def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: str, value: Any) -> None:
+def test_wrong_type_anywhere_gives_empty_state(
+    tmp_path_factory: pytest.TempPathFactory, field: str, value: Any
+) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
     path.write_text(json.dumps({**json.loads(records.dump_record(FULL, memory.VERSION)), field: value}))
     found = memory.load_state(path)
@@ -122,13 +124,13 @@ def test_any_type_in_any_place(tmp_path_factory: pytest.TempPathFactory, field: 
     assert memory.load_state(path) == found
 
 
-def test_memory_of_another_version_is_empty(tmp_path: Path) -> None:
+def test_state_of_another_version_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text(records.dump_record(FULL, memory.VERSION - 1))
     assert memory.load_state(path) == HotplugState()
 
 
-def test_memory_that_is_too_large_is_empty(tmp_path: Path) -> None:
+def test_oversized_state_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     text = records.dump_record(FULL, memory.VERSION)
     path.write_text(text + " " * (records.FILE_BYTES - len(text)))
@@ -138,7 +140,7 @@ def test_memory_that_is_too_large_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_no_file_at_all(tmp_path: Path, make: Any) -> None:
+def test_fifo_or_directory_gives_empty_state(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "state.json")
     assert memory.load_state(tmp_path / "state.json") == HotplugState()
 
@@ -151,7 +153,7 @@ def test_history_is_bounded() -> None:
     assert one.history == tuple(many[-50:])
 
 
-def test_another_boot_forgets_what_counted_for_that_one() -> None:
+def test_reboot_drops_times_and_devices() -> None:
     assert FULL.for_boot("b1") is FULL
     then = FULL.for_boot("b2")
     assert then == HotplugState(

@@ -30,7 +30,7 @@ def stamps(root: Path) -> dict[Path, tuple[int, ...]]:
     return {path: (one.st_mode, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in seen.items()}
 
 
-def test_a_look_changes_nothing(machine: Machine) -> None:
+def test_observation_changes_nothing(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     machine.serve()
     before = stamps(machine.root)
@@ -46,27 +46,27 @@ def test_a_look_changes_nothing(machine: Machine) -> None:
     assert machine.did == []
 
 
-def test_systemd_that_does_not_answer(machine: Machine) -> None:
+def test_systemd_failure_is_raised(machine: Machine) -> None:
     machine.systemctl = lambda words: (1, "no bus")  # type: ignore[method-assign]
     with pytest.raises(ReconcileError, match=r"can't ask systemd.*no bus"):
         machine.host().observe_host()
 
 
-def test_ups_conf_that_can_not_be_read(machine: Machine) -> None:
+def test_unreadable_ups_conf_is_raised(machine: Machine) -> None:
     machine.path.unlink()
     machine.path.mkdir()
     with pytest.raises(ReconcileError, match=r"can't read .*ups\.conf"):
         machine.host().observe_host()
 
 
-def test_a_upsd_that_is_down(served: Machine) -> None:
+def test_unreachable_upsd_causes_no_restart_and_no_note(served: Machine) -> None:
     (served.folder / "upsd.conf").write_text("LISTEN 127.0.0.1 1\n")
     served.go()
     assert served.did == []
     assert not served.leaves.exists()
 
 
-def test_sysfs_that_can_not_be_read(machine: Machine) -> None:
+def test_unreadable_sysfs_falls_back_to_lsusb(machine: Machine) -> None:
     machine.policy["sysfs"] = str(machine.root / "none")
     machine.scanner = (0, "")
     run = machine.run
@@ -82,7 +82,7 @@ def test_sysfs_that_can_not_be_read(machine: Machine) -> None:
     assert [line for line in machine.said if "using lsusb instead" in line]
 
 
-def test_neither_sysfs_nor_lsusb(machine: Machine) -> None:
+def test_without_sysfs_and_lsusb_observation_fails(machine: Machine) -> None:
     machine.policy["sysfs"] = str(machine.root / "none")
     run = machine.run
     machine.run = lambda command: (127, "not found") if command[0] == "lsusb" else run(command)  # type: ignore[method-assign]
@@ -90,7 +90,7 @@ def test_neither_sysfs_nor_lsusb(machine: Machine) -> None:
         machine.go()
 
 
-def test_the_scanner_is_asked_for_what_nobody_knows(machine: Machine) -> None:
+def test_scanner_is_asked_about_unknown_driver(machine: Machine) -> None:
     machine.policy["patterns"] = ["1234:*"]
     machine.scanner = (0, 'USB:driver="nutdrv_qx",port="auto",vendorid="1234",productid="5678",bus="001"\n')
     machine.bus.plug("1-1", "1234:5678", hid=False)
@@ -101,14 +101,14 @@ def test_the_scanner_is_asked_for_what_nobody_knows(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("ids", [APC, CPS])
-def test_the_scanner_is_not_asked_for_what_is_known(machine: Machine, ids: str) -> None:
+def test_scanner_is_not_asked_about_known_driver(machine: Machine, ids: str) -> None:
     machine.bus.plug("1-1", ids)
     machine.bus.plug("1-2", "8087:0024", hid=False)
     machine.go()
     assert ["nut-scanner", "-U", "-q", "-P"] not in machine.asked
 
 
-def test_what_the_scanner_does_not_know_is_asked_once(machine: Machine) -> None:
+def test_device_unknown_to_scanner_is_asked_about_once(machine: Machine) -> None:
     machine.policy["patterns"] = ["1234:*"]
     machine.bus.plug("1-1", "1234:5678", hid=False)
     machine.go()
@@ -126,7 +126,7 @@ def test_what_the_scanner_does_not_know_is_asked_once(machine: Machine) -> None:
     assert machine.asked.count(["nut-scanner", "-U", "-q", "-P"]) == 1
 
 
-def test_a_scanner_that_fails_is_asked_again(machine: Machine) -> None:
+def test_failed_scanner_is_asked_again(machine: Machine) -> None:
     machine.policy["patterns"] = ["1234:*"]
     machine.scanner = (255, "no such option")
     machine.bus.plug("1-1", "1234:5678", hid=False)
@@ -137,7 +137,7 @@ def test_a_scanner_that_fails_is_asked_again(machine: Machine) -> None:
     assert ["nut-scanner", "-U", "-q", "-P"] in machine.asked
 
 
-def test_a_rule_with_a_driver_needs_no_scanner(machine: Machine) -> None:
+def test_rule_with_driver_needs_no_scanner(machine: Machine) -> None:
     machine.policy["patterns"] = ["1234:*"]
     machine.policy["rules"] = [{"vendor": "1234", "driver": "nutdrv_qx"}]
     machine.bus.plug("1-1", "1234:5678", hid=False)
@@ -146,7 +146,7 @@ def test_a_rule_with_a_driver_needs_no_scanner(machine: Machine) -> None:
     assert "ups" in machine.conf.sections
 
 
-def test_complete_for_a_play(machine: Machine) -> None:
+def test_ups_conf_is_completed_for_play(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     text, resolution = machine.host().complete_ups_conf(WANTED)
     conf = ups_conf.parse_ups_conf(text)
@@ -157,7 +157,7 @@ def test_complete_for_a_play(machine: Machine) -> None:
     assert machine.did == []
 
 
-def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
+def test_play_overrides_edited_section(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text(WANTED)
     served.go()
     served.path.write_text(
@@ -169,7 +169,7 @@ def test_a_play_overrules_what_was_edited_by_hand(served: Machine) -> None:
     assert "[mine]" not in text
 
 
-def test_what_a_play_wrote_is_not_an_edit_by_hand(served: Machine) -> None:
+def test_section_written_by_play_does_not_count_as_edited(served: Machine) -> None:
     """The agent has its own notes of what stood there before the play."""
     wanted = WANTED + "    pollinterval = 5\n"
     text, resolution = served.host().complete_ups_conf(wanted)
@@ -183,7 +183,7 @@ def test_what_a_play_wrote_is_not_an_edit_by_hand(served: Machine) -> None:
     assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
 
 
-def test_what_agrees_with_us_is_ours(served: Machine) -> None:
+def test_edit_equal_to_resolution_does_not_count_as_edited(served: Machine) -> None:
     wanted = WANTED + "    pollinterval = 5\n"
     text, _resolution = served.host().complete_ups_conf(wanted)
     (served.folder / "ups.conf.wanted").write_text(wanted)
@@ -192,7 +192,7 @@ def test_what_agrees_with_us_is_ours(served: Machine) -> None:
     assert served.memory.written["ups"] == ups_conf.render_sections([served.conf.sections["ups"]])
 
 
-def test_a_play_leaves_a_driver_that_works_as_the_agent_does(machine: Machine) -> None:
+def test_play_does_not_change_section_of_working_driver(machine: Machine) -> None:
     """The UPS was absent at the first play, and its driver found it by itself."""
     (machine.folder / "ups.conf.wanted").write_text(WANTED)
     machine.path.write_text('[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n')
@@ -212,7 +212,7 @@ def test_a_play_leaves_a_driver_that_works_as_the_agent_does(machine: Machine) -
     assert "5B.*" in text
 
 
-def test_of_what_lsusb_tells_nothing_that_is_there_is_changed(served: Machine) -> None:
+def test_lsusb_alone_changes_no_existing_section(served: Machine) -> None:
     before = served.path.read_text()
     served.bus.unplug("1-1")
     shutil.rmtree(served.bus.sysfs / "bus")
@@ -221,7 +221,7 @@ def test_of_what_lsusb_tells_nothing_that_is_there_is_changed(served: Machine) -
     assert served.path.read_text() == before
 
 
-def test_a_memory_that_was_lost_makes_nothing_new(served: Machine) -> None:
+def test_lost_state_does_not_make_served_ups_new(served: Machine) -> None:
     (served.root / "state/state.json").unlink()
     begin = served.now
     served.go()
@@ -229,7 +229,7 @@ def test_a_memory_that_was_lost_makes_nothing_new(served: Machine) -> None:
     assert served.did == []
 
 
-def test_lsusb_makes_no_new_names_of_what_is_declared(machine: Machine) -> None:
+def test_lsusb_alone_gives_declared_ups_no_other_name(machine: Machine) -> None:
     """It tells no serials, so the UPS that a fixed section means by its serial could be taken for an unknown one."""
     fixed = '[rack]\n    driver = "usbhid-ups"\n    port = "auto"\n    serial = "5B1234T56789"\n'
     shutil.rmtree(machine.bus.sysfs / "bus")
@@ -242,7 +242,7 @@ def test_lsusb_makes_no_new_names_of_what_is_declared(machine: Machine) -> None:
     assert set(resolution.plugged) == {"rack"}
 
 
-def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None:
+def test_nothing_changes_while_nut_is_reinstalled(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text(WANTED + "    waitbeforereconnect = 3\n")
     served.go()
     before = served.path.read_text()
@@ -253,14 +253,14 @@ def test_while_nut_is_installed_anew_nothing_is_changed(served: Machine) -> None
     assert outcome.look.is_incomplete
 
 
-def test_nothing_is_left_to_the_host_any_more(served: Machine) -> None:
+def test_emptied_wanted_file_leaves_sections_alone(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text("# emptied\n")
     outcome = served.go()
     assert not [one for one in outcome.look.remarks if "by hand" in one]
     assert not outcome.changed
 
 
-def test_found_ones_stay_through_a_play(served: Machine) -> None:
+def test_found_sections_survive_play(served: Machine) -> None:
     served.bus.plug("1-2", CPS, serial="CPS123456789")
     served.go()
     text, _resolution = served.host().complete_ups_conf(WANTED.replace("[ups]", "[rack]"))

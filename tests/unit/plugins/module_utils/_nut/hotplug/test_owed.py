@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_a_note_that_can_not_be_read(served: Machine) -> None:
+def test_unreadable_note_restarts_units(served: Machine) -> None:
     (served.room / "homelab-nut-pending.json").write_text("{")
     served.go()
     assert served.did == [f"restart {unit}" for unit in ("nut-driver@ups.service", systemd.SERVER, systemd.MONITOR)]
@@ -28,14 +28,14 @@ def test_a_note_that_can_not_be_read(served: Machine) -> None:
 @pytest.mark.parametrize(
     "note", ["[1]", '[{"verb": "restart"}]', "{}x", '[{"verb": "restart", "unit": "sshd.service", "reason": ""}]']
 )
-def test_a_note_of_anything_touches_no_other_unit(served: Machine, note: str) -> None:
+def test_note_with_foreign_units_touches_none_of_them(served: Machine, note: str) -> None:
     (served.room / "homelab-nut-pending.json").write_text(note)
     served.go()
     ours = ("nut-driver@ups.service", systemd.SERVER, systemd.MONITOR)
     assert set(served.did) <= {f"restart {unit}" for unit in ours}
 
 
-def test_what_was_left_waits_for_the_mains_if_it_works(served: Machine) -> None:
+def test_pending_restart_of_running_unit_waits_for_mains(served: Machine) -> None:
     note = [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "[ups] changed"}]
     (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
     served.status["ups"] = "OB"
@@ -49,7 +49,7 @@ def test_what_was_left_waits_for_the_mains_if_it_works(served: Machine) -> None:
     assert not (served.room / "homelab-nut-pending.json").exists()
 
 
-def test_what_was_left_and_does_not_run_is_started_at_once(served: Machine) -> None:
+def test_pending_start_of_stopped_unit_is_done_on_battery(served: Machine) -> None:
     note = [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "[ups] changed"}]
     (served.room / "homelab-nut-pending.json").write_text(json.dumps(note))
     served.units["nut-driver@ups.service"] = ("inactive", "enabled")
@@ -61,9 +61,7 @@ def test_what_was_left_and_does_not_run_is_started_at_once(served: Machine) -> N
 
 
 @pytest.mark.parametrize("more", [[], [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"}]])
-def test_a_driver_that_a_play_meant_to_stop_is_down_while_the_enumerator_looks(
-    served: Machine, more: list[dict[str, str]]
-) -> None:
+def test_pending_stop_of_driver_precedes_enumerator(served: Machine, more: list[dict[str, str]]) -> None:
     """The play died when ups.conf was new and the driver still ran. 2.8.1's enumerator would have it reload, and spin."""
     driver = "nut-driver@ups.service"
     steps = [("stop", driver), ("start", systemd.ENUMERATOR), ("start", driver)]
@@ -73,7 +71,7 @@ def test_a_driver_that_a_play_meant_to_stop_is_down_while_the_enumerator_looks(
     assert served.did == [" ".join(step) for step in steps]
 
 
-def test_a_noted_restart_waits_until_the_mains_are_back_though_the_enumerator_is_noted_too(served: Machine) -> None:
+def test_pending_restart_waits_for_mains_despite_pending_enumerator(served: Machine) -> None:
     note = [
         {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"},
         {"verb": "start", "unit": systemd.ENUMERATOR, "reason": "[ups] changed"},

@@ -71,13 +71,13 @@ def lonely(tmp_path: Path) -> Host:
         return Host(tmp_path, server)
 
 
-def test_all_as_it_was(host: Host) -> None:
+def test_unchanged_host_is_quiet(host: Host) -> None:
     assert host.is_quiet
     assert host.is_quiet
     assert host.server.asked == ["GET VAR ups ups.status", "GET VAR rack ups.status"] * 2
 
 
-def test_a_battery_that_is_charged_now_makes_no_difference(host: Host) -> None:
+def test_charging_flag_is_ignored(host: Host) -> None:
     host.server.answers["GET VAR ups ups.status"] = 'VAR ups ups.status "OL"\n'
     assert host.is_quiet
 
@@ -97,55 +97,55 @@ def test_a_battery_that_is_charged_now_makes_no_difference(host: Host) -> None:
         "\n",
     ],
 )
-def test_a_ups_that_answers_otherwise(host: Host, answer: str) -> None:
+def test_changed_status_is_not_quiet(host: Host, answer: str) -> None:
     host.server.answers["GET VAR ups ups.status"] = answer
     assert not host.is_quiet
 
 
-def test_one_that_was_away_is_there(host: Host) -> None:
+def test_reappeared_ups_is_not_quiet(host: Host) -> None:
     host.server.answers["GET VAR rack ups.status"] = 'VAR rack ups.status "OL"\n'
     assert not host.is_quiet
 
 
-def test_on_battery_is_quiet_once_it_is_known(host: Host) -> None:
+def test_known_battery_status_is_quiet(host: Host) -> None:
     host.server.answers["GET VAR ups ups.status"] = 'VAR ups ups.status "OB DISCHRG"\n'
     host.leave(answers={"ups": "OB", "rack": "ERR DATA-STALE"})
     assert host.is_quiet
 
 
-def test_a_device_came(host: Host) -> None:
+def test_new_device_is_not_quiet(host: Host) -> None:
     host.plug("1-2", 5)
     assert not host.is_quiet
 
 
-def test_a_device_was_plugged_in_anew(host: Host) -> None:
+def test_replugged_device_is_not_quiet(host: Host) -> None:
     host.plug("1-1", 5)
     assert not host.is_quiet
 
 
-def test_a_device_went(host: Host) -> None:
+def test_removed_device_is_not_quiet(host: Host) -> None:
     (host.folder / "sys/bus/usb/devices/1-1/uevent").unlink()
     assert not host.is_quiet
 
 
-def test_a_bus_that_went(host: Host) -> None:
+def test_missing_bus_is_not_quiet(host: Host) -> None:
     (host.folder / "sys").rename(host.folder / "gone")
     assert not host.is_quiet
 
 
-def test_a_file_of_another_time(host: Host) -> None:
+def test_file_with_other_time_is_not_quiet(host: Host) -> None:
     os.utime(host.conf, ns=(1, 1))
     assert not host.is_quiet
 
 
-def test_a_file_of_another_size_and_the_same_time(host: Host) -> None:
+def test_file_with_other_size_is_not_quiet(host: Host) -> None:
     seen = host.conf.stat()
     host.conf.write_text("[other]\n")
     os.utime(host.conf, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     assert not host.is_quiet
 
 
-def test_another_file_of_the_same_time_and_size(host: Host) -> None:
+def test_file_with_other_inode_is_not_quiet(host: Host) -> None:
     seen = host.conf.stat()
     other = host.folder / "new"
     other.write_text(host.conf.read_text())
@@ -154,48 +154,48 @@ def test_another_file_of_the_same_time_and_size(host: Host) -> None:
     assert not host.is_quiet
 
 
-def test_a_file_that_went(host: Host) -> None:
+def test_removed_file_is_not_quiet(host: Host) -> None:
     host.conf.unlink()
     assert not host.is_quiet
 
 
-def test_a_file_that_came(host: Host) -> None:
+def test_new_file_is_not_quiet(host: Host) -> None:
     host.missing.write_text("[]")
     assert not host.is_quiet
 
 
-def test_its_time_is_over(host: Host) -> None:
+def test_expired_note_is_not_quiet(host: Host) -> None:
     host.leave(until=0)
     assert not host.is_quiet
 
 
-def test_no_ups_no_question(lonely: Host) -> None:
+def test_without_upses_upsd_is_not_asked(lonely: Host) -> None:
     lonely.leave(answers={})
     assert lonely.is_quiet
 
 
-def test_no_upsd(lonely: Host) -> None:
+def test_unreachable_upsd_is_not_quiet(lonely: Host) -> None:
     assert not lonely.is_quiet
 
 
-def test_no_text(host: Host) -> None:
+def test_missing_note_is_not_quiet(host: Host) -> None:
     host.note.unlink()
     assert not host.is_quiet
 
 
-def test_a_link_is_not_followed(host: Host) -> None:
+def test_symlinked_note_is_not_read(host: Host) -> None:
     host.note.rename(host.folder / "elsewhere")
     host.note.symlink_to(host.folder / "elsewhere")
     assert not host.is_quiet
 
 
-def test_a_fifo_does_not_stop_it(host: Host) -> None:
+def test_fifo_does_not_block(host: Host) -> None:
     host.note.unlink()
     os.mkfifo(host.note)
     assert not host.is_quiet
 
 
-def test_a_text_that_was_cut_anywhere(host: Host) -> None:
+def test_truncated_note_is_not_quiet(host: Host) -> None:
     whole = host.note.read_bytes()
     for length in range(len(whole)):
         host.note.write_bytes(whole[:length])
@@ -203,14 +203,16 @@ def test_a_text_that_was_cut_anywhere(host: Host) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_text(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_random_text_is_not_quiet(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     note = tmp_path_factory.mktemp("any") / "quiet"
     note.write_bytes(data)
     assert not quiet.is_quiet(str(note))
 
 
 @given(st.integers(0, 1000), st.integers(1, 255))
-def test_any_byte_that_is_another(tmp_path_factory: pytest.TempPathFactory, position: int, difference: int) -> None:
+def test_any_changed_byte_is_not_quiet(
+    tmp_path_factory: pytest.TempPathFactory, position: int, difference: int
+) -> None:
     """Nothing that differs passes, but for what does not matter, and never is there an exception."""
     folder = tmp_path_factory.mktemp("byte")
     sysfs = str(folder)
@@ -233,14 +235,14 @@ def test_any_byte_that_is_another(tmp_path_factory: pytest.TempPathFactory, posi
     quiet.is_quiet(str(note))
 
 
-def test_a_upsd_that_says_nothing() -> None:
+def test_silent_upsd_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
         with pytest.raises(TimeoutError):
             quiet.ask_upsd("127.0.0.1", port, ["ups"], seconds=0.05)
 
 
-def test_a_upsd_that_goes_on_for_ever() -> None:
+def test_endless_upsd_times_out() -> None:
     def drip(connection: socket.socket, _line: str) -> None:
         for _byte in range(1000):
             connection.sendall(b"x")
@@ -250,7 +252,7 @@ def test_a_upsd_that_goes_on_for_ever() -> None:
         quiet.ask_upsd("127.0.0.1", server.port, ["ups"], seconds=0.2)
 
 
-def test_a_upsd_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flooding_upsd_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quiet, "LIMIT", 1000)
 
     def flood(connection: socket.socket, _line: str) -> None:
@@ -261,7 +263,7 @@ def test_a_upsd_that_floods(monkeypatch: pytest.MonkeyPatch) -> None:
         quiet.ask_upsd("127.0.0.1", server.port, ["ups", "rack"], seconds=5)
 
 
-def test_a_upsd_that_hangs_up() -> None:
+def test_closed_connection_is_not_quiet() -> None:
     def hang_up(connection: socket.socket, _line: str) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -289,22 +291,22 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("answer", "kind"), KINDS.items(), ids=KINDS.keys())
-def test_kind(answer: str, kind: str) -> None:
+def test_classified_answers(answer: str, kind: str) -> None:
     assert quiet.classify_answer(answer) == kind
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nLIST", 'a"', "", "é", "a.b"])
-def test_note_refuses_a_name_that_breaks_a_line(name: str) -> None:
+def test_note_refuses_name_that_breaks_a_line(name: str) -> None:
     with pytest.raises(ValueError, match="a line of the note"):
         quiet_note.compose_note("/sys", "", {}, ("127.0.0.1", 1), {name: "OL"}, until=1)
 
 
-def test_note_refuses_a_path_that_breaks_a_line() -> None:
+def test_note_refuses_path_that_breaks_a_line() -> None:
     with pytest.raises(ValueError, match="a line of the note"):
         quiet_note.compose_note("/sys", "", {"/etc/a\nfile - b": "-"}, ("127.0.0.1", 1), {}, until=1)
 
 
-def test_quiet_imports_next_to_nothing() -> None:
+def test_quiet_imports_only_builtin_modules() -> None:
     """Each module costs about what the whole run may cost. quiet.py is run as start.sh does, without its package."""
     code = (
         f"import sys; before = set(sys.modules); exec(open({quiet.__file__!r}).read()); "

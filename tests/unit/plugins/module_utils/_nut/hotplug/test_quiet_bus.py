@@ -17,7 +17,7 @@ def tree(tmp_path: Path) -> SysfsTree:
     return SysfsTree(tmp_path)
 
 
-def test_a_line_a_device(tree: SysfsTree) -> None:
+def test_bus_has_one_line_per_device(tree: SysfsTree) -> None:
     tree.plug("1-2")
     tree.plug("1-1", "0764:0501", device=7)
 
@@ -31,7 +31,7 @@ def test_a_line_a_device(tree: SysfsTree) -> None:
     )
 
 
-def test_it_differs_with_each_plugging_in(tree: SysfsTree) -> None:
+def test_bus_text_changes_with_replug(tree: SysfsTree) -> None:
     seen = set()
     for _unused in range(3):
         tree.plug("1-1")
@@ -42,11 +42,11 @@ def test_it_differs_with_each_plugging_in(tree: SysfsTree) -> None:
     assert len(seen) == 4
 
 
-def test_no_bus(tmp_path: Path) -> None:
+def test_missing_bus_is_empty(tmp_path: Path) -> None:
     assert quiet.describe_bus(str(tmp_path)) == ""
 
 
-def test_a_bus_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_bus_is_raised(tmp_path: Path) -> None:
     (tmp_path / "bus/usb").mkdir(parents=True)
     (tmp_path / "bus/usb/devices").write_text("")
 
@@ -54,7 +54,7 @@ def test_a_bus_that_cannot_be_read(tmp_path: Path) -> None:
         quiet.describe_bus(str(tmp_path))
 
 
-def test_what_is_no_file_is_left_out(tree: SysfsTree) -> None:
+def test_entries_without_uevent_file_are_left_out(tree: SysfsTree) -> None:
     fifo, folder, link = (tree.plug(f"1-{port}") / "uevent" for port in (1, 2, 3))
     for path in (fifo, folder, link):
         path.unlink()
@@ -67,7 +67,7 @@ def test_what_is_no_file_is_left_out(tree: SysfsTree) -> None:
     assert [line.split()[0] for line in quiet.describe_bus(str(tree.sysfs)).splitlines()] == ["1-1", "1-4", "usb1"]
 
 
-def test_a_device_that_vanishes_meanwhile(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanishing_device_is_left_out(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
     tree.plug("1-1")
     tree.plug("1-2")
     opened = os.open
@@ -83,7 +83,7 @@ def test_a_device_that_vanishes_meanwhile(tree: SysfsTree, monkeypatch: pytest.M
     assert [line.split()[0] for line in quiet.describe_bus(str(tree.sysfs)).splitlines()] == ["1-2", "usb1"]
 
 
-def test_one_small_file_a_device(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_is_read_per_device(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
     for port in range(1, 101):
         tree.plug(f"1-{port}")
     read = os.read
@@ -105,7 +105,7 @@ def files() -> set[str]:
     return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
-def test_no_file_stays_open(tree: SysfsTree) -> None:
+def test_all_files_are_closed(tree: SysfsTree) -> None:
     tree.plug("1-1")
     before = files()
     quiet.describe_bus(str(tree.sysfs))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Plug
 
 
-def test_a_ups_is_plugged_in_and_served(machine: Machine) -> None:
+def test_new_ups_is_served(machine: Machine) -> None:
     machine.bus.plug("1-1", APC)
     outcome = machine.go()
     assert outcome.changed
@@ -52,7 +52,7 @@ def test_a_ups_is_plugged_in_and_served(machine: Machine) -> None:
     assert [one.what for one in machine.memory.history] == [line.partition(": ")[0] for line in outcome.done]
 
 
-def test_nothing_to_do(served: Machine) -> None:
+def test_unchanged_host_runs_nothing(served: Machine) -> None:
     before = served.path.stat()
     outcome = served.go()
     assert (served.did, served.said, outcome.changed) == ([], [], False)
@@ -60,14 +60,14 @@ def test_nothing_to_do(served: Machine) -> None:
     assert served.is_quiet
 
 
-def test_an_empty_bus_is_quiet(machine: Machine) -> None:
+def test_empty_bus_is_quiet(machine: Machine) -> None:
     machine.go()
     assert machine.did == []
     assert machine.is_quiet
     assert machine.path.read_text() == ""
 
 
-def test_the_inventory_has_the_header_and_the_settings(machine: Machine) -> None:
+def test_header_and_settings_come_from_ups_conf_wanted(machine: Machine) -> None:
     (machine.folder / "ups.conf.wanted").write_text(WANTED)
     machine.bus.plug("1-1", APC)
     machine.go()
@@ -75,14 +75,14 @@ def test_the_inventory_has_the_header_and_the_settings(machine: Machine) -> None
     assert ups_conf_text.found_sections(machine.path.read_text()) == frozenset()
 
 
-def test_the_watcher_is_stopped_before_ups_conf_is_written(machine: Machine) -> None:
+def test_enumerator_path_unit_is_disabled_before_write(machine: Machine) -> None:
     machine.units["nut-driver-enumerator.path"] = ("active", "enabled")
     machine.bus.plug("1-1", APC)
     machine.go()
     assert machine.did[0] == "disable nut-driver-enumerator.path"
 
 
-def test_the_bus_changes_while_it_works(machine: Machine) -> None:
+def test_bus_change_during_run_is_handled(machine: Machine) -> None:
     """A hub brings its devices one by one: one run serves them all."""
     machine.bus.plug("1-1", APC)
     machine.events = [lambda: machine.bus.plug("1-2", CPS, serial="CPS123456789")]
@@ -91,7 +91,7 @@ def test_the_bus_changes_while_it_works(machine: Machine) -> None:
     assert machine.did.count(ENUMERATE) == 1
 
 
-def test_the_bus_changes_after_it_was_read(served: Machine) -> None:
+def test_bus_change_after_observation_is_handled(served: Machine) -> None:
     host = served.host()
     acted = host.apply_plan
 
@@ -105,7 +105,7 @@ def test_the_bus_changes_after_it_was_read(served: Machine) -> None:
     assert set(served.conf.sections) == {"ups", "ups2"}
 
 
-def test_a_bus_that_never_rests(machine: Machine) -> None:
+def test_restless_bus_does_not_block_run(machine: Machine) -> None:
     numbers = iter(range(10, 10000))
     machine.bus.plug("1-1", APC)
 
@@ -123,7 +123,7 @@ def test_a_bus_that_never_rests(machine: Machine) -> None:
 # Unplug, replug
 
 
-def test_unplugged_keeps_section_and_name(served: Machine) -> None:
+def test_unplugged_ups_keeps_section_and_name(served: Machine) -> None:
     text = served.path.read_text()
     served.bus.unplug("1-1")
     served.status["ups"] = "ERR DATA-STALE"
@@ -133,7 +133,7 @@ def test_unplugged_keeps_section_and_name(served: Machine) -> None:
     assert served.is_quiet
 
 
-def test_replugged_and_found_again_by_the_driver_itself(served: Machine) -> None:
+def test_driver_that_reconnects_is_not_restarted(served: Machine) -> None:
     served.bus.unplug("1-1")
     served.status["ups"] = "ERR DATA-STALE"
     served.go()
@@ -146,7 +146,7 @@ def test_replugged_and_found_again_by_the_driver_itself(served: Machine) -> None
     assert served.is_quiet
 
 
-def test_replugged_and_not_found_again(served: Machine) -> None:
+def test_driver_that_does_not_reconnect_is_restarted(served: Machine) -> None:
     served.bus.unplug("1-1")
     served.status["ups"] = "ERR DATA-STALE"
     served.go()
@@ -163,7 +163,7 @@ def test_replugged_and_not_found_again(served: Machine) -> None:
     assert served.now - begin >= 10
 
 
-def test_swapped(served: Machine) -> None:
+def test_replaced_ups_takes_over_name(served: Machine) -> None:
     served.bus.unplug("1-1")
     served.status["ups"] = "ERR DATA-STALE"
     served.go()
@@ -178,7 +178,7 @@ def test_swapped(served: Machine) -> None:
     assert outcome.written
 
 
-def test_dummy(machine: Machine) -> None:
+def test_absent_ups_gets_stand_in(machine: Machine) -> None:
     machine.policy["absent"] = "dummy"
     (machine.folder / "ups.conf.wanted").write_text(WANTED)
     (machine.folder / "ups.conf").write_text(WANTED.replace("auto\n    port", "usbhid-ups\n    port"))
@@ -193,7 +193,7 @@ def test_dummy(machine: Machine) -> None:
     assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
 
 
-def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
+def test_stand_in_reports_neither_mains_nor_battery() -> None:
     status = next(line for line in observe.DUMMY.splitlines() if line.startswith("ups.status:"))
     assert quiet.classify_answer(f'VAR ups ups.status "{status.partition(": ")[2]}"') == ""
 
@@ -201,7 +201,7 @@ def test_what_dummy_ups_says_is_neither_mains_nor_battery() -> None:
 # Drivers
 
 
-def test_a_driver_that_died(served: Machine) -> None:
+def test_failed_driver_is_started(served: Machine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
     served.go()
     assert served.did == ["start nut-driver@ups.service"]
@@ -210,7 +210,7 @@ def test_a_driver_that_died(served: Machine) -> None:
     )
 
 
-def test_a_driver_that_can_not_be_started(served: Machine) -> None:
+def test_unstartable_driver_is_no_failure_of_run(served: Machine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
     served.fails.add("start nut-driver@ups.service")
     outcome = served.go()
@@ -220,7 +220,7 @@ def test_a_driver_that_can_not_be_started(served: Machine) -> None:
     assert served.memory.tries["ups"].count == 2  # the first one was when it was plugged in
 
 
-def test_backoff_over_runs(served: Machine) -> None:
+def test_attempts_become_rarer_over_runs(served: Machine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
     served.fails.add("start nut-driver@ups.service")
     starts = []
@@ -231,7 +231,7 @@ def test_backoff_over_runs(served: Machine) -> None:
     assert 4 <= sum(starts) <= 8
 
 
-def test_what_takes_long_is_left_to_a_later_run(served: Machine) -> None:
+def test_long_wait_is_left_to_later_run(served: Machine) -> None:
     served.now += 400
     served.go()
     served.units["nut-driver@ups.service"] = ("activating", "enabled")
@@ -247,7 +247,7 @@ def test_what_takes_long_is_left_to_a_later_run(served: Machine) -> None:
     assert served.did[0] == "restart nut-driver@ups.service"
 
 
-def test_what_is_awaited_is_not_looked_at_all_the_time(served: Machine) -> None:
+def test_waiting_does_not_observe_repeatedly(served: Machine) -> None:
     """upsd still has data of before the UPS was pulled out and put back."""
     served.bus.unplug("1-1")
     served.bus.plug("1-1", APC)
@@ -259,7 +259,7 @@ def test_what_is_awaited_is_not_looked_at_all_the_time(served: Machine) -> None:
 # Power
 
 
-def test_on_battery_nothing_that_works_is_touched_and_later_it_is_done(served: Machine) -> None:
+def test_restart_on_battery_is_postponed_until_mains_are_back(served: Machine) -> None:
     text = served.path.read_text()
     served.status["ups"] = "OB DISCHRG"
     served.bus.plug("1-2", CPS, serial="CPS123456789")
@@ -278,7 +278,7 @@ def test_on_battery_nothing_that_works_is_touched_and_later_it_is_done(served: M
     assert served.memory.deferred == {}
 
 
-def test_what_is_deferred_keeps_its_time(served: Machine) -> None:
+def test_deferred_work_keeps_its_time(served: Machine) -> None:
     served.status["ups"] = "OB"
     served.bus.plug("1-2", CPS, serial="CPS123456789")
     served.go()
@@ -290,7 +290,7 @@ def test_what_is_deferred_keeps_its_time(served: Machine) -> None:
     assert list(first.values()) == [pytest.approx(1_700_001_000, abs=20)]
 
 
-def test_on_battery_is_quiet_once_it_is_known(served: Machine) -> None:
+def test_known_battery_status_is_quiet(served: Machine) -> None:
     served.status["ups"] = "OB"
     served.serve()
     assert not served.is_quiet
@@ -303,7 +303,7 @@ def test_on_battery_is_quiet_once_it_is_known(served: Machine) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "tries": 7}', "\0\1"])
-def test_a_memory_that_is_broken_costs_one_scan(served: Machine, text: str) -> None:
+def test_damaged_state_costs_one_scan(served: Machine, text: str) -> None:
     (served.root / "state/state.json").write_text(text)
     assert not served.is_quiet
     served.go()
@@ -315,7 +315,7 @@ def test_a_memory_that_is_broken_costs_one_scan(served: Machine, text: str) -> N
 # Cut short
 
 
-def test_a_host_that_waited_for_another_run_knows_what_that_did(served: Machine) -> None:
+def test_state_is_reloaded_after_waiting_for_lock(served: Machine) -> None:
     host = served.host()
     host.observe_host()
     other = hotplug_memory.HistoryEntry(1.0, "ups", "something", "of another run")
@@ -324,7 +324,7 @@ def test_a_host_that_waited_for_another_run_knows_what_that_did(served: Machine)
     assert other in served.memory.history
 
 
-def test_no_secret_in_a_diff(machine: Machine) -> None:
+def test_diff_hides_secrets(machine: Machine) -> None:
     machine.path.write_text(
         "[net]\n    driver = snmp-ups\n    port = 192.0.2.1\n    community = s3cret\n    privPassword = s3cret\n"
     )
@@ -335,7 +335,7 @@ def test_no_secret_in_a_diff(machine: Machine) -> None:
     assert "s3cret" not in diff
 
 
-def test_two_at_once(served: Machine) -> None:
+def test_second_run_is_refused_after_waiting(served: Machine) -> None:
     with (
         files.hold_lock(served.room / "homelab-nut.lock", 1),
         pytest.raises(files.Busy),
@@ -345,7 +345,7 @@ def test_two_at_once(served: Machine) -> None:
 
 
 @pytest.mark.parametrize("mode", ["none", "netclient"])
-def test_where_nut_does_not_serve_nothing_is_done(machine: Machine, mode: str) -> None:
+def test_unconfigured_nut_is_refused(machine: Machine, mode: str) -> None:
     """With MODE=none and a section in ups.conf, the next reboot cuts the UPS's power."""
     (machine.folder / "nut.conf").write_text(f"MODE={mode}\n")
     machine.bus.plug("1-1", APC)

@@ -119,7 +119,7 @@ def test_what_chooses_nobody() -> None:
 
 def test_a_selector_that_chooses_nobody_ever() -> None:
     assert not Selector(seconds=9.0)
-    assert not selection.NOBODY
+    assert not selection.NO_GUESTS
     assert [bool(one) for one in (Selector(((1, None),)), Selector(tags=("a",)), Selector(storage_of=("a",)))] == [
         True
     ] * 3

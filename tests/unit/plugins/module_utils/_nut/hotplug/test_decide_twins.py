@@ -1,0 +1,163 @@
+# Copyright (c) 2026, The homelab.nut contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What nut-hotplug does about UPSes of one model, and about a driver that found its UPS first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
+    DUMMY_AFTER,
+    DriverState,
+)
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import BACKOFF
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
+from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
+    APC,
+    AUTO,
+    CPS,
+    CPS_TWIN,
+    ENDED,
+    ENUMERATE,
+    FAILED,
+    GONE,
+    MUTE,
+    NOW,
+    R80,
+    RUNS,
+    TWO,
+    WAITING,
+    Host,
+    conf,
+    keys,
+    told,
+)
+
+# Twins
+
+
+def with_twin() -> Host:
+    """A host with a working UPS, beside which its twin was plugged in a moment ago."""
+    host = Host()
+    host.settle(CPS)
+    host.apply(host.plan(CPS, CPS_TWIN), CPS, CPS_TWIN)
+    host.seen["ups2"] = DriverState(WAITING, (), "DRIVER-NOT-CONNECTED", NOW, NOW)
+    return host
+
+
+def test_new_twin_does_not_disturb_working_driver() -> None:
+    host = with_twin()
+    assert "busport" in keys(host.known.conf.sections["ups2"])
+    assert "busport" not in keys(host.known.conf.sections["ups"])
+    assert "busport" in keys(host.resolve(CPS, CPS_TWIN).conf.sections["ups"])
+    made = host.plan(CPS, CPS_TWIN)
+    assert told(made) == []
+    assert any("[ups]" in line and "when the driver next stops" in line for line in made.deferred)
+    # for ever, if both work
+    host.now += 10_000
+    assert told(host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS, "status": ("OL",), "error": ""})) == []
+
+
+def test_failing_driver_of_twin_pins_both() -> None:
+    host = with_twin()
+    host.now += BACKOFF
+    made = host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS})
+    assert told(made) == ["stop ups", "write", ENUMERATE, "start ups", "restart ups2"]
+    assert made.conf is not None
+    assert "busport" in keys(made.conf.sections["ups"])
+
+
+def test_pins_are_set_when_driver_stops() -> None:
+    host = with_twin()
+    host.now += BACKOFF
+    made = host.plan(CPS, CPS_TWIN, ups={**MUTE, "unit": FAILED}, ups2={"unit": RUNS, "status": ("OL",), "error": ""})
+    assert told(made) == ["write", ENUMERATE, "start ups"]
+
+
+def test_other_changes_than_pins_do_not_wait() -> None:
+    host = with_twin()
+    host.now += BACKOFF
+    host.known = replace(host.known, wanted=conf(AUTO.replace('"5"', '"9"')))
+    assert told(host.plan(CPS, CPS_TWIN))[:1] == ["stop ups"]
+
+
+# A driver that found its UPS before we did
+
+
+def by_itself(*upses: UsbUps) -> Host:
+    """A host whose UPS was absent when it was deployed, and was then found by the driver's own next try."""
+    host = Host()
+    host.settle()
+    host.now += 100
+    fresh = {
+        "unit": RUNS,
+        "status": ("OL",),
+        "error": "",
+        "plugged_since": host.now,
+        "silent_since": host.now,
+        "is_new_device": True,
+    }
+    host.seen["ups"] = replace(host.seen["ups"], **fresh)
+    made = host.plan(*upses)
+    assert not [one for one in told(made) if one.endswith(" ups")]
+    host.apply(made, *upses)
+    return host
+
+
+def test_driver_that_found_ups_first_is_not_restarted() -> None:
+    host = by_itself(APC)
+    assert "vendorid" not in keys(host.known.conf.sections["ups"])
+    host.now += 10_000
+    assert told(host.plan(APC, ups={"is_new_device": False})) == []
+
+
+def test_stopped_driver_gets_pinned_section() -> None:
+    host = by_itself(APC)
+    made = host.plan(APC, ups={**MUTE, "unit": FAILED})
+    assert told(made)[0] == "write"
+    assert made.conf is not None
+    assert keys(made.conf.sections["ups"])["vendorid"] == "051d"
+
+
+def test_driver_may_have_found_the_twin() -> None:
+    """Two were plugged in at once: who has which shows when the other driver gets nothing."""
+    host = by_itself(APC, CPS)
+    assert "ups2" in host.known.conf.sections
+    host.seen["ups2"] = DriverState(RUNS, (), "DRIVER-NOT-CONNECTED", host.now, host.now)
+    assert told(host.plan(APC, CPS)) == []
+    host.now += BACKOFF
+    assert told(host.plan(APC, CPS))[:2] == ["stop ups", "write"]
+
+
+def test_swapped_ups_is_not_the_one_driver_has() -> None:
+    host = by_itself(APC)
+    host.now += 100
+    swapped = {"plugged_since": host.now, "is_new_device": True}
+    # upsd may still say what the other one said last
+    assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
+
+
+def test_crashing_driver_is_restarted_less_and_less_often() -> None:
+    host = Host()
+    host.settle(APC)
+    ended = {**MUTE, "unit": ENDED, "silent_since": host.now}
+    tried = []
+    for _second in range(400):
+        if told(host.plan(APC, ups=ended)):
+            tried.append(host.now - NOW)
+        host.now += 1
+    assert tried == [0, BACKOFF, 3 * BACKOFF, 7 * BACKOFF, 15 * BACKOFF]
+
+
+# Found first, declared later
+
+
+def test_short_absence_does_not_change_section() -> None:
+    host = Host(TWO, release=R80)
+    host.settle(CPS, CPS_TWIN)
+    made = host.plan(CPS, spare={**GONE, "silent_since": NOW - 5})
+    assert (told(made), dict(made.waits)) == ([], {"spare": NOW - 5 + DUMMY_AFTER})
+    made = host.plan(CPS, spare={**GONE, "silent_since": NOW - DUMMY_AFTER})
+    assert told(made) == ["stop spare", "write", ENUMERATE]
