@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The order in which Proxmox VE stops its guests when the host goes down, and how long that takes (pve-manager, stopall; releases 8 and 9)."""
+"""The order in which Proxmox VE stops its guests when the host goes down (pve-manager, stopall; releases 8 and 9)."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_what_chooses_nobody() -> None:
         "no guest here has the number 999",
         "no guest here has the tag none",
         "no guest here uses storage of other",
-        "nobody.knows has no address here, so nobody knows who uses its storage",
+        "can't resolve nobody.knows, so can't tell which guests use its storage",
     )
     assert selection.list_unmatched(Selector(((104, None),), ("web",), ("truenas",)), HERE, resolve) == ()
 
