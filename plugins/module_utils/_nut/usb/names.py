@@ -42,16 +42,20 @@ def resolve_names(
     upses: from bus.find_upses(), with or without those that the policy ignores. release: of the host's NUT; None counts as the
     oldest. Idempotent: resolving its own result changes nothing.
     """
-    edited = frozenset() if known.play else _find_edited(known)
-    if edited:
-        # A run killed between writing ups.conf and its notes leaves sections that only look edited.
-        ours = _Resolver(known, upses, policy, release, frozenset()).resolve_all().conf.sections
-        edited = frozenset(name for name in edited if ours.get(name) != known.conf.sections[name])
-    return _Resolver(known, upses, policy, release, edited).resolve_all()
+    suspects = frozenset() if known.play else _find_edited(known)
+    edited: frozenset[str] = frozenset()
+    while True:
+        resolution = _Resolver(known, upses, policy, release, edited).resolve_all()
+        # A run killed between writing ups.conf and its notes leaves sections that only look edited: we would write the same.
+        sections = resolution.conf.sections
+        different = {name for name in suspects - edited if sections.get(name) != known.conf.sections[name]}
+        if not different:
+            return resolution
+        edited |= different
 
 
 def _find_edited(known: KnownUpses) -> frozenset[str]:
-    """Return the names of our sections that were edited by hand."""
+    """Return the names of our sections that differ from what we last wrote."""
     wanted = known.wanted.sections if known.wanted else {}
     return frozenset(
         name
