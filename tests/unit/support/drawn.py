@@ -28,7 +28,7 @@ STAGE = StagePlan("nas-guests", runtime=700, guests=("media",), fsd=True)
 TIMING = Timing(guests_time=120)
 
 
-def made(
+def make_example(
     machines: tuple[PlanMachine, ...] = MACHINES, ups: tuple[Supply, ...] = (UPS,), timing: Timing = TIMING
 ) -> Plan:
     names = {machine.name for machine in machines}

@@ -71,13 +71,13 @@ SITE = Site()
 UNSTAGED = replace(SITE.machine("media", needs=()), stages=())
 
 
-def find_constraint(made: Plan, name: str, about: str = "") -> Constraint:
-    (constraint,) = (each for each in made.constraints if (each.name, each.about) == (name, about))
+def find_constraint(plan: Plan, name: str, about: str = "") -> Constraint:
+    (constraint,) = (each for each in plan.constraints if (each.name, each.about) == (name, about))
     return constraint
 
 
-def find_span(made: Plan, machine: str, what: str, worst: bool = False) -> tuple[float, float]:
-    events = made.worst if worst else made.events
+def find_span(plan: Plan, machine: str, what: str, worst: bool = False) -> tuple[float, float]:
+    events = plan.worst if worst else plan.events
     (event,) = (each for each in events if (each.machine, each.what) == (machine, what))
     return event.at, event.until
 

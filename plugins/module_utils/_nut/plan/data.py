@@ -27,7 +27,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
-    """Return the plan of which plan_to_dict() made DATA. DATA may come from a hostile host. Raises PlanError."""
+    """Return the plan from which plan_to_dict() made DATA. DATA may come from a hostile host. Raises PlanError."""
     try:
         if not isinstance(data, Mapping):
             raise records.RecordError("it is not a dictionary")

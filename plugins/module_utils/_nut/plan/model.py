@@ -45,7 +45,7 @@ MIN_HOSTSYNC = 30
 
 
 class PlanError(ValueError):
-    """No plan can be made of the input. The message names the machine or stage, what is wrong, and what to do."""
+    """The input is invalid. The message names the machine or stage, what is wrong, and what to do."""
 
 
 @dataclass(frozen=True)

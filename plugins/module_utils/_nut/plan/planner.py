@@ -85,11 +85,11 @@ def _list_guests(inputs: PlanInputs) -> Iterator[PlannedGuest]:
         yield replace(row, stage=stage, needs=guest.needs)
 
 
-# Input of which no plan can be made
+# Invalid input
 
 
 def _check_inputs(inputs: PlanInputs) -> None:
-    """Raise PlanError if no plan can be made of the input."""
+    """Raise PlanError if the input is invalid."""
     for what, items in (("machine", inputs.machines), ("UPS", inputs.supplies), ("stage", inputs.stages)):
         names = [item.name for item in items]
         for name in names:

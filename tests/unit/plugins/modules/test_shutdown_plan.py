@@ -61,7 +61,7 @@ GIVEN = {
 
 @contextmanager
 def serve_upsd(variables: dict[str, str], release: str = "2.8.1") -> Iterator[int]:
-    """Answer one connection as upsd does; give the port."""
+    """Answer one connection as upsd does. Yield the port."""
     listed = "".join(f'VAR Ups {name} "{value}"\n' for name, value in variables.items())
     answers = {
         "VER": f"Network UPS Tools upsd {release} - http://www.networkupstools.org/\n",
@@ -193,7 +193,7 @@ def test_invalid_upsd_values_count_as_unknown(capfd: pytest.CaptureFixture[str])
     assert (supply["runtime"], supply["runtime_low"], supply["ignorelb"]) == (None, None, False)
     assert supply["mfr"] == "CPS"
     assert supply["pollinterval"] == 2
-    # NUT, told to decide by it (ignorelb), would take -1 for a battery that is low
+    # with ignorelb NUT would take -1 for a low battery
     assert supply["reports_runtime"] is False
     del odd["battery.runtime"]
     assert run_with_upsd(capfd, odd)["plan"]["supplies"][0]["reports_runtime"] is False
@@ -290,10 +290,10 @@ def test_return_values_are_documented(capfd: pytest.CaptureFixture[str]) -> None
                 assert {key for item in given for key in item} <= set(suboptions)
 
 
-# --- what is enforced
+# --- enforce
 
 
-# what has to be waited for takes longer than the battery lasts, if at all
+# low battery is reported too late, even for the usual times
 LATE = {
     **GIVEN,
     "supplies": [{"runtime": 1500, "runtime_low": 90, "ignorelb": True}],
@@ -309,7 +309,7 @@ HANGS = {**GIVEN, "stages": []}
     [
         (TIGHT, "none", False), (TIGHT, "expected", False), (TIGHT, "limits", True),
         (LATE, "none", False), (LATE, "expected", True), (LATE, "limits", True),
-        # a guest that hangs when its NAS goes first is no reason to stop a deployment
+        # a guest that hangs because its NAS goes down first must not stop a deployment
         (HANGS, "expected", False), (HANGS, "limits", True),
         (GIVEN, "limits", False), (GIVEN, "expected", False),
     ],

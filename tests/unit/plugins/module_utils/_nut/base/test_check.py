@@ -31,25 +31,25 @@ class MistakeError(ValueError):
         (" " * (TEXT_LIMIT + 1), "$: more than"),
     ],
 )
-def test_text_that_is_no_json_is_refused(text: str | bytes, words: str) -> None:
+def test_text_that_is_not_json_is_refused(text: str | bytes, words: str) -> None:
     with pytest.raises(MistakeError) as caught:
         read_json(text, MistakeError)
     assert str(caught.value).startswith(words)
 
 
 @given(st.text() | st.binary())
-def test_read_json_raises_nothing_else(text: str | bytes) -> None:
+def test_any_text_gives_a_value_or_a_mistake(text: str | bytes) -> None:
     with contextlib.suppress(MistakeError):
         read_json(text, MistakeError)
 
 
-def test_a_member_that_is_given_twice_is_told_by_its_path() -> None:
+def test_duplicate_member_is_reported_with_the_path() -> None:
     check = Checker()
     check.members("$", read_json('{"a b": 1, "a b": 2, "c": 3}', MistakeError), ())
     assert check.problems == ['$["a b"]: is given twice. Say it once']
 
 
-def test_unknown_and_lacking_members_are_told() -> None:
+def test_unknown_and_missing_members_are_reported() -> None:
     check = Checker()
     given_ = check.members("$", {"name": "x", "odd": 1, 7: 2, "port": None}, ("name", "port", "host"), ("host", "port"))
     assert given_ == {"name": "x", "port": None}
@@ -88,7 +88,7 @@ def test_unknown_and_lacking_members_are_told() -> None:
         ("members", 3, (("a", "b"),), {}, "must be an object with the members a, b"),
     ],
 )
-def test_values_are_returned_or_told(method: str, value: Any, rest: Any, found: Any, problem: str) -> None:
+def test_value_is_returned_or_reported(method: str, value: Any, rest: Any, found: Any, problem: str) -> None:
     check = Checker()
     assert getattr(check, method)("$.x", value, *rest) == found
     assert check.problems == ([f"$.x: {problem}"] if problem else [])

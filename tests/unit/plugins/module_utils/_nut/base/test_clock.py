@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock
 
 
-def test_boot_id(tmp_path: Path) -> None:
+def test_boot_id_is_read_or_empty(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("abc\n")
     assert clock.read_boot_id(tmp_path / "id") == "abc"
     assert clock.read_boot_id(tmp_path / "none") == ""

@@ -31,39 +31,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(folder: Path) -> dict[str, str]:
-    """Everything that is there, hidden files too: nothing may be left behind."""
+def read_all(folder: Path) -> dict[str, str]:
+    """Return the texts of all files, including hidden ones, which must not be left behind."""
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def new(folder: Path, *names: str) -> dict[Path, str]:
+def new_texts(folder: Path, *names: str) -> dict[Path, str]:
     return {folder / name: f"new {name}\n" for name in names}
 
 
-def test_a_set(folder: Path) -> None:
+def test_files_are_replaced_with_the_given_mode(folder: Path) -> None:
     umask = os.umask(0o777)
     try:
-        files.replace_files(new(folder, "a", "b", "c"), 0o640, OWN)
+        files.replace_files(new_texts(folder, "a", "b", "c"), 0o640, OWN)
     finally:
         os.umask(umask)
-    assert read(folder) == {name: f"new {name}\n" for name in "abc"}
+    assert read_all(folder) == {name: f"new {name}\n" for name in "abc"}
     assert {stat.S_IMODE((folder / name).stat().st_mode) for name in "abc"} == {0o640}
 
 
-def test_who_reads_the_old_one_reads_it_to_its_end(folder: Path) -> None:
+def test_open_old_file_can_be_read_to_the_end(folder: Path) -> None:
     with (folder / "a").open() as reader:
-        files.replace_files(new(folder, "a"), 0o640)
+        files.replace_files(new_texts(folder, "a"), 0o640)
         assert reader.read() == OLD["a"]
 
 
-def test_bytes_that_are_no_utf8(folder: Path) -> None:
+def test_bytes_that_are_not_utf8_are_kept(folder: Path) -> None:
     files.replace_files({folder / "a": "# B\udcfcro\n"}, 0o640)
     assert (folder / "a").read_bytes() == b"# B\xfcro\n"
 
 
 @pytest.mark.parametrize("full_at", [1, 2, 3])
-def test_a_full_disk_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
-    """It shows while the new files are written, beside the old ones."""
+def test_full_disk_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
+    """The error occurs while the new files are written beside the old ones."""
     written = []
 
     def fsync(handle: int) -> None:
@@ -75,61 +75,61 @@ def test_a_full_disk_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         files.WriteError, match=r"could not be written: No space left on device\. The files are as they"
     ):
-        files.replace_files(new(folder, "a", "b", "c"), 0o640)
-    assert read(folder) == OLD
+        files.replace_files(new_texts(folder, "a", "b", "c"), 0o640)
+    assert read_all(folder) == OLD
 
 
-def test_a_folder_in_the_way(folder: Path) -> None:
-    """Those before it are new, and that is told."""
+def test_folder_in_place_of_a_file_stops_the_replacement(folder: Path) -> None:
+    """The message names the files that have been replaced before the error."""
     (folder / "c").mkdir()
     with pytest.raises(
         files.WriteError, match=rf"{folder}/c could not be written: Is a directory\. {folder}/a had been"
     ):
-        files.replace_files(new(folder, "a", "c", "b"), 0o640)
+        files.replace_files(new_texts(folder, "a", "c", "b"), 0o640)
     assert [(folder / name).read_text() for name in "ab"] == ["new a\n", OLD["b"]]
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("texts", "owner", "said"),
+    ("texts", "owner", "message"),
     [({"a": "x"}, ("root", "no-such-group"), "no such group"), ({"nowhere/a": "x"}, None, "No such file or directory")],
 )
-def test_what_can_not_be_written_is_said(folder: Path, texts: dict[str, str], owner: Any, said: str) -> None:
-    with pytest.raises(files.WriteError, match=said):
+def test_error_message_names_the_cause(folder: Path, texts: dict[str, str], owner: Any, message: str) -> None:
+    with pytest.raises(files.WriteError, match=message):
         files.replace_files({folder / name: text for name, text in texts.items()}, 0o640, owner)
-    assert read(folder) == OLD
+    assert read_all(folder) == OLD
 
 
-def test_ids() -> None:
+def test_owner_is_resolved_to_ids() -> None:
     assert files.resolve_owner(("root", "root")) == (0, 0)
     assert files.resolve_owner((7, 8)) == (7, 8)
     with pytest.raises(KeyError):
         files.resolve_owner(("root", "no-such-group"))
 
 
-# What killed writers left
+# Temporary files of killed writers
 
 
-def test_a_sweep_takes_what_is_ours_and_nothing_else(folder: Path) -> None:
+def test_sweep_removes_only_own_temporary_files(folder: Path) -> None:
     (folder / f"{files.PREFIX}x1y2").write_text("password")
     (folder / f"{files.PREFIX}x1y2.old").symlink_to(folder / "a")
     others = (".a.swp", ".upsd.users.abc", "homelab-nut-x")
     for name in others:
         (folder / name).write_text("")
     files.sweep_temporary_files([folder, folder / "nowhere"])
-    assert set(read(folder)) == {*OLD, *others}
+    assert set(read_all(folder)) == {*OLD, *others}
 
 
-def test_a_sweep_leaves_who_still_writes(folder: Path) -> None:
+def test_sweep_keeps_files_of_live_writers(folder: Path) -> None:
     scratch, handle = files.stage_file(folder / "a", "new a\n", 0o640)
     files.sweep_temporary_files([folder])
     assert scratch.read_text() == "new a\n"
     os.close(handle)
     files.sweep_temporary_files([folder])
-    assert read(folder) == OLD
+    assert read_all(folder) == OLD
 
 
-def test_a_sweep_between_a_file_and_its_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_before_the_lock_is_taken_is_harmless(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = files.tempfile.mkstemp, []
 
     def mkstemp(**options: Any) -> tuple[int, str]:
@@ -139,22 +139,22 @@ def test_a_sweep_between_a_file_and_its_lock(folder: Path, monkeypatch: pytest.M
         return made[-1]
 
     monkeypatch.setattr(files.tempfile, "mkstemp", mkstemp)
-    files.replace_files(new(folder, "a"), 0o640)
+    files.replace_files(new_texts(folder, "a"), 0o640)
     assert len(made) == 2
-    assert read(folder) == {**OLD, "a": "new a\n"}
+    assert read_all(folder) == {**OLD, "a": "new a\n"}
 
 
-def test_scratch(tmp_path: Path) -> None:
+def test_scratch_folder_is_private_and_removed(tmp_path: Path) -> None:
     with files.make_scratch_folder(tmp_path) as scratch:
         assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
         (scratch / "upsd.users").write_text("password")
         files.sweep_scratch_folders(tmp_path)
-        assert (scratch / "upsd.users").read_text() == "password"  # its maker is alive
+        assert (scratch / "upsd.users").read_text() == "password"  # the run that made the folder is alive
     assert not list(tmp_path.iterdir())
 
 
-def test_the_scratch_of_a_killed_run(tmp_path: Path) -> None:
-    """As NUT's user may have left it: with links out of it."""
+def test_scratch_folder_of_a_killed_run_is_removed(tmp_path: Path) -> None:
+    """The user nut may have put links into the folder."""
     precious, left = tmp_path / "precious", tmp_path / f"{files.CHECK}x1y2"
     for folder in (precious, left, left / "inner"):
         folder.mkdir()
@@ -166,15 +166,15 @@ def test_the_scratch_of_a_killed_run(tmp_path: Path) -> None:
     assert (precious / "file").read_text() == "text"
 
 
-# One at a time
+# The lock
 
 
 HOLD = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has the lock, as another play's module is one."""
+def hold_in_other_process(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Let another process hold the lock, like the module of another play."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -195,10 +195,10 @@ class Clock:
         self.now += seconds
 
 
-def test_another_run_is_waited_for(tmp_path: Path) -> None:
+def test_busy_lock_is_waited_for_until_the_timeout(tmp_path: Path) -> None:
     path, clock = tmp_path / "lock", Clock()
     with (
-        held(path),
+        hold_in_other_process(path),
         pytest.raises(files.Busy, match=r"another run is configuring NUT.*Waited 3 s"),
         files.hold_lock(path, 3, clock, clock.pause),
     ):
@@ -206,14 +206,14 @@ def test_another_run_is_waited_for(tmp_path: Path) -> None:
     assert clock.now >= 3
 
 
-def test_a_run_goes_on_when_the_other_is_through(tmp_path: Path) -> None:
+def test_run_continues_once_the_lock_is_released(tmp_path: Path) -> None:
     path, clock = tmp_path / "lock", Clock()
-    with held(path) as other:
+    with hold_in_other_process(path) as other:
 
         def pause(seconds: float) -> None:
             clock.pause(seconds)
             if clock.now > 2:
-                other.kill()  # however it ends: the kernel drops the lock
+                other.kill()  # the kernel releases the lock of a process that ends in any way
                 other.wait(20)
 
         with files.hold_lock(path, 60, clock, pause):

@@ -25,11 +25,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import hostn
         ("truenas", "truenas"),
     ],
 )
-def test_normal_address(text: str, normal: str) -> None:
+def test_address_is_normalized(text: str, normal: str) -> None:
     assert hostnames.normal_address(text) == normal
 
 
-def test_resolving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolving_stops_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
 
     def dead_name_server(*args: object, **more: object) -> list[object]:
@@ -44,13 +44,13 @@ def test_resolving_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) 
         answered.set()
 
 
-def test_resolve() -> None:
+def test_name_is_resolved_to_addresses() -> None:
     assert hostnames.resolve_name("192.0.2.3", 1) == ("192.0.2.3",)
     assert {hostnames.normal_address(address) for address in hostnames.resolve_name("localhost", 5)} == {"127.0.0.1"}
 
 
-def test_all_names_are_looked_up_at_once() -> None:
-    """Each waits until all are asked: one after another they would never get there."""
+def test_names_are_resolved_concurrently() -> None:
+    """Each lookup waits until all have started, so sequential lookups would never end."""
     asked = threading.Barrier(3)
 
     def resolve(name: str, _seconds: float) -> list[str]:

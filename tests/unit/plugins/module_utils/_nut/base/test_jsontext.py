@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""JSON that is damaged or made to hurt: read as JSON, and by each of our own loaders of a file."""
+"""Damaged and hostile JSON, read by the parser and by every loader of a file of ours."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 
 DEEP = "[" * 200_000
 
-# What stands in the place of a value, as it is written in the file
+# texts that replace a value in a file
 EVIL = [
     "null", "true", "-1", "0.5", '""', '"x"', '"\\ud800"', "[]", "{}", "[[]]", '{"": null}', '[1, "a", null]',
     "1e308", "-1e308", "1e999", "NaN", "Infinity", "-Infinity", "9" * 16, "9" * 30, "-" + "9" * 400, "9" * 400, "9" * 5000,
@@ -46,17 +46,17 @@ EVIL = [
 ]  # fmt: skip
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the way to each value inside of this one."""
+def list_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path to each value in this value, including the value itself."""
     found = [path]
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in members:
-        found += places(inner, (*path, key))
+        found += list_paths(inner, (*path, key))
     return found
 
 
-def spoil(whole: Any, where: tuple[Any, ...], evil: str | None) -> str:
-    """Return a document as text, with something else at a place, or with nothing there."""
+def replace_value(whole: Any, where: tuple[Any, ...], evil: str | None) -> str:
+    """Return a document as text, with the value at a path replaced, or removed if EVIL is None."""
     if not where:
         return evil or ""
     mark = "<here>"
@@ -72,7 +72,7 @@ def spoil(whole: Any, where: tuple[Any, ...], evil: str | None) -> str:
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_json_is_a_value_or_a_value_error(text: str) -> None:
+def test_evil_text_gives_a_value_or_a_value_error(text: str) -> None:
     try:
         value = jsontext.parse_json(text)
     except ValueError:
@@ -84,13 +84,13 @@ def test_json_is_a_value_or_a_value_error(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [DEEP, "[" * 61 + "]" * 61, '{"a":' * 500 + "1" + "}" * 500, "", "nonsense", b"\xff\xff"]
 )
-def test_what_is_no_plain_json(text: str | bytes) -> None:
+def test_text_that_is_not_plain_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         jsontext.parse_json(text)
     assert not isinstance(caught.value, RecursionError)
 
 
-def test_what_is_plain_json() -> None:
+def test_plain_json_is_parsed() -> None:
     assert jsontext.parse_json('{"a": [1, 2.5, "b", null, true, -9223372036854775808]}') == {
         "a": [1, 2.5, "b", None, True, -(2**63)]
     }
@@ -114,7 +114,7 @@ def test_what_is_plain_json() -> None:
         ([1], None),
     ],
 )
-def test_numbers(value: object, number: float | None) -> None:
+def test_only_finite_numbers_are_accepted(value: object, number: float | None) -> None:
     assert jsontext.to_finite_number(value) == number
 
 
@@ -171,8 +171,8 @@ def load_report(path: Path) -> object:
         return None
 
 
-def expect(load: Callable[[Any], object], error: type[Exception]) -> Callable[[Any], object]:
-    """Return a loader that may raise ERROR, and nothing else."""
+def allow_error(load: Callable[[Any], object], error: type[Exception]) -> Callable[[Any], object]:
+    """Return a loader that may raise only ERROR."""
 
     def loaded(given: Any) -> object:
         try:
@@ -183,7 +183,7 @@ def expect(load: Callable[[Any], object], error: type[Exception]) -> Callable[[A
     return loaded
 
 
-def by_text(load: Callable[[str], object]) -> Callable[[Path], object]:
+def load_text(load: Callable[[str], object]) -> Callable[[Path], object]:
     return lambda path: load(path.read_text(encoding="utf-8"))
 
 
@@ -266,31 +266,31 @@ NFT = {
 }
 
 LOADERS: dict[str, tuple[Any, Callable[[Path], object]]] = {
-    "gate.resume_state": (as_json(gate.dump_state(GATE)), by_text(lambda text: gate.resume_state(text, "boot", "upsmon", 25.0))),
+    "gate.resume_state": (as_json(gate.dump_state(GATE)), load_text(lambda text: gate.resume_state(text, "boot", "upsmon", 25.0))),
     "stages_loop.load_state": (
         as_json(records.dump_record(STAGES, stages_loop.VERSION)),
         lambda path: stages_loop.load_state(path, "boot")),
     "state.load": (as_json(records.dump_record(HOTPLUG, memory.VERSION)), memory.load_state),
     "GuestFinder.read_kept": (GUESTS, load_kept_guests),
-    "notes.read_notes": (as_json(NOTES.to_json()), expect(notes.read_notes, job.RehearsalError)),
+    "notes.read_notes": (as_json(NOTES.to_json()), allow_error(notes.read_notes, job.RehearsalError)),
     "aftermath._gate_result": (as_json(records.dump_record(GATE_REPORT, report.VERSION)), lambda path: aftermath._gate_result(path, NOTES)),
-    "systemd.read_journal": (as_json(ENTRY), by_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
+    "systemd.read_journal": (as_json(ENTRY), load_text(lambda text: list(systemd.read_journal([], lambda _command: (0, text))))),
     "AddressCache": ({"version": 1, "addresses": {"nas": ["192.0.2.20"]}}, lambda path: AddressCache(path).known),
-    "policy.load_policy": (POLICY, expect(shutdown_policy.load_policy, shutdown_policy.ShutdownPolicyError)),
-    "policy.read_policy": (USB_POLICY, expect(policy.read_policy, policy.UsbPolicyError)),
-    "job.read_job": (as_json(JOB.to_json()), by_text(expect(job.read_job, job.RehearsalError))),
+    "policy.load_policy": (POLICY, allow_error(shutdown_policy.load_policy, shutdown_policy.ShutdownPolicyError)),
+    "policy.read_policy": (USB_POLICY, allow_error(policy.read_policy, policy.UsbPolicyError)),
+    "job.read_job": (as_json(JOB.to_json()), load_text(allow_error(job.read_job, job.RehearsalError))),
     "plan.from_dict": (PLAN, load_plan),
     "findings.from_json": (REPORT, load_report),
-    "sets._load_manifest": (MANIFEST, by_text(load_manifest)),
-    "access.parse_table": (NFT, by_text(access.parse_table)),
-    "watch.load_memory": (as_json(watch.dump_memory(WATCHED)), by_text(lambda text: watch.load_memory(text, "boot"))),
+    "sets._load_manifest": (MANIFEST, load_text(load_manifest)),
+    "access.parse_table": (NFT, load_text(access.parse_table)),
+    "watch.load_memory": (as_json(watch.dump_memory(WATCHED)), load_text(lambda text: watch.load_memory(text, "boot"))),
     "report.read_report": (as_json(records.dump_record(GATE_REPORT, report.VERSION)), report.read_report),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
-    """The properties below would hold for loaders that read nothing."""
+def test_written_file_is_read_back(tmp_path: Path, name: str) -> None:
+    """Otherwise the tests below would also pass for loaders that read nothing."""
     whole, load = LOADERS[name]
     path = tmp_path / "file.json"
     path.write_text(json.dumps(whole))
@@ -312,26 +312,26 @@ def test_what_was_written_is_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", LOADERS)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_loaders_that_promise_not_to_raise(tmp_path: Path, name: str, data: st.DataObject) -> None:
+def test_loaders_survive_any_damage(tmp_path: Path, name: str, data: st.DataObject) -> None:
     whole, load = LOADERS[name]
-    where = data.draw(st.sampled_from(places(whole)))
+    where = data.draw(st.sampled_from(list_paths(whole)))
     evil = data.draw(st.sampled_from([None, *EVIL]))
     path = tmp_path / "file.json"
-    path.write_text(spoil(whole, where, evil), encoding="utf-8")
+    path.write_text(replace_value(whole, where, evil), encoding="utf-8")
     repr(load(path))
 
 
 @pytest.mark.parametrize("name", LOADERS)
 @pytest.mark.parametrize("evil", ["9" * 400, "NaN", "Infinity", "1e999", DEEP])
-def test_each_place_of_each_file(tmp_path: Path, name: str, evil: str) -> None:
+def test_loaders_survive_damage_at_every_place(tmp_path: Path, name: str, evil: str) -> None:
     whole, load = LOADERS[name]
     path = tmp_path / "file.json"
-    for where in places(whole):
-        path.write_text(spoil(whole, where, evil), encoding="utf-8")
+    for where in list_paths(whole):
+        path.write_text(replace_value(whole, where, evil), encoding="utf-8")
         repr(load(path))
 
 
 @pytest.mark.parametrize("stamp", ["9" * 400, "9" * 5000, "-1", "", "1.5", 10**400, None, [], True])
-def test_the_time_of_an_entry_of_the_journal(stamp: object) -> None:
-    said = json.dumps({"__REALTIME_TIMESTAMP": stamp})
-    assert list(systemd.read_journal([], lambda _command: (0, said))) == []
+def test_journal_entry_with_invalid_time_is_skipped(stamp: object) -> None:
+    line = json.dumps({"__REALTIME_TIMESTAMP": stamp})
+    assert list(systemd.read_journal([], lambda _command: (0, line))) == []

@@ -12,33 +12,33 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import proce
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.process import make_runner, run_timeout, run_within
 
 
-def test_what_a_program_says_and_how_it_ends() -> None:
+def test_runner_returns_exit_code_and_output() -> None:
     assert make_runner(10)(("sh", "-c", "echo a; echo b >&2; exit 3")) == (3, "a\nb\n")
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_missing_program_gives_127() -> None:
     assert make_runner(10)(("/no/such/program",))[0] == 127
 
 
-def test_a_program_that_hangs() -> None:
+def test_hanging_program_gives_124() -> None:
     assert make_runner(0.2)(("sleep", "60")) == (124, "sleep did not end within 0.2 s")
 
 
-def test_what_timeout_ends_is_waited_for_as_long() -> None:
-    # that one has nothing to say; what is left behind would be named
+def test_run_timeout_waits_for_the_end_of_the_program() -> None:
+    # timeout prints nothing; an abandoned program would be named
     assert run_timeout(["timeout", "--kill-after=5", "0.05", "sleep", "1000"]) == (124, "")
     assert run_timeout(["timeout", "--kill-after=5", "60", "sh", "-c", "sleep 0.3; echo a"]) == (0, "a\n")
 
 
-def test_a_program_runs_in_the_c_locale_and_may_say_anything() -> None:
+def test_program_runs_in_the_c_locale_and_may_print_any_bytes() -> None:
     assert make_runner(10)(("sh", "-c", r"printf '%s \377' $LC_ALL")) == (0, "C \ufffd")
 
 
-def test_a_program_that_no_host_has() -> None:
+def test_unknown_program_is_not_found() -> None:
     assert process.find_program("no-such-program-of-nut") is None
 
 
-def test_a_program_is_found_in_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_is_found_in_the_first_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     places = [tmp_path / name for name in ("a", "b", "c")]
     for place in places:
         place.mkdir()
@@ -49,22 +49,22 @@ def test_a_program_is_found_in_the_first_place_that_has_it(tmp_path: Path, monke
     assert process.find_program("upsmon") is None
 
 
-def test_the_wrappers_come_last() -> None:
-    """On Debian 12 and 13 /usr/sbin holds shell scripts of the same names, which say yes to anything."""
+def test_usr_sbin_is_searched_last() -> None:
+    """On Debian 12 and 13 /usr/sbin has shell scripts of the same names, which succeed for any arguments."""
     assert process.NUT_PLACES[-1] == "/usr/sbin"
     assert {"/lib/nut", "/usr/lib/nut", "/usr/libexec/nut"} == set(process.NUT_PLACES[:-1])
 
 
-def test_work_that_ends_in_time_gives_its_result() -> None:
+def test_work_within_the_timeout_returns_the_result() -> None:
     assert run_within(60, lambda: 42) == 42
 
 
-def test_work_that_fails_raises_its_own_error() -> None:
+def test_failing_work_raises_the_original_error() -> None:
     with pytest.raises(ZeroDivisionError):
         run_within(60, lambda: 1 // 0)
 
 
-def test_work_that_hangs_is_left_behind() -> None:
+def test_hanging_work_is_abandoned() -> None:
     never = threading.Event()
     try:
         with pytest.raises(TimeoutError, match=r"it did not end within 0\.01 s"):
@@ -73,5 +73,5 @@ def test_work_that_hangs_is_left_behind() -> None:
         never.set()
 
 
-def test_a_program_gets_no_standard_input() -> None:
+def test_program_gets_no_standard_input() -> None:
     assert make_runner(10)(("cat",)) == (0, "")

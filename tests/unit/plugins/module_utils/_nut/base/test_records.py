@@ -52,7 +52,7 @@ DATA: dict[str, Any] = {
 }
 
 
-def test_what_fits() -> None:
+def test_valid_data_becomes_a_record() -> None:
     made = records.build_record(Outer, DATA, "it", str.upper)
     assert made == Outer(
         Inner("A"), (Inner("B", 2),), (1, "X"), None, True, {"A": 1.5, "B": {"C": 2}}, frozenset({"A", "B"})
@@ -86,7 +86,7 @@ def test_what_fits() -> None:
         ({"inner": {"name": "x" * 20_001}}, "it.inner.name has 20001 characters"),
     ],
 )
-def test_what_does_not(change: dict[str, Any], words: str) -> None:
+def test_invalid_data_is_refused_with_the_path(change: dict[str, Any], words: str) -> None:
     with pytest.raises(records.RecordError) as caught:
         records.build_record(Outer, {**DATA, **change}, "it")
     assert words in str(caught.value)
@@ -94,7 +94,7 @@ def test_what_does_not(change: dict[str, Any], words: str) -> None:
 
 
 @given(values)
-def test_anything_is_read_or_refused(data: Any) -> None:
+def test_any_data_is_accepted_or_refused(data: Any) -> None:
     for kind in (Outer, status.Facts, model.Plan, Offer):
         try:
             made: Any = records.build_record(kind, data, "it")
@@ -103,8 +103,8 @@ def test_anything_is_read_or_refused(data: Any) -> None:
         assert isinstance(made, kind)
 
 
-def test_each_type_of_what_is_read_is_known() -> None:
-    """A null, a text and a list are refused where they don't belong, and nothing else is raised, for each field of each class."""
+def test_every_field_checks_the_type() -> None:
+    """Every field of every class refuses a value of the wrong type."""
     kinds = [
         model.Plan,
         model.PlanEvent,
@@ -115,9 +115,9 @@ def test_each_type_of_what_is_read_is_known() -> None:
         model.PlannedGuest,
     ]
     for kind in (*kinds, status.Facts, status.UpsFacts, Offer):
-        for one in fields(kind):
+        for member in fields(kind):
             with pytest.raises(records.RecordError):
-                records.build_record(kind, {one.name: json.loads("[[[[0]]]]")}, "it")
+                records.build_record(kind, {member.name: json.loads("[[[[0]]]]")}, "it")
 
 
 # In a file
@@ -125,7 +125,7 @@ def test_each_type_of_what_is_read_is_known() -> None:
 WHOLE = Outer(Inner("a\ud800\n"), (Inner("b", 2),), (1.5, "x"), None, True, {"a": {"b": 1e-9}}, frozenset({"z", "a"}))
 
 
-def test_what_was_dumped_is_loaded() -> None:
+def test_dumped_record_is_loaded_unchanged() -> None:
     text = records.dump_record(WHOLE, 3)
     assert text.isascii()
     assert json.loads(text) == {"version": 3, **json.loads(json.dumps(asdict(WHOLE), default=sorted))}
@@ -156,7 +156,7 @@ def test_what_was_dumped_is_loaded() -> None:
         ('{"version": 1, "inner": {"name": "a"}, "pair": [1, "x", 2]}', "$.pair must have 2 members"),
     ],
 )
-def test_a_broken_text_is_no_record(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_broken_text_is_refused(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(records.RecordError) as caught:
         records.load_record(Outer, text, 1)
     assert words in str(caught.value)
@@ -175,7 +175,7 @@ def test_any_json_is_loaded_or_refused(data: Any) -> None:
     assert records.load_record(Outer, records.dump_record(made, 1), 1) == made
 
 
-def test_a_file_is_read(tmp_path: Path) -> None:
+def test_record_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text(records.dump_record(WHOLE, 1))
     assert records.read_record(Outer, path, 1) == records.recall_record(Outer, path, 1) == WHOLE
@@ -183,8 +183,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         records.read_record(Outer, path, 2)
 
 
-def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path) -> None:
-    """A FIFO would hang whoever reads it, and a file may have no end."""
+def test_special_and_huge_files_are_not_read(tmp_path: Path) -> None:
+    """Reading a FIFO would block, and a file may be huge."""
     os.mkfifo(tmp_path / "fifo")
     with (tmp_path / "large").open("wb") as file:
         file.truncate(records.FILE_BYTES + 1)

@@ -32,7 +32,7 @@ NEW = {
 
 
 class Site:
-    """A directory of NUT's with the old files, the manifest in one of ours, and the note in one that a reboot empties."""
+    """A folder of NUT's with the old files, a folder of ours for the manifest, and one for the note that a reboot empties."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -48,22 +48,22 @@ class Site:
         texts = {self.folder / name: text for name, text in (NEW if names is None else names).items()}
         sets.replace_set(texts, 0o640, OWN, manifest=self.manifest, note=self.note)
 
-    def next_run(self) -> str:
-        """Do what each run of ours begins with."""
+    def recover(self) -> str:
+        """Lock and recover, as every run does first. Return the message."""
         with sets.hold_lock_and_recover(self.room, 0, [self.folder], manifest=self.manifest) as found:
             return found
 
     def read(self) -> dict[str, str]:
-        """Return all that is there: nothing may be left behind."""
+        """Return the texts of all files, including temporary ones, which must not be left behind."""
         return {path.name: path.read_text() for path in self.folder.iterdir()}
 
     def is_new(self) -> bool:
-        """Return whether all is new; raise if it is neither new nor old, or something is left, or has another mode."""
+        """Return whether all files are new. Fails for a mixture of old and new, leftovers and wrong modes."""
         found = self.read()
         assert found in (OLD, NEW)
         modes = {stat.S_IMODE((self.folder / name).stat().st_mode) for name in found}
         assert modes == {0o640 if found == NEW else 0o600}
-        assert {(one.st_uid, one.st_gid) for one in (path.stat() for path in self.folder.iterdir())} == {OWN}
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in self.folder.iterdir()} == {OWN}
         assert not self.manifest.parent.exists() or not list(self.manifest.parent.iterdir())
         assert {path.name for path in self.room.iterdir()} <= {sets.LOCK, "pending"}
         return found == NEW
@@ -74,7 +74,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def test_a_set(site: Site) -> None:
+def test_set_is_replaced_and_noted(site: Site) -> None:
     umask = os.umask(0o777)
     try:
         site.replace()
@@ -84,18 +84,18 @@ def test_a_set(site: Site) -> None:
     site.manifest.parent.chmod(0o700)
     assert site.is_new()
     assert site.note.path.read_text() == "restart upsd"
-    assert site.next_run() == ""
+    assert site.recover() == ""
 
 
-def test_a_run_that_finds_nothing_writes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.os, "fsync", lambda _handle: pytest.fail("it costs time"))
-    assert site.next_run() == ""
+def test_recovery_without_leftovers_writes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.os, "fsync", lambda _handle: pytest.fail("fsync takes long"))
+    assert site.recover() == ""
     assert not site.manifest.parent.exists()
 
 
 @pytest.mark.parametrize("full_at", range(1, 9))
-def test_a_full_disk_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
-    """Whether it shows at a file, at their directory, or at the manifest."""
+def test_full_disk_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch, full_at: int) -> None:
+    """Whether the error occurs at a file, the folder or the manifest."""
     real, count = os.fsync, itertools.count(1)
 
     def fsync(handle: int) -> None:
@@ -113,9 +113,7 @@ def test_a_full_disk_changes_nothing(site: Site, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("fails_at", range(1, 7))
-def test_a_set_that_can_not_take_its_place_goes_back(
-    site: Site, monkeypatch: pytest.MonkeyPatch, fails_at: int
-) -> None:
+def test_failed_replacement_is_undone(site: Site, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
     real, count = Path.replace, itertools.count(1)
 
     def replace(path: Path, target: Path) -> Path:
@@ -131,7 +129,7 @@ def test_a_set_that_can_not_take_its_place_goes_back(
     assert site.note.path.read_text() == "of an earlier run"
 
 
-def test_a_folder_in_the_way(site: Site) -> None:
+def test_folder_in_place_of_a_file_undoes_the_set(site: Site) -> None:
     (site.folder / "extra").mkdir()
     with pytest.raises(files.WriteError, match=rf"^{site.folder}/extra could not be written: Is a directory\. The"):
         site.replace()
@@ -139,8 +137,8 @@ def test_a_folder_in_the_way(site: Site) -> None:
     assert not site.is_new()
 
 
-def test_a_disk_that_is_read_only_in_the_middle(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither forth nor back: the manifest stays, and the next run that can write finishes it."""
+def test_disk_that_turns_read_only_leaves_an_unfinished_set(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest stays, and the next run that can write finishes the set."""
     real, count = Path.replace, itertools.count(1)
 
     def replace(path: Path, target: Path) -> Path:
@@ -153,12 +151,12 @@ def test_a_disk_that_is_read_only_in_the_middle(site: Site, monkeypatch: pytest.
         with pytest.raises(sets.UnfinishedSet, match=r"some of .*upsd\.users.* are new and some old.*Read-only"):
             site.replace()
         with pytest.raises(sets.UnfinishedSet):
-            site.next_run()
-    assert "now all are new" in site.next_run()
+            site.recover()
+    assert "now all are new" in site.recover()
     assert site.is_new()
 
 
-def test_an_old_file_that_is_a_link(site: Site) -> None:
+def test_link_is_kept_or_replaced_as_a_whole(site: Site) -> None:
     (site.folder / "upsd.users").rename(site.root / "elsewhere")
     (site.folder / "upsd.users").symlink_to(site.root / "elsewhere")
     (site.folder / "extra").mkdir()
@@ -176,21 +174,21 @@ def test_an_old_file_that_is_a_link(site: Site) -> None:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a disk that is fast to sync, if there is one: hundreds of writers are killed."""
+    """Yield a folder that syncs fast, if there is one, because hundreds of writers are killed."""
     shared = Path("/dev/shm")  # noqa: S108
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
         yield Path(folder)
 
 
-def draw() -> random.Random:
-    """Return where chance comes from, and print what brings it again."""
+def make_random() -> random.Random:
+    """Return a random generator, and print the seed to repeat the test."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     return random.Random(seed)  # noqa: S311 - nothing secret
 
 
-def half_done(site: Site) -> list[sets.StagedFile]:
-    """Leave a set as a run does that is killed when its first file is in place."""
+def leave_half_done(site: Site) -> list[sets.StagedFile]:
+    """Leave a set like a run that was killed after replacing the first file."""
     entries = [sets._stage_file(site.folder / name, text, 0o640, OWN) for name, text in NEW.items()]
     site.manifest.parent.mkdir(mode=0o700)
     site.manifest.write_text(sets._dump_manifest(entries, site.note))
@@ -198,30 +196,30 @@ def half_done(site: Site) -> list[sets.StagedFile]:
     return entries
 
 
-def test_what_is_half_in_place_is_finished(site: Site) -> None:
-    half_done(site)
+def test_half_replaced_set_is_finished(site: Site) -> None:
+    leave_half_done(site)
     site.note.path.write_text("of an earlier run")
-    found = site.next_run()
+    found = site.recover()
     assert found.startswith(f"{site.folder}/nut.conf, {site.folder}/upsd.users, ")
     assert found.endswith("an earlier run was killed while it replaced them; now all are new")
     assert site.is_new()
-    # the kill may have come before it, and after a reboot it is gone
+    # the run may have been killed before writing the note, or a reboot may have removed it
     assert site.note.path.read_text() == "restart upsd"
 
 
 @pytest.mark.parametrize("text", [None, "torn"])
-def test_what_can_not_be_finished_is_undone(site: Site, text: str | None) -> None:
-    entries = half_done(site)
+def test_set_without_all_new_files_is_undone(site: Site, text: str | None) -> None:
+    entries = leave_half_done(site)
     if text is None:
         entries[2].staged.unlink()
     else:
         entries[2].staged.write_text(text)
-    assert site.next_run().endswith("all are as they were before it")
+    assert site.recover().endswith("all are as they were before it")
     assert not site.is_new()
 
 
-def test_an_undoing_that_is_killed_loses_no_file(site: Site) -> None:
-    """Of a file whose text was right, and whose mode was not, old and new look alike."""
+def test_killed_undo_loses_no_file(site: Site) -> None:
+    """Old and new look alike if only the mode of a file differs."""
     names = {"nut.conf": OLD["nut.conf"], "upsd.users": "new users\n"}
     entries = [sets._stage_file(site.folder / name, text, 0o600, OWN) for name, text in names.items()]
     site.manifest.parent.mkdir(mode=0o700)
@@ -231,7 +229,7 @@ def test_an_undoing_that_is_killed_loses_no_file(site: Site) -> None:
     kept = entries[0].kept
     assert kept is not None
     kept.replace(entries[0].path)
-    site.next_run()
+    site.recover()
     assert not site.is_new()
 
 
@@ -248,67 +246,67 @@ def test_an_undoing_that_is_killed_loses_no_file(site: Site) -> None:
         '{"version": 1, "files": [], "note": {"path": 7}}',
     ],
 )
-def test_a_manifest_that_is_none(site: Site, text: str) -> None:
+def test_broken_manifest_is_reported_and_removed(site: Site, text: str) -> None:
     site.manifest.parent.mkdir(mode=0o700)
     site.manifest.write_text(text)
     (site.folder / f"{files.PREFIX}x").write_text("password")
-    assert "can't be read: deploy NUT's files again" in site.next_run()
+    assert "can't be read: deploy NUT's files again" in site.recover()
     assert not site.is_new()
 
 
 KILLS = 300
 
 
-def test_killed_at_random(memory: Path) -> None:
-    """The next run finds all old or makes all new, and removes what is left."""
-    chance = draw()
+def test_set_is_complete_after_kills_at_random_times(memory: Path) -> None:
+    """After the next run all files are old or all are new, without leftovers."""
+    chance = make_random()
     latest, counts = 0.01, {True: 0, False: 0}
     for number in range(KILLS):
         root = memory / str(number)
         root.mkdir()
         site = Site(root)
         killed.after(chance.uniform(0, latest), site.replace)
-        site.next_run()
+        site.recover()
         is_new = site.is_new()
         counts[is_new] += 1
         assert not is_new or site.note.path.read_text() == "restart upsd"
-        # about half of them, however fast this machine is now
+        # about half of the kills come too late, however fast this machine is
         latest *= 0.9 if is_new else 1.1
         shutil.rmtree(root)
     assert min(counts.values()) > 0, counts
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_killed_at_each_line(memory: Path, again: bool) -> None:
-    """again: the next run is killed at each of its lines, too."""
+def test_set_is_complete_after_a_kill_at_any_line(memory: Path, again: bool) -> None:
+    """again: kill the next run at each line, too."""
     results = []
     for number in itertools.count(1):
         root = memory / str(number)
         root.mkdir()
         site = Site(root)
         if again:
-            half_done(site)
-            was_killed = killed.at_line(number, site.next_run, (sets, files))
+            leave_half_done(site)
+            was_killed = killed.at_line(number, site.recover, (sets, files))
         else:
             was_killed = killed.at_line(number, site.replace, (sets, files))
-        site.next_run()
+        site.recover()
         results.append(site.is_new())
         assert not results[-1] or site.note.path.read_text() == "restart upsd"
         shutil.rmtree(root)
         if not was_killed:
             break
-    # from one line on the set counts
+    # from some line on the set is complete
     assert results == sorted(results)
     assert results[-1]
     assert again or not results[0]
     assert len(results) > (60 if again else 150)
 
 
-# The power goes
+# Power loss
 
 
 class Recorder:
-    """What a writer asks of the disk, step by step."""
+    """Records the file operations of a writer."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[tuple[str, Path, Any]] = []
@@ -341,21 +339,25 @@ class Recorder:
         monkeypatch.setattr(Path, "unlink", noted("unlink", unlink))
         monkeypatch.setattr(Path, "mkdir", noted("mkdir", mkdir))
 
-    def lasts(self, number: int, end: int) -> bool:
-        """Return whether the step is on the disk when the power goes before step END: its directory was synced after it."""
+    def is_durable(self, number: int, end: int) -> bool:
+        """Return whether a step survives a power loss before step END, because its folder was synced in between."""
         folder = self.steps[number][1].parent
         return any(what == "sync" and path == folder for what, path, _more in self.steps[number + 1 : end])
 
     def text(self, number: int, end: int) -> tuple[bytes, int]:
-        """Return what stands in a file that was created by a step."""
+        """Return text and mode of a file that a step created."""
         created = self.steps[number][1]
         synced = [more for what, path, more in self.steps[number:end] if what == "sync" and path == created]
         return synced[0] if synced else (b"to", 0o600)
 
     def play(self, end: int, chance: random.Random) -> None:
-        """Do the steps before END, but for some of those that the disk has not been told to keep."""
+        """Repeat the steps before END, except for a random part of those that were not synced."""
         for number, (what, path, more) in enumerate(self.steps[:end]):
-            if what == "sync" or not path.parent.is_dir() or not (self.lasts(number, end) or chance.random() < 0.5):
+            if (
+                what == "sync"
+                or not path.parent.is_dir()
+                or not (self.is_durable(number, end) or chance.random() < 0.5)
+            ):
                 continue
             if what == "create":
                 data, mode = self.text(number, end)
@@ -369,9 +371,9 @@ class Recorder:
                 {"link": os.link, "rename": os.replace}[what](path, more)
 
 
-def test_the_power_goes_at_any_step(memory: Path) -> None:
-    """What was not synced lasts or not, in any mixture. /run is empty afterwards."""
-    chance = draw()
+def test_set_is_complete_after_power_loss_at_any_step(memory: Path) -> None:
+    """Any subset of the unsynced steps may be lost, and /run is empty afterwards."""
+    chance = make_random()
     (memory / "root").mkdir()
     site, before = Site(memory / "root"), memory / "before"
     shutil.copytree(site.root, before)
@@ -386,7 +388,7 @@ def test_the_power_goes_at_any_step(memory: Path) -> None:
         shutil.rmtree(site.room)
         site.room.mkdir()
         daemons = {name: (site.folder / name).read_text() for name in OLD}  # that start at boot
-        site.next_run()
+        site.recover()
         is_new = site.is_new()
         counts[is_new] += 1
         if is_new and daemons != {name: NEW[name] for name in OLD}:

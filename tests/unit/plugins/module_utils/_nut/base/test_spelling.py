@@ -9,7 +9,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.spelling imp
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("upsmon", "Did you mean upsmon.conf?"),
         ("UPSD.CONF", "Did you mean upsd.conf?"),
@@ -18,21 +18,21 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.spelling imp
         (7, ""),
     ],
 )
-def test_suggest(name: object, said: str) -> None:
-    assert suggest(name, ("ups.conf", "upsd.conf", "upsmon.conf")) == said
+def test_closest_name_is_suggested(name: object, message: str) -> None:
+    assert suggest(name, ("ups.conf", "upsd.conf", "upsmon.conf")) == message
 
 
 @pytest.mark.parametrize("value", [True, "yes", "True", "ON", 1, "1"])
-def test_truth(value: object) -> None:
+def test_spellings_of_true_are_read(value: object) -> None:
     assert read_truth(value) is True
 
 
 @pytest.mark.parametrize("value", [False, "no", "False", "OFF", 0, "0"])
-def test_falsehood(value: object) -> None:
+def test_spellings_of_false_are_read(value: object) -> None:
     assert read_truth(value) is False
 
 
 @pytest.mark.parametrize("value", ["perhaps", "", None, 2, []])
-def test_neither_true_nor_false(value: object) -> None:
+def test_other_values_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="is neither true nor false"):
         read_truth(value)

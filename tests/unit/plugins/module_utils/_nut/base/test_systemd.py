@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class Runner:
-    """Notes what is run, and says what it was told to say."""
+    """Records commands, and answers each with the same output."""
 
-    def __init__(self, said: str = "", code: int = 0) -> None:
-        self.said, self.code = said, code
+    def __init__(self, output: str = "", code: int = 0) -> None:
+        self.output, self.code = output, code
         self.run: list[list[str]] = []
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         self.run.append(list(command))
-        return self.code, self.said
+        return self.code, self.output
 
 
-# As systemctl of Debian 12 prints it: one block a unit, an empty line between two.
+# output of systemctl on Debian 12: one block for each unit, separated by empty lines
 SHOWN = """\
 MainPID=4711
 Id=nut-server.service
@@ -55,7 +55,7 @@ UnitFileState=
 """
 
 
-def test_how_units_stand() -> None:
+def test_states_of_units_are_read() -> None:
     runner = Runner(SHOWN)
     names = [systemd.SERVER, systemd.ALL, systemd.driver_unit("ups"), systemd.driver_unit("spare")]
     assert systemd.show_units(names, runner) == {
@@ -67,33 +67,33 @@ def test_how_units_stand() -> None:
     assert [command[:2] + command[3:] for command in runner.run] == [["systemctl", "show", "--", *names]]
 
 
-def test_what_else_is_known_of_a_unit() -> None:
-    said = (
+def test_all_properties_of_a_unit_are_read() -> None:
+    output = (
         "Id=nut-driver@ups.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\nMainPID=0\n"
         "Result=exit-code\nStateChangeTimestampMonotonic=4000000000\nNeedDaemonReload=yes\n"
     )
-    shown = systemd.show_units(["nut-driver@ups.service"], Runner(said), booted=1e6)["nut-driver@ups.service"]
+    shown = systemd.show_units(["nut-driver@ups.service"], Runner(output), booted=1e6)["nut-driver@ups.service"]
     assert shown == Unit("failed", "enabled", 0, "failed", "loaded", "exit-code", 1004000.0, outdated=True)
 
 
-def test_a_unit_that_failed_and_whose_files_are_gone() -> None:
-    said = "Id=a.service\nLoadState=not-found\nActiveState=failed\nMainPID=0\n"
-    assert systemd.show_units(["a.service"], Runner(said)) == {"a.service": Unit("failed", "", 0, load="not-found")}
+def test_failed_unit_without_file_is_not_found() -> None:
+    output = "Id=a.service\nLoadState=not-found\nActiveState=failed\nMainPID=0\n"
+    assert systemd.show_units(["a.service"], Runner(output)) == {"a.service": Unit("failed", "", 0, load="not-found")}
 
 
-def test_an_alias_answers_by_its_place() -> None:
-    said = SHOWN.replace("Id=nut-server.service", "Id=upsd.service")
-    assert systemd.show_units([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER].pid == 4711
+def test_alias_is_recognized_by_position() -> None:
+    output = SHOWN.replace("Id=nut-server.service", "Id=upsd.service")
+    assert systemd.show_units([systemd.SERVER, "a", "b", "c"], Runner(output))[systemd.SERVER].pid == 4711
 
 
-def test_a_warning_before_the_answer_is_no_unit() -> None:
-    said = "Warning: the unit file changed on disk.\n" + SHOWN
-    assert systemd.show_units([systemd.SERVER, "a", "b", "c"], Runner(said))[systemd.SERVER] == Unit(
+def test_warning_before_the_answer_is_ignored() -> None:
+    output = "Warning: the unit file changed on disk.\n" + SHOWN
+    assert systemd.show_units([systemd.SERVER, "a", "b", "c"], Runner(output))[systemd.SERVER] == Unit(
         "active", "enabled", 4711
     )
 
 
-def test_systemd_does_not_answer() -> None:
+def test_failing_systemctl_show_is_an_error() -> None:
     with pytest.raises(UnitError, match="systemctl show: Failed to connect to bus"):
         systemd.show_units([systemd.SERVER], Runner("Failed to connect to bus\n", 1))
 
@@ -110,29 +110,29 @@ def test_systemd_does_not_answer() -> None:
         ("", False),
     ],
 )
-def test_whether_it_runs(active: str, runs: bool) -> None:
+def test_active_states_count_as_running(active: str, runs: bool) -> None:
     assert Unit(active, "enabled", 1).runs == runs
 
 
-def test_a_verb_of_two_words() -> None:
+def test_verb_may_have_two_words() -> None:
     runner = Runner()
     systemd.run_systemctl("disable --now", "a.path", "b.path", runner=runner)
     assert runner.run == [["systemctl", "disable", "--now", "--", "a.path", "b.path"]]
 
 
-def test_systemd_refuses() -> None:
+def test_failing_systemctl_is_an_error() -> None:
     with pytest.raises(UnitError, match=r"systemctl restart x\.service failed: Unit x\.service is masked\.$"):
         systemd.run_systemctl("restart", "x.service", runner=Runner("Unit x.service is masked.\n", 1))
 
 
-def test_last_words() -> None:
+def test_last_log_lines_are_read() -> None:
     runner = Runner("a\nb\n")
     assert systemd.last_log_lines(systemd.MONITOR, runner, 3) == "a\nb"
     assert runner.run[0][:3] == ["journalctl", "--unit=nut-monitor.service", "--lines=3"]
     assert systemd.last_log_lines(systemd.MONITOR, Runner("No journal files were found.", 1)) == ""
 
 
-# what a driver's unit says: upsdrvctl is no main process
+# a driver's unit has no main process, because upsdrvctl forks
 FORKING = "ExecMainStatus=0\nExecStart={ path=/bin/sh ; argv[]=/bin/sh -c x ; ignore_errors=no ; pid=7 ; code=exited ; status=226 }\n"
 
 
@@ -143,46 +143,46 @@ FORKING = "ExecMainStatus=0\nExecStart={ path=/bin/sh ; argv[]=/bin/sh -c x ; ig
         ("nut-driver@a.service", FORKING, "nut-driver@.service"),
     ],
 )
-def test_a_unit_that_can_t_be_started_in_its_sandbox(name: str, shown: str, folder: str) -> None:
+def test_sandbox_failure_names_unit_and_drop_in(name: str, shown: str, folder: str) -> None:
     runner = Runner(shown)
-    said = systemd.sandbox_failure(name, runner)
+    output = systemd.sandbox_failure(name, runner)
     assert runner.run == [["systemctl", "show", "--property=ExecMainStatus,ExecStart", "--", name]]
     drop_in = f"/etc/systemd/system/{folder}.d/homelab-nut-hardening.conf"
     for words in (name, "226/NAMESPACE", drop_in, "nut_server_hardening=false"):
-        assert words in said
-    assert said.endswith("\n")
+        assert words in output
+    assert output.endswith("\n")
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("output", "code"),
     [("ExecMainStatus=0", 0), ("ExecMainStatus=1", 0), ("", 0), ("ExecMainStatus=226", 1), ("no bus", 0)],
 )
-def test_a_unit_with_other_troubles(said: str, code: int) -> None:
-    assert systemd.sandbox_failure(systemd.SERVER, Runner(said, code)) == ""
+def test_other_failures_are_no_sandbox_failure(output: str, code: int) -> None:
+    assert systemd.sandbox_failure(systemd.SERVER, Runner(output, code)) == ""
 
 
-def test_which_drivers_start_at_boot(tmp_path: Path) -> None:
+def test_drivers_at_boot_are_listed(tmp_path: Path) -> None:
     assert systemd.drivers_at_boot(tmp_path) == ()
     folder = tmp_path / "nut-driver.target.wants"
     folder.mkdir()
     for name in ("nut-driver@ups.service", "nut-driver@MD5_0123.service", "other.service"):
-        (folder / name).symlink_to("/lib/systemd/system/nut-driver@.service")  # which need not be there
+        (folder / name).symlink_to("/lib/systemd/system/nut-driver@.service")  # need not exist
     assert systemd.drivers_at_boot(tmp_path) == ("nut-driver@MD5_0123.service", "nut-driver@ups.service")
     assert all(systemd.is_driver(name) for name in systemd.drivers_at_boot(tmp_path))
     assert not systemd.is_driver("nut-driver.target")
 
 
-def test_last_words_are_fit_for_a_terminal() -> None:
-    said = systemd.last_log_lines(systemd.MONITOR, Runner("evil \x1b[2J\x1b]0;pwn\x07 text\nsecond\u202e\n"))
-    assert said == "evil \\x1b[2J\\x1b]0;pwn\\x07 text\nsecond\\u202e"
+def test_last_log_lines_are_printable() -> None:
+    output = systemd.last_log_lines(systemd.MONITOR, Runner("evil \x1b[2J\x1b]0;pwn\x07 text\nsecond\u202e\n"))
+    assert output == "evil \\x1b[2J\\x1b]0;pwn\\x07 text\nsecond\\u202e"
 
 
-def test_what_systemctl_says_is_one_line() -> None:
+def test_error_of_systemctl_is_one_line() -> None:
     with pytest.raises(systemd.UnitError, match=r"failed: Job failed\. ok: \[pve\]$"):
         systemd.run_systemctl("restart", systemd.MONITOR, runner=Runner("Job failed.\nok: [pve]\n", 1))
 
 
-def test_the_journal() -> None:
+def test_journal_entries_are_read() -> None:
     line = {
         "__REALTIME_TIMESTAMP": "1790000000500000",
         "_SYSTEMD_UNIT": "nut-monitor.service",
@@ -214,12 +214,12 @@ def test_the_journal() -> None:
     assert runner.run[0][-1] == "--lines=9"
 
 
-def test_a_journal_that_can_not_be_read() -> None:
+def test_unreadable_journal_is_an_error() -> None:
     with pytest.raises(UnitError, match="journalctl: No journal files"):
         list(systemd.read_journal([], Runner("No journal files were found.", 1)))
 
 
 @pytest.mark.parametrize("stamp", ["9" * 400, "9" * 5000, "-1", "", "1.5", 10**400, None, [], True])
-def test_an_entry_of_the_journal_whose_time_is_none_is_left_out(stamp: object) -> None:
-    said = json.dumps({"__REALTIME_TIMESTAMP": stamp, "MESSAGE": "x"})
-    assert list(systemd.read_journal([], Runner(said))) == []
+def test_journal_entry_with_invalid_time_is_skipped(stamp: object) -> None:
+    output = json.dumps({"__REALTIME_TIMESTAMP": stamp, "MESSAGE": "x"})
+    assert list(systemd.read_journal([], Runner(output))) == []

@@ -7,7 +7,7 @@ from __future__ import annotations
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.table import format_grid, wrap_row
 
 
-def test_columns_are_as_wide_as_their_widest_cell() -> None:
+def test_column_is_as_wide_as_the_widest_cell() -> None:
     assert format_grid([("name", "s", "why"), ("nas", "60", ""), ("a", "100.5", "x")], "lrl") == [
         "name      s  why",
         "nas      60",
@@ -15,15 +15,15 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     ]
 
 
-def test_columns_are_on_the_left_unless_it_is_said() -> None:
+def test_columns_are_left_aligned_by_default() -> None:
     assert format_grid([("a", "bb"), ("aaa", "b")], indent="  ") == ["  a    bb", "  aaa  b"]
 
 
-def test_a_table_without_rows_has_no_lines() -> None:
+def test_table_without_rows_has_no_lines() -> None:
     assert format_grid([]) == []
 
 
-def test_a_row_whose_cells_are_wrapped() -> None:
+def test_long_cells_are_wrapped() -> None:
     assert wrap_row(("pve", "a text of some length", ""), (4, 10, 3)) == [
         "pve   a text of",
         "      some",

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 
 @given(st.text(), st.integers(10, 300))
-def test_printable(text: str, limit: int) -> None:
+def test_printable_text_is_short_and_unchanged_if_possible(text: str, limit: int) -> None:
     shown = printable(text, limit)
     assert shown.isprintable()
     assert len(shown) <= limit
@@ -29,50 +29,50 @@ def test_printable(text: str, limit: int) -> None:
         assert shown == text
 
 
-def test_printable_shows_what_it_hides() -> None:
+def test_printable_escapes_special_characters() -> None:
     assert printable("a\x1b[31m\n\udc80\u202eb") == "a\\x1b[31m\\n\\udc80\\u202eb"
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_what_means_harm_is_spelled(text: str) -> None:
+def test_harmful_characters_are_escaped(text: str) -> None:
     assert not unfit(printable(text))
     assert "\n" not in printable(text)
     assert not unfit(printable_text(text))
 
 
 @pytest.mark.parametrize("text", ["\u3164", "\u115f", "\u034f", "\ufe0f", "\U000e0100", "\u2800"])
-def test_what_python_takes_for_printable_and_nobody_sees(text: str) -> None:
+def test_invisible_characters_are_escaped(text: str) -> None:
     assert text.isprintable()
     assert printable(text).isascii()
 
 
-def test_nothing_is_spelled_twice() -> None:
+def test_escaping_twice_changes_nothing() -> None:
     shown = printable("\x1b\n\u202e\\x1b", 100)
     assert printable(shown, 100) == shown
 
 
-def test_long_texts_are_cut_before_they_are_looked_at() -> None:
+def test_long_texts_are_cut_before_escaping() -> None:
     assert printable("\x1b" * 50_000_000, 20) == "\\x1b" * 4 + "\\..."
     assert len(printable_lines("\n" * 50_000_000, most=3)) == 4
     assert len(printable_text("x" * 50_000_000)) == LINE
 
 
 @given(st.text())
-def test_lines(text: str) -> None:
+def test_printable_text_is_safe_and_idempotent(text: str) -> None:
     shown = printable_text(text)
     assert not unfit(shown)
     assert printable_text(shown) == shown
 
 
-def test_lines_stay_lines() -> None:
+def test_printable_lines_keep_line_breaks() -> None:
     assert printable_lines("a\r\n\tb\n\nc\u2028d") == ["a", "        b", "", "c\\u2028d"]
 
 
-def test_one_line() -> None:
+def test_one_line_joins_lines_with_blanks() -> None:
     assert one_line(" a\r\n\x1c b\x85\u2029c\t") == "a b c"
 
 
-def test_a_text_from_anything() -> None:
+def test_any_value_becomes_text() -> None:
     deep: list[object] = []
     for _each in range(100_000):
         deep = [deep]
@@ -82,6 +82,6 @@ def test_a_text_from_anything() -> None:
     assert as_text(deep) == "(list)"
 
 
-def test_what_json_can_hold() -> None:
+def test_well_formed_text_has_no_surrogates() -> None:
     assert well_formed("a\udce9\ud800b") == "a\ufffd\ufffdb"
     assert change_texts({"a\ud800": [("\ud800", 1, None)]}, well_formed) == {"a\ufffd": [["\ufffd", 1, None]]}

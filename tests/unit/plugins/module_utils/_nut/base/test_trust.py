@@ -18,7 +18,7 @@ ME = (os.getuid(), os.getgid())
 ROOT = Path(__file__).resolve().parents[6]
 
 
-def test_what_root_alone_can_write_is_trusted(tmp_path: Path) -> None:
+def test_path_that_only_root_can_write_is_trusted(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o755)
     (tmp_path / "a/file").write_text("")
     for path in (
@@ -33,7 +33,7 @@ def test_what_root_alone_can_write_is_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "file", "not-there", "sub/file", "../shared/file", "../link/file"])
-def test_what_others_can_write_is_not_trusted(tmp_path: Path, below: str) -> None:
+def test_path_that_others_can_write_is_not_trusted(tmp_path: Path, below: str) -> None:
     shared = tmp_path / "shared"
     (shared / "sub").mkdir(parents=True)
     (shared / "file").write_text("")
@@ -44,7 +44,7 @@ def test_what_others_can_write_is_not_trusted(tmp_path: Path, below: str) -> Non
     )
 
 
-def test_what_a_group_can_write_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_that_a_group_can_write_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(0o770)
@@ -60,18 +60,18 @@ def test_what_a_group_can_write_is_not_trusted(tmp_path: Path, monkeypatch: pyte
     assert trust.find_untrusted(folder / "killpower") == (
         f"users other than root can write {folder} (mode 0770, group 999999)"
     )
-    group = 0  # root's own group has nobody else in it
+    group = 0  # only root is in root's group
     assert trust.is_trusted(folder / "killpower")
-    of_somebody = {user.pw_gid for user in pwd.getpwall()}
-    # a group that a user is in from the start, as nut is in nut
-    group = max(of_somebody)
+    primary_groups = {user.pw_gid for user in pwd.getpwall()}
+    # a user's primary group, as nut is of the user nut
+    group = max(primary_groups)
     assert not trust.is_trusted(folder / "killpower")
-    # one that nobody is in, such as staff, which may write to /usr/local on older Debians
-    group = next(one.gr_gid for one in grp.getgrall() if one.gr_gid not in of_somebody and not one.gr_mem)
+    # a group without members, such as staff, which can write to /usr/local on older Debians
+    group = next(entry.gr_gid for entry in grp.getgrall() if entry.gr_gid not in primary_groups and not entry.gr_mem)
     assert trust.is_trusted(folder / "killpower")
 
 
-def test_what_somebody_else_owns_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_of_another_owner_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
     (tmp_path / "link").symlink_to("/")
@@ -86,7 +86,7 @@ def test_what_somebody_else_owns_is_not_trusted(tmp_path: Path, monkeypatch: pyt
     assert trust.find_untrusted(tmp_path / "x") == f"{tmp_path} belongs to the user 999999"
 
 
-def test_a_sticky_directory_is_safe_for_what_is_there_already(tmp_path: Path) -> None:
+def test_existing_folder_in_a_sticky_folder_is_trusted(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp").chmod(0o1777)
     (tmp_path / "tmp/ours").mkdir(mode=0o700)
@@ -95,7 +95,7 @@ def test_a_sticky_directory_is_safe_for_what_is_there_already(tmp_path: Path) ->
         assert "users other than root can write" in trust.find_untrusted(tmp_path / "tmp" / name)
 
 
-def test_links_of_roots_are_followed(tmp_path: Path) -> None:
+def test_links_of_root_are_followed(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     (tmp_path / "a").symlink_to(tmp_path / "b")
@@ -105,17 +105,17 @@ def test_links_of_roots_are_followed(tmp_path: Path) -> None:
     assert "is a symlink loop" in trust.find_untrusted(tmp_path / "circle/x")
 
 
-def modes(folder: Path) -> dict[str, int]:
+def read_modes(folder: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.lstat().st_mode) for path in folder.iterdir()}
 
 
-def test_a_scratch_directory_is_roots_until_it_is_shared_and_its_state_is_nuts(tmp_path: Path) -> None:
+def test_scratch_folder_is_private_until_shared(tmp_path: Path) -> None:
     with trust.open_scratch(tmp_path, ME) as scratch:
         assert re.fullmatch(r"homelab-nut-check-\w{8}", scratch.folder.name)
-        assert modes(tmp_path) == {scratch.folder.name: 0o700}
+        assert read_modes(tmp_path) == {scratch.folder.name: 0o700}
         trust.share_scratch(scratch, {"ups.conf": "[a]\n", "nut.conf": ""}, ME)
-        assert modes(tmp_path) == {scratch.folder.name: 0o750}
-        assert modes(scratch.folder) == {"ups.conf": 0o640, "nut.conf": 0o640, "state": 0o770}
+        assert read_modes(tmp_path) == {scratch.folder.name: 0o750}
+        assert read_modes(scratch.folder) == {"ups.conf": 0o640, "nut.conf": 0o640, "state": 0o770}
         assert (scratch.folder / "ups.conf").read_text() == "[a]\n"
         assert scratch.command[0] == "setpriv"
         assert {f"--reuid={ME[0]}", f"--regid={ME[1]}", "--no-new-privs"} < {*scratch.command}
@@ -127,14 +127,14 @@ def test_a_scratch_directory_is_roots_until_it_is_shared_and_its_state_is_nuts(t
 
 
 @pytest.mark.parametrize(("uid", "groups"), [(0, "--init-groups"), (4_000_000_000, "--clear-groups")])
-def test_programs_have_the_groups_of_their_user(tmp_path: Path, uid: int, groups: str) -> None:
-    """A key that upsd reads as a member of ssl-cert must not be refused. A number without a name has no groups."""
+def test_programs_get_the_groups_of_the_user(tmp_path: Path, uid: int, groups: str) -> None:
+    """Otherwise upsd could not read a key as a member of ssl-cert. A user id without a name has no groups."""
     with trust.open_scratch(tmp_path, (uid, ME[1])) as scratch:
         assert [word for word in scratch.command if word.endswith("-groups")] == [groups]
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
-def test_nothing_is_written_through_what_stands_there_already(tmp_path: Path, kind: str) -> None:
+def test_existing_file_or_link_is_not_written_through(tmp_path: Path, kind: str) -> None:
     victim = tmp_path / "victim"
     if kind != "dangling link":
         victim.write_text("precious")
@@ -148,7 +148,7 @@ def test_nothing_is_written_through_what_stands_there_already(tmp_path: Path, ki
     assert [path.read_text() for path in tmp_path.iterdir()] == ([] if kind == "dangling link" else ["precious"])
 
 
-def test_what_is_put_into_state_is_taken_away_and_not_followed(tmp_path: Path) -> None:
+def test_links_in_the_state_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_text("kept")
@@ -164,40 +164,40 @@ def test_what_is_put_into_state_is_taken_away_and_not_followed(tmp_path: Path) -
     assert (precious / "file").read_text() == "kept"
 
 
-def test_a_host_without_such_a_user(tmp_path: Path) -> None:
+def test_missing_user_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LookupError), trust.open_scratch(tmp_path, ("root", "no-such-group")):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-# The rule, in words and everywhere
+# The rule in the documentation and in the code
 
 
-def table() -> dict[str, str]:
-    """Return who may write where, as docs/architecture.md has it."""
+def read_table() -> dict[str, str]:
+    """Return the user who may write to each path, from docs/architecture.md."""
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     section = text.partition("\n## Directories that root trusts\n")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
     return {path: row[2].strip() for row in rows for path in re.findall(r"`([^`]+)`", row[0])}
 
 
-def test_the_table_in_the_documentation_is_the_rule() -> None:
-    told = table()
-    assert {path for path, who in told.items() if who == "root" and "*" not in path} == {*trust.ROOTS_OWN}
-    assert {path for path, who in told.items() if who == "nut" and "*" not in path} == {*trust.NUTS_OWN}
-    assert {path for path in told if "*" in path} == {f"/run/{trust.PREFIX}*", f"/run/{trust.PREFIX}*/state"}
+def test_documented_table_matches_the_rule() -> None:
+    documented = read_table()
+    assert {path for path, who in documented.items() if who == "root" and "*" not in path} == {*trust.ROOTS_OWN}
+    assert {path for path, who in documented.items() if who == "nut" and "*" not in path} == {*trust.NUTS_OWN}
+    assert {path for path in documented if "*" in path} == {f"/run/{trust.PREFIX}*", f"/run/{trust.PREFIX}*/state"}
 
 
-# What stands in a directory that nut can write, and why that is no order to root.
+# paths in folders that nut can write, and why root does not act on them
 HARMLESS = {
-    "/run/nut/upssched.pipe": "upssched makes and opens it, as the user nut",
-    "/run/nut/upssched.lock": "upssched makes and opens it, as the user nut",
-    "/run/nut/killpower": "where others have POWERDOWNFLAG: only looked for, to tell of a leftover",
-    "/run/nut/upsmon.pid": "named in fsd.py as what is not believed; the drill sees that it can't reach it",
+    "/run/nut/upssched.pipe": "made and opened by upssched, as the user nut",
+    "/run/nut/upssched.lock": "made and opened by upssched, as the user nut",
+    "/run/nut/killpower": "the usual POWERDOWNFLAG elsewhere: only checked, to report a leftover",
+    "/run/nut/upsmon.pid": "named in fsd.py as untrusted; the drill checks that it can't reach this file",
 }
 
 
-def test_nothing_of_ours_goes_by_what_nut_can_write() -> None:
+def test_code_uses_no_path_that_nut_can_write() -> None:
     paths = re.compile(rf"(?<![\w.-])/?(?:var/)?(?:{'|'.join(path.strip('/') for path in trust.NUTS_OWN)})/[\w.]+")
     found = {
         f"/{match.lstrip('/')}"

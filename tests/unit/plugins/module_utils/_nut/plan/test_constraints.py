@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""The constraints of a plan. One file, because each case is checked against all of them: only its own constraint may fail."""
+
 from __future__ import annotations
 
 import re
@@ -52,7 +54,7 @@ def apply_timing(name: str) -> Callable[[Site, str], Site]:
 
 
 def apply_runtime_low(site: Site, remedy: str) -> Site:
-    """Do as the role does with nut_server_runtime_low."""
+    """Change the UPS as the role does for nut_server_runtime_low."""
     found = re.fullmatch(r"set nut_server_runtime_low to ([0-9]+)", remedy)
     assert found
     return site.ups(ignorelb=True, runtime_low=int(found[1]))
@@ -76,7 +78,7 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
     "pollfreq": (SITE.time(pollfreq=60, deadtime=200), "POLLFREQ", "", -1, apply_timing("pollfreq")),
     "pollfreqalert": (SITE.time(pollfreqalert=70, deadtime=300), "POLLFREQALERT", "", -11, apply_timing("pollfreqalert")),
     "deadtime": (SITE.time(deadtime=14), "DEADTIME", "", -1, apply_timing("deadtime")),
-    "deadtime, online": (SITE.time(pollfreq=10), "DEADTIME", "", -15, apply_timing("deadtime")),
+    "deadtime by POLLFREQ": (SITE.time(pollfreq=10), "DEADTIME", "", -15, apply_timing("deadtime")),
     "maxage": (SITE.time(maxage=5), "MAXAGE", "", -1, apply_timing("maxage")),
     "poweroff_wait": (SITE.time(poweroff_wait=99), "POWEROFF_WAIT", "", -1, apply_timing("poweroff_wait")),
     "limit": (
@@ -134,18 +136,18 @@ CASES: dict[str, tuple[Site, str, str, float, Callable[[Site, str], Site]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_constraint_fails_alone_and_remedy_helps(case: str) -> None:
     site, name, about, slack, apply = CASES[case]
-    made = site.plan()
-    assert made.holds is False
-    assert [(constraint.name, constraint.about) for constraint in made.constraints if constraint.holds is not True] == [
+    plan = site.plan()
+    assert plan.holds is False
+    assert [(constraint.name, constraint.about) for constraint in plan.constraints if constraint.holds is not True] == [
         (name, about)
     ]
-    wrong = made.constraints[0]
+    wrong = plan.constraints[0]
     assert wrong.slack == pytest.approx(slack)
     assert wrong.have is not None
     assert wrong.need is not None
     assert wrong.slack == pytest.approx(wrong.have - wrong.need)
     assert wrong.remedy
-    assert f"fails by {-slack:g} s" in spell_verdict(made)
+    assert f"fails by {-slack:g} s" in spell_verdict(plan)
     mended = apply(site, wrong.remedy).plan()
     assert [constraint for constraint in mended.constraints if constraint.holds is not True] == []
     assert mended.holds is True
@@ -153,7 +155,7 @@ def test_constraint_fails_alone_and_remedy_helps(case: str) -> None:
 
 @pytest.mark.parametrize("case", [name for name in CASES if CASES[name][3] == -1 and "CyberPower" not in name])
 def test_constraint_holds_without_slack(case: str) -> None:
-    """What lacks a second fails, what has that second holds."""
+    """The cases above that lack one second hold with that second."""
     exact: dict[str, Site] = {
         "hostsync": SITE.time(hostsync=10),
         "pollfreq": SITE.time(pollfreq=59, deadtime=200),
@@ -171,9 +173,9 @@ def test_constraint_holds_without_slack(case: str) -> None:
         "stage": SITE.stage(runtime=725),
     }
     name, about = CASES[case][1:3]
-    made = exact[case].plan()
-    assert made.holds is True
-    assert find_constraint(made, name, about).slack == 0
+    plan = exact[case].plan()
+    assert plan.holds is True
+    assert find_constraint(plan, name, about).slack == 0
 
 
 UNKNOWN: dict[str, tuple[Site, str, str]] = {
@@ -190,30 +192,30 @@ UNKNOWN: dict[str, tuple[Site, str, str]] = {
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_unknown_value_leaves_constraint_undecided(case: str) -> None:
     site, name, remedy = UNKNOWN[case]
-    made = site.plan()
-    assert made.holds is None
-    expected, constraint = find_constraint(made, "usual times", "ups"), find_constraint(made, name, "ups")
-    unknown = [each for each in made.constraints if each.holds is not True]
+    plan = site.plan()
+    assert plan.holds is None
+    expected, constraint = find_constraint(plan, "usual times", "ups"), find_constraint(plan, name, "ups")
+    unknown = [each for each in plan.constraints if each.holds is not True]
     assert unknown == ([expected, constraint] if case != "delays" else [constraint])
     assert (constraint.holds, constraint.slack) == (None, None)
-    assert made.feasible is (True if case == "delays" else None)
+    assert plan.feasible is (True if case == "delays" else None)
     for each in unknown:
         assert remedy in each.remedy
-    assert "can't be judged" in spell_verdict(made)
-    assert f"{name} (ups)" in spell_verdict(made)
+    assert "can't be judged" in spell_verdict(plan)
+    assert f"{name} (ups)" in spell_verdict(plan)
 
 
 def test_failing_constraint_outweighs_undecided_one() -> None:
-    made = SITE.ups(runtime=None).time(hostsync=1).plan()
-    assert made.holds is False
-    assert [constraint.holds for constraint in made.constraints][:4] == [False, None, None, True]
+    plan = SITE.ups(runtime=None).time(hostsync=1).plan()
+    assert plan.holds is False
+    assert [constraint.holds for constraint in plan.constraints][:4] == [False, None, None, True]
 
 
 def test_order_of_two_guests_that_proxmox_stops_is_undecided() -> None:
-    made = SITE.add(STORE, CLIENT).plan()
-    (constraint,) = (constraint for constraint in made.constraints if constraint.holds is None)
+    plan = SITE.add(STORE, CLIENT).plan()
+    (constraint,) = (constraint for constraint in plan.constraints if constraint.holds is None)
     assert (constraint.name, constraint.about) == ("storage", "client")
-    assert made.holds is None
+    assert plan.holds is None
     assert SITE.add(STORE, replace(CLIENT, needs=("pve",))).plan().holds is True
 
 
@@ -226,8 +228,8 @@ def test_order_of_two_guests_that_proxmox_stops_is_undecided() -> None:
     ],
 )
 def test_stage_with_unknown_times_is_undecided(supply: dict[str, Any], stage: dict[str, Any]) -> None:
-    made = SITE.ups(**supply).stage(**stage).plan()
-    constraint = find_constraint(made, "stage", "nas-guests")
+    plan = SITE.ups(**supply).stage(**stage).plan()
+    constraint = find_constraint(plan, "stage", "nas-guests")
     assert constraint.holds is None
     assert "set runtime of stage nas-guests to" in constraint.remedy
 
@@ -235,7 +237,7 @@ def test_stage_with_unknown_times_is_undecided(supply: dict[str, Any], stage: di
 def test_low_battery_adds_up_all_terms_of_worst_case() -> None:
     constraint = find_constraint(SITE.plan(), "low battery", "ups")
     terms = [int(value) for value in re.findall(r"([0-9]+) \(", constraint.reason)]
-    # reading, poll, HOSTSYNC, FINALDELAY, limit, look; then the reserve: guests, Proxmox, killpower, reading, margin
+    # reading, poll, HOSTSYNC, FINALDELAY, limit, gate's poll; then the reserve: guests, Proxmox, killpower, reading, margin
     assert terms == [30, 5, 30, 5, 90, GATE_ROUND, 120, 30, 10, 30, 30]
     assert constraint.need == sum(terms)
     assert f"= {sum(terms)} s" in constraint.reason
@@ -243,12 +245,12 @@ def test_low_battery_adds_up_all_terms_of_worst_case() -> None:
 
 
 def test_plan_without_secondaries_has_no_wait() -> None:
-    made = replace(UNSTAGED, machines=(PVE, ROUTER)).plan()
-    assert find_constraint(made, "low battery", "ups").need == 30 + 5 + 5 + GATE_ROUND + 120 + 30 + 10 + 30 + 30
-    assert not [constraint for constraint in made.constraints if constraint.name in {"HOSTSYNC", "shutdown limit"}]
-    assert made.needed["gate_timeout"] == GATE_ROUND
-    assert made.time_of(POWEROFF, worst=True) == 5 + 5 + GATE_ROUND
-    assert made.holds is True
+    plan = replace(UNSTAGED, machines=(PVE, ROUTER)).plan()
+    assert find_constraint(plan, "low battery", "ups").need == 30 + 5 + 5 + GATE_ROUND + 120 + 30 + 10 + 30 + 30
+    assert not [constraint for constraint in plan.constraints if constraint.name in {"HOSTSYNC", "shutdown limit"}]
+    assert plan.needed["gate_timeout"] == GATE_ROUND
+    assert plan.time_of(POWEROFF, worst=True) == 5 + 5 + GATE_ROUND
+    assert plan.holds is True
 
 
 def test_cyberpower_that_cuts_at_once_is_reported() -> None:
@@ -260,14 +262,14 @@ def test_cyberpower_that_cuts_at_once_is_reported() -> None:
 
 def test_each_ups_must_last() -> None:
     weak = replace(UPS, name="weak", runtime=340, pollfreq=60, offdelay=50, ondelay=90)
-    made = replace(UNSTAGED, supplies=(UPS, weak)).time(poweroff_wait=100).plan()
-    failing = {(constraint.name, constraint.about) for constraint in made.constraints if not constraint.holds}
+    plan = replace(UNSTAGED, supplies=(UPS, weak)).time(poweroff_wait=100).plan()
+    failing = {(constraint.name, constraint.about) for constraint in plan.constraints if not constraint.holds}
     assert failing == {("battery", "weak"), ("POWEROFF_WAIT", "")}
-    # the reserve is one for all: the oldest reading
-    assert made.needed["reserve"] == 120 + 30 + 10 + 60 + 30
-    assert made.needed["poweroff_wait"] == 10 + 50 + 60
-    assert made.time_of(CUT, "weak") == (made.time_of(CUT, "ups") or 0) + 20
-    assert find_span(made, "truenas", DOWN)[1] == made.time_of(CUT, "weak")
+    # there is only one reserve, so the oldest reading counts
+    assert plan.needed["reserve"] == 120 + 30 + 10 + 60 + 30
+    assert plan.needed["poweroff_wait"] == 10 + 50 + 60
+    assert plan.time_of(CUT, "weak") == (plan.time_of(CUT, "ups") or 0) + 20
+    assert find_span(plan, "truenas", DOWN)[1] == plan.time_of(CUT, "weak")
     both = replace(SITE, supplies=(UPS, replace(weak, runtime=800, runtime_low=690))).plan()
     assert "low battery of weak" in find_constraint(both, "stage", "nas-guests").reason
 
@@ -286,7 +288,7 @@ def test_first_trigger_of_stage_counts() -> None:
     assert (
         find_constraint(SITE.stage(charge=99, runtime=None).ups(charge=50).plan(), "stage", "nas-guests").have == 3000
     )
-    # a slow upsmon is slower than the reading
+    # here upsmon's poll takes longer than the reading
     assert find_constraint(SITE.time(pollfreq=50, deadtime=200).plan(), "stage", "nas-guests").need == 600 + 57 + 90
     assert find_constraint(SITE.stage(runtime=None, on_battery=9).plan(), "stage", "nas-guests").need == 600 + 12 + 90
     by_charge = SITE.stage(runtime=None, charge=50).ups(charge=80)
@@ -294,13 +296,13 @@ def test_first_trigger_of_stage_counts() -> None:
 
 
 def test_usual_times_adds_up_all_terms_of_usual_run() -> None:
-    made = UNSTAGED.plan()
-    constraint = find_constraint(made, "usual times", "ups")
+    plan = UNSTAGED.plan()
+    constraint = find_constraint(plan, "usual times", "ups")
     terms = [float(value) for value in re.findall(r"([0-9.]+) \(", constraint.reason)]
     # reading, poll, begin, FINALDELAY, the gate; then the slowest guest, Proxmox, killpower
     assert terms == [15, 2.5, 7.5, 5, 59, 40, 30, 10]
-    assert constraint.need == sum(terms) == 15 + (made.time_of(KILLPOWER, "pve") or 0)
-    assert (constraint.have, constraint.holds, made.feasible) == (600, True, True)
+    assert constraint.need == sum(terms) == 15 + (plan.time_of(KILLPOWER, "pve") or 0)
+    assert (constraint.have, constraint.holds, plan.feasible) == (600, True, True)
     assert "ups reports low battery with 600 s left" in constraint.reason
     assert "ups lasts 3000 s when charged" in constraint.reason
 
@@ -308,21 +310,21 @@ def test_usual_times_adds_up_all_terms_of_usual_run() -> None:
 EXPECTED: dict[str, tuple[Site, float | None, bool | None]] = {
     "in time": (UNSTAGED.ups(runtime_low=169), 169, True),
     "a second too late": (UNSTAGED.ups(runtime_low=168), 168, False),
-    "by the UPS, which looks more often": (UNSTAGED.ups(runtime_low=155, charge_low=None, ignorelb=False), 155, True),
-    "by the UPS, too late": (UNSTAGED.ups(runtime_low=154, charge_low=None, ignorelb=False), 154, False),
+    "the UPS decides, which reads more often": (UNSTAGED.ups(runtime_low=155, charge_low=None, ignorelb=False), 155, True),
+    "the UPS decides, too late": (UNSTAGED.ups(runtime_low=154, charge_low=None, ignorelb=False), 154, False),
     "the battery is shorter than its mark": (UNSTAGED.ups(runtime=169), 169, True),
     "the battery is too short": (UNSTAGED.ups(runtime=168), 168, False),
-    # what is left at 40 % says what there is at 100 %
-    "it will be charged": (UNSTAGED.ups(runtime=68, charge=40), 170, True),
-    "it will be charged, and too short": (UNSTAGED.ups(runtime=66, charge=40), 165, False),
+    # the time left at 40 % is extrapolated to 100 %
+    "the battery will be charged": (UNSTAGED.ups(runtime=68, charge=40), 170, True),
+    "the battery will be charged, and is too short": (UNSTAGED.ups(runtime=66, charge=40), 165, False),
     "by charge, of a battery that will be charged": (
         UNSTAGED.ups(runtime=400, charge=40, runtime_low=None, charge_low=17), 170, True,
     ),
     "no charge": (UNSTAGED.ups(runtime=169, charge=None), 169, True),
     "no runtime": (UNSTAGED.ups(runtime=None), None, None),
-    "no runtime, and too late in any case": (UNSTAGED.ups(runtime=None, runtime_low=168), 168, False),
+    "no runtime, but too late in any case": (UNSTAGED.ups(runtime=None, runtime_low=168), 168, False),
     "no mark": (UNSTAGED.ups(runtime_low=None, charge_low=None), None, None),
-    "no mark, and too short in any case": (UNSTAGED.ups(runtime_low=None, charge_low=None, runtime=168), 168, False),
+    "no mark, but too short in any case": (UNSTAGED.ups(runtime_low=None, charge_low=None, runtime=168), 168, False),
 }  # fmt: skip
 
 
@@ -330,50 +332,50 @@ EXPECTED: dict[str, tuple[Site, float | None, bool | None]] = {
 def test_plan_is_feasible_if_usual_run_ends_in_time(case: str) -> None:
     site, have, feasible = EXPECTED[case]
     site = site.ups(charge_low=site.supplies[0].charge_low if "charge," in case else None)
-    made = site.plan()
-    constraint = find_constraint(made, "usual times", "ups")
-    assert (constraint.holds, made.feasible) == (feasible, feasible)
+    plan = site.plan()
+    constraint = find_constraint(plan, "usual times", "ups")
+    assert (constraint.holds, plan.feasible) == (feasible, feasible)
     assert constraint.have == (pytest.approx(have) if have is not None else None)
     assert bool(constraint.remedy) is (feasible is not True)
 
 
 def test_stage_with_fsd_begins_shutdown_earlier() -> None:
-    # low at 150 s is too late, but the stage begins at 1000 s, half of 35 s late, and media takes 40 s
-    made = SITE.ups(runtime_low=150, charge_low=None).plan()
-    constraint = find_constraint(made, "usual times", "ups")
+    # 150 s is too late for low battery, but the stage begins at 1000 s, usually half of 35 s late, and media takes 40 s
+    plan = SITE.ups(runtime_low=150, charge_low=None).plan()
+    constraint = find_constraint(plan, "usual times", "ups")
     assert (constraint.have, constraint.need, constraint.holds) == (1000 - 17.5 - 40, 124 + 15, True)
     assert "stage nas-guests starts FSD with 942.5 s left" in constraint.reason
-    assert made.feasible is True
-    assert made.holds is False
+    assert plan.feasible is True
+    assert plan.holds is False
     assert SITE.ups(runtime_low=150, charge_low=None).stage(fsd=False).plan().feasible is False
-    # NUT notices low battery half of 30 s late
+    # NUT usually notices low battery half of 30 s late
     assert find_constraint(SITE.ups(runtime_low=950).plan(), "usual times", "ups").have == 942.5
-    # one that would come later than low battery changes nothing
+    # a stage that would begin after low battery changes nothing
     late = find_constraint(SITE.ups(runtime_low=990).plan(), "usual times", "ups")
     assert (late.have, late.need) == (990, 139 + 15)
-    # its time counts, if no mark is known
+    # without a known mark the stage's time counts
     assert find_constraint(SITE.ups(runtime_low=None, charge_low=None).plan(), "usual times", "ups").holds is True
 
 
 def test_only_vital_constraints_make_plan_infeasible() -> None:
     assert SITE.machine("truenas", shutdown_limit=62).plan().feasible is False
     assert SITE.time(hostsync=1).plan().feasible is True
-    # a guest hangs when its NAS goes first: it does not hold, but that must not stop a deployment
+    # a guest that hangs because its NAS goes down first makes the plan fail, but must not stop a deployment
     hangs = replace(SITE, stages=()).plan()
     assert find_constraint(hangs, "storage", "media").holds is False
     assert (hangs.holds, hangs.feasible) == (False, True)
     assert spell_verdict(hangs).endswith("fails by 90 s. The battery does last if every machine takes its usual time")
     assert find_constraint(hangs, "storage", "media").remedy == "add media to the guests of a stage"
-    # each UPS by itself
+    # each UPS counts
     weak = replace(UPS, name="weak", runtime=100)
     assert replace(UNSTAGED, supplies=(UPS, weak)).plan().feasible is False
 
 
 def test_minimum_reserve_can_end_gate_too_early_in_usual_run() -> None:
     # truenas is down 74 s after the trigger, which is noticed 15 s late
-    made = UNSTAGED.time(reserve=100, reserve_minimum=100).ups(runtime_low=188, charge_low=None).plan()
-    constraint = find_constraint(made, "minimum reserve", "ups")
-    assert (constraint.have, constraint.need, constraint.holds, made.feasible) == (188, 189, False, False)
+    plan = UNSTAGED.time(reserve=100, reserve_minimum=100).ups(runtime_low=188, charge_low=None).plan()
+    constraint = find_constraint(plan, "minimum reserve", "ups")
+    assert (constraint.have, constraint.need, constraint.holds, plan.feasible) == (188, 189, False, False)
     assert "100 (reserve_minimum) = 189 s" in constraint.reason
     assert constraint.remedy.startswith(
         "set nut_server_gate.reserve_minimum to 40, or set nut_server_runtime_low to 382"
@@ -393,7 +395,7 @@ def test_minimum_reserve_can_end_gate_too_early_in_usual_run() -> None:
     alone = find_constraint(UNSTAGED.time(reserve=512).plan(), "minimum reserve", "ups")
     assert (alone.need, alone.holds) == (601, False)
     assert "512 (reserve)" in alone.reason
-    # what is expected is less than the battery has when it is low
+    # the usual wait is shorter than what is left at low battery
     short = find_constraint(UNSTAGED.time(reserve_minimum=30).ups(runtime=150).plan(), "minimum reserve", "ups")
     assert short.have == 150
 
@@ -404,7 +406,7 @@ def test_reserve_can_end_gate_too_early_in_worst_case() -> None:
 
     # 30 + 5 + 30 + 5 + 90 + 2 s pass at most until the last limit
     assert (found(reserve=220).need, found(reserve=220, reserve_minimum=30).need) == (382, 382)
-    # without one of somebody's own the gate keeps what the plan needs, which is said there already
+    # without nut_server_gate.reserve the gate keeps what the plan needs, which "low battery" already checks
     assert not [
         constraint
         for constraint in UNSTAGED.time(reserve_minimum=30).plan().constraints
@@ -457,15 +459,15 @@ def test_guests_time_is_checked_only_if_set() -> None:
 
 
 def test_unreadable_proxmox_guests_leave_guests_time_undecided() -> None:
-    made = OPEN.plan(ProxmoxGuests(problem="/etc/pve is broken"))
-    constraint = find_constraint(made, "guests_time")
+    plan = OPEN.plan(ProxmoxGuests(problem="/etc/pve is broken"))
+    constraint = find_constraint(plan, "guests_time")
     assert constraint.holds is None
     assert (
         constraint.reason
         == "/etc/pve is broken; the plan allows 180 s for all guests, and can't tell whose storage they use"
     )
     assert constraint.remedy == "fix that, or set nut_server_guests_time"
-    assert (made.holds, made.feasible) == (None, True)
+    assert (plan.holds, plan.feasible) == (None, True)
     given = find_constraint(UNSTAGED.plan(ProxmoxGuests(problem="/etc/pve is broken")), "guests_time")
     assert "allows 120 s" in given.reason
     assert given.remedy == "fix that"
@@ -473,27 +475,27 @@ def test_unreadable_proxmox_guests_leave_guests_time_undecided() -> None:
 
 def test_migrating_ha_makes_plan_infeasible() -> None:
     words = ("HA works 1 guest (104)", "shutdown_policy is freeze")
-    made = SITE.plan(ProxmoxGuests(ha=words))
-    constraint = find_constraint(made, "HA")
+    plan = SITE.plan(ProxmoxGuests(ha=words))
+    constraint = find_constraint(plan, "HA")
     assert (constraint.holds, constraint.slack, constraint.reason, constraint.remedy) == (
         True,
         None,
         "; ".join(words),
         "",
     )
-    assert (made.holds, made.feasible, made.ha) == (True, True, words)
-    assert spell_verdict(made) == spell_verdict(SITE.plan())
+    assert (plan.holds, plan.feasible, plan.ha) == (True, True, words)
+    assert spell_verdict(plan) == spell_verdict(SITE.plan())
     moves = SITE.plan(ProxmoxGuests(ha=words, migrates=True))
     constraint = find_constraint(moves, "HA")
     assert (constraint.holds, moves.holds, moves.feasible) == (False, False, False)
     assert constraint.remedy == "set shutdown_policy to freeze (Datacenter, Options, HA Settings)"
     assert spell_verdict(moves) == "The plan does not hold: HA fails"
     assert not [constraint for constraint in SITE.plan().constraints if constraint.name == "HA"]
-    assert "HA works 1 guest (104); shutdown_policy is freeze" in draw_table(made)
+    assert "HA works 1 guest (104); shutdown_policy is freeze" in draw_table(plan)
 
 
 def test_remarks_become_constraints() -> None:
     remark = Constraint("stage nas", "105", None, None, None, None, "names guest 105", "take it out")
-    made = SITE.plan(ProxmoxGuests(remarks=(remark,)))
-    assert remark in made.constraints
-    assert (made.holds, made.feasible) == (None, True)
+    plan = SITE.plan(ProxmoxGuests(remarks=(remark,)))
+    assert remark in plan.constraints
+    assert (plan.holds, plan.feasible) == (None, True)

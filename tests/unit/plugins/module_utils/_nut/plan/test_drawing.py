@@ -19,13 +19,13 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
     Timing,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
-from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, TIMING, UPS, made, parse_drawing
+from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, TIMING, UPS, make_example, parse_drawing
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def find_bars(root: ET.Element) -> dict[str, dict[str, float]]:
-    """Return the places of all bars by what they say."""
+    """Return tooltip -> place, for all bars."""
     found = {}
     for drawn in root.iter("rect"):
         (title,) = drawn
@@ -46,7 +46,7 @@ def test_long_name_is_shortened_and_complete_in_tooltip() -> None:
 
 
 def test_bars_match_times_of_events() -> None:
-    plan = made()
+    plan = make_example()
     at = drawing.choose_scale(plan)
     root = parse_drawing(plan)
     goes = find_bar(root, "truenas goes down")
@@ -56,7 +56,7 @@ def test_bars_match_times_of_events() -> None:
     gate = find_bar(root, f"pve {WAITS_GATE}")
     assert gate["x"] + gate["width"] == pytest.approx(at.to_pixels(plan.time_of(POWEROFF) or 0), abs=0.1)
     assert find_bar(root, "truenas runs until")["x"] == pytest.approx(at.to_pixels(at.first))
-    # the limit, around it
+    # the limit is a frame around the bar
     limit = find_bar(root, "truenas may take until 1:45")
     assert limit["x"] == pytest.approx(goes["x"], abs=0.1)
     assert limit["x"] + limit["width"] == pytest.approx(at.to_pixels(105), abs=0.1)
@@ -67,7 +67,7 @@ def test_bars_match_times_of_events() -> None:
 
 
 def test_rows_are_ordered_by_shutdown() -> None:
-    places = find_bars(parse_drawing(made()))
+    places = find_bars(parse_drawing(make_example()))
     rows = [
         next(place["y"] for said, place in places.items() if said.startswith(start))
         for start in ("ups powers", "media goes", "docker goes", "truenas goes", "router goes", "pve stops")
@@ -77,7 +77,7 @@ def test_rows_are_ordered_by_shutdown() -> None:
 
 
 def test_no_element_leaves_drawing() -> None:
-    plan = made()
+    plan = make_example()
     for seen in (None, {"truenas": (8.0, 2000.0), "ghost": (-500.0, None), "pve": (None, 9.0), "docker": (None, None)}):
         root = parse_drawing(plan, seen)
         width, height = map(float, root.attrib["viewBox"].split()[2:])
@@ -105,21 +105,21 @@ def test_labels_do_not_overlap(drawn: list[tuple[float, int]]) -> None:
 
 
 def test_moments_are_labelled() -> None:
-    words = [each.text for each in parse_drawing(made()).iter("text")]
+    words = [each.text for each in parse_drawing(make_example()).iter("text")]
     for label in ("trigger 0:00", "FSD 0:03", "power off 1:14", "UPS cuts 2:49"):
         assert label in words
     assert "latest power off 2:12" in words
     assert "latest UPS cuts 5:22" in words
-    looks = {each.text: each.attrib.get("class") for each in parse_drawing(made()).iter("text")}
+    looks = {each.text: each.attrib.get("class") for each in parse_drawing(make_example()).iter("text")}
     assert looks["power off 1:14"] != looks["latest power off 2:12"]
-    two = parse_drawing(made(ups=(UPS, Supply("second", 1500, 480, ignorelb=True, offdelay=40, ondelay=60))))
+    two = parse_drawing(make_example(ups=(UPS, Supply("second", 1500, 480, ignorelb=True, offdelay=40, ondelay=60))))
     assert "UPS cuts (second) 2:59" in [each.text for each in two.iter("text")]
 
 
 def test_empty_battery_is_drawn_if_near() -> None:
-    short = made(ups=(Supply(runtime=900, runtime_low=250, offdelay=30, ondelay=60, ignorelb=True),))
+    short = make_example(ups=(Supply(runtime=900, runtime_low=250, offdelay=30, ondelay=60, ignorelb=True),))
     assert "battery empty" in [each.text for each in parse_drawing(short).iter("text")]
-    assert "battery empty" not in [each.text for each in parse_drawing(made()).iter("text")]
+    assert "battery empty" not in [each.text for each in parse_drawing(make_example()).iter("text")]
 
 
 def test_early_stage_does_not_squeeze_drawing() -> None:
@@ -146,7 +146,7 @@ def test_axis_has_few_marks(first: float, last: float) -> None:
 
 
 def test_measured_times_are_drawn_below_planned_ones() -> None:
-    plan = made()
+    plan = make_example()
     seen = {"truenas": (8.2, 61.0), "docker": (7.5, None), "pve": (None, 150.0), "router": (None, None), "nas2": (3, 9)}
     at = drawing.choose_scale(plan, seen)
     root = parse_drawing(plan, seen)
@@ -154,7 +154,7 @@ def test_measured_times_are_drawn_below_planned_ones() -> None:
     assert drawn["x"] == pytest.approx(at.to_pixels(8.2), abs=0.1)
     assert drawn["x"] + drawn["width"] == pytest.approx(at.to_pixels(61), abs=0.1)
     assert planned["y"] + planned["height"] < drawn["y"] < planned["y"] + drawing.ROW_SEEN
-    # three lines of words fit into a row
+    # a row has room for three lines of text
     assert abs(planned["y"] - find_bar(root, "docker goes down")["y"]) >= 3 * 16 + 8
     endless = find_bar(root, "docker was never down (measured)")
     assert endless["x"] + endless["width"] == pytest.approx(at.to_pixels(at.last), abs=0.1)
@@ -170,6 +170,6 @@ def test_measured_times_are_drawn_below_planned_ones() -> None:
 
 
 def test_late_measured_times_extend_drawing() -> None:
-    assert drawing.choose_scale(made(), {"truenas": (8, 2000)}).last > 2000
-    assert drawing.choose_scale(made(), {"truenas": (-100, None)}).first < -100
-    assert "Shutdown of pve: planned and measured" in picture.draw_page(made(), {})
+    assert drawing.choose_scale(make_example(), {"truenas": (8, 2000)}).last > 2000
+    assert drawing.choose_scale(make_example(), {"truenas": (-100, None)}).first < -100
+    assert "Shutdown of pve: planned and measured" in picture.draw_page(make_example(), {})

@@ -52,7 +52,7 @@ def test_needed_settings_grow_with_slow_machines() -> None:
 
 @given(sites())
 def test_plan_holds_with_needed_settings(site: Site) -> None:
-    """Whatever is wrong with the settings: with those that are needed, a long battery, and stages in time, it holds."""
+    """Any site holds with the needed settings, a long battery and early stages."""
     needed = site.plan().needed
     names = (
         "hostsync",
@@ -76,5 +76,5 @@ def test_plan_holds_with_needed_settings(site: Site) -> None:
     users = tuple(machine.name for machine in site.machines if machine.needs)
     if users:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
-    made = site.plan()
-    assert [constraint for constraint in made.constraints if constraint.holds is not True] == []
+    plan = site.plan()
+    assert [constraint for constraint in plan.constraints if constraint.holds is not True] == []

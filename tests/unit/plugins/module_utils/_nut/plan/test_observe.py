@@ -27,8 +27,8 @@ def test_stage_guest_may_be_machine_with_numeric_name() -> None:
         "seconds": 7.0,
         "runtime": 9.0,
     }
-    made, chooses = observe.read_stage(options, [machine])
-    assert made == model.StagePlan("s", runtime=9, guests=("101",), seconds=7)
+    plan, chooses = observe.read_stage(options, [machine])
+    assert plan == model.StagePlan("s", runtime=9, guests=("101",), seconds=7)
     assert chooses == selection.Selector(((103, None), (102, None)), (), (), 7)
 
 
@@ -83,7 +83,7 @@ SITE = {
 
 
 def parse_options(**given: Any) -> dict[str, Any]:
-    """Return the options as Ansible hands them over."""
+    """Return options as Ansible passes them to a module."""
     checked = ArgumentSpecValidator(shutdown_plan.build_spec()).validate(given)
     assert not checked.error_messages
     options: dict[str, Any] = checked.validated_parameters
@@ -93,31 +93,31 @@ def parse_options(**given: Any) -> dict[str, Any]:
 def test_guests_of_host_are_planned(tmp_path: Path) -> None:
     stage = {"name": "nas", "runtime": 900, "storage_of": ["nas"], "seconds": 60, "fsd": True}
     options = parse_options(**{**SITE, "stages": [stage]})
-    made, asked_for = observe.plan_for_host(options, make_runner(100, 101, 105), write_proxmox(tmp_path))
+    plan, asked_for = observe.plan_for_host(options, make_runner(100, 101, 105), write_proxmox(tmp_path))
     assert asked_for is False
-    assert [(machine.name, machine.role, machine.shutdown_limit) for machine in made.machines] == [
+    assert [(machine.name, machine.role, machine.shutdown_limit) for machine in plan.machines] == [
         ("pve", "primary", 90), ("nas", "secondary", 90), ("101 web", "guest", 72), ("105 dns", "guest", 32),
     ]  # fmt: skip
-    web, dns = made.guests
+    web, dns = plan.guests
     assert (web.stage, web.seconds, web.needs) == ("nas", 60, ("nas",))
     assert web.why == "its disk is on storage shared, on 192.0.2.20"
     assert (dns.stage, dns.seconds, dns.why) == ("", 20, "")
-    assert made.needed["guests_time"] == 32
-    assert made.holds is True
+    assert plan.needed["guests_time"] == 32
+    assert plan.holds is True
 
 
 def test_unreadable_guests_fail_only_if_required(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(guests.GuestsError):
         observe.plan_for_host(parse_options(**SITE), make_runner(), tmp_path)
-    made, _asked = observe.plan_for_host(parse_options(**SITE, must_answer=False), make_runner(), tmp_path)
-    (constraint,) = (constraint for constraint in made.constraints if constraint.name == "guests_time")
+    plan, _asked = observe.plan_for_host(parse_options(**SITE, must_answer=False), make_runner(), tmp_path)
+    (constraint,) = (constraint for constraint in plan.constraints if constraint.name == "guests_time")
     assert constraint.holds is None
     assert "etc/pve/local is not there" in constraint.reason
-    assert made.needed["guests_time"] == 180
+    assert plan.needed["guests_time"] == 180
 
 
 def test_host_without_proxmox_has_no_guests(tmp_path: Path) -> None:
-    made, _asked = observe.plan_for_host(parse_options(**SITE), make_runner(), tmp_path)
-    assert made.needed["guests_time"] == 0
-    assert made.guests == ()
+    plan, _asked = observe.plan_for_host(parse_options(**SITE), make_runner(), tmp_path)
+    assert plan.needed["guests_time"] == 0
+    assert plan.guests == ()

@@ -19,7 +19,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import spell_verdict
-from ansible_collections.homelab.nut.tests.unit.support.drawn import MACHINES, STAGE, TIMING, UPS, made, parse_drawing
+from ansible_collections.homelab.nut.tests.unit.support.drawn import (
+    MACHINES,
+    STAGE,
+    TIMING,
+    UPS,
+    make_example,
+    parse_drawing,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +34,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Checks that each element is closed; collects the text, tags and attributes."""
+    """Checks that every element is closed; collects text, tags and attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -62,7 +69,7 @@ class Page(HTMLParser):
 
 
 def test_page_is_self_contained() -> None:
-    page = picture.draw_page(made(), {"truenas": (8, 61)})
+    page = picture.draw_page(make_example(), {"truenas": (8, 61)})
     assert page.startswith("<!DOCTYPE html>\n")
     read = Page(page)
     assert not {"script", "img", "link", "iframe", "object", "use", "image"} & set(read.tags)
@@ -73,7 +80,7 @@ def test_page_is_self_contained() -> None:
 
 
 def test_page_has_light_and_dark_colours() -> None:
-    page = picture.draw_page(made())
+    page = picture.draw_page(make_example())
     light, dark = page.split("@media (prefers-color-scheme: dark)")
     names = re.compile(r"(--[a-z0-9-]+):")
     light_names = set(names.findall(light))
@@ -98,7 +105,7 @@ def compute_luminance(colour: str) -> float:
     ],
 )  # fmt: skip
 def test_text_has_enough_contrast(words: str, ground: str, dark: bool) -> None:
-    """The contrast that WCAG asks of text (AA)."""
+    """WCAG AA requires this contrast of text."""
     half = picture._STYLE.split("@media (prefers-color-scheme: dark)")[dark]
     colours = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", half))
     low, high = sorted((compute_luminance(colours[words]), compute_luminance(colours[ground])))
@@ -106,7 +113,7 @@ def test_text_has_enough_contrast(words: str, ground: str, dark: bool) -> None:
 
 
 def test_page_shows_verdict_and_constraints() -> None:
-    plan = made()
+    plan = make_example()
     page = Page(picture.draw_page(plan))
     assert spell_verdict(plan) in page.text
     for each in plan.constraints:
@@ -119,7 +126,9 @@ def test_page_shows_verdict_and_constraints() -> None:
 
 
 def test_page_shows_remedies_of_failing_and_undecided_constraints() -> None:
-    plan = made(ups=(Supply(runtime_low=100, offdelay=30, ondelay=60),), timing=Timing(hostsync=4, guests_time=120))
+    plan = make_example(
+        ups=(Supply(runtime_low=100, offdelay=30, ondelay=60),), timing=Timing(hostsync=4, guests_time=120)
+    )
     page = Page(picture.draw_page(plan))
     assert ("class", "verdict no") in page.attributes
     assert "Set HOSTSYNC in nut_server_upsmon_conf to 30" in page.text
@@ -127,13 +136,13 @@ def test_page_shows_remedies_of_failing_and_undecided_constraints() -> None:
     assert "unknown" in page.words
     assert page.words.count("fails") == sum(each.holds is False for each in plan.constraints)
     assert "too short" in page.text
-    unknown = Page(picture.draw_page(made(ups=(Supply(offdelay=30, ondelay=60),))))
+    unknown = Page(picture.draw_page(make_example(ups=(Supply(offdelay=30, ondelay=60),))))
     assert ("class", "verdict open") in unknown.attributes
     assert "not known, see Conditions" in unknown.text
 
 
 def test_tiles_show_time_to_spare() -> None:
-    page = Page(picture.draw_page(made()))
+    page = Page(picture.draw_page(make_example()))
     # low at 480 s, noticed after 30 s; off after 5 + 30 + 5 + 92 + 120 + 30 + 10 s
     assert "7:30" in page.words
     assert "worst case: 2:38 to spare" in page.words
@@ -141,7 +150,7 @@ def test_tiles_show_time_to_spare() -> None:
 
 
 def test_page_lists_guests_with_their_stopper() -> None:
-    assert "Guests" not in Page(picture.draw_page(made(MACHINES[:3]))).text
+    assert "Guests" not in Page(picture.draw_page(make_example(MACHINES[:3]))).text
     machines = (*MACHINES[:3], PlanMachine("101 web", "guest", "qm", needs=("truenas",), guest_id=101), MACHINES[4])
     rows = (
         PlannedGuest("101 web", 101, "qm", "web", "", 78, "it has the tag nas"),
@@ -192,7 +201,7 @@ def test_hostile_names_are_escaped(name: str) -> None:
         (*machines, guest), [Supply(name, mfr=name)], Timing(hostsync=0), [StagePlan(name, runtime=5)], found
     )
     seen = {name: (1.0, 2.0), name + "3": (1.0, None)}
-    clean = Page(picture.draw_page(made(), {"truenas": (1.0, 2.0)}))
+    clean = Page(picture.draw_page(make_example(), {"truenas": (1.0, 2.0)}))
     page = Page(picture.draw_page(plan, seen))
     assert set(page.tags) <= {*clean.tags, "div"}
     assert {key for key, _value in page.attributes} <= {key for key, _value in clean.attributes} | {"fill-opacity"}
@@ -204,4 +213,4 @@ def test_hostile_names_are_escaped(name: str) -> None:
 def test_page_accepts_any_name(name: str) -> None:
     plan = make_plan([PlanMachine(name, "primary", "pve")], [Supply(name)], Timing())
     parse_drawing(plan, {name: (3.0, 4.0)})
-    assert set(Page(picture.draw_page(plan)).tags) <= set(Page(picture.draw_page(made())).tags) | {"div"}
+    assert set(Page(picture.draw_page(plan)).tags) <= set(Page(picture.draw_page(make_example())).tags) | {"div"}

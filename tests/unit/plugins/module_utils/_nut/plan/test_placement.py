@@ -51,7 +51,7 @@ STORAGES = {"shared": Storage("shared", "nfs", ("192.0.2.20",)), "local": Storag
 HERE = LocalGuests((WEB, DNS, OLD, TEMPLATE), STORAGES, (Mount("/", ""),))
 HOST = ProxmoxHost(HERE, frozenset({101}), workers=4)
 STAGE = StagePlan("stage", runtime=900)
-# what force takes, and one look
+# stopping by force, and one poll
 FORCE = 12
 
 
@@ -68,23 +68,23 @@ def place_on(
     return place_guests(machines, stages, selectors or {}, host, fail_to_resolve)
 
 
-def plan_for(made: GuestPlacement) -> Plan:
-    """Take what was made as a plan does."""
+def plan_for(placed: GuestPlacement) -> Plan:
+    """Make a plan of a placement."""
     supply = Supply(runtime=5000, runtime_low=2000, ignorelb=True)
-    return make_plan(made.machines, [supply], Timing(), made.stages, made.proxmox)
+    return make_plan(placed.machines, [supply], Timing(), placed.stages, placed.proxmox)
 
 
 def with_guests(*found: Guest, **changes: Any) -> ProxmoxHost:
     return replace(HOST, here=replace(HERE, guests=found), running=frozenset(guest.id for guest in found), **changes)
 
 
-# --- which guests count, and what they are called
+# --- which guests are planned, and their names
 
 
 def test_running_and_boot_guests_are_planned() -> None:
     def names(host: ProxmoxHost, ids: tuple[int, ...] = ()) -> list[str]:
-        made = place_on(host, {"stage": Selector(tuple((number, None) for number in ids))})
-        return [machine.name for machine in made.machines if machine.role == "guest"]
+        placed = place_on(host, {"stage": Selector(tuple((number, None) for number in ids))})
+        return [machine.name for machine in placed.machines if machine.role == "guest"]
 
     assert names(HOST) == ["101 web", "102 dns"]
     assert names(replace(HOST, running=frozenset({103, 104}))) == ["101 web", "102 dns", "103 old"]
@@ -94,21 +94,21 @@ def test_running_and_boot_guests_are_planned() -> None:
 
 
 def test_guest_becomes_machine() -> None:
-    made = place_on()
-    assert made.machines == (
+    placed = place_on()
+    assert placed.machines == (
         PVE,
         NAS,
         PlanMachine("101 web", "guest", "qm", 0, 30, 180 + FORCE, ("nas",), 101),
         PlanMachine("102 dns", "guest", "pct", 0, 30, 20 + FORCE, (), 102),
     )
-    web, dns = made.proxmox.guests
+    web, dns = placed.proxmox.guests
     assert (web.machine, web.id, web.kind, web.name, web.stage, web.seconds, web.ha) == (
         "101 web", 101, "qm", "web", "", 180, False,
     )  # fmt: skip
     assert (web.why, web.needs) == ("its disk is on storage shared, on 192.0.2.20", ("nas",))
     assert (dns.seconds, dns.why, dns.needs) == (20, "", ())
-    assert made.stages == (STAGE,)
-    assert plan_for(made).guests == made.proxmox.guests
+    assert placed.stages == (STAGE,)
+    assert plan_for(placed).guests == placed.proxmox.guests
 
 
 def test_guest_names_are_unique() -> None:
@@ -124,31 +124,31 @@ def test_listed_guest_keeps_name_and_times() -> None:
     known = PlanMachine("web", "guest", "qm", shutdown_time=11, shutdown_limit=33, needs=("pve",), guest_id=101)
     late = PlanMachine("late", "guest", "qm", guest_id=103)
     free = PlanMachine("free", "guest", "qm")
-    made = place_on(machines=(PVE, known, NAS, late, free))
-    assert [machine.name for machine in made.machines] == ["pve", "web", "nas", "late", "free", "102 dns"]
-    assert made.machines[1] == replace(known, needs=("pve", "nas"))
-    assert [(guest.machine, guest.name, guest.seconds) for guest in made.proxmox.guests] == [
+    placed = place_on(machines=(PVE, known, NAS, late, free))
+    assert [machine.name for machine in placed.machines] == ["pve", "web", "nas", "late", "free", "102 dns"]
+    assert placed.machines[1] == replace(known, needs=("pve", "nas"))
+    assert [(guest.machine, guest.name, guest.seconds) for guest in placed.proxmox.guests] == [
         ("web", "web", 33), ("102 dns", "dns", 20), ("late", "old", 90),
     ]  # fmt: skip
-    # at most 33, 32 and 90 s, and all at once
-    assert (made.proxmox.stop_limit, made.proxmox.stop_time) == (90, 60)
+    # limits 33, 32 and 90 s, all stopped at once
+    assert (placed.proxmox.stop_limit, placed.proxmox.stop_time) == (90, 60)
     chosen = place_on(selectors={"stage": Selector(((101, 5.0),))}, machines=(PVE, NAS, known))
     assert chosen.stages[0].guests == ("web",)
     assert chosen.proxmox.guests[0].seconds == 33
-    # a stage that has it by its name stops it as well
+    # a stage may also list the guest by name
     by_name = place_on(machines=(PVE, NAS, known), stages=(replace(STAGE, guests=("web",)),))
     assert (by_name.proxmox.stop_limit, by_name.stages[0].guests) == (32, ("web",))
     assert plan_for(by_name).guests[0].stage == "stage"
 
 
 def test_secondary_on_host_is_not_planned_as_guest() -> None:
-    """It goes down by itself at FSD, and is waited for."""
+    """It goes down by itself at FSD, and the gate waits for it."""
     host = with_guests(Guest(100, "qm", "truenas", onboot=True), DNS)
     machines = (PVE, replace(NAS, guest_id=100))
-    made = place_on(host, machines=machines)
-    assert [machine.name for machine in made.machines] == ["pve", "nas", "102 dns"]
-    assert made.proxmox.stop_limit == 32
-    assert made.proxmox.remarks == ()
+    placed = place_on(host, machines=machines)
+    assert [machine.name for machine in placed.machines] == ["pve", "nas", "102 dns"]
+    assert placed.proxmox.stop_limit == 32
+    assert placed.proxmox.remarks == ()
 
 
 def test_guest_number_used_twice_is_refused() -> None:
@@ -162,66 +162,66 @@ def test_guest_number_used_twice_is_refused() -> None:
         )
 
 
-# --- what the stages choose
+# --- what the stages select
 
 
 def test_stage_selects_guests_by_number_and_storage() -> None:
     selectors = {"stage": Selector(((101, 50.0),), ("nothing",), ("192.0.2.20",), 70)}
-    made = place_on(replace(HOST, running=frozenset({103})), selectors)
-    assert made.stages == (replace(STAGE, guests=("101 web", "103 old")),)
-    web, dns, old = made.proxmox.guests
+    placed = place_on(replace(HOST, running=frozenset({103})), selectors)
+    assert placed.stages == (replace(STAGE, guests=("101 web", "103 old")),)
+    web, dns, old = placed.proxmox.guests
     assert (web.stage, web.seconds) == ("stage", 50)
     assert web.why == "its number is listed; its disk is on storage shared, on 192.0.2.20"
     assert (old.stage, old.seconds) == ("stage", 70)
     assert dns.stage == ""
-    assert [machine.shutdown_limit for machine in made.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
-    assert [machine.shutdown_time for machine in made.machines[2:]] == [30, 30, 30]
-    # what a stage stops Proxmox need not
-    assert made.proxmox.stop_limit == 32
-    assert made.proxmox.remarks == ()
-    assert plan_for(made).feasible is True
+    assert [machine.shutdown_limit for machine in placed.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
+    assert [machine.shutdown_time for machine in placed.machines[2:]] == [30, 30, 30]
+    # Proxmox need not stop guests that a stage has stopped
+    assert placed.proxmox.stop_limit == 32
+    assert placed.proxmox.remarks == ()
+    assert plan_for(placed).feasible is True
 
 
 def test_stage_ignores_guest_that_is_off() -> None:
-    made = place_on(selectors={"stage": Selector(storage_of=("192.0.2.20",))})
-    assert made.stages[0].guests == ("101 web",)
+    placed = place_on(selectors={"stage": Selector(storage_of=("192.0.2.20",))})
+    assert placed.stages[0].guests == ("101 web",)
 
 
 def test_first_stage_that_selects_guest_stops_guest() -> None:
     stages = (replace(STAGE, guests=("own",)), replace(STAGE, name="second"), replace(STAGE, name="third"))
     selectors = {"second": Selector(tags=("SMALL",), seconds=7), "third": Selector(((101, 9.0), (102, 9.0)))}
     own = PlanMachine("own", "guest", "qm")
-    made = place_on(selectors=selectors, stages=stages, machines=(PVE, NAS, own))
-    assert [stage.guests for stage in made.stages] == [("own",), ("101 web",), ("102 dns",)]
-    assert [(guest.stage, guest.seconds, guest.why) for guest in made.proxmox.guests] == [
+    placed = place_on(selectors=selectors, stages=stages, machines=(PVE, NAS, own))
+    assert [stage.guests for stage in placed.stages] == [("own",), ("101 web",), ("102 dns",)]
+    assert [(guest.stage, guest.seconds, guest.why) for guest in placed.proxmox.guests] == [
         ("second", 7, "it has the tag SMALL"), ("third", 9, "its number is listed"),
     ]  # fmt: skip
-    assert made.proxmox.stop_limit == 0
+    assert placed.proxmox.stop_limit == 0
 
 
 def test_stage_that_selects_secondary_is_reported() -> None:
     host = with_guests(Guest(100, "qm", "truenas", tags=("nas",)), DNS)
-    made = place_on(host, {"stage": Selector(tags=("nas",))}, (PVE, replace(NAS, guest_id=100)))
-    (remark,) = made.proxmox.remarks
+    placed = place_on(host, {"stage": Selector(tags=("nas",))}, (PVE, replace(NAS, guest_id=100)))
+    (remark,) = placed.proxmox.remarks
     assert (remark.name, remark.about, remark.holds) == ("stage stage", "nas", False)
     assert (
         remark.reason
         == "stage stage would stop VM 100 (truenas) before FSD (it has the tag nas), but this is the secondary nas"
     )
     assert remark.remedy == "exclude 100 from stage stage: nas goes down by itself at FSD"
-    assert made.stages == (STAGE,)
-    assert (plan_for(made).holds, plan_for(made).feasible) == (False, True)
+    assert placed.stages == (STAGE,)
+    assert (plan_for(placed).holds, plan_for(placed).feasible) == (False, True)
 
 
 def test_number_without_guest_is_reported() -> None:
-    made = place_on(
+    placed = place_on(
         selectors={"stage": Selector(((101, None), (104, None), (777, None)))}, stages=(replace(STAGE, runtime=4000),)
     )
-    assert [(remark.name, remark.about, remark.holds) for remark in made.proxmox.remarks] == [
+    assert [(remark.name, remark.about, remark.holds) for remark in placed.proxmox.remarks] == [
         ("stage stage", "104", None), ("stage stage", "777", None),
     ]  # fmt: skip
-    assert "stage stage lists guest 777" in made.proxmox.remarks[1].reason
-    assert (plan_for(made).holds, plan_for(made).feasible) == (None, True)
+    assert "stage stage lists guest 777" in placed.proxmox.remarks[1].reason
+    assert (plan_for(placed).holds, plan_for(placed).feasible) == (None, True)
 
 
 def test_machine_names_in_selector_become_addresses() -> None:
@@ -237,9 +237,9 @@ def test_guest_may_need_two_machines() -> None:
     host = replace(HOST, here=replace(HERE, guests=(web,), storages=storages))
     second = PlanMachine("second", "secondary", "linux", address=("192.0.2.30",))
     deaf = PlanMachine("deaf", "secondary", "linux")
-    made = place_on(host, machines=(PVE, replace(PVE, name="p", address=("192.0.2.30",)), NAS, second, deaf))
-    assert made.machines[-1].needs == ("nas", "second")
-    assert made.proxmox.guests[0].why == (
+    placed = place_on(host, machines=(PVE, replace(PVE, name="p", address=("192.0.2.30",)), NAS, second, deaf))
+    assert placed.machines[-1].needs == ("nas", "second")
+    assert placed.proxmox.guests[0].why == (
         "its disk is on storage shared, on 192.0.2.20; its disk is on storage more, on 192.0.2.30"
     )
     hangs = [constraint for constraint in plan_for(place_on()).constraints if constraint.name == "storage"]
@@ -252,25 +252,25 @@ def test_guest_may_need_two_machines() -> None:
 def test_proposed_stage_makes_plan_hold() -> None:
     without = place_on(with_guests(WEB, DNS, OLD), stages=())
     words = {constraint.remedy for constraint in plan_for(without).constraints if constraint.name == "storage"}
-    # low at 2000 s, seen up to 35 s late, and 192 s for web
+    # low battery at 2000 s, noticed up to 35 s late, and 192 s for web
     assert words == {"add {name: guests, runtime: 2227, storage_of: [nas], fsd: true} to nut_server_stages"}
     stage = StagePlan("guests", runtime=2227, fsd=True)
     selector = placement.with_addresses(Selector(storage_of=("nas",)), without.machines)
     assert plan_for(place_on(with_guests(WEB, DNS, OLD), {"guests": selector}, stages=(stage,))).holds is True
 
 
-# --- how long the rest takes
+# --- how long Proxmox and HA take for the others
 
 
-def seconds(made: GuestPlacement) -> tuple[float | None, float | None]:
-    return made.proxmox.stop_limit, made.proxmox.stop_time
+def seconds(placed: GuestPlacement) -> tuple[float | None, float | None]:
+    return placed.proxmox.stop_limit, placed.proxmox.stop_time
 
 
 def test_time_of_proxmox_to_stop_guests() -> None:
     assert seconds(place_on()) == (192, 30)
     # one after the other
     assert seconds(place_on(replace(HOST, workers=1))) == (192 + 32, 30 + 30)
-    # and one order after the other
+    # one startup order after the other
     assert seconds(place_on(with_guests(replace(WEB, order=1), DNS))) == (192 + 32, 30 + 30)
     assert seconds(place_on(ProxmoxHost())) == (0, 0)
     known = PlanMachine("web", "guest", "qm", shutdown_time=20.5, shutdown_limit=30.5, guest_id=101)
@@ -280,11 +280,11 @@ def test_time_of_proxmox_to_stop_guests() -> None:
 
 def test_time_of_ha_to_stop_guests() -> None:
     ha = HaSetup("freeze", frozenset({101, 900}), ("HA works 2 guests",))
-    made = place_on(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
-    # Proxmox's own at once; then HA's, which have 60 s whatever they ask for, and 20 s until HA acts
-    assert seconds(made) == (192 + 72 + 20, 30 + 30 + 20)
-    assert made.proxmox.turns == {"101 web": (30, 192), "102 dns": (0, 0), "103 old": (0, 0)}
-    web, dns, _old = made.proxmox.guests
+    placed = place_on(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
+    # first Proxmox's own guests, all at once; then HA's, which always have 60 s, and 20 s until HA acts
+    assert seconds(placed) == (192 + 72 + 20, 30 + 30 + 20)
+    assert placed.proxmox.turns == {"101 web": (30, 192), "102 dns": (0, 0), "103 old": (0, 0)}
+    web, dns, _old = placed.proxmox.guests
     assert (web.seconds, web.ha, dns.ha) == (60, True, False)
     both = place_on(
         with_guests(replace(WEB, order=1), DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=2)
@@ -292,24 +292,24 @@ def test_time_of_ha_to_stop_guests() -> None:
     assert seconds(both) == (72 + 20, 30 + 20)
     one_by_one = place_on(with_guests(WEB, DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=1))
     assert seconds(one_by_one) == (144 + 20, 60 + 20)
-    # one that a stage stops is done
+    # a guest that a stage has stopped takes no time
     staged = place_on(with_guests(WEB, DNS, ha=ha), {"stage": Selector(((101, None),))})
     assert seconds(staged) == (32, 30)
-    assert (made.proxmox.ha, made.proxmox.migrates) == (("HA works 2 guests",), False)
+    assert (placed.proxmox.ha, placed.proxmox.migrates) == (("HA works 2 guests",), False)
 
 
 def test_guests_are_stopped_by_startup_order() -> None:
     found = with_guests(replace(WEB, order=1), replace(DNS, order=2), OLD, workers=2)
-    made = place_on(found)
-    # without an order first, then from the highest down
-    assert made.proxmox.turns == {"103 old": (0, 0), "102 dns": (30, 192), "101 web": (60, 224)}
-    events = {event.machine: (event.at, event.until) for event in plan_for(made).worst if event.what == "goes down"}
-    begin = plan_for(made).time_of("power off", worst=True) or 0
+    placed = place_on(found)
+    # guests without an order first, then from the highest order down
+    assert placed.proxmox.turns == {"103 old": (0, 0), "102 dns": (30, 192), "101 web": (60, 224)}
+    events = {event.machine: (event.at, event.until) for event in plan_for(placed).worst if event.what == "goes down"}
+    begin = plan_for(placed).time_of("power off", worst=True) or 0
     assert events["103 old"] == (begin, begin + 192)
     assert events["102 dns"] == (begin + 192, begin + 224)
     assert events["101 web"] == (begin + 224, begin + 224 + 192)
-    # given less time than they take, none goes on after it is over
-    short = make_plan(made.machines, [Supply()], Timing(guests_time=200), made.stages, made.proxmox)
+    # no guest outlives a guests_time that is too short
+    short = make_plan(placed.machines, [Supply()], Timing(guests_time=200), placed.stages, placed.proxmox)
     cut = {event.machine: (event.at - begin, event.until - begin) for event in short.worst if event.what == "goes down"}
     assert (cut["102 dns"], cut["101 web"]) == ((192, 200), (200, 200))
 
@@ -320,13 +320,13 @@ def test_guests_are_stopped_by_startup_order() -> None:
 )
 def test_last_turn_ends_with_stop_limit(drawn: list[tuple[int | None, int]], workers: int) -> None:
     found = [Guest(100 + place, "qm", order=order, down=down) for place, (order, down) in enumerate(drawn)]
-    made = place_on(with_guests(*found, workers=workers))
+    placed = place_on(with_guests(*found, workers=workers))
     ends = [
-        made.proxmox.turns[machine.name][1] + machine.shutdown_limit
-        for machine in made.machines
+        placed.proxmox.turns[machine.name][1] + machine.shutdown_limit
+        for machine in placed.machines
         if machine.role == "guest"
     ]
-    assert made.proxmox.stop_limit == max(ends, default=0)
+    assert placed.proxmox.stop_limit == max(ends, default=0)
 
 
 @pytest.mark.parametrize(
@@ -335,9 +335,9 @@ def test_last_turn_ends_with_stop_limit(drawn: list[tuple[int | None, int]], wor
 )
 def test_only_migrating_ha_makes_plan_infeasible(policy: str, managed: set[int], migrates: bool) -> None:
     words = ("words",) if managed else ()
-    made = place_on(replace(HOST, ha=HaSetup(policy, frozenset(managed), words)))
-    assert made.proxmox.migrates is migrates
-    assert plan_for(made).feasible is not migrates
+    placed = place_on(replace(HOST, ha=HaSetup(policy, frozenset(managed), words)))
+    assert placed.proxmox.migrates is migrates
+    assert plan_for(placed).feasible is not migrates
 
 
 # --- on a host
@@ -418,8 +418,8 @@ def test_names_are_resolved_in_parallel() -> None:
     assert found("filer") == ("192.0.2.20",)
     with pytest.raises(OSError, match="nas"):
         found("nas")
-    made = place_guests((PVE, NAS), (), {}, host, found)
-    assert made.machines[2].needs == ("nas",)
+    placed = place_guests((PVE, NAS), (), {}, host, found)
+    assert placed.machines[2].needs == ("nas",)
 
 
 def test_force_seconds_match_library() -> None:

@@ -40,27 +40,27 @@ from hypothesis import strategies as st
 
 
 def test_plan_holds_if_all_constraints_hold() -> None:
-    made = SITE.plan()
-    assert made.holds is True
-    assert all(constraint.holds and not constraint.remedy for constraint in made.constraints)
-    slacks = [constraint.slack for constraint in made.constraints]
+    plan = SITE.plan()
+    assert plan.holds is True
+    assert all(constraint.holds and not constraint.remedy for constraint in plan.constraints)
+    slacks = [constraint.slack for constraint in plan.constraints]
     assert slacks == sorted(slacks, key=lambda slack: slack or 0)
     assert UNSTAGED.plan().holds is True
 
 
 def test_plan_lists_guests_by_stage() -> None:
     row = PlannedGuest("media", 101, "qm", "media", "", 78, "it has the tag nas", (), True)
-    made = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(ProxmoxGuests(guests=(row,)))
-    assert made.guests == (
+    plan = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(ProxmoxGuests(guests=(row,)))
+    assert plan.guests == (
         replace(row, stage="nas-guests", needs=("truenas",)),
         PlannedGuest("a", 102, "qm", "", "", 90),
         PlannedGuest("router", 103, "qm", "", "", 90),
     )
-    assert [spell_stopper(made, guest) for guest in made.guests] == ["stage nas-guests", "pve", "pve"]
-    assert spell_stopper(made, replace(row, stage="")) == "HA"
-    assert [spell_reason(guest) for guest in made.guests] == ["it has the tag nas", "", ""]
+    assert [spell_stopper(plan, guest) for guest in plan.guests] == ["stage nas-guests", "pve", "pve"]
+    assert spell_stopper(plan, replace(row, stage="")) == "HA"
+    assert [spell_reason(guest) for guest in plan.guests] == ["it has the tag nas", "", ""]
     assert spell_reason(replace(row, why="", needs=("truenas", "b"))) == "it uses the storage of truenas, b"
-    lines = [line.split() for line in draw_table(made).splitlines()]
+    lines = [line.split() for line in draw_table(plan).splitlines()]
     assert ["guest", "stopped", "by", "s", "why"] in lines
     assert ["media", "stage", "nas-guests", "78", "it", "has", "the", "tag", "nas"] in lines
     assert ["router", "pve", "90"] in lines
@@ -69,12 +69,12 @@ def test_plan_lists_guests_by_stage() -> None:
 
 @given(sites())
 def test_plan_that_holds_is_feasible(site: Site) -> None:
-    made = site.plan()
-    assert made.holds is not True or made.feasible is True
+    plan = site.plan()
+    assert plan.holds is not True or plan.feasible is True
 
 
 class Dice:
-    """Draws a time up to its limit, and likes the ends."""
+    """Draws times up to a limit, often 0 or the limit itself. Without a source: always the limit."""
 
     def __init__(self, source: random.Random | None) -> None:
         self.source = source
@@ -89,7 +89,7 @@ class Dice:
 
 
 def compute_cut_delay(supply: Supply, release: str) -> float:
-    """What the hardware makes of offdelay: written anew, as NUT's manuals say it."""
+    """Return how the hardware rounds offdelay. Written independently, from NUT's manuals."""
     if supply.driver == "nutdrv_qx":
         asked = 30 if supply.offdelay is None else supply.offdelay
         return asked - asked % 6 if asked < 60 else asked - asked % 60
@@ -100,7 +100,7 @@ def compute_cut_delay(supply: Supply, release: str) -> float:
 
 
 class Run:
-    """An outage with one UPS, from the moment at which the mains fail. Times count from there."""
+    """An outage with one UPS. Times are seconds since the mains failed."""
 
     def __init__(self, site: Site, policy: dict[str, Any], dice: Dice) -> None:
         self.site, self.timing, self.policy, self.dice = site, site.timing, policy, dice
@@ -122,7 +122,7 @@ class Run:
         return self.when_left(self.full * percent / (self.supply.charge or 100))
 
     def find_low(self) -> float:
-        """When upsd says LB. NUT goes by both marks; a UPS by one of them, or both."""
+        """Return when upsd reports LB. NUT uses both marks, a UPS either or both."""
         marks = [self.when_left(self.supply.runtime_low or 0)]
         if self.supply.charge_low is not None:
             marks.append(self.at_charge(self.supply.charge_low))
@@ -131,7 +131,7 @@ class Run:
         return min(marks) + self.dice.draw_up_to(self.age if self.supply.ignorelb else self.supply.pollinterval)
 
     def find_trigger(self) -> float:
-        """When there is a reason for FSD: low battery, or a stage whose guests are down."""
+        """Return when FSD is due: at low battery, or when the guests of a stage are down."""
         found = self.find_low()
         starts = self.dice.draw_up_to(self.supply.pollinterval) + self.dice.draw_up_to(self.poll_interval)
         for stage in self.site.stages:
@@ -151,7 +151,7 @@ class Run:
         return found
 
     def gate(self, fsd: float) -> float:
-        """When the secondaries are down is drawn; the moment at which the gate lets the primary go comes out."""
+        """Draw when the secondaries are down, and return when the gate ends."""
         begun = [fsd]
         for machine in self.hosts:
             begun.append(fsd + self.dice.draw_up_to(machine.begin_time))
@@ -176,7 +176,7 @@ class Run:
             now += max(0.25, self.dice.draw_up_to(GATE_ROUND))
 
     def primary(self, poweroff: float) -> None:
-        """The primary goes down, and tells the UPS to cut, some time before it is off."""
+        """Let the primary go down. It orders the UPS to cut the power some time before it is off."""
         stopped = poweroff + self.dice.draw_up_to(self.timing.guests_time)
         for machine in self.site.machines:
             if machine.role == "guest" and machine.name not in self.down:
@@ -192,7 +192,7 @@ class Run:
 
 
 def simulate(site: Site, policy: dict[str, Any], dice: Dice) -> list[str]:
-    """Let the mains fail, and return what harm is done. No machine takes longer than its limit, if that is its usual time."""
+    """Return the harm that an outage does. No machine takes longer than its limit or its usual time."""
     run = Run(site, policy, dice)
     fsd = run.find_trigger() + dice.draw_up_to(run.poll_interval)
     poweroff = run.gate(fsd)
@@ -213,32 +213,32 @@ def _new_cps(supply: Supply, timing: Timing) -> bool:
     return supply.driver == "usbhid-ups" and supply.mfr == "CPS" and timing.release == "2.8.3"
 
 
-def policy_of(site: Site, made: Plan) -> dict[str, Any]:
-    """What the gate is told: the plan's reserve, least and longest unless others are set, and the machines' own limits."""
+def policy_of(site: Site, plan: Plan) -> dict[str, Any]:
+    """Return the gate's policy: the reserves that are set or else needed, and the limits of the machines."""
     limits = {machine.name: machine.shutdown_limit for machine in site.machines if machine.role == "secondary"}
-    reserve = made.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
+    reserve = plan.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
     least = site.timing.reserve_minimum
     if least is None:
-        # without it the reserve counts from the beginning on
+        # without it the reserve counts from the beginning
         least = reserve
-    return {"reserve": reserve, "reserve_minimum": least, "gate_timeout": made.needed["gate_timeout"], "limits": limits}
+    return {"reserve": reserve, "reserve_minimum": least, "gate_timeout": plan.needed["gate_timeout"], "limits": limits}
 
 
 @settings(max_examples=400)
 @given(sites(), st.randoms(use_true_random=False))
 def test_simulated_outage_with_plan_that_holds_does_no_harm(site: Site, source: random.Random) -> None:
-    made = site.plan()
-    event(f"holds: {made.holds}")
-    if made.holds is not True:
+    plan = site.plan()
+    event(f"holds: {plan.holds}")
+    if plan.holds is not True:
         return
-    policy = policy_of(site, made)
+    policy = policy_of(site, plan)
     assert simulate(site, policy, Dice(None)) == []
     for _run in range(10):
         assert simulate(site, policy, Dice(source)) == []
 
 
 def test_drawn_sites_hold_and_fail_often_enough() -> None:
-    """Else the test above would say little."""
+    """Otherwise the test above would prove little."""
     verdicts: list[bool | None] = []
 
     @settings(max_examples=400, derandomize=True)
@@ -276,16 +276,16 @@ def test_simulated_outage_of_example_sites_does_no_harm(source: random.Random) -
 
 @pytest.mark.parametrize("case", HARM)
 def test_simulated_outage_with_failing_plan_does_harm(case: str) -> None:
-    """The simulation sees what the plan is about; and the plan asks for nothing that is of no use."""
+    """So the simulation can detect each failure, and each constraint matters."""
     site, harm = HARM[case]
-    made = site.plan()
-    assert case in {constraint.name for constraint in made.constraints if constraint.holds is False}
+    plan = site.plan()
+    assert case in {constraint.name for constraint in plan.constraints if constraint.holds is False}
     found: set[str] = set()
 
     @settings(max_examples=200)
     @given(st.randoms(use_true_random=False))
     def collect(source: random.Random) -> None:
-        found.update(simulate(site, policy_of(site, made), Dice(source)))
+        found.update(simulate(site, policy_of(site, plan), Dice(source)))
 
     collect()
     assert harm in found

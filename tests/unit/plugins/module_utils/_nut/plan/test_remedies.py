@@ -13,8 +13,8 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 
 
 def test_stage_remedy_assumes_other_remedies() -> None:
-    made = SITE.ups(runtime_low=100, charge_low=None).stage(runtime=200).plan()
-    assert f"to {made.needed['runtime_low'] + 35 + 90}" in find_constraint(made, "stage", "nas-guests").remedy
+    plan = SITE.ups(runtime_low=100, charge_low=None).stage(runtime=200).plan()
+    assert f"to {plan.needed['runtime_low'] + 35 + 90}" in find_constraint(plan, "stage", "nas-guests").remedy
 
 
 def find_remedy(site: Site, name: str = "low battery") -> str:
@@ -36,18 +36,18 @@ def test_runtime_low_remedy_never_exceeds_battery() -> None:
         "set nut_server_runtime_low to 169 (enough unless a machine takes longer than usual; for that, provide 382 s of battery"
     )
     assert find_remedy(small.ups(runtime=383)) == "set nut_server_runtime_low to 382"
-    # half a charge: the full battery counts
+    # at half charge the full battery counts
     assert find_remedy(small.ups(runtime=192, charge=50)) == "set nut_server_runtime_low to 382"
     assert find_remedy(small.ups(runtime=169)).startswith("provide 382 s of battery: a larger or new battery")
     tiny = small.ups(runtime=100)
     assert find_remedy(tiny, "usual times").startswith("provide 169 s of battery: a larger or new battery")
     by_the_ups = small.ups(ignorelb=False)
-    # then NUT decides, which notices later than the UPS does
+    # the remedy makes NUT decide, which notices later than the UPS
     assert find_remedy(by_the_ups).startswith("set nut_server_runtime_low to 169 ")
 
 
 def test_ups_without_runtime_gets_remedy_by_charge() -> None:
-    """NUT's drivers don't start with ignorelb if they can know neither the charge nor the time left."""
+    """NUT's drivers don't start with ignorelb if neither charge nor runtime is known."""
     silent = UNSTAGED.ups(reports_runtime=False, runtime_low=100, charge_low=None)
     assert find_remedy(silent) == (
         "ups does not report battery.runtime, so NUT can't decide by it: set ignorelb: true and override: {battery.charge.low: 13} "

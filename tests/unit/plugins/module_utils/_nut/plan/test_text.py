@@ -24,11 +24,11 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
 
 
 def test_verdict_names_tightest_constraint_that_depends_on_times() -> None:
-    # MAXAGE and DEADTIME are tighter, but nothing there depends on how long a shutdown takes
+    # MAXAGE and DEADTIME are tighter, but do not depend on the time that a shutdown takes
     assert spell_verdict(SITE.plan()) == "The plan holds. Tightest is HOSTSYNC, with 20 s to spare"
     assert "shutdown limit (truenas), with 7 s" in spell_verdict(SITE.machine("truenas", shutdown_limit=70).plan())
     failing = spell_verdict(SITE.time(hostsync=1, settle=3.5, deadtime=2).machine("truenas", shutdown_limit=60).plan())
-    # what makes it infeasible comes first
+    # failures that make the plan infeasible come first
     assert (
         failing
         == "The plan does not hold: shutdown limit (truenas) fails by 3.5 s, DEADTIME fails by 13 s, HOSTSYNC fails by 9 s"

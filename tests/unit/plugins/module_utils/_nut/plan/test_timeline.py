@@ -44,74 +44,74 @@ def test_time_to_stop_guests() -> None:
     assert took(OPEN, True, problem="no") == 180
     assert took(OPEN, True, stop_limit=400) == 400
     assert took(OPEN, False, stop_limit=400, stop_time=150) == 150
-    # a guest that is given may take longer than those that were found
+    # a listed guest may take longer than those that were read from Proxmox
     assert took(OPEN, True, stop_limit=10) == 90
     assert took(OPEN, False, stop_limit=10, stop_time=5) == 40
     assert took(UNSTAGED, True, stop_limit=400) == 120
     assert took(UNSTAGED, False, stop_limit=400, stop_time=150) == 120
     empty = replace(OPEN, machines=(PVE, NAS))
     assert (took(empty, True, stop_limit=0, stop_time=0), took(empty, False, stop_limit=0, stop_time=0)) == (0, 0)
-    made = OPEN.plan(ProxmoxGuests(stop_limit=400, stop_time=150))
-    assert made.needed["guests_time"] == 400
-    assert made.needed["reserve"] == 400 + 30 + 10 + 30 + 30
-    assert made.needed["reserve_minimum"] == 40
+    plan = OPEN.plan(ProxmoxGuests(stop_limit=400, stop_time=150))
+    assert plan.needed["guests_time"] == 400
+    assert plan.needed["reserve"] == 400 + 30 + 10 + 30 + 30
+    assert plan.needed["reserve_minimum"] == 40
     assert UNSTAGED.time(own_shutdown=5).plan().needed["reserve_minimum"] == 30
     assert UNSTAGED.time(own_shutdown=50.5).plan().needed["reserve_minimum"] == 61
 
 
 def test_usual_run() -> None:
-    made = SITE.plan()
-    assert (made.time_of(TRIGGER), made.time_of(FSD)) == (0, 2.5)
-    assert find_span(made, "truenas", WAITS_TO_BEGIN) == (0, 10)
-    assert find_span(made, "truenas", GOES_DOWN) == (10, 70)
-    assert find_span(made, "pve", WAITS_HOSTSYNC) == (2.5, 10)
-    assert find_span(made, "pve", WAITS_GATE) == (15, 70 + 3 + GATE_ROUND / 2)
-    assert made.time_of(POWEROFF) == 74
-    assert find_span(made, "router", GOES_DOWN) == (74, 99)
-    assert find_span(made, "pve", STOPS_GUESTS) == (74, 99)
-    assert find_span(made, "pve", OWN_SHUTDOWN) == (99, 129)
-    assert find_span(made, "pve", KILLPOWER) == (129, 139)
-    assert made.time_of(CUT, "ups") == 139 + 30
-    assert find_span(made, "media", GOES_DOWN) == (-40, 0)
-    assert find_span(made, "media", DOWN) == (0, 169)
-    assert made.time_of(EMPTY, "ups") == 600 - 15
-    assert made.time_of(FSD, "nobody") is None
-    assert not any(event.worst for event in made.events)
-    assert [event.at for event in made.events] == sorted(event.at for event in made.events)
+    plan = SITE.plan()
+    assert (plan.time_of(TRIGGER), plan.time_of(FSD)) == (0, 2.5)
+    assert find_span(plan, "truenas", WAITS_TO_BEGIN) == (0, 10)
+    assert find_span(plan, "truenas", GOES_DOWN) == (10, 70)
+    assert find_span(plan, "pve", WAITS_HOSTSYNC) == (2.5, 10)
+    assert find_span(plan, "pve", WAITS_GATE) == (15, 70 + 3 + GATE_ROUND / 2)
+    assert plan.time_of(POWEROFF) == 74
+    assert find_span(plan, "router", GOES_DOWN) == (74, 99)
+    assert find_span(plan, "pve", STOPS_GUESTS) == (74, 99)
+    assert find_span(plan, "pve", OWN_SHUTDOWN) == (99, 129)
+    assert find_span(plan, "pve", KILLPOWER) == (129, 139)
+    assert plan.time_of(CUT, "ups") == 139 + 30
+    assert find_span(plan, "media", GOES_DOWN) == (-40, 0)
+    assert find_span(plan, "media", DOWN) == (0, 169)
+    assert plan.time_of(EMPTY, "ups") == 600 - 15
+    assert plan.time_of(FSD, "nobody") is None
+    assert not any(event.worst for event in plan.events)
+    assert [event.at for event in plan.events] == sorted(event.at for event in plan.events)
 
 
 def test_worst_case() -> None:
-    made = SITE.plan()
-    assert made.time_of(FSD, worst=True) == 5
-    assert find_span(made, "truenas", GOES_DOWN, True) == (15, 105)
-    assert find_span(made, "pve", WAITS_HOSTSYNC, True) == (5, 35)
-    assert find_span(made, "pve", WAITS_GATE, True) == (40, 40 + 90 + GATE_ROUND)
-    assert find_span(made, "pve", STOPS_GUESTS, True) == (132, 252)
-    assert find_span(made, "router", GOES_DOWN, True) == (132, 222)
-    assert made.time_of(KILLPOWER, "pve", worst=True) == 252 + 30 + 10
-    assert made.time_of(CUT, "ups", worst=True) == 292 + 30
-    assert find_span(made, "media", GOES_DOWN, True) == (-90, 0)
-    assert made.time_of(EMPTY, "ups", worst=True) == 570
-    assert all(event.worst for event in made.worst)
+    plan = SITE.plan()
+    assert plan.time_of(FSD, worst=True) == 5
+    assert find_span(plan, "truenas", GOES_DOWN, True) == (15, 105)
+    assert find_span(plan, "pve", WAITS_HOSTSYNC, True) == (5, 35)
+    assert find_span(plan, "pve", WAITS_GATE, True) == (40, 40 + 90 + GATE_ROUND)
+    assert find_span(plan, "pve", STOPS_GUESTS, True) == (132, 252)
+    assert find_span(plan, "router", GOES_DOWN, True) == (132, 222)
+    assert plan.time_of(KILLPOWER, "pve", worst=True) == 252 + 30 + 10
+    assert plan.time_of(CUT, "ups", worst=True) == 292 + 30
+    assert find_span(plan, "media", GOES_DOWN, True) == (-90, 0)
+    assert plan.time_of(EMPTY, "ups", worst=True) == 570
+    assert all(event.worst for event in plan.worst)
 
 
 def test_finaldelay_passes_even_if_secondary_is_fast() -> None:
-    made = SITE.machine("truenas", shutdown_time=0, shutdown_limit=5).time(settle=1).plan()
-    assert find_span(made, "pve", WAITS_GATE) == (15, 16)
+    plan = SITE.machine("truenas", shutdown_time=0, shutdown_limit=5).time(settle=1).plan()
+    assert find_span(plan, "pve", WAITS_GATE) == (15, 16)
 
 
 def test_shutdown_limit_caps_shutdown_time_and_gate() -> None:
-    made = SITE.machine("truenas", shutdown_limit=30).plan()
-    assert find_span(made, "truenas", GOES_DOWN) == (10, 40)
+    plan = SITE.machine("truenas", shutdown_limit=30).plan()
+    assert find_span(plan, "truenas", GOES_DOWN) == (10, 40)
     late = SITE.machine("truenas", begin_time=100).time(hostsync=20).plan()
     assert find_span(late, "pve", WAITS_HOSTSYNC) == (2.5, 22.5)
     assert find_span(late, "pve", WAITS_GATE) == (27.5, 27.5 + 90 + GATE_ROUND)
 
 
 def test_stage_without_fsd_begins_before_low_battery() -> None:
-    made = SITE.stage(fsd=False).plan()
-    assert find_span(made, "media", GOES_DOWN, True) == (-(1000 - 600 - 35), -(1000 - 600 - 35) + 90)
-    assert find_span(made, "media", GOES_DOWN) == (-(1000 - 600 - 17.5), -(1000 - 600 - 17.5) + 40)
+    plan = SITE.stage(fsd=False).plan()
+    assert find_span(plan, "media", GOES_DOWN, True) == (-(1000 - 600 - 35), -(1000 - 600 - 35) + 90)
+    assert find_span(plan, "media", GOES_DOWN) == (-(1000 - 600 - 17.5), -(1000 - 600 - 17.5) + 40)
     unknown = SITE.stage(fsd=False).ups(runtime_low=None, charge_low=None).plan()
     assert find_span(unknown, "media", GOES_DOWN) == (-40, 0)
     longer = SITE.stage(seconds=150).plan()
@@ -119,5 +119,5 @@ def test_stage_without_fsd_begins_before_low_battery() -> None:
 
 
 def test_guests_time_counts_without_named_guests() -> None:
-    made = replace(UNSTAGED, machines=(PVE, NAS)).plan()
-    assert find_span(made, "pve", STOPS_GUESTS) == (74, 194)
+    plan = replace(UNSTAGED, machines=(PVE, NAS)).plan()
+    assert find_span(plan, "pve", STOPS_GUESTS) == (74, 194)
