@@ -98,7 +98,7 @@ def test_what_was_measured_is_right(lived, on):
     for name, state in seen.items():
         assert shown["took"][name] == pytest.approx(state.down - state.began, abs=3), name
     assert shown["held"]
-    assert shown["again"]
+    assert shown["restarted"]
 
 
 def test_the_measured_times_are_offered(lived):
