@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A primary of this scenario, and how it stands: what no drill may change."""
+"""A primary of this scenario, and the state that no drill may change."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SITES = {"pve8": ("truenas", "media"), "pve9": ("truenas9",)}
 
 
 @dataclass
-class Primary:
-    """A primary, its secondaries, and how all of them stood before anything was tried."""
+class DrillPrimary:
+    """A primary and its secondaries; `before` is their state before the first test."""
 
     lab: Lab
     host: Host
@@ -32,34 +32,32 @@ class Primary:
     secondaries: tuple[str, ...]
     before: dict[str, str] = field(default_factory=dict)
 
-    def stand(self) -> dict[str, str]:
-        """Return what a shutdown, a crash or an FSD would change: when machines and NUT's daemons were started, and NUT's state."""
+    def read_state(self) -> dict[str, str]:
+        """Return what a shutdown, crash or FSD would change: start times of machines and daemons, states of NUT and the UPS."""
         found = {
             name: run_podman(
                 "inspect", "--format", "{{.State.Status}} {{.State.StartedAt}}", self.lab.container_name(name)
             ).stdout
             for name in (self.name, *self.secondaries)
         }
-        found.update({one: show_unit(self.host, one) for one in UNITS})
+        found.update({unit: show_unit(self.host, unit) for unit in UNITS})
         found["gate"] = show_unit(self.host, "nut-shutdown.service", "ActiveState")
         found["killpower"] = str(self.host.file("/run/nut-killpower").exists)
         ups = json.loads(self.lab.control_ups(self.name, "status", "--json"))["upses"][0]
         found["the UPS"] = f"outlets {ups['outlets']}, to be cut in {ups['shutdown_in']}"
         return found
 
-    def still_stands(self) -> None:
-        """See that nothing has changed, that nobody has gone, and that nothing of a drill is left."""
-        wait_until(
-            lambda: show_unit(self.host, UNIT, "ActiveState") in ("inactive", ""), 30, "the drill's unit is gone"
-        )
-        assert self.stand() == self.before
+    def assert_unchanged(self) -> None:
+        """Fail if the state has changed, a secondary has logged out, or something of a drill is left."""
+        wait_until(lambda: show_unit(self.host, UNIT, "ActiveState") in ("inactive", ""), 30, "the drill's unit to end")
+        assert self.read_state() == self.before
         assert read_status(self.host)[:1] == ["OL"]
-        assert len(self.clients()) == 1 + len(self.secondaries)
+        assert len(self.list_clients()) == 1 + len(self.secondaries)
         assert self.host.run("pgrep -f 'drill --insid[e]|^drill[-]|dummy[-]ups'").stdout == ""
         assert not self.host.file(f"/run/{UNIT}").exists
 
-    def ssh(self, command: str) -> subprocess.Popen[str]:
-        """Start a command there."""
+    def start_ssh(self, command: str) -> subprocess.Popen[str]:
+        """Start a command on the primary by ssh."""
         return subprocess.Popen(
             ["ssh", "-F", str(self.lab.state / "ssh_config"), self.name, command],
             text=True,
@@ -68,6 +66,6 @@ class Primary:
             stderr=subprocess.STDOUT,
         )
 
-    def clients(self) -> list[str]:
-        """Return who is logged in to its upsd."""
+    def list_clients(self) -> list[str]:
+        """Return the addresses of the upsmons that are logged in to its upsd."""
         return self.host.run("upsc -c ups@localhost 2>/dev/null").stdout.split()

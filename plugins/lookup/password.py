@@ -111,7 +111,7 @@ class LookupModule(LookupBase):
     def _users(self, host: str, user: str, given: str, variables: dict[str, Any]) -> str:
         problem = grammar.find_user_problem(user)
         if not problem and not given and "/" in user:
-            problem = "holds a slash, so its password cannot be kept in a file of that name: set a password, or change the name"
+            problem = "contains a slash, so its password cannot be kept in a file of that name: set a password, or change the name"
         if problem:
             raise AnsibleError(f"{host}: {user!r} can't be a user: the user name {problem}")
         if given:

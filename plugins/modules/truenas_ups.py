@@ -142,7 +142,7 @@ options:
     description:
       - The password of O(monuser). Unset leaves it as it is.
       - It is refused if it holds what TrueNAS or NUT trips over, such as a blank, C(#), C(=), a backslash or a letter
-        outside ASCII. Safe are letters, digits, C(.), C(_) and C(-).
+        outside ASCII. Safe characters are letters, digits, C(.), C(_) and C(-).
     type: str
   shutdown:
     description:

@@ -21,26 +21,26 @@ WATCH = "for _ in $(seq 3000); do upsc ups@localhost ups.status 2>/dev/null; sle
 @pytest.fixture(scope="module")
 def rehearsed(primaries, drill):
     """Run a drill on both primaries; return the playbook's output, and each status that the real upsd reported."""
-    watches = {name: one.ssh(WATCH) for name, one in primaries.items()}
+    watches = {name: primary.start_ssh(WATCH) for name, primary in primaries.items()}
     try:
         done = wait_for_end(drill())
     finally:
-        for one in watches.values():
-            one.terminate()
-    said = {name: set(one.communicate()[0].split()) for name, one in watches.items()}
+        for process in watches.values():
+            process.terminate()
+    statuses = {name: set(process.communicate()[0].split()) for name, process in watches.items()}
     assert done.returncode == 0, done.stdout
-    return done.stdout, said
+    return done.stdout, statuses
 
 
 def test_each_site_reports_the_last_machine_down(rehearsed):
-    out, _said = rehearsed
+    out, _statuses = rehearsed
     # on a busy machine media may begin so late that it is down after truenas, which takes 20 s
     assert re.search("The order held: the last machine down was (truenas|media),", out), out
     assert "The order held: the last machine down was truenas9," in out
     for name in ("pve8", "pve9"):
-        words = [line for line in out.splitlines() if f"{name}: " in line or "truenas" in line]
-        assert any("upsmon runs its SHUTDOWNCMD" in line for line in words)
-        assert any(f"{name}: would power off now" in line for line in words)
+        lines = [line for line in out.splitlines() if f"{name}: " in line or "truenas" in line]
+        assert any("upsmon runs its SHUTDOWNCMD" in line for line in lines)
+        assert any(f"{name}: would power off now" in line for line in lines)
     assert re.search(r"pve8 .*unreachable=0 .*failed=0", out)
 
 
@@ -56,11 +56,11 @@ def test_picture_shows_plan_and_measurement(rehearsed):
 
 def test_nothing_went_down(primaries, rehearsed):
     """No machine or daemon was restarted; the real UPS stayed on mains, and FSD was never set."""
-    _out, said = rehearsed
-    for name, one in primaries.items():
-        one.still_stands()
-        assert {"OL"} <= said[name]
-        assert not {"FSD", "OB", "LB"} & said[name]
+    _out, statuses = rehearsed
+    for name, primary in primaries.items():
+        primary.assert_unchanged()
+        assert {"OL"} <= statuses[name]
+        assert not {"FSD", "OB", "LB"} & statuses[name]
 
 
 # Drills that break
@@ -80,53 +80,55 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_broken_drill_fails_soon_and_changes_nothing(primaries, fault):
 
-    def at(one):
-        process = one.ssh("nut-shutdown drill --outage 60")
-        said = []
+    def try_on(primary):
+        process = primary.start_ssh("nut-shutdown drill --outage 60")
+        output = []
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if "on battery" in line:
                 break
-        assert "on battery" in said[-1], said
+        assert "on battery" in output[-1], output
         if FAULTS[fault]:
-            assert one.host.run(FAULTS[fault]).rc == 0
+            assert primary.host.run(FAULTS[fault]).rc == 0
         else:
-            one.lab.control_ups(one.name, "mains", "off")
+            primary.lab.control_ups(primary.name, "mains", "off")
         begun = time.monotonic()
         try:
             rest = process.communicate(timeout=60)[0]
         finally:
             if not FAULTS[fault]:
-                one.lab.control_ups(one.name, "mains", "on")
+                primary.lab.control_ups(primary.name, "mains", "on")
         # less than the outage of 60 s, so the drill did not simply finish
         assert time.monotonic() - begun < 45
-        assert process.returncode not in (0, None), said
+        assert process.returncode not in (0, None), output
         assert "would power off" not in rest
         if not FAULTS[fault]:
             assert "is on battery. Stopping the drill" in rest
             wait_until(
-                lambda: one.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"), 60, "OL"
+                lambda: primary.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"),
+                60,
+                "the UPS to be on mains again",
             )
-        one.still_stands()
+        primary.assert_unchanged()
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(at, primaries.values()))
+        list(pool.map(try_on, primaries.values()))
 
 
 def test_drill_is_refused_without_upsd(primaries):
 
-    def at(one):
-        one.host.check_output("systemctl stop nut-server")
-        done = one.host.run("nut-shutdown drill")
-        one.host.check_output("systemctl start nut-server")
+    def try_on(primary):
+        primary.host.check_output("systemctl stop nut-server")
+        done = primary.host.run("nut-shutdown drill")
+        primary.host.check_output("systemctl start nut-server")
         assert done.rc == 2
         assert "cannot tell whether a real shutdown is imminent" in done.stderr
-        one.before["nut-server"] = one.stand()["nut-server"]
-        wait_until(lambda: len(one.clients()) > len(one.secondaries), 90, "all are back")
-        one.still_stands()
+        primary.before["nut-server"] = primary.read_state()["nut-server"]
+        wait_until(lambda: len(primary.list_clients()) > len(primary.secondaries), 90, "all upsmons to log in again")
+        primary.assert_unchanged()
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(at, primaries.values()))
+        list(pool.map(try_on, primaries.values()))
 
 
 # Attacks from inside the sandbox
@@ -170,34 +172,34 @@ exit 1
 def test_attacks_from_inside_the_sandbox_fail(primaries):
     """A program in the sandbox tries every way to power off, to request it, or to cut the power."""
 
-    def at(one):
-        pid = one.host.check_output("cat /run/nut/upsmon.pid")
-        address = one.host.check_output("hostname -i").split()[0]
+    def try_on(primary):
+        pid = primary.host.check_output("cat /run/nut/upsmon.pid")
+        address = primary.host.check_output("hostname -i").split()[0]
         lines = ["cd /", "touch /run/nut/killpower", f"cat >$RUNTIME_DIRECTORY/cut <<'CUT'\n{CUT}CUT"]
         for number, attack in enumerate(ATTACKS.values()):
             tried = attack.replace("PID", pid).replace("ADDRESS", address)
             lines.append(f"timeout 20 {tried} </dev/null >$RUNTIME_DIRECTORY/said 2>&1 && echo did {number}")
         lines.append("echo tried all")
         script = "\n".join(lines)
-        one.host.check_output(f"cat >/usr/local/bin/evil <<'END'\n{script}\nEND")
+        primary.host.check_output(f"cat >/usr/local/bin/evil <<'END'\n{script}\nEND")
         given = " ".join(f"'--property={value}'" for value in sandbox.list_sandbox_properties(300))
-        done = one.host.run(
+        done = primary.host.run(
             f"systemd-run --quiet --pipe --wait --collect --unit={UNIT} {given} -- /bin/sh /usr/local/bin/evil"
         )
         assert done.stdout.splitlines()[-1:] == ["tried all"], done.stderr
         names = list(ATTACKS)
         assert [names[int(line.split()[1])] for line in done.stdout.splitlines()[:-1]] == []
         # the real /run/nut has no killpower
-        one.still_stands()
+        primary.assert_unchanged()
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(at, primaries.values()))
+        list(pool.map(try_on, primaries.values()))
 
 
 def test_attacks_work_outside_the_sandbox(primaries):
     """Otherwise their failure inside would prove nothing."""
-    for one in primaries.values():
-        assert one.host.run("upsc ups@127.0.0.1 ups.status").rc == 0
-        assert one.host.run("kill -s 0 $(cat /run/nut/upsmon.pid)").rc == 0
-        assert one.host.run("cat /etc/nut/upsd.users").rc == 0
-        assert one.host.run("systemctl show nut-shutdown.service").rc == 0
+    for primary in primaries.values():
+        assert primary.host.run("upsc ups@127.0.0.1 ups.status").rc == 0
+        assert primary.host.run("kill -s 0 $(cat /run/nut/upsmon.pid)").rc == 0
+        assert primary.host.run("cat /etc/nut/upsd.users").rc == 0
+        assert primary.host.run("systemctl show nut-shutdown.service").rc == 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What this scenario's tests share: both primaries, at once, each with one UPS that is served."""
+"""Fixtures that this scenario's tests share: both primaries, each with one UPS that upsd serves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from homelab import Lab
-from hotplug.primary import TIMER, Primary, still_up
+from hotplug.primary import TIMER, HotplugPrimary, are_running
 from testinfra.host import Host
 
-Case = Callable[[Primary], object]
+Case = Callable[[HotplugPrimary], object]
 SECONDARIES = ("truenas", "media", "truenas9")
 
 
@@ -26,29 +26,29 @@ def inventory() -> Path:
 
 
 @pytest.fixture(scope="session")
-def primaries(lab: Lab, on: Callable[[str], Host]) -> list[Primary]:
-    """Return the primaries: NUT 2.8.0 with a UPS that has a serial number, NUT 2.8.1 with one that has none."""
+def primaries(lab: Lab, on: Callable[[str], Host]) -> list[HotplugPrimary]:
+    """Return the primaries: NUT 2.8.0 with a UPS that has a serial number, and NUT 2.8.1 with a UPS that has none."""
     found = [
-        Primary(lab, on("pve8"), "pve8", ("truenas", "media"), "apc", "cps"),
-        Primary(lab, on("pve9"), "pve9", ("truenas9",), "cps", "apc"),
+        HotplugPrimary(lab, on("pve8"), "pve8", ("truenas", "media"), "apc", "cps"),
+        HotplugPrimary(lab, on("pve9"), "pve9", ("truenas9",), "cps", "apc"),
     ]
-    for one in found:
-        one.sh(f"systemctl stop {TIMER}")
-        one.remember()
+    for primary in found:
+        primary.run_shell(f"systemctl stop {TIMER}")
+        primary.remember_state()
     return found
 
 
-def at_once(primaries: list[Primary], case: Case) -> None:
-    """Do the same at each primary. Raises the first error."""
+def run_in_parallel(primaries: list[HotplugPrimary], case: Case) -> None:
+    """Run a case on each primary. Raise the first error."""
     with concurrent.futures.ThreadPoolExecutor(len(primaries)) as pool:
-        for done in [pool.submit(case, one) for one in primaries]:
+        for done in [pool.submit(case, primary) for primary in primaries]:
             done.result()
 
 
 @pytest.fixture
-def both(lab: Lab, primaries: list[Primary]) -> Iterator[Callable[[Case], None]]:
-    """Return a function that tries a case at both primaries. Whatever it does, no secondary is shut down or logged out."""
-    at_once(primaries, Primary.prepare)
-    yield lambda case: at_once(primaries, case)
-    assert still_up(lab, SECONDARIES)
-    assert all(one.clients() == {*one.secondaries} for one in primaries)
+def run_on_both(lab: Lab, primaries: list[HotplugPrimary]) -> Iterator[Callable[[Case], None]]:
+    """Return a function that runs a case on both primaries. At the end, check that every secondary is up and logged in."""
+    run_in_parallel(primaries, HotplugPrimary.prepare_test)
+    yield lambda case: run_in_parallel(primaries, case)
+    assert are_running(lab, SECONDARIES)
+    assert all(primary.list_clients() == {*primary.secondaries} for primary in primaries)

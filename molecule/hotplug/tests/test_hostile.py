@@ -2,17 +2,17 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""UPSes whose firmware says what it should not. NUT's own files and programs judge."""
+"""UPSes with malicious firmware, tested against NUT's own files and programs."""
 
 from __future__ import annotations
 
-from hotplug.primary import CONF, Primary
+from hotplug.primary import CONF, HotplugPrimary
 
 SECTION = ']\n[evil]\n\tdriver = dummy-ups\n\tport = "evil.dev"\n#'
 SHELL = "$(touch /tmp/pwned)`touch /tmp/pwned`;touch /tmp/pwned|touch /tmp/pwned&\n&& touch /tmp/pwned"
 SCANNER = '"\n[nutdev9]\n\tdriver = "dummy-ups"\n\tport = "auto"\n\tvendorid = "051d"\n\tproductid = "0002"\n'
 
-# Ids that NUT's usbhid-ups knows, and what such a UPS says: manufacturer, product, serial number.
+# Ids that NUT's usbhid-ups supports, and the UPS's strings: manufacturer, product, serial number.
 EVIL = {
     "a section": ("0463:ffff", SECTION, SECTION, SECTION),
     "shell": ("0463:0001", SHELL, SHELL, SHELL),
@@ -24,51 +24,54 @@ EVIL = {
 }
 
 
-def test_malicious_upses(both):
-    """All at once, beside one that works: it is left alone, ups.conf is what it should be, nothing was run."""
+def test_malicious_strings_reach_neither_ups_conf_nor_shell_nor_terminal(run_on_both):
+    """All are plugged in together, beside a working UPS, which is left alone."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
         for ids, manufacturer, product, serial in EVIL.values():
             words = ("--id", ids, "--vendor-string", manufacturer, "--product-string", product, "--serial", serial)
-            one.ups("plug", "apc", *words)
-        one.run()
-        one.untouched(before)
+            primary.control_ups("plug", "apc", *words)
+        primary.run_service()
+        primary.assert_untouched(before)
         names = {"ups", *(f"ups{number}" for number in range(2, len(EVIL) + 2))}
-        assert set(one.sections()) <= names, one.text(CONF)
-        assert {keys["driver"] for keys in one.sections().values()} == {"usbhid-ups"}
-        assert one.text(CONF).isascii()
-        assert one.sh("ls /tmp").find("pwned") < 0
-        # each is served, or nut-hotplug says why it is not
-        told = {ups["ids"]: ups for ups in one.status()["upses"]}
-        for what, (ids, *_strings) in EVIL.items():
+        assert set(primary.read_sections()) <= names, primary.read_file(CONF)
+        assert {keys["driver"] for keys in primary.read_sections().values()} == {"usbhid-ups"}
+        assert primary.read_file(CONF).isascii()
+        assert primary.run_shell("ls /tmp").find("pwned") < 0
+        # upsd serves each, or nut-hotplug reports why not
+        told = {ups["ids"]: ups for ups in primary.read_hotplug_status()["upses"]}
+        for description, (ids, *_strings) in EVIL.items():
             if told[ids]["name"]:
-                one.await_service(told[ids]["name"], ups_productid=ids[5:])
+                primary.wait_until_served(told[ids]["name"], ups_productid=ids[5:])
             else:
-                assert told[ids]["not_served"], what
+                assert told[ids]["not_served"], description
         assert sum(bool(ups["name"]) for ups in told.values()) >= 5, told
-        # what they say reaches no terminal as it is
-        assert "\x1b" not in one.sh("nut-hotplug status; nut-hotplug plan") + one.told()
-        one.untouched(before)
+        # no control character reaches the terminal
+        assert "\x1b" not in primary.run_shell("nut-hotplug status; nut-hotplug plan") + primary.read_log()
+        primary.assert_untouched(before)
 
-    both(case)
+    run_on_both(run_case)
 
 
-def test_a_malicious_twin(both):
-    """It has the ids of the one that works, which keeps its name and its driver."""
+def test_twin_with_the_same_ids_does_not_take_over_the_name(run_on_both):
+    """The working UPS keeps its name and its driver."""
 
-    def case(one: Primary) -> None:
-        before, section = one.processes(), one.sections()["ups"]
-        one.ups("plug", one.model, "--port", "2", "--serial", SECTION)
-        one.run()
-        one.swap(one.model, "--serial", "5B1234T5678.*", port=2)
-        one.run()
-        one.untouched(before)
-        assert set(one.sections()) <= {"ups", "ups2"}
+    def run_case(primary: HotplugPrimary) -> None:
+        before, section = primary.list_processes(), primary.read_sections()["ups"]
+        primary.control_ups("plug", primary.model, "--port", "2", "--serial", SECTION)
+        primary.run_service()
+        primary.swap_ups(primary.model, "--serial", "5B1234T5678.*", port=2)
+        primary.run_service()
+        primary.assert_untouched(before)
+        assert set(primary.read_sections()) <= {"ups", "ups2"}
         assert (
-            one.sections()["ups"].items() >= {key: section[key] for key in ("driver", "vendorid", "productid")}.items()
+            primary.read_sections()["ups"].items()
+            >= {key: section[key] for key in ("driver", "vendorid", "productid")}.items()
         )
-        mine = one.bus()["upses"][0]
-        one.await_service(ups_mfr=mine["manufacturer"], **({"ups_serial": mine["serial"]} if mine["serial"] else {}))
+        mine = primary.read_bus()["upses"][0]
+        primary.wait_until_served(
+            ups_mfr=mine["manufacturer"], **({"ups_serial": mine["serial"]} if mine["serial"] else {})
+        )
 
-    both(case)
+    run_on_both(run_case)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What goes wrong: drivers that die and hang, power cuts, a run that is killed, lost memory, files that others edit."""
+"""Failures: drivers that die or hang, power cuts, a killed run, lost memory, files edited by hand."""
 
 from __future__ import annotations
 
@@ -10,290 +10,300 @@ import json
 import shlex
 
 from homelab.podman import run_podman
-from hotplug.primary import CONF, LOCK, SERVICE, STATE, TIMER, Primary, driver
+from hotplug.primary import CONF, LOCK, SERVICE, STATE, TIMER, HotplugPrimary, driver_unit
 from support import read_status, wait_until
 
-UNIT = driver("ups")
+UNIT = driver_unit("ups")
 
 
-def others(processes: dict[str, str]) -> dict[str, str]:
-    """Return the processes without that of the driver of ups."""
+def without_ups_driver(processes: dict[str, str]) -> dict[str, str]:
+    """Return the processes except the driver of `ups`."""
     return {unit: pid for unit, pid in processes.items() if unit != UNIT}
 
 
-def test_a_driver_that_died(both):
-    """systemd itself would wait for 15 s."""
+def test_dead_driver_is_started_at_once(run_on_both):
+    """systemd would wait for 15 s."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.sh(f"kill -9 {before[UNIT]}")
-        wait_until(lambda: one.processes().get(UNIT) != before[UNIT], 5, "systemd notices")
-        one.go()
-        one.await_service()
-        assert others(one.processes()) == others(before)
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.run_shell(f"kill -9 {before[UNIT]}")
+        wait_until(lambda: primary.list_processes().get(UNIT) != before[UNIT], 5, "systemd to notice")
+        primary.start_service()
+        primary.wait_until_served()
+        assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
 
-    both(case)
+    run_on_both(run_case)
 
 
-def test_a_driver_that_hangs(both):
-    """Its UPS is there, and upsd has had no data for a minute: it is restarted, once."""
+def test_hanging_driver_is_restarted_once(run_on_both):
+    """Its UPS is plugged in, and upsd has had no data for a minute."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.sh(f"kill -STOP {before[UNIT]}")
-        wait_until(lambda: not one.serves(), 30, "its data are stale")
-        one.run()
-        one.untouched(before)
-        one.later(70)
-        one.go()
-        one.await_service()
-        after = one.processes()
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.run_shell(f"kill -STOP {before[UNIT]}")
+        wait_until(lambda: not primary.is_served(), 30, "its data to become stale")
+        primary.run_service()
+        primary.assert_untouched(before)
+        primary.pass_time(70)
+        primary.start_service()
+        primary.wait_until_served()
+        after = primary.list_processes()
         assert after[UNIT] != before[UNIT]
-        assert others(after) == others(before)
-        # a second one comes after 15 s where the machine is so slow that the first has not served by then
-        assert one.restarts() in (1, 2)
+        assert without_ups_driver(after) == without_ups_driver(before)
+        # on a slow machine, a second restart comes if the first has not helped within 15 s
+        assert primary.count_restarts() in (1, 2)
 
-    both(case)
-
-
-def test_a_ups_that_hangs(both):
-    """No restart helps, and there is one at most in the time. When the UPS works again, so does its driver."""
-
-    def case(one: Primary) -> None:
-        one.ups("hang", "nak")
-        before = one.processes()
-        if one.name == "pve8":
-            wait_until(lambda: not one.serves(), 40, "its data are stale")
-        # the driver of 2.8.1 takes no answer for no news, and so nothing is known to be wrong
-        one.run()
-        one.untouched(before)
-        one.later(70)
-        one.go()
-        if one.name == "pve8":
-            wait_until(lambda: one.processes().get(UNIT) != before[UNIT], 20, "it is restarted")
-        one.ups("unhang")
-        one.await_service()
-        one.run()
-        assert one.restarts() == (1 if one.name == "pve8" else 0)
-        assert others(one.processes()) == others(before)
-
-    both(case)
+    run_on_both(run_case)
 
 
-def test_on_battery(both):
-    """What works is left alone. What has to wait is done when the mains are back."""
+def test_hanging_ups_costs_one_driver_restart_at_most(run_on_both):
+    """A restart does not help. When the UPS works again, so does its driver."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.ups("mains", "off")
-        wait_until(lambda: "OB" in read_status(one.host), 30, "on battery")
-        one.ups("plug", "eaton", "--port", "2")
+    def run_case(primary: HotplugPrimary) -> None:
+        primary.control_ups("hang", "nak")
+        before = primary.list_processes()
+        if primary.name == "pve8":
+            wait_until(lambda: not primary.is_served(), 40, "its data to become stale")
+        # the driver of 2.8.1 treats a missing answer as "no news", so upsd still serves the UPS
+        primary.run_service()
+        primary.assert_untouched(before)
+        primary.pass_time(70)
+        primary.start_service()
+        if primary.name == "pve8":
+            wait_until(lambda: primary.list_processes().get(UNIT) != before[UNIT], 20, "the driver to be restarted")
+        primary.control_ups("unhang")
+        primary.wait_until_served()
+        primary.run_service()
+        assert primary.count_restarts() == (1 if primary.name == "pve8" else 0)
+        assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
+
+    run_on_both(run_case)
+
+
+def test_changes_wait_for_mains(run_on_both):
+    """Running drivers are left alone. Deferred changes are made when the mains are back."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.control_ups("mains", "off")
+        wait_until(lambda: "OB" in read_status(primary.host), 30, "the UPS to be on battery")
+        primary.control_ups("plug", "eaton", "--port", "2")
         for _run in range(2):
-            one.run()
-        one.untouched(before)
-        assert "OB" in read_status(one.host)
-        assert [words.split()[0] for words in one.status()["power"]] == ["ups"]
-        if "ups2" not in one.sections():
-            assert one.status()["deferred"]
-            assert one.told().count("deferred") == 1
-        one.ups("mains", "on")
-        one.await_service()
-        one.go()
-        one.await_service("ups2")
-        assert one.status()["deferred"] == []
-        one.untouched(before)
+            primary.run_service()
+        primary.assert_untouched(before)
+        assert "OB" in read_status(primary.host)
+        assert [words.split()[0] for words in primary.read_hotplug_status()["power"]] == ["ups"]
+        if "ups2" not in primary.read_sections():
+            assert primary.read_hotplug_status()["deferred"]
+            assert primary.read_log().count("deferred") == 1
+        primary.control_ups("mains", "on")
+        primary.wait_until_served()
+        primary.start_service()
+        primary.wait_until_served("ups2")
+        assert primary.read_hotplug_status()["deferred"] == []
+        primary.assert_untouched(before)
 
-    both(case)
-
-
-def test_a_dummy_stands_in(both):
-    """Dashboards keep the name, upsmon shuts nothing down, and the UPS gets its name back."""
-
-    def case(one: Primary) -> None:
-        one.policy(absent="dummy")
-        before = one.processes()
-        one.ups("unplug", "--port", "1")
-        one.run()
-        wait_until(lambda: not one.serves(), 20, "its data are stale")
-        one.run()
-        assert one.sections()["ups"]["driver"] == "usbhid-ups", "not at once: it may come back"
-        one.later(40)
-        one.run()
-        wait_until(lambda: one.sections()["ups"]["driver"] == "dummy-ups", 20, "the dummy is in ups.conf")
-        wait_until(lambda: read_status(one.host) != [], 20, "the dummy is served")
-        assert {"OB", "LB", "FSD"}.isdisjoint(read_status(one.host))
-        assert one.sh("upsc -l localhost 2>/dev/null").split() == ["ups"]
-        # upsmon asks every five seconds, here and on the secondaries
-        wait_until(lambda: one.clients() == {*one.secondaries}, 20, "the secondaries are logged in")
-        assert others(one.processes()) == others(before)
-        one.run()
-        one.ups("replug", "--port", "1")
-        one.go()
-        one.await_service(driver_name="usbhid-ups")
-        assert one.sections()["ups"]["driver"] == "usbhid-ups"
-        assert others(one.processes()) == others(before)
-
-    both(case)
+    run_on_both(run_case)
 
 
-def test_nut_scanner_fails(both):
-    """What NUT's tables know needs no nut-scanner; what nobody knows is said to be unknown, and harms nobody."""
+def test_dummy_replaces_absent_ups(run_on_both):
+    """Dashboards keep the name, upsmon shuts nothing down, and the UPS gets its name back when it returns."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.sh("cp -P /usr/bin/nut-scanner /root/; ln -sf /bin/false /usr/bin/nut-scanner")
+    def run_case(primary: HotplugPrimary) -> None:
+        primary.change_policy(absent="dummy")
+        before = primary.list_processes()
+        primary.control_ups("unplug", "--port", "1")
+        primary.run_service()
+        wait_until(lambda: not primary.is_served(), 20, "its data to become stale")
+        primary.run_service()
+        assert primary.read_sections()["ups"]["driver"] == "usbhid-ups", "replaced too early: the UPS may come back"
+        primary.pass_time(40)
+        primary.run_service()
+        wait_until(lambda: primary.read_sections()["ups"]["driver"] == "dummy-ups", 20, "ups.conf to have the dummy")
+        wait_until(lambda: read_status(primary.host) != [], 20, "upsd to serve the dummy")
+        assert {"OB", "LB", "FSD"}.isdisjoint(read_status(primary.host))
+        assert primary.run_shell("upsc -l localhost 2>/dev/null").split() == ["ups"]
+        # upsmon polls every five seconds, here and on the secondaries
+        wait_until(lambda: primary.list_clients() == {*primary.secondaries}, 20, "the secondaries to log in")
+        assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
+        primary.run_service()
+        primary.control_ups("replug", "--port", "1")
+        primary.start_service()
+        primary.wait_until_served(driver_name="usbhid-ups")
+        assert primary.read_sections()["ups"]["driver"] == "usbhid-ups"
+        assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
+
+    run_on_both(run_case)
+
+
+def test_broken_nut_scanner_affects_unknown_upses_only(run_on_both):
+    """UPSes in NUT's tables need no nut-scanner. An unknown one gets no section."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.run_shell("cp -P /usr/bin/nut-scanner /root/; ln -sf /bin/false /usr/bin/nut-scanner")
         try:
-            one.ups("plug", "eaton", "--port", "2")
-            one.ups("plug", "megatec", "--port", "3", "--id", "4242:0001")
-            one.go()
-            one.await_service("ups2")
-            one.untouched(before)
-            assert set(one.sections()) == {"ups", "ups2"}
+            primary.control_ups("plug", "eaton", "--port", "2")
+            primary.control_ups("plug", "megatec", "--port", "3", "--id", "4242:0001")
+            primary.start_service()
+            primary.wait_until_served("ups2")
+            primary.assert_untouched(before)
+            assert set(primary.read_sections()) == {"ups", "ups2"}
         finally:
-            one.sh("mv /root/nut-scanner /usr/bin/nut-scanner")
+            primary.run_shell("mv /root/nut-scanner /usr/bin/nut-scanner")
 
-    both(case)
-
-
-def test_a_driver_that_refuses(both):
-    """A rule names a driver that can't work with this UPS: the other UPS does not notice, and the tries become rare."""
-
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.policy(rules=[{"vendor": "0463", "name": "rack", "driver": "nutdrv_qx", "options": {"novendor": True}}])
-        one.ups("plug", "eaton", "--port", "2")
-        for _run in range(4):
-            one.run()
-        assert one.sections()["rack"]["driver"] == "nutdrv_qx"
-        assert "novendor" in one.sections()["rack"]
-        one.untouched(before)
-        assert one.restarts("rack") <= 3
-        assert "rack" in one.sh("nut-hotplug status")
-        one.policy()
-        one.later(4000)
-        one.run()
-        one.await_service("rack", device_mfr="EATON", driver_name="usbhid-ups")
-        one.untouched(before)
-
-    both(case)
+    run_on_both(run_case)
 
 
-def test_edited_by_hand(both):
-    """What a person has added to ups.conf stays, when nut-hotplug writes it the next time."""
+def test_failing_driver_is_retried_rarely_and_affects_no_other(run_on_both):
+    """A rule names a driver that does not support this UPS."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.sh("printf 'ups.status: OL\\n' >/etc/nut/hand.dev")
-        one.sh(f"printf '[hand]\\n\\tdriver = dummy-ups\\n\\tport = hand.dev\\n\\tdesc = \"a \\\\#1\"\\n' >>{CONF}")
-        one.run()
-        one.untouched(before)
-        one.ups("plug", "eaton", "--port", "2")
-        one.go()
-        one.await_service("ups2")
-        assert one.sections()["hand"] == {"driver": "dummy-ups", "port": "hand.dev", "desc": "a #1"}
-        one.await_service("hand")
-        one.untouched(before)
-
-    both(case)
-
-
-def test_an_automatic_section_edited_by_hand(both):
-    """A line that a person has added to [ups] survives what happens to another UPS, and a replug."""
-
-    def case(one: Primary) -> None:
-        one.sh(f"sed -i '/^\\[ups\\]/a pollinterval = 3' {CONF}")
-        one.run()
-        one.ups("plug", "eaton", "--port", "2")
-        one.go()
-        one.await_service("ups2")
-        one.ups("replug", "--port", "1")
-        one.run()
-        one.await_service("ups")
-        assert one.sections()["ups"]["pollinterval"] == "3"
-
-    both(case)
-
-
-def test_killed_while_it_works(both):
-    """At any moment, also in that between ups.conf and the driver. The next run finishes it."""
-
-    def case(one: Primary) -> None:
-        before = one.processes()
-        for turn, after in enumerate((0.3, 0.7, 1.2)):
-            model = (one.other, one.model)[turn % 2]
-            one.swap(model)
-            one.sh(f"timeout -s KILL {after} nut-hotplug run || [ $? = 137 ]")
-            one.later(600)
-            one.run()
-            one.await_service(ups_vendorid={"apc": "051d", "cps": "0764"}[model])
-            assert others(one.processes()) == others(before)
-        one.swap(one.model)
-        watch = f"was=$(stat -c %i {CONF}); for i in $(seq 500); do [ $(stat -c %i {CONF}) = $was ] || exit 0; sleep 0.01; done; exit 1"
-        one.sh(f"systemctl start --no-block {SERVICE}; {watch}; systemctl kill -s KILL {SERVICE}")
-        wait_until(
-            lambda: "activ" not in one.host.run(f"systemctl is-active {SERVICE}").stdout.replace("inactive", ""),
-            30,
-            "killed",
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.change_policy(
+            rules=[{"vendor": "0463", "name": "rack", "driver": "nutdrv_qx", "options": {"novendor": True}}]
         )
-        one.run()
-        one.await_service(ups_vendorid={"apc": "051d", "cps": "0764"}[one.model])
-        assert others(one.processes()) == others(before)
+        primary.control_ups("plug", "eaton", "--port", "2")
+        for _run in range(4):
+            primary.run_service()
+        assert primary.read_sections()["rack"]["driver"] == "nutdrv_qx"
+        assert "novendor" in primary.read_sections()["rack"]
+        primary.assert_untouched(before)
+        assert primary.count_restarts("rack") <= 3
+        assert "rack" in primary.run_shell("nut-hotplug status")
+        primary.change_policy()
+        primary.pass_time(4000)
+        primary.run_service()
+        primary.wait_until_served("rack", device_mfr="EATON", driver_name="usbhid-ups")
+        primary.assert_untouched(before)
 
-    both(case)
+    run_on_both(run_case)
 
 
-def test_memory_that_is_lost_or_broken(both):
-    """It costs one look, and is whole again."""
+def test_section_added_by_hand_survives_changes(run_on_both):
+    """It stays in ups.conf when nut-hotplug writes the file."""
 
-    def case(one: Primary) -> None:
-        before = one.processes()
-        one.ups("replug", "--port", "1")
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.run_shell("printf 'ups.status: OL\\n' >/etc/nut/hand.dev")
+        primary.run_shell(
+            f"printf '[hand]\\n\\tdriver = dummy-ups\\n\\tport = hand.dev\\n\\tdesc = \"a \\\\#1\"\\n' >>{CONF}"
+        )
+        primary.run_service()
+        primary.assert_untouched(before)
+        primary.control_ups("plug", "eaton", "--port", "2")
+        primary.start_service()
+        primary.wait_until_served("ups2")
+        assert primary.read_sections()["hand"] == {"driver": "dummy-ups", "port": "hand.dev", "desc": "a #1"}
+        primary.wait_until_served("hand")
+        primary.assert_untouched(before)
+
+    run_on_both(run_case)
+
+
+def test_line_added_by_hand_to_an_automatic_section_survives(run_on_both):
+    """Also when another UPS is plugged in, and after a replug."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        primary.run_shell(f"sed -i '/^\\[ups\\]/a pollinterval = 3' {CONF}")
+        primary.run_service()
+        primary.control_ups("plug", "eaton", "--port", "2")
+        primary.start_service()
+        primary.wait_until_served("ups2")
+        primary.control_ups("replug", "--port", "1")
+        primary.run_service()
+        primary.wait_until_served("ups")
+        assert primary.read_sections()["ups"]["pollinterval"] == "3"
+
+    run_on_both(run_case)
+
+
+def test_next_run_finishes_the_work_of_a_killed_run(run_on_both):
+    """Killed at several moments, also between writing ups.conf and starting the driver."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        for turn, after in enumerate((0.3, 0.7, 1.2)):
+            model = (primary.other_model, primary.model)[turn % 2]
+            primary.swap_ups(model)
+            primary.run_shell(f"timeout -s KILL {after} nut-hotplug run || [ $? = 137 ]")
+            primary.pass_time(600)
+            primary.run_service()
+            primary.wait_until_served(ups_vendorid={"apc": "051d", "cps": "0764"}[model])
+            assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
+        primary.swap_ups(primary.model)
+        is_old = f"[ $(stat -c %i {CONF}) = $was ]"
+        wait_for_change = (
+            f"was=$(stat -c %i {CONF}); for i in $(seq 500); do {is_old} || exit 0; sleep 0.01; done; exit 1"
+        )
+        primary.run_shell(f"systemctl start --no-block {SERVICE}; {wait_for_change}; systemctl kill -s KILL {SERVICE}")
+        wait_until(
+            lambda: "activ" not in primary.host.run(f"systemctl is-active {SERVICE}").stdout.replace("inactive", ""),
+            30,
+            "the service to be killed",
+        )
+        primary.run_service()
+        primary.wait_until_served(ups_vendorid={"apc": "051d", "cps": "0764"}[primary.model])
+        assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
+
+    run_on_both(run_case)
+
+
+def test_lost_or_broken_memory_is_rebuilt(run_on_both):
+    """The next run rebuilds it, and restarts nothing."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        before = primary.list_processes()
+        primary.control_ups("replug", "--port", "1")
         for broken in ("{", '{"version": 1, "identities": {"ups": 5}, "tries": []}', None):
-            one.sh(f"rm -f {STATE}" if broken is None else f"printf %b {shlex.quote(broken)} >{STATE}")
-            one.go()
-            wait_until(lambda: one.host.run(f"grep -c '\"serial\"' {STATE}").rc == 0, 10, "it remembers again")
-            one.sh(f"systemctl stop {SERVICE}")
-            assert json.loads(one.text(STATE))["identities"]["ups"]
-        one.await_service()
-        assert one.text(CONF) == one.files[CONF]
-        one.untouched(before)
+            primary.run_shell(f"rm -f {STATE}" if broken is None else f"printf %b {shlex.quote(broken)} >{STATE}")
+            primary.start_service()
+            wait_until(
+                lambda: primary.host.run(f"grep -c '\"serial\"' {STATE}").rc == 0, 10, "nut-hotplug to write its memory"
+            )
+            primary.run_shell(f"systemctl stop {SERVICE}")
+            assert json.loads(primary.read_file(STATE))["identities"]["ups"]
+        primary.wait_until_served()
+        assert primary.read_file(CONF) == primary.files[CONF]
+        primary.assert_untouched(before)
 
-    both(case)
-
-
-def test_somebody_else_is_at_work(both):
-    """It waits for a play that configures NUT."""
-
-    def case(one: Primary) -> None:
-        one.swap(one.other)
-        one.sh(f"flock {LOCK} sleep 3 >/dev/null 2>&1 & sleep 0.3; systemctl start --no-block {SERVICE}")
-        assert one.text(CONF) == one.files[CONF]
-        assert one.restarts() == 0
-        wait_until(lambda: one.text(CONF) != one.files[CONF], 15, "it is done after that")
-        one.run()
-        one.await_service()
-
-    both(case)
+    run_on_both(run_case)
 
 
-def test_not_there_at_boot(both):
-    """The host boots without its UPS. Plugged in later it is served, by what starts at boot alone: here, without udevd, the timer."""
+def test_run_waits_for_a_play_that_holds_the_lock(run_on_both):
 
-    def case(one: Primary) -> None:
-        one.ups("unplug", "--port", "1")
-        container = one.lab.container_name(one.name)
+    def run_case(primary: HotplugPrimary) -> None:
+        primary.swap_ups(primary.other_model)
+        primary.run_shell(f"flock {LOCK} sleep 3 >/dev/null 2>&1 & sleep 0.3; systemctl start --no-block {SERVICE}")
+        assert primary.read_file(CONF) == primary.files[CONF]
+        assert primary.count_restarts() == 0
+        wait_until(lambda: primary.read_file(CONF) != primary.files[CONF], 15, "ups.conf to be written")
+        primary.run_service()
+        primary.wait_until_served()
+
+    run_on_both(run_case)
+
+
+def test_ups_plugged_in_after_boot_is_served(run_on_both):
+    """The host boots without its UPS. The lab has no udevd, so the timer starts nut-hotplug."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        primary.control_ups("unplug", "--port", "1")
+        container = primary.lab.container_name(primary.name)
         run_podman("kill", container)
         run_podman("start", container)
         up = ("exec", container, "systemctl", "is-system-running")
-        wait_until(lambda: run_podman(*up, check=False).stdout.strip() in ("running", "degraded"), 60, "it boots")
-        wait_until(lambda: one.host.run("true").rc == 0, 20, "it answers")
-        assert one.text(CONF) == one.files[CONF]
-        wait_until(lambda: "nut-server.service" in one.processes(), 10, "upsd runs")
-        server = one.processes()["nut-server.service"]
-        one.ups("replug", "--port", "1")
-        one.await_service()
-        assert one.processes()["nut-server.service"] == server
-        one.sh(f"systemctl is-active {TIMER}; systemctl stop {TIMER}")
-        wait_until(lambda: one.clients() == {*one.secondaries}, 30, "the secondaries are logged in")
+        wait_until(
+            lambda: run_podman(*up, check=False).stdout.strip() in ("running", "degraded"), 60, "the host to boot"
+        )
+        wait_until(lambda: primary.host.run("true").rc == 0, 20, "the host to answer by ssh")
+        assert primary.read_file(CONF) == primary.files[CONF]
+        wait_until(lambda: "nut-server.service" in primary.list_processes(), 10, "upsd to run")
+        server = primary.list_processes()["nut-server.service"]
+        primary.control_ups("replug", "--port", "1")
+        primary.wait_until_served()
+        assert primary.list_processes()["nut-server.service"] == server
+        primary.run_shell(f"systemctl is-active {TIMER}; systemctl stop {TIMER}")
+        wait_until(lambda: primary.list_clients() == {*primary.secondaries}, 30, "the secondaries to log in")
 
-    both(case)
+    run_on_both(run_case)

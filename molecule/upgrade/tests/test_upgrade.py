@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host that was configured by hand: taken over with nothing lost, then rid of NUT with nothing left that acts, then taken on again."""
+"""A host whose NUT was configured by hand: taken over without a loss, then removed without a trace that acts, then deployed again."""
 
 from __future__ import annotations
 
@@ -30,46 +30,46 @@ BEFORE = Path(__file__).resolve().parents[1] / "files"
 FILES = ("nut.conf", "ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "upssched.conf")
 COPIES = tuple(f"{name}.before-homelab-nut" for name in FILES)
 UNITS = ("nut-server.service", "nut-monitor.service", "nut-driver.target", "nut-driver-enumerator.path", "nut.target")
-# in the files that were there before
+# in the hand-written files
 OLD_SECRETS = ("adm1n", "local#pass", "remote-pass")
 ABSENT = ("--limit", "pve8", *extra_vars(nut_server_state="absent"))
 
 
 @pytest.fixture(scope="module")
 def pve(on: Callable[[str], Host]) -> Host:
-    """Return the host."""
+    """Return the host that is taken over."""
     return on("pve8")
 
 
-def who_may(host: Host, name: str) -> tuple[str, str, str]:
-    """Return owner, group and mode of a file of NUT's."""
+def read_permissions(host: Host, name: str) -> tuple[str, str, str]:
+    """Return owner, group and mode of a file in /etc/nut."""
     found = host.file(f"/etc/nut/{name}")
     return found.user, found.group, oct(found.mode)
 
 
-def instances(host: Host) -> set[str]:
-    """Name the drivers' units that start at boot, and those that run, or try to."""
+def list_driver_units(host: Host) -> set[str]:
+    """Return the drivers' units that start at boot, and those that are loaded."""
     found = host.check_output("ls /etc/systemd/system/*.wants/").split()
     listed = host.check_output("systemctl list-units --all --plain --no-legend 'nut-driver@*'")
     found += [line.split()[0] for line in listed.splitlines()]
-    return {one for one in found if one.startswith("nut-driver@")}
+    return {unit for unit in found if unit.startswith("nut-driver@")}
 
 
-def test_what_was_there_was_odd(pve):
-    """So that the rest proves something: two sections whose names are none for a unit, which got others, and never worked."""
+def test_hand_written_configuration_is_odd_enough(pve):
+    """Else the other tests prove nothing. Two sections have names unfit for a unit; the enumerator chose others."""
     assert list(ups_conf.parse_ups_conf((BEFORE / "ups.conf").read_text()).sections) == [
         "myups",
         "ups",
         "old,ups",
         "old/ups",
     ]
-    said = pve.check_output("journalctl -o cat -u nut-driver-enumerator.service")
-    assert "Enabled instance: 'nut-driver@MD5_" in said
-    assert "/etc/systemd/system/nut-driver.target.wants/nut-driver@old\\x2cups.service" in said
+    output = pve.check_output("journalctl -o cat -u nut-driver-enumerator.service")
+    assert "Enabled instance: 'nut-driver@MD5_" in output
+    assert "/etc/systemd/system/nut-driver.target.wants/nut-driver@old\\x2cups.service" in output
 
 
-def test_it_serves_what_the_inventory_says(pve):
-    """The name ups was a dummy's; now it is the UPS on the bus, which had another name."""
+def test_upsd_serves_the_ups_of_the_inventory(pve):
+    """The name `ups` belonged to a dummy; now it is the UPS on the USB bus, which had another name."""
     assert pve.check_output("upsc -l localhost 2>/dev/null").split() == ["ups"]
     told = dict(line.split(": ", 1) for line in pve.check_output("upsc ups@localhost 2>/dev/null").splitlines())
     assert told["driver.name"] == "usbhid-ups"
@@ -81,64 +81,64 @@ def test_it_serves_what_the_inventory_says(pve):
 
 
 def test_old_sections_leave_no_unit(pve):
-    """One that stays would look for a UPS for ever, or hold the one that another needs."""
-    assert instances(pve) == {"nut-driver@ups.service"}
+    """A leftover driver would look for a UPS forever, or hold the UPS of another driver."""
+    assert list_driver_units(pve) == {"nut-driver@ups.service"}
     listed = pve.check_output("ps -e -o args=").splitlines()
     assert not [line for line in listed if "dummy-ups" in line or "myups" in line]
     assert not pve.service("nut-driver-enumerator.path").is_enabled
     assert pve.check_output("systemctl --failed --no-legend") == ""
 
 
-def test_the_daemons_run_as_they_should(pve):
-    """RUN_AS_USER root is gone with the file that said so."""
+def test_daemons_run_as_nut_again(pve):
+    """The hand-written file had RUN_AS_USER root."""
     assert pve.check_output("ps -o user= -C upsd").split() == ["nut"]
     assert sorted(pve.check_output("ps -o user= -C upsmon").split()) == ["nut", "root"]
 
 
-def test_everybody_could_read_the_passwords(pve):
-    """And can no more."""
+def test_files_are_readable_by_root_and_nut_only(pve):
+    """The hand-written files were readable by every user."""
     for name in FILES:
-        assert who_may(pve, name) == ("root", "nut", "0o640"), name
+        assert read_permissions(pve, name) == ("root", "nut", "0o640"), name
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_somebody_wrote_is_kept(pve, name):
-    """To the letter, beside the new file, and also for nobody else to read."""
+def test_hand_written_file_is_kept_as_a_copy(pve, name):
+    """Unchanged, beside the new file, and readable by root and nut only."""
     copy = pve.file(f"/etc/nut/{name}.before-homelab-nut")
     assert copy.content_string == (BEFORE / name).read_text()
-    assert who_may(pve, f"{name}.before-homelab-nut") == ("root", "nut", "0o640")
+    assert read_permissions(pve, f"{name}.before-homelab-nut") == ("root", "nut", "0o640")
     assert "Written by Ansible" in pve.file(f"/etc/nut/{name}").content_string.splitlines()[0]
 
 
-def test_a_drop_in_is_its_owners(pve):
-    """Only the enumerator's own ones come and go."""
+def test_drop_in_of_the_user_is_kept(pve):
+    """Only the enumerator's own drop-ins come and go."""
     drop_in = pve.file("/etc/systemd/system/nut-driver@.service.d/wait-for-usb.conf")
     assert drop_in.content_string == (BEFORE / "wait-for-usb.conf").read_text()
     assert "sleep" in pve.check_output("systemctl show --property=ExecStartPre --value nut-driver@ups.service")
 
 
 @pytest.fixture(scope="module")
-def said() -> str:
-    """Return what the play said that took the host over."""
+def output() -> str:
+    """Return the output of the play that took the host over."""
     told = Path(os.environ["PLAYS_LOG"]).read_text()
-    prepared = told.rindex("PLAY [A host with NUT, configured by hand]")
+    prepared = told.rindex("PLAY [Configure NUT as a user would by hand]")
     return told[told.index("PLAY [Check the command line", prepared) :]
 
 
-def test_a_flag_that_was_left_was_reported(pve, said):
-    """It would have cut the power at the next reboot. Whether it may go is for its owner to say."""
-    assert re.search(r"WARNING\]?:\s+pve8:\s+/etc/killpower ", said)
+def test_leftover_powerdownflag_is_reported(pve, output):
+    """It would cut the power at the next reboot. Only the user can decide whether to remove it."""
+    assert re.search(r"WARNING\]?:\s+pve8:\s+/etc/killpower ", output)
     assert pve.file("/etc/killpower").exists
 
 
-def test_the_take_over_gave_nothing_away(said):
-    """The differences that it showed are those of files with passwords, old ones and new ones."""
-    assert "+++" in said
-    assert not [secret for secret in (*OLD_SECRETS, *read_passwords()) if secret in said]
+def test_diff_of_the_takeover_shows_no_secret(output):
+    """The diff is of files that contain old and new passwords."""
+    assert "+++" in output
+    assert not [secret for secret in (*OLD_SECRETS, *read_passwords()) if secret in output]
 
 
-def test_a_second_play_changes_nothing(pve, play):
-    """The copies, too, stay those of the first."""
+def test_second_play_changes_nothing(pve, play):
+    """The copies stay those of the first play."""
     before = nut_processes(pve)
     done = play()
     assert done.returncode == 0, done.stdout
@@ -147,58 +147,58 @@ def test_a_second_play_changes_nothing(pve, play):
     assert pve.file("/etc/nut/ups.conf.before-homelab-nut").content_string == (BEFORE / "ups.conf").read_text()
 
 
-def test_upsd_is_killed_during_a_play(pve, lab, start):
-    """NUT of Debian 12 does not start a daemon again that dies."""
+def test_upsd_killed_during_a_play_is_started_again(pve, lab, start):
+    """In Debian 12, systemd does not restart a daemon of NUT that dies."""
     killer = kill_upsd_when_replaced(lab, "pve8", "/etc/nut/upsd.conf")
     again = ("--limit", "pve8", *extra_vars(nut_server_upsd_conf={"MAXAGE": 19}))
     done = wait_for_end(start(*again))
     assert wait_for_end(killer, 60).returncode == 0
     assert "Traceback" not in done.stdout + done.stderr
     if done.returncode:
-        # then it says what is dead, and that much is done by the next one
+        # the play may report the dead daemon; then the next play starts it
         assert "nut-server" in done.stdout + done.stderr, done.stdout
         assert wait_for_end(start(*again)).returncode == 0
-    wait_until(lambda: read_status(pve)[:1] == ["OL"], 30, "upsd serves again")
+    wait_until(lambda: read_status(pve)[:1] == ["OL"], 30, "upsd to serve the UPS again")
     assert "\nMAXAGE 19\n" in pve.file("/etc/nut/upsd.conf").content_string
 
 
-# Away with it
+# Uninstalling
 
 
 @pytest.fixture(scope="module")
-def absent(pve, play):
-    """Take NUT's configuration away."""
+def removed(pve, play):
+    """Remove NUT's configuration."""
     done = play(*ABSENT)
     assert done.returncode == 0, done.stdout
     return done
 
 
-@pytest.mark.usefixtures("absent")
-def test_nothing_of_nut_runs_or_will(pve):
-    """Not now and not at boot."""
+@pytest.mark.usefixtures("removed")
+def test_absent_stops_and_disables_every_unit(pve):
+    """No process of NUT runs, and none starts at boot."""
     assert nut_processes(pve) == {}
-    assert instances(pve) == set()
+    assert list_driver_units(pve) == set()
     for name in UNITS:
         assert pve.run("systemctl is-active %s", name).stdout.strip() == "inactive", name
         assert pve.run("systemctl is-enabled %s", name).stdout.strip() != "enabled", name
     assert pve.check_output("systemctl --failed --no-legend") == ""
 
 
-@pytest.mark.usefixtures("absent")
-def test_no_secret_of_ours_is_left(pve):
-    """What somebody wrote by hand is theirs, and stays, for nobody else to read."""
+@pytest.mark.usefixtures("removed")
+def test_absent_removes_every_secret_of_the_role(pve):
+    """The copies of hand-written files stay, readable by root and nut only."""
     listed = pve.check_output("ls -A /etc/nut").split()
     for name in listed:
         if name not in COPIES and pve.file(f"/etc/nut/{name}").is_file:
             text = pve.file(f"/etc/nut/{name}").content_string
             assert not [secret for secret in (*read_passwords(), *OLD_SECRETS) if secret in text], name
     assert set(COPIES) <= set(listed)
-    assert all(who_may(pve, name) == ("root", "nut", "0o640") for name in COPIES)
+    assert all(read_permissions(pve, name) == ("root", "nut", "0o640") for name in COPIES)
 
 
-@pytest.mark.usefixtures("absent")
-def test_the_end_of_a_shutdown_leaves_the_ups_alone(pve: Host, lab: Lab):
-    """With MODE=none and a section in ups.conf, Debian's NUT would cut the power at every reboot; so would a flag that is left."""
+@pytest.mark.usefixtures("removed")
+def test_shutdown_without_nut_leaves_the_ups_alone(pve: Host, lab: Lab):
+    """With a section in ups.conf or a leftover flag, Debian's NUT would cut the power at every reboot, even with MODE=none."""
     assert not ups_conf.parse_ups_conf(pve.file("/etc/nut/ups.conf").content_string).sections
     assert pve.file("/etc/killpower").exists
     told = json.loads(lab.control_ups("pve8", "status", "--json"))["upses"][0]["events"]
@@ -210,21 +210,20 @@ def test_the_end_of_a_shutdown_leaves_the_ups_alone(pve: Host, lab: Lab):
     assert ups["shutdown_in"] < 0
 
 
-@pytest.mark.usefixtures("absent")
-def test_away_is_away(play):
-    """A second such play has nothing to do."""
+@pytest.mark.usefixtures("removed")
+def test_absent_is_idempotent(play):
     done = play(*ABSENT)
     assert done.returncode == 0, done.stdout
     assert "changed=0" in done.stdout
 
 
-@pytest.mark.usefixtures("absent")
-def test_and_back_again(pve, play):
-    """As if it were a new host; the copies are still those of the first time."""
+@pytest.mark.usefixtures("removed")
+def test_host_can_be_deployed_again(pve, play):
+    """Like a new host. The copies are still those of the first play."""
     done = play()
     assert done.returncode == 0, done.stdout
-    wait_until(lambda: read_status(pve)[:1] == ["OL"], 30, "it serves")
-    assert instances(pve) == {"nut-driver@ups.service"}
+    wait_until(lambda: read_status(pve)[:1] == ["OL"], 30, "upsd to serve the UPS")
+    assert list_driver_units(pve) == {"nut-driver@ups.service"}
     assert pve.file("/etc/nut/ups.conf.before-homelab-nut").content_string == (BEFORE / "ups.conf").read_text()
     again = play()
     assert again.stdout.count("changed=0") == 3

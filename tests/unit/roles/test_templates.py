@@ -268,27 +268,27 @@ PRIMARIES: dict[str, dict[str, Any]] = {
 }
 # hosts whose files are rendered, but which NUT on the host would reject
 UNFIT = {
-    "mute": "upsmon.conf: MONITOR far@away: the password holds a '#' and a '='",
-    "mute2": "upsmon.conf: MONITOR far@away: the password holds a '#' and a '='",
+    "mute": "upsmon.conf: MONITOR far@away: the password contains a '#' and a '='",
+    "mute2": "upsmon.conf: MONITOR far@away: the password contains a '#' and a '='",
 }
 BAD = {
     "twins": "nut_server_devices: two devices are called ups",
     "control": "nut_server_devices: device ups: desc: character 4 (U+000A) is a control character",
-    "blank": "blank: nut_server_password can't be used: it holds a space",
+    "blank": "blank: nut_server_password can't be used: it contains a space",
     "own": "nut_server_users: monitor is already the user of",
     "taken": "nut_server_users: nas4 is already the user of",
     "double": "nut_server_users: a is already the user of",
-    "slash": "slash: 'a/b' can't be a user: the user name holds a slash",
-    "broken": "broken: the password of a in nut_server_users can't be used: it holds a '#'",
-    "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host watches no UPS called usp",
-    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upssched is not called",
-    "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not text. Put OFF into quotes",
+    "slash": "slash: 'a/b' can't be a user: the user name contains a slash",
+    "broken": "broken: the password of a in nut_server_users can't be used: it contains a '#'",
+    "unseen": "nut_server_upssched_rules: ONBATT EXECUTE x: this host monitors no UPS called usp",
+    "unheard": "nut_server_upssched_rules: ONBATT EXECUTE x: NOTIFYFLAG of ONBATT is SYSLOG, and without EXEC upsmon does not call",
+    "truth": "nut_server_upsmon_conf: NOTIFYMSG: a type of event is not a string. Put OFF in quotes",
     "typo": "nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"
-    " nut_server_upsmon_conf: OFFDURATION is 'soon', and must be a whole number",
+    " nut_server_upsmon_conf: OFFDURATION is 'soon', must be a whole number",
     "typo_device": "nut_server_devices: device ups: there is no key ofdelay. Did you mean offdelay?",
     "typo_file": "nut_server_extra_lines: upsmon is not one of nut.conf, ups.conf, upsd.conf, upsmon.conf, upssched.conf, upsd.users."
     " Did you mean upsmon.conf?",
-    "kind": "nut_server_devices: [ups]: offdelay is 'soon', and must be a whole number of seconds",
+    "kind": "nut_server_devices: [ups]: offdelay is 'soon', must be a whole number of seconds",
 }
 # replaces the results of the lookup homelab.nut.certificate
 TLS = {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checks a set of NUT's files by themselves. What the host's NUT says of them: dry_run.py."""
+"""Checks a set of NUT's files on their own. dry_run.py has the host's NUT read them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_inconsistencies(texts: Mapping[str, str], release: Release | None = Non
     wrong = []
     for name, text in files.items():
         if not text.endswith("\n"):
-            wrong.append(f"{name}: the last line has no newline, and NUT loses it")
+            wrong.append(f"{name}: the last line has no newline, so NUT drops it")
         if name != "nut.conf":
             wrong += [f"{name}, line {problem.line}: {problem.message}" for problem in grammar.find_problems(text)]
     # a shell reads it: the last one counts, and blanks before it do not
@@ -37,26 +37,26 @@ def find_inconsistencies(texts: Mapping[str, str], release: Release | None = Non
     modes = PRIMARY_MODES if "ups.conf" in files else SECONDARY_MODES
     if "nut.conf" in files and mode not in modes:
         wrong.append(
-            f"nut.conf: MODE is {mode or 'not set'}, and must be {' or '.join(modes)}, without blanks around the ="
+            f"nut.conf: MODE is {mode or 'not set'}, must be {' or '.join(modes)}, without blanks around the ="
         )
     names = [*files.ups_conf.sections]
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
             wrong.append(
-                f"ups.conf: [{name}]: a name is made of letters, digits, dot, hyphen and underscore, as a unit's is"
+                f"ups.conf: [{name}]: the name of a UPS may have only letters, digits, dots, hyphens and underscores"
             )
         if [other.lower() for other in names].count(name.lower()) > 1:
-            wrong.append(f"ups.conf: [{name}]: upsd makes no difference between names that differ in case alone")
+            wrong.append(f"ups.conf: [{name}]: two names differ only in case, and upsd treats them as the same")
     wrong += _find_overlapping_listens(files.listening)
     if files.directive("upsmon.conf", "CERTVERIFY") == "1" and not files.directive("upsmon.conf", "CERTPATH"):
-        wrong.append("upsmon.conf: CERTVERIFY without CERTPATH: upsmon would connect to nobody. Give both")
+        wrong.append("upsmon.conf: CERTVERIFY without CERTPATH: upsmon could not connect to any upsd. Set both")
     if files.directive("upsd.conf", "CERTIDENT") and not files.directive("upsd.conf", "CERTPATH"):
-        wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would offer no TLS, and not say so. Give both")
+        wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would silently offer no TLS. Set both")
     return wrong + find_wrong_values(files, release) + _find_wrong_logins(files) + _find_wrong_monitors(files)
 
 
 def _find_overlapping_listens(places: Sequence[tuple[str, int]]) -> list[str]:
-    """Return LISTEN addresses that another one includes: upsd gets only one of them, and merely logs it (2.8.1: the smaller)."""
+    """Return LISTEN addresses that another one includes: upsd can bind only one of them, and merely logs it (2.8.1: the smaller)."""
     wrong = []
     for everything, form in ((("0.0.0.0", "*"), "[0-9.]+"), (("::",), "[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")):
         for everywhere in {port for address, port in places if address in everything}:
@@ -67,8 +67,8 @@ def _find_overlapping_listens(places: Sequence[tuple[str, int]]) -> list[str]:
                 if port == everywhere and address not in everything and re.fullmatch(form, address)
             ]
             wrong += [
-                f"upsd.conf: LISTEN {address} {everywhere} is a part of LISTEN {everything[0]} {everywhere}, and upsd can't have"
-                " both. Leave one out"
+                f"upsd.conf: LISTEN {address} {everywhere} is part of LISTEN {everything[0]} {everywhere}, and upsd can't bind"
+                " both. Remove one"
                 for address in parts
             ]
     return wrong
@@ -99,22 +99,22 @@ def _find_wrong_monitors(files: NutFiles) -> list[str]:
         # NUT silently takes any other word for secondary, and then no upsmon sets FSD
         if monitor.type not in upsd.PRIMARY + upsd.SECONDARY:
             # the word may be a piece of a password, so it is not shown
-            wrong.append(f"{where}: its sixth word, the type, is neither primary nor secondary")
+            wrong.append(f"{where}: the last word is neither primary nor secondary")
         if not monitor.port:
-            wrong.append(f"{where}: its port is not a number. Write UPS@HOST:PORT, and an IPv6 address in brackets")
+            wrong.append(f"{where}: the port is not a number. Write UPS@HOST:PORT, with an IPv6 address in brackets")
         if served is None or monitor.host not in ("localhost", "127.0.0.1", "::1"):
             continue
         # without a LISTEN, upsd listens on its own port
         ports = upsd.local_ports(files["upsd.conf"]) if files.listening else [upsd.PORT]
         if "upsd.conf" in files and monitor.port not in ports:
-            wrong.append(f"{where}: no LISTEN of upsd.conf serves this host itself on port {monitor.port}")
+            wrong.append(f"{where}: no LISTEN line of upsd.conf lets this host connect to port {monitor.port}")
         if monitor.ups not in served:
-            wrong.append(f"{where}: ups.conf has no [{monitor.ups}]. It has {', '.join(served) or 'none'}")
+            wrong.append(f"{where}: ups.conf has no [{monitor.ups}]. It has: {', '.join(served) or 'none'}")
         user = files.users.get(monitor.user)
         if user is None:
             wrong.append(f"{where}: upsd.users has no [{monitor.user}]")
         elif user.password != monitor.password:
-            wrong.append(f"{where}: the password is not the one of [{monitor.user}] in upsd.users")
+            wrong.append(f"{where}: the password differs from that of [{monitor.user}] in upsd.users")
         elif monitor.type in upsd.PRIMARY and user.type not in upsd.PRIMARY:
             wrong.append(f"{where}: [{monitor.user}] in upsd.users is not a primary, so upsmon could not set FSD")
     return wrong + _find_shutdown_blockers(files)
@@ -129,7 +129,7 @@ def _find_shutdown_blockers(files: NutFiles) -> list[str]:
         seconds = files.directive("upsmon.conf", name) or "5"
         if not seconds.isdigit() or not 0 < int(seconds) < IDLE_SECONDS:
             wrong.append(
-                f"upsmon.conf: {name} is {seconds}, and must be 1 to {IDLE_SECONDS - 1}: upsd drops clients that are silent longer"
+                f"upsmon.conf: {name} is {seconds}, must be 1 to {IDLE_SECONDS - 1}: upsd drops clients that are silent for longer"
             )
     needed = files.directive("upsmon.conf", "MINSUPPLIES") or "1"
     power = sum(monitor.power for monitor in files.monitors)
@@ -137,6 +137,6 @@ def _find_shutdown_blockers(files: NutFiles) -> list[str]:
         wrong.append("upsmon.conf: MINSUPPLIES is 0, so this host would never shut down")
     elif not needed.isdigit() or power < int(needed):
         wrong.append(
-            f"upsmon.conf: MINSUPPLIES {needed} can't be met, the MONITOR lines add up to {power}. upsmon would not start"
+            f"upsmon.conf: MINSUPPLIES is {needed}, but the power values of the MONITOR lines add up to {power}: upsmon would not start"
         )
     return wrong

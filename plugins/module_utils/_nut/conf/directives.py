@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What may stand in NUT's files, since which release, and of what kind its value is.
+"""The directives of NUT's files: since which release each exists, and the kind of its value.
 
-Each entry was put before the programs of 2.8.0, 2.8.1 and 2.8.5: accepted from its release on, refused before. What is
-between them is from NUT's release notes, what is from 2.8.6 on from its development. 2.7.4 stands for that and all before.
+Each entry was tested with the programs of 2.8.0, 2.8.1 and 2.8.5: accepted from its release on, and refused before. Releases
+between these are from NUT's release notes, and 2.8.6 from its development branch. 2.7.4 means that release or any earlier one.
 """
 
 from __future__ import annotations
@@ -16,26 +16,21 @@ from dataclasses import dataclass
 Release = tuple[int, int, int]
 
 NEWEST: Release = (2, 8, 5)
-"""The newest release whose programs were asked. What a newer one knows besides, nobody here can say."""
+"""The newest release whose programs were tested. A newer one may have more directives than these tables."""
 
 
 @dataclass(frozen=True)
 class Directive:
-    """A directive of a file, or a key of a section.
+    """A directive of a file, or a key of a section."""
 
-    since: the first release that knows it. kind: a word of KINDS, or the words that it may be, with | between.
-    needed: why leaving it out on an older release would be unsafe, and what to do: then it is refused there.
-    never: why this project refuses it everywhere. without: what leaving it out means.
-    """
-
-    since: Release
-    kind: str
-    needed: str = ""
-    never: str = ""
-    without: str = ""
+    since: Release  # the first release that has it
+    kind: str  # one of KINDS, or the possible words with | between them
+    needed: str = ""  # if set, it is refused on older releases: why it would be unsafe to leave it out, and what to do
+    never: str = ""  # if set, it is always refused: why
+    without: str = ""  # the effect of leaving it out on older releases
 
 
-# kind -> what one value looks like, and that in words that follow "must be"
+# kind -> pattern of the value, and its description, as words that follow "must be"
 VALUES: Mapping[str, tuple[str, str]] = {
     "number": (r"[0-9]{1,9}", "a whole number"),
     "positive": (r"0{0,8}[1-9][0-9]{0,8}", "a whole number of at least 1"),
@@ -44,31 +39,31 @@ VALUES: Mapping[str, tuple[str, str]] = {
     "boolean": (r"(?i:true|yes|on|1|false|no|off|0)", "true or false (or yes, no, on, off, 1, 0)"),
     "exit": (r"(?i:true|yes|on|false|no|off)|[0-9]{1,9}", "yes, no, or a whole number of seconds"),
     "hex": (r"(?i:0x)?[0-9A-Fa-f]{1,4}", "a hexadecimal number"),
-    "delay": (r"[0-9]+(\.[0-9]+)?[smhd]?", "a time as sleep(1) takes it, such as 30s or 15m, without quotes"),
+    "delay": (r"[0-9]+(\.[0-9]+)?[smhd]?", "a time for sleep(1), such as 30s or 15m, without quotes"),
     "word": (r"[^\s]+", "one word"),
     "text": (r"[\s\S]*", "one text, in quotes if it has blanks"),
-    "present": (r"[\s\S]*", "anything: NUT asks only whether it is set"),
+    "present": (r"[\s\S]*", "anything: NUT only checks whether it is set"),
     "password": (r"[\s\S]*", "one text, in quotes if it has blanks"),
     "path": (r"/[\s\S]*", "a path that begins with /"),
 }
-# kinds that are no single value, with what they must be
+# kinds that are not a single value -> description, as words that follow "must be"
 FORMS: Mapping[str, str] = {
-    "flag": "alone: it is set by standing there",
-    "number?": "alone, or a whole number",
-    "words": "followed by one word or more",
-    "listen": "an address (or *), and the port as a word of its own if it is not 3493",
+    "flag": "without a value",
+    "number?": "without a value, or a whole number",
+    "words": "one or more words",
+    "listen": "an address (or *) and, unless it is 3493, the port as a separate word",
     "monitor": "UPS@HOST, a whole number, a user, a password, and primary or secondary",
     "identity": "the name of a certificate and the password of its database",
-    "certhost": "a host, the name of its certificate, and twice 0 or 1: verify it, insist on TLS",
+    "certhost": "a host, the name of its certificate, and two digits 0 or 1: verify it, require TLS",
     "notifymsg": "a type of notification and one text, in quotes if it has blanks",
-    "notifyflag": "a type of notification and SYSLOG, WALL, EXEC with + between, or IGNORE alone",
-    "at": "a type of notification, a UPS (or *), a command, a name, and for START-TIMER the seconds",
+    "notifyflag": "a type of notification, and SYSLOG, WALL and EXEC joined by +, or IGNORE",
+    "at": "a type of notification, a UPS (or *), a command, a name, and the seconds of START-TIMER",
 }
 TRUTHS = ("boolean", "true|false", "0|1")
-"""The kinds that are a yes or no."""
+"""The kinds that are yes or no."""
 
 KINDS = frozenset({*VALUES, *FORMS})
-"""The words that a Directive's kind may be, besides a choice such as yes|no|auto."""
+"""What the kind of a Directive may be, besides a choice such as yes|no|auto."""
 
 _ALWAYS: Release = (2, 7, 4)
 _0: Release = (2, 8, 0)
@@ -79,18 +74,17 @@ _4: Release = (2, 8, 4)
 _5: Release = (2, 8, 5)
 
 _NSS = (
-    "Debian's NUT is built with NSS and takes no certificate from a file, so it would talk without TLS."
+    "Debian's NUT is built with NSS and reads no certificate from a file, so connections would not be encrypted."
     " Use CERTPATH and CERTIDENT"
 )
-_NO_LIMIT = "upsd only pretends to take it, and lets everybody in. Use LISTEN and a firewall"
+_NO_LIMIT = "upsd accepts it without effect, and lets every client in. Use LISTEN and a firewall"
 _LOGS_ONLY = "only the logs differ"
 _TWINS = (
-    "UPSes that differ in nothing else would be taken for each other, and the wrong one would shut this host down."
-    " Tell them apart by serial or bus on this host"
+    "UPSes that differ in nothing else would be mixed up, and the wrong one would shut this host down."
+    " Use serial or bus on this host"
 )
 _USB_PLACE = (
-    "the driver would look for this UPS's data in the wrong place and not find it. Use a NUT that knows it, or another"
-    " driver"
+    "the driver would look for this UPS's data in the wrong place. Use a release of NUT that has it, or another driver"
 )
 
 
@@ -98,16 +92,18 @@ def _nut_conf() -> dict[str, Directive]:
     return {
         "MODE": Directive(_ALWAYS, "none|standalone|netserver|netclient"),
         "ALLOW_NO_DEVICE": Directive(_0, "boolean"),
-        "ALLOW_NOT_ALL_LISTENERS": Directive(_2, "boolean", without="older ones never insist on all addresses"),
+        "ALLOW_NOT_ALL_LISTENERS": Directive(_2, "boolean", without="older releases never require all addresses"),
         "UPSD_OPTIONS": Directive(_ALWAYS, "text"),
         "UPSMON_OPTIONS": Directive(_ALWAYS, "text"),
         "POWEROFF_WAIT": Directive(_ALWAYS, "delay"),
-        "POWEROFF_QUIET": Directive(_1, "true|false", without="the end of a shutdown says what it does"),
+        "POWEROFF_QUIET": Directive(_1, "true|false", without="NUT prints messages at the end of a shutdown"),
         "NUT_DEBUG_LEVEL": Directive(_1, "number", without=_LOGS_ONLY),
         "NUT_DEBUG_PID": Directive(_1, "present", without=_LOGS_ONLY),
         "NUT_DEBUG_PROCNAME": Directive(_5, "present", without=_LOGS_ONLY),
         "NUT_DEBUG_SYSLOG": Directive(_3, "stderr|none|default", without=_LOGS_ONLY),
-        "NUT_IGNORE_CHECKPROCNAME": Directive(_3, "boolean", without="older ones don't check the names of processes"),
+        "NUT_IGNORE_CHECKPROCNAME": Directive(
+            _3, "boolean", without="older releases don't check the names of processes"
+        ),
         "NUT_QUIET_INIT_UPSNOTIFY": Directive(_1, "boolean", without=_LOGS_ONLY),
     }
 
@@ -117,7 +113,7 @@ def _ups_conf() -> dict[str, Directive]:
         "chroot": Directive(
             _ALWAYS,
             "path",
-            never="upsd would look for the drivers' sockets outside of it, and never see a UPS. Leave it out",
+            never="upsd would look for the drivers' sockets outside of it, and find no UPS",
         ),
         "driverpath": Directive(_ALWAYS, "path"),
         "maxstartdelay": Directive(_ALWAYS, "seconds"),
@@ -126,15 +122,14 @@ def _ups_conf() -> dict[str, Directive]:
         "nowait": Directive(
             _ALWAYS,
             "flag",
-            never="systemd waits for a driver itself, and with it NUT 2.8.0 says that a driver runs which does not."
-            " Leave it out",
+            never="systemd waits for the drivers, and with nowait NUT 2.8.0 reports drivers as running that are not",
         ),
         "pollinterval": Directive(_ALWAYS, "positive"),
         "synchronous": Directive(_ALWAYS, "yes|no|auto"),
         "user": Directive(_ALWAYS, "word"),
-        "group": Directive(_0, "word", without="the drivers' sockets have the group of their user"),
+        "group": Directive(_0, "word", without="the drivers' sockets have the group of the drivers' user"),
         "debug_min": Directive(_0, "number", without=_LOGS_ONLY),
-        "statepath": Directive(_3, "path", without="the drivers put their sockets where Debian's NUT has them"),
+        "statepath": Directive(_3, "path", without="the drivers create their sockets where Debian's NUT has them"),
         "LIBUSB_DEBUG": Directive(_3, "number", without=_LOGS_ONLY),
     }
 
@@ -142,9 +137,9 @@ def _ups_conf() -> dict[str, Directive]:
 def _upsd_conf() -> dict[str, Directive]:
     return {
         "MAXAGE": Directive(_ALWAYS, "positive"),
-        "TRACKINGDELAY": Directive(_0, "seconds", without="there is no tracking to be delayed"),
+        "TRACKINGDELAY": Directive(_0, "seconds", without="upsd has no tracking"),
         "ALLOW_NO_DEVICE": Directive(_0, "boolean", without="upsd does not start without a UPS"),
-        "ALLOW_NOT_ALL_LISTENERS": Directive(_2, "boolean", without="older ones never insist on all addresses"),
+        "ALLOW_NOT_ALL_LISTENERS": Directive(_2, "boolean", without="older releases never require all addresses"),
         "STATEPATH": Directive(_ALWAYS, "path"),
         "DATAPATH": Directive(_ALWAYS, "path"),
         "LISTEN": Directive(_ALWAYS, "listen"),
@@ -153,9 +148,9 @@ def _upsd_conf() -> dict[str, Directive]:
         "CERTPATH": Directive(_ALWAYS, "path"),
         "CERTIDENT": Directive(_ALWAYS, "identity"),
         "CERTREQUEST": Directive(
-            _ALWAYS, "word", never="Debian's NUT is built without it, so clients would not be asked. Leave it out"
+            _ALWAYS, "word", never="Debian's NUT is built without it, so clients would not be asked for a certificate"
         ),
-        "DISABLE_WEAK_SSL": Directive(_0, "boolean", without="old TLS is allowed"),
+        "DISABLE_WEAK_SSL": Directive(_0, "boolean", without="old versions of TLS are allowed"),
         "DEBUG_MIN": Directive(_0, "number", without=_LOGS_ONLY),
         "ACCEPT": Directive(_ALWAYS, "words", never=_NO_LIMIT),
         "REJECT": Directive(_ALWAYS, "words", never=_NO_LIMIT),
@@ -181,7 +176,7 @@ def _upsmon_conf() -> dict[str, Directive]:
         "SHUTDOWNEXIT": Directive(
             _1,
             "exit",
-            without="upsmon logs out when SHUTDOWNCMD begins, and the primary's FINALDELAY alone must be long enough",
+            without="upsmon logs out when SHUTDOWNCMD begins, so the primary's FINALDELAY must be long enough",
         ),
         "NOTIFYCMD": Directive(_ALWAYS, "text"),
         "NOTIFYMSG": Directive(_ALWAYS, "notifymsg"),
@@ -189,12 +184,12 @@ def _upsmon_conf() -> dict[str, Directive]:
         "POLLFREQ": Directive(_ALWAYS, "seconds"),
         "POLLFREQALERT": Directive(_ALWAYS, "seconds"),
         "POLLFAIL_LOG_THROTTLE_MAX": Directive(_1, "number", without=_LOGS_ONLY),
-        "OFFDURATION": Directive(_1, "integer", without="a UPS that is OFF is then no reason to shut down"),
+        "OFFDURATION": Directive(_1, "integer", without="a UPS that is OFF doesn't cause a shutdown"),
         "OVERDURATION": Directive(
-            _3, "integer", without="a UPS that was overloaded when contact was lost is then no reason to shut down"
+            _3, "integer", without="a UPS that was overloaded when contact was lost doesn't cause a shutdown"
         ),
         "OBLBDURATION": Directive(_3, "integer", without="this host shuts down at once when the battery is low"),
-        "ALARMCRITICAL": Directive(_3, "0|1", without="an alarm of the UPS is then no reason to shut down"),
+        "ALARMCRITICAL": Directive(_3, "0|1", without="an alarm of the UPS doesn't cause a shutdown"),
         "HOSTSYNC": Directive(_ALWAYS, "seconds"),
         "DEADTIME": Directive(_ALWAYS, "seconds"),
         "FINALDELAY": Directive(_ALWAYS, "seconds"),
@@ -230,7 +225,7 @@ DIRECTIVES: Mapping[str, Mapping[str, Directive]] = {
     "upsmon.conf": _upsmon_conf(),
     "upssched.conf": _upssched_conf(),
 }
-"""File -> directive, as NUT spells it. "ups.conf" is what stands before its first section."""
+"""File -> directive, as NUT spells it. "ups.conf" has those before its first section; DEVICE has the keys of sections."""
 
 SHARED: Mapping[str, Directive] = {
     "driver": Directive(_ALWAYS, "word"),
@@ -240,25 +235,25 @@ SHARED: Mapping[str, Directive] = {
     "sdcommands": Directive(
         _3,
         "word",
-        needed="at the end of a shutdown the driver would give its own commands, and this UPS may then not cut its power,"
-        " or not give it back. Use a NUT that knows it, or make sure that the UPS does without",
+        needed="at the end of a shutdown, the driver would use other commands, and this UPS may then not cut its power,"
+        " or not restore it. Use a release of NUT that has it, or make sure that the UPS works without it",
     ),
     "nolock": Directive(_ALWAYS, "flag"),
     "ignorelb": Directive(_ALWAYS, "flag"),
-    "allow_killpower": Directive(_1, "flag", without="nobody can cut the UPS's power by driver.killpower"),
+    "allow_killpower": Directive(_1, "flag", without="driver.killpower does not exist"),
     "pollinterval": Directive(_ALWAYS, "positive"),
     "synchronous": Directive(_ALWAYS, "yes|no|auto"),
     "user": Directive(_0, "word", without="the driver runs as the user of all drivers"),
     "group": Directive(_0, "word", without="the driver's socket has the group of its user"),
-    "maxstartdelay": Directive(_3, "seconds", without="the global one holds for all UPSes"),
-    "maxretry": Directive(_3, "positive", without="the global one holds for all UPSes"),
-    "retrydelay": Directive(_3, "seconds", without="the global one holds for all UPSes"),
+    "maxstartdelay": Directive(_3, "seconds", without="the global one applies to all UPSes"),
+    "maxretry": Directive(_3, "positive", without="the global one applies to all UPSes"),
+    "retrydelay": Directive(_3, "seconds", without="the global one applies to all UPSes"),
     "debug_min": Directive(_0, "number", without=_LOGS_ONLY),
     "LIBUSB_DEBUG": Directive(_3, "number", without=_LOGS_ONLY),
     "default.*": Directive(_ALWAYS, "text"),
     "override.*": Directive(_ALWAYS, "text"),
 }
-"""The keys of a section that all drivers share (drivers/main.c). The last two are families."""
+"""The keys of a section for all drivers (drivers/main.c). The last two are families."""
 
 _USB: Mapping[str, Directive] = {
     "vendor": Directive(_ALWAYS, "text"),
@@ -272,8 +267,8 @@ _USB: Mapping[str, Directive] = {
     "allow_duplicates": Directive(
         _1,
         "flag",
-        needed="the driver would not start where another one has the first of two like UPSes, so nobody would watch the"
-        " second. Tell them apart by serial or bus on this host",
+        needed="the driver would not start if another driver has the first of two identical UPSes, so the second would not be"
+        " monitored. Use serial or bus on this host",
     ),
     "usb_set_altinterface": Directive(_ALWAYS, "number?"),
     "usb_config_index": Directive(_2, "hex", needed=_USB_PLACE),
@@ -292,54 +287,54 @@ _USBHID: Mapping[str, Directive] = {
     "interrupt_pipe_no_events_tolerance": Directive(
         _3,
         "integer",
-        needed="a UPS that stands still now and then would be believed to be on mains for ever. Use pollonly on this host",
+        needed="a UPS that stops responding now and then would count as on mains forever. Use pollonly on this host",
     ),
     "onlinedischarge": Directive(
         _0,
         "flag",
-        needed="a UPS that says OL DISCHRG in an outage would be believed to be on mains, and nothing would shut down."
-        " Use a NUT that knows it",
+        needed="a UPS that reports OL DISCHRG in an outage would count as on mains, and nothing would shut down."
+        " Use a release of NUT that has it",
     ),
     "onlinedischarge_onbattery": Directive(
         _2,
         "flag",
-        needed="a UPS that says OL DISCHRG in an outage would be believed to be on mains, and nothing would shut down."
-        " NUT 2.8.0 and 2.8.1 call it onlinedischarge: write that, newer ones know it too",
+        needed="a UPS that reports OL DISCHRG in an outage would count as on mains, and nothing would shut down."
+        " NUT 2.8.0 and 2.8.1 call it onlinedischarge: use that, newer releases accept it, too",
     ),
     "onlinedischarge_calibration": Directive(
-        _1, "flag", without="a calibration shows as OL DISCHRG, and shuts nothing down"
+        _1, "flag", without="a calibration shows as OL DISCHRG, and causes no shutdown"
     ),
     "onlinedischarge_log_throttle_sec": Directive(_2, "integer", without=_LOGS_ONLY),
     "onlinedischarge_log_throttle_hovercharge": Directive(_2, "number", without=_LOGS_ONLY),
     "lbrb_log_delay_sec": Directive(
-        _3, "seconds", without="a UPS that says for a moment that its battery is low is believed at once"
+        _3, "seconds", without="a UPS that reports a low battery only for a moment is believed at once"
     ),
     "lbrb_log_delay_without_calibrating": Directive(
-        _3, "flag", without="a UPS that says for a moment that its battery is low is believed at once"
+        _3, "flag", without="a UPS that reports a low battery only for a moment is believed at once"
     ),
     "disable_fix_report_desc": Directive(
-        _1, "flag", without="the driver mends what this UPS says of itself, and may show wrong voltages"
+        _1, "flag", without="the driver corrects the UPS's report descriptor, and may show wrong voltages"
     ),
-    "powercom_sdcmd_byte_order_fallback": Directive(_3, "flag", without="older ones do it that way anyhow"),
+    "powercom_sdcmd_byte_order_fallback": Directive(_3, "flag", without="older releases do it that way anyway"),
     "powercom_sdcmd_discrete_delay": Directive(
         _4,
         "flag",
         needed="this UPS would not understand the delay at the end of a shutdown, and might cut its power too early or"
-        " not at all. Use a NUT that knows it",
+        " not at all. Use a release of NUT that has it",
     ),
     "subdriver": Directive(
         _1,
         "text",
-        needed="the driver would choose one by itself, and read this UPS wrongly or not at all. Use a NUT that knows it,"
+        needed="the driver would choose one itself, and misread this UPS or not read it at all. Use a release of NUT that has it,"
         " or another driver",
     ),
-    "winhid": Directive(_5, "flag", without="it does something on Windows only"),
+    "winhid": Directive(_5, "flag", without="it only has an effect on Windows"),
     "explore": Directive(_ALWAYS, "flag"),
     "maxreport": Directive(_ALWAYS, "flag"),
     "interruptonly": Directive(_ALWAYS, "flag"),
     "interruptsize": Directive(_ALWAYS, "positive"),
     "waitbeforereconnect": Directive(_1, "seconds", without="the driver tries to reconnect at once"),
-    "reconnect_max_tries": Directive((2, 8, 6), "number", without="the driver tries to reconnect for ever"),
+    "reconnect_max_tries": Directive((2, 8, 6), "number", without="the driver tries to reconnect forever"),
     "reconnect_report_freq": Directive((2, 8, 6), "number", without=_LOGS_ONLY),
 }
 
@@ -356,23 +351,21 @@ _TYPES = {
     _5: "SHUTDOWN_HOSTSYNC",
 }
 NOTIFY_TYPES: Mapping[str, Release] = {name: since for since, names in _TYPES.items() for name in names.split()}
-"""Type of notification -> the first release whose upsmon says it. NUT takes them in lower case, too."""
+"""Type of notification -> the first release whose upsmon sends it. NUT accepts lower case, too."""
 
 DETAILED_TYPES = frozenset({"ALARM", "NOTALARM", "OTHER", "NOTOTHER"})
-"""Types whose message may have a second %s, for what exactly is up."""
+"""Types whose message may have a second %s, for details."""
 
 AT_COMMANDS: Mapping[str, Directive] = {
     "START-TIMER": Directive(_ALWAYS, "seconds"),
     "CANCEL-TIMER": Directive(_ALWAYS, "word"),
     "EXECUTE": Directive(_ALWAYS, "word"),
-    "START-TIMER-SHARED": Directive(
-        _5, "seconds", needed="what the timer is for would never happen. Use START-TIMER on this host"
-    ),
-    # the manual of 2.8.5 has it, and its upssched says "Invalid command"
+    "START-TIMER-SHARED": Directive(_5, "seconds", needed="the timer would never start. Use START-TIMER on this host"),
+    # the manual of 2.8.5 has it, but upssched reports "Invalid command"
     "CANCEL-TIMER-MATCHED": Directive(
         _5,
         "word",
-        never="only NUT's manual knows it, so the timer would run out although the mains are back. Use CANCEL-TIMER",
+        never="it exists only in NUT's manual, so the timer would expire although the mains are back. Use CANCEL-TIMER",
     ),
 }
-"""Commands of upssched's AT lines. They are taken in capital letters only."""
+"""Commands of upssched's AT lines, in capital letters only."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Removes from NUT's files what the host's release of NUT does not know. The tables are in directives.py."""
+"""Removes directives from NUT's files that the host's release of NUT does not have. The tables are in directives.py."""
 
 from __future__ import annotations
 
@@ -20,25 +20,21 @@ _PHYSICAL = re.compile(r"[^\n]*\n|[^\n]+")
 
 @dataclass(frozen=True)
 class Fitted:
-    """Files without what a release does not know.
-
-    left_out: sentences, one for each directive that is gone, with what that means. refused: sentences for what could not
-    be left out safely; it stays in the text, and these files must not be deployed.
-    """
+    """NUT's files, fit for a release."""
 
     files: dict[str, str]
-    left_out: tuple[str, ...]
-    refused: tuple[str, ...]
+    left_out: tuple[str, ...]  # sentences, one for each directive that was removed
+    refused: tuple[str, ...]  # sentences, one for each that can't be removed safely: the files must not be deployed
 
 
 def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
-    """Leave out of NUT's files the lines that a release does not know. Every other line stays as it is.
+    """Remove the lines that a release does not know from NUT's files. All other lines stay unchanged.
 
     Exceptions: LISTEN lines may be reordered and ALLOW_NOT_ALL_LISTENERS added, so that a missing address does not keep upsd
     from serving its own host.
 
-    Lines that no table knows stay, for the real daemon to judge. So does a file that NUT would misread;
-    consistency.find_inconsistencies() reports that. Never raises.
+    Lines that are in no table stay, for the daemon itself to judge. A file that NUT would misread stays, too:
+    consistency.find_inconsistencies() reports it. Never raises.
     """
     fitted: dict[str, str] = {}
     left_out, refused = [], []
@@ -67,25 +63,27 @@ def unfit_key(section: str, driver: str, key: str, release: Release) -> str:
 
 
 def _describe_lack(where: str, what: str, directive: Directive, release: Release) -> str:
-    sentence = f"{where}: {what} is known from NUT {format_release(directive.since)} on, and this host has {format_release(release)}."
+    sentence = (
+        f"{where}: {what} needs NUT {format_release(directive.since)}, but this host has {format_release(release)}."
+    )
     if directive.needed:
-        return f"{sentence} It can't be left out: {directive.needed}."
+        return f"{sentence} It can't be left out, because {directive.needed}."
     return f"{sentence} It is left out{directive.without and ': '}{directive.without}."
 
 
 def _with_lasting_listeners(text: str, release: Release) -> str:
-    """Return an upsd.conf with which upsd starts though an address that its host must have for itself is not there.
+    """Return an upsd.conf with which upsd starts even if an address of its host does not exist yet.
 
-    2.8.0 insists on the last address, 2.8.1 on the first, and 2.8.2 on every one, unless ALLOW_NOT_ALL_LISTENERS. Loopback is
-    always there.
+    2.8.0 insists on the last address, 2.8.1 on the first, and 2.8.2 on all, unless ALLOW_NOT_ALL_LISTENERS is set. Loopback
+    always exists.
     """
     if grammar.find_problems(text) or not upsd.own_addresses(text):
         return text
     if release >= (2, 8, 2):
         given = grammar.find_directive(text, "ALLOW_NOT_ALL_LISTENERS")
-        at_home = any(upsd.is_loopback(address) for address, _unused in upsd.read_listen_lines(text))
+        has_loopback = any(upsd.is_loopback(address) for address, _unused in upsd.read_listen_lines(text))
         end = "" if text.endswith("\n") else "\n"
-        return text if given is not None or not at_home else f"{text}{end}ALLOW_NOT_ALL_LISTENERS true\n"
+        return text if given is not None or not has_loopback else f"{text}{end}ALLOW_NOT_ALL_LISTENERS true\n"
     lines = _PHYSICAL.findall(text)
     listens = [line for line in grammar.parse_lines(text) if line.words[0] == "LISTEN" and len(line.words) > 1]
     if any(_last_line(lines, line.number) != line.number for line in listens):
@@ -96,7 +94,7 @@ def _with_lasting_listeners(text: str, release: Release) -> str:
 
 
 def _find_unknown(name: str, text: str, release: Release) -> Iterator[tuple[int, str, str, Directive]]:
-    """Yield what is newer than a release: the line of the file, where that is, what it is called, and the directive."""
+    """Yield each directive that is newer than a release: (line number, place, name, directive)."""
     if name == "nut.conf":
         for number, line in enumerate(text.split("\n"), 1):
             found = ASSIGNMENT.fullmatch(line)
@@ -113,18 +111,18 @@ def _find_unknown(name: str, text: str, release: Release) -> Iterator[tuple[int,
             *_versioned_parts(statement.name, statement.words),
             (statement.words[0], statement.directive),
         ):
-            # what is refused everywhere is not left out in silence
+            # a directive that is always refused must be reported, not left out
             if needs.since > release and not needs.never:
                 yield statement.number, statement.where, what, needs
                 break
 
 
 def _versioned_parts(word: str, words: tuple[str, ...]) -> list[tuple[str, Directive]]:
-    """Return what else of a line has a release of its own: a type of notification, a command of AT."""
+    """Return the parts of a line that need a release of their own: a type of notification, a command of AT."""
     parts = []
     if word in ("NOTIFYMSG", "NOTIFYFLAG", "AT") and len(words) > 1 and words[1].upper() in NOTIFY_TYPES:
         kind = words[1].upper()
-        without = "upsmon never says it there"
+        without = "this host's upsmon never sends it"
         parts.append((f"{word} {kind}", Directive(NOTIFY_TYPES[kind], "word", without=without)))
     if word == "AT" and len(words) > 3 and words[3] in AT_COMMANDS:
         parts.append((f"AT with {words[3]}", AT_COMMANDS[words[3]]))
@@ -132,9 +130,9 @@ def _versioned_parts(word: str, words: tuple[str, ...]) -> list[tuple[str, Direc
 
 
 def _last_line(lines: list[str], number: int) -> int:
-    """Return the last line of the file that belongs to what NUT takes for one line, which begins on ``number``."""
+    """Return the number of the last line of the file that NUT joins with the line ``number``."""
     for last in range(number, len(lines)):
-        # what follows it is a line of its own, unless a backslash or quotes go on
+        # the next line is separate unless a backslash or open quotes continue this one
         follower = grammar.parse_lines("".join(lines[number - 1 : last]) + "X\n")[-1]
         if follower == grammar.Line(last - number + 2, ("X",)):
             return last

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The grammar of NUT's files and of its network protocol: words, quoting, limits, what can travel as a password.
+"""The grammar of NUT's files and of its network protocol: words, quoting, limits, and valid passwords.
 
-NUT reads all its files but nut.conf, and each line on the wire, with one parser, common/parseconf.c. The grammar has
-not changed from 2.7.4 to 2.8.5. What this file says about it was compared with upsd 2.8.0 and 2.8.1.
+NUT reads all its files except nut.conf, and each line on the wire, with one parser, common/parseconf.c. The grammar is
+the same from 2.7.4 to 2.8.5. This file was compared with upsd 2.8.0 and 2.8.1.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 WORD_LIMIT = 512
-"""Characters of a word; NUT drops the rest without a word (PCONF_DEFAULT_WORDLEN_LIMIT)."""
+"""Characters of a word; NUT silently drops the rest (PCONF_DEFAULT_WORDLEN_LIMIT)."""
 
 WORDS_LIMIT = 32
-"""Words of a line; NUT drops the rest without a word (PCONF_DEFAULT_ARG_LIMIT)."""
+"""Words of a line; NUT silently drops the rest (PCONF_DEFAULT_ARG_LIMIT)."""
 
 CREDENTIAL_LIMIT = 501
-"""Characters of a password or user name. upsmon writes the whole command, PASSWORD and a newline too, into 512 bytes."""
+"""Characters of a password or user name. upsmon writes the whole command, including PASSWORD and a newline, into 512 bytes."""
 
 # C's isspace() in the "C" locale, in which the daemons run. str.isspace() knows many more.
 _BLANKS = frozenset(" \t\n\v\f\r")
@@ -34,9 +34,9 @@ _BARE = re.compile(r"[A-Za-z0-9_.,:;@/+*%-]+")
 
 
 class Unencodable(ValueError):
-    """NUT cannot read this word (or line) back.
+    """NUT could not read this word or line back.
 
-    ``position`` is where the offending character stands, counted from 0; None if it is not about one character.
+    position: index of the offending character, None if it is not a single character.
     """
 
     def __init__(self, reason: str, position: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Unencodable(ValueError):
 
 @dataclass(frozen=True)
 class Line:
-    """A line as NUT understands it. ``number`` is the line of the file on which it begins, counted from 1."""
+    """A line as NUT understands it. number: the line of the file on which it begins, counted from 1."""
 
     number: int
     words: tuple[str, ...]
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something on a line of the file (counted from 1) that NUT understands otherwise than its writer meant."""
+    """Something on a line of the file (counted from 1) that NUT reads differently than its writer meant."""
 
     line: int
     message: str
@@ -70,7 +70,7 @@ def quote_word(word: str) -> str:
     for position, character in enumerate(word):
         name = f"character {position + 1} (U+{ord(character):04X})"
         if not character.isascii():
-            raise Unencodable(f"{name} is not ASCII, and NUT drops it: write it otherwise", position)
+            raise Unencodable(f"{name} is not ASCII, and NUT drops it: replace it", position)
         if character < " ":
             raise Unencodable(f"{name} is a control character: remove it", position)
     if len(word) > WORD_LIMIT:
@@ -90,7 +90,7 @@ def join_words(words: Iterable[str]) -> str:
 
 
 def parse_lines(text: str) -> list[Line]:
-    """Return what NUT understands of a file: the lines with words, without those that NUT drops. It never raises."""
+    """Return the lines of a file as NUT reads them, without empty ones and those that NUT drops. Never raises."""
     return [
         Line(piece.number, tuple(word.text for word in piece.words))
         for piece in scan_text(text).pieces
@@ -99,32 +99,31 @@ def parse_lines(text: str) -> list[Line]:
 
 
 def find_directive(text: str, name: str) -> str | None:
-    """Return the value of a directive that stands in no section, None if it is not there. As in NUT, the last counts."""
+    """Return the value of a directive outside of sections, None if it is not set. As in NUT, the last counts."""
     values = [line.words[1] for line in parse_lines(text) if line.words[0] == name and len(line.words) > 1]
     return values[-1] if values else None
 
 
 def find_problems(text: str) -> list[Problem]:
-    """Return what NUT drops or takes otherwise than written, in the order of the file. It never raises."""
+    """Return what NUT drops or reads differently than written, in the order of the file. Never raises."""
     return list(scan_text(text).problems)
 
 
 def find_password_problem(text: str) -> str | None:
-    """Return why upsmon and TrueNAS cannot use this password, in words that follow "the password"; None if they can.
+    """Return why upsmon and TrueNAS can't use this password, as words that follow "the password"; None if they can.
 
-    upsmon sends it as it is, without quoting, and upsd parses what arrives (clients/upsmon.c, do_upsd_auth): what means
-    something to the parser breaks the login. upscmd and upsrw do the same. TrueNAS writes it without quotes into its
-    upsmon.conf, and refuses blanks and number signs itself. The answer says what kind of character is wrong, and nothing
-    else of the password.
+    upsmon sends it without quotes, and upsd parses it (clients/upsmon.c, do_upsd_auth), so characters with a meaning to the
+    parser break the login. upscmd and upsrw do the same. TrueNAS writes it without quotes to its upsmon.conf, and itself
+    refuses blanks and number signs. The result names the kind of character, and contains nothing else of the password.
     """
     problem = _credential_problem(text)
-    return f"{problem}. Safe are letters, digits, '.', '_' and '-'" if problem else None
+    return f"{problem}. Safe characters are letters, digits, '.', '_' and '-'" if problem else None
 
 
 def find_user_problem(text: str) -> str | None:
-    """Return why this cannot be the name of a user of upsd, in words that follow "the user name"; None if it can.
+    """Return why this can't be the name of a user of upsd, as words that follow "the user name"; None if it can.
 
-    It takes the same road as a password.
+    The rules are those for passwords.
     """
     return find_password_problem(text)
 
@@ -142,18 +141,22 @@ def _credential_problem(text: str) -> str | None:
     if not text:
         problem = "is empty"
     elif len(text) > CREDENTIAL_LIMIT:
-        problem = f"has {len(text)} characters: upsmon cuts it after {CREDENTIAL_LIMIT}"
+        problem = f"has {len(text)} characters: upsmon truncates it after {CREDENTIAL_LIMIT}"
     elif not text.isascii():
-        problem = "holds a character outside ASCII: NUT drops it"
+        problem = "contains a character outside ASCII: NUT drops it"
     elif min(text) < " ":
-        problem = "holds a control character (such as a tab or a newline): NUT drops it"
+        problem = "contains a control character (such as a tab or a newline): NUT drops it"
     elif text.startswith('"'):
-        # within a word it is one character like others
-        problem = "begins with a double quote: upsmon sends it as it is, and upsd would take it for a quotation"
+        # inside a word it is an ordinary character
+        problem = (
+            "begins with a double quote: upsmon sends it unchanged, and upsd reads it as the start of a quoted word"
+        )
     else:
         found = [name for character, name in _TROUBLE.items() if character in text]
         if found:
-            problem = f"holds {' and '.join(found)}: upsmon sends it unquoted, and upsd would read something else"
+            problem = (
+                f"contains {' and '.join(found)}: upsmon sends it unquoted, and upsd would read a different password"
+            )
     return problem
 
 
@@ -175,16 +178,16 @@ class Word:
 
 @dataclass(frozen=True)
 class Piece:
-    """What NUT takes for one line: often one line of the file, sometimes several, after an error the rest of one."""
+    """A line to NUT: usually one line of the file, sometimes several, after an error the rest of one."""
 
     number: int
     words: tuple[Word, ...]
     start: int
-    end: int  # its newline not included
+    end: int  # without its newline
     comment: int | None  # offset of the '#'
-    dropped: bool  # NUT read it and threw it away
-    clean: bool  # NUT took all of it as it was written
-    after_error: bool  # it begins in the middle of a line, where NUT gave up on the one before
+    dropped: bool  # whether NUT discards it
+    clean: bool  # whether NUT reads it exactly as written
+    after_error: bool  # whether it begins in the middle of a line, where NUT gave up on the previous one
 
 
 @dataclass(frozen=True)
@@ -194,16 +197,16 @@ class Scan:
 
 
 class _Scanner:
-    """NUT's state machine, with its oddities, which are what this class is for. One use, one file."""
+    """NUT's state machine, including its oddities. Each instance scans one file."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._pieces: list[Piece] = []
         self._problems: list[Problem] = []
         self._number = 1  # of the line of the file that is being read
-        self._begin(0, after_error=False)
+        self._begin_line(0, after_error=False)
 
-    def _begin(self, start: int, *, after_error: bool) -> None:
+    def _begin_line(self, start: int, *, after_error: bool) -> None:
         self._state = _ScanState.BETWEEN
         self._start = start
         self._first_number = self._number
@@ -215,34 +218,34 @@ class _Scanner:
         self._clean = True
         self._complained: set[tuple[int, str]] = set()
 
-    def scan(self) -> Scan:
+    def scan_text(self) -> Scan:
         for offset, character in enumerate(self._text):
-            self._read(offset, character)
+            self._read_character(offset, character)
             if character == "\n":
                 self._number += 1
                 if self._state is _ScanState.BETWEEN and self._start > offset:
                     self._first_number = self._number
-        self._finish()
+        self._finish_text()
         return Scan(tuple(self._pieces), tuple(self._problems))
 
-    def _read(self, offset: int, character: str) -> None:
+    def _read_character(self, offset: int, character: str) -> None:
         state = self._state
         if state is _ScanState.BETWEEN:
-            self._between(offset, character)
+            self._read_between_words(offset, character)
         elif state is _ScanState.WORD:
-            self._in_word(offset, character)
+            self._read_in_word(offset, character)
         elif state is _ScanState.QUOTED:
-            self._in_quotes(offset, character)
+            self._read_in_quotes(offset, character)
         elif state is _ScanState.COMMENT:
             if character == "\n":
                 self._end_line(offset)
         else:
-            # After a backslash everything is a letter. Only a newline is nothing: the word goes on on the next line.
+            # After a backslash, every character is a letter, except a newline: the word continues on the next line.
             if character != "\n":
-                self._add(character)
+                self._add_to_word(character)
             self._state = _ScanState.WORD if state is _ScanState.WORD_ESCAPE else _ScanState.QUOTED
 
-    def _between(self, offset: int, character: str) -> None:
+    def _read_between_words(self, offset: int, character: str) -> None:
         if character == "\n":
             self._end_line(offset)
         elif character == "#":
@@ -255,42 +258,42 @@ class _Scanner:
             elif character == '"':
                 self._state = _ScanState.QUOTED
             else:
-                self._add(character)
+                self._add_to_word(character)
                 self._state = _ScanState.WORD
                 if character == "=":
                     self._end_word(offset + 1)
 
-    def _in_word(self, offset: int, character: str) -> None:
+    def _read_in_word(self, offset: int, character: str) -> None:
         if character == "\\":
             self._state = _ScanState.WORD_ESCAPE
         elif character in _BLANKS or character in "#=":
             self._end_word(offset)
-            self._between(offset, character)
+            self._read_between_words(offset, character)
         else:
-            self._add(character)
+            self._add_to_word(character)
 
-    def _in_quotes(self, offset: int, character: str) -> None:
+    def _read_in_quotes(self, offset: int, character: str) -> None:
         if character == '"':
             self._end_word(offset + 1)
         elif character == "\\":
             self._state = _ScanState.QUOTED_ESCAPE
         elif character == "#":
-            self._complain(
-                "a # inside quotes needs a backslash before it:"
-                " NUT drops this line, and reads what follows the # as a new one"
+            self._add_problem(
+                "a # inside quotes needs a backslash in front of it:"
+                " NUT drops this line, and reads the text after the # as a new line"
             )
             self._end_word(offset)
             self._end_line(offset, after_error=True)
         else:
-            self._add(character)
+            self._add_to_word(character)
 
-    def _add(self, character: str) -> None:
+    def _add_to_word(self, character: str) -> None:
         if character == "\n":
-            self._complain("quotes are still open at the end of the line: NUT goes on with the word on the next one")
+            self._add_problem("quotes are still open at the end of the line: NUT continues the word on the next line")
         elif character < " " or character > "\x7f":
-            self._complain(f"NUT drops the character U+{ord(character):04X}: it is not printable ASCII")
+            self._add_problem(f"NUT drops the character U+{ord(character):04X}: it is not printable ASCII")
         elif len(self._word) >= WORD_LIMIT:
-            self._complain(f"a word has more than {WORD_LIMIT} characters: NUT drops the rest of it")
+            self._add_problem(f"a word has more than {WORD_LIMIT} characters: NUT drops the rest of it")
         else:
             self._word.append(character)
 
@@ -298,32 +301,32 @@ class _Scanner:
         if len(self._words) < WORDS_LIMIT:
             self._words.append(Word("".join(self._word), self._word_start, end))
         else:
-            self._complain(f"the line has more than {WORDS_LIMIT} words: NUT drops the rest")
+            self._add_problem(f"the line has more than {WORDS_LIMIT} words: NUT drops the rest")
         self._word = []
         self._state = _ScanState.BETWEEN
 
     def _end_line(self, offset: int, *, after_error: bool = False) -> None:
-        self._keep(offset, dropped=after_error)
-        self._begin(offset + 1, after_error=after_error)
+        self._add_piece(offset, dropped=after_error)
+        self._begin_line(offset + 1, after_error=after_error)
 
-    def _finish(self) -> None:
-        """Take what stands behind the last newline."""
+    def _finish_text(self) -> None:
+        """Process the text after the last newline."""
         end = len(self._text)
         if self._state in (_ScanState.QUOTED, _ScanState.QUOTED_ESCAPE):
-            self._complain("quotes are still open at the end of the file")
+            self._add_problem("quotes are still open at the end of the file")
         if self._state in (_ScanState.BETWEEN, _ScanState.COMMENT):
             if self._start < end:
-                self._keep(end, dropped=False)
+                self._add_piece(end, dropped=False)
             return
-        # NUT looks at an unfinished word only if the line has a finished one already.
+        # NUT reads an unfinished word only if the line already has a finished one.
         lost = not self._words
         if lost:
-            self._complain("the last line is a single word without a newline: NUT does not see it")
+            self._add_problem("the last line is a single word without a newline: NUT ignores it")
         if lost or self._word:
             self._end_word(end)
-        self._keep(end, dropped=lost)
+        self._add_piece(end, dropped=lost)
 
-    def _keep(self, end: int, *, dropped: bool) -> None:
+    def _add_piece(self, end: int, *, dropped: bool) -> None:
         self._pieces.append(
             Piece(
                 number=self._first_number,
@@ -337,7 +340,7 @@ class _Scanner:
             )
         )
 
-    def _complain(self, message: str) -> None:
+    def _add_problem(self, message: str) -> None:
         self._clean = False
         if (self._number, message) not in self._complained:
             self._complained.add((self._number, message))
@@ -345,4 +348,4 @@ class _Scanner:
 
 
 def scan_text(text: str) -> Scan:
-    return _Scanner(text).scan()
+    return _Scanner(text).scan_text()

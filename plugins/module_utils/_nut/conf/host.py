@@ -21,17 +21,17 @@ from ..base.systemd import Run
 from . import grammar, upsd
 from .files import NutFiles
 
-# where NUT's own samples, its newer documentation, and the posts of most people have the flag
+# the places of the flag in NUT's samples, its newer documentation, and most posts
 COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
 # file systems that a reboot empties
 _FORGETFUL = ("tmpfs", "ramfs")
 
 
 def find_unbindable(new: str, old: str, serves: bool) -> list[str]:
-    """Return at which LISTEN lines of a new upsd.conf upsd could not listen.
+    """Return the LISTEN lines of a new upsd.conf that upsd could not bind, as sentences.
 
-    NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then find nobody. old: the file that is there; serves: upsd
-    runs, so that the ports of old are its own. A name is tried as upsd would, with all its addresses.
+    NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then can't connect. old: the current file. serves: whether upsd is
+    running, so that the ports in old are in use by itself. All addresses of a name are tried, as upsd does.
     """
     own = {port for _unused, port in (upsd.read_listen_lines(old) or [("", upsd.PORT)])} if serves else set()
     wrong = []
@@ -40,27 +40,31 @@ def find_unbindable(new: str, old: str, serves: bool) -> list[str]:
         try:
             places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except OSError as error:
-            wrong.append(f"upsd.conf: LISTEN {host}: no such address: {error.strerror or error}. upsd would not start")
+            wrong.append(
+                f"upsd.conf: LISTEN {host}: the address can't be resolved: {error.strerror or error}. upsd would not start"
+            )
             continue
-        # port 0: any that is free, to see whether the address is this host's
+        # port 0 is any free one; the trial then only shows whether this host has the address
         why = [
             _try_bind(family, kind, number, (place[0], 0 if port in own else port, *place[2:]))
             for family, kind, number, _unused, place in places
         ]
-        # of the addresses of a name upsd takes the first that it can have, and asks for no more
+        # upsd binds the first address of a name that it can, and no others
         if 0 in why:
             continue
         if errno.EADDRINUSE in why:
             wrong.append(
-                f"upsd.conf: LISTEN {host} {port}: another program listens there. `ss -tlnp sport = :{port}` names it"
+                f"upsd.conf: LISTEN {host} {port}: another program uses this port. Find it with `ss -tlnp sport = :{port}`"
             )
         elif errno.EADDRNOTAVAIL in why:
             wrong.append(
-                f"upsd.conf: LISTEN {host} is no address of this host. Write one that it has, or 0.0.0.0 for all "
+                f"upsd.conf: LISTEN {host}: this host does not have that address. Use one that it has, or 0.0.0.0 for all "
                 "(nut_server_listen)"
             )
         else:
-            wrong.append(f"upsd.conf: LISTEN {host}: upsd can't have it: {os.strerror(why[0])}. Write another address")
+            wrong.append(
+                f"upsd.conf: LISTEN {host}: upsd can't bind this address: {os.strerror(why[0])}. Use another one"
+            )
     return wrong
 
 
@@ -77,7 +81,7 @@ def _try_bind(family: int, kind: int, number: int, place: tuple[object, ...]) ->
 
 
 def find_unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
-    """Return which programs that the files name are not there, or can't be run: NUT tells only when it needs them."""
+    """Return the programs in the files that don't exist or can't be run, as sentences. NUT reports them only when it needs them."""
     files = NutFiles.of(texts)
     wrong = []
     for name, directive in (
@@ -86,24 +90,24 @@ def find_unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
         ("upssched.conf", "CMDSCRIPT"),
     ):
         command = files.directive(name, directive)
-        # without AT lines nothing calls it
+        # upssched runs CMDSCRIPT only for AT lines
         if not command or (name == "upssched.conf" and all(line.words[0] != "AT" for line in files.statements(name))):
             continue
         program = _program_of(command)
-        # words of the shell are programs, too; an assignment is none
+        # shell builtins count as programs, too; an assignment can't be checked
         if program.startswith("/"):
             there = Path(program).is_file() and os.access(program, os.X_OK)
         else:
             there = "=" in program or runner(["sh", "-c", 'command -v "$1"', "sh", program])[0] == 0
         if there:
             continue
-        wrong.append(f"{name}: {directive} {program}: there is no such program on this host, or it is not executable")
+        wrong.append(f"{name}: {directive} {program}: this program does not exist on this host, or is not executable")
     return wrong
 
 
 def _program_of(command: str) -> str:
     try:
-        # a shell runs it: so what ends a word there ends it here
+        # split as the shell that runs it does
         words = shlex.shlex(command, posix=True, punctuation_chars=True)
         words.whitespace_split = True
         return next(words)
@@ -112,7 +116,7 @@ def _program_of(command: str) -> str:
 
 
 def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
-    """Return which paths that root goes by others than root can change, in words. folder: where the files will stand."""
+    """Return the paths that root trusts although others can change them, as sentences. folder: where the files will be."""
     files = NutFiles.of(texts)
     wrong = []
     if why := trust.find_untrusted(folder):
@@ -124,13 +128,14 @@ def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
         why = f"{flag} is a link" if path.is_symlink() else trust.find_untrusted(path.parent)
         if why:
             wrong.append(
-                f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Whoever can write there can make the next reboot cut the UPS's power, and have "
-                "root's own files overwritten. Name a path in a directory that root alone can write, such as /run/nut-killpower"
+                f"upsmon.conf: POWERDOWNFLAG {flag}: {why}. Anyone who can write there can make the next reboot cut the UPS's "
+                "power, and make root overwrite its own files. Use a path in a directory that only root can write to, "
+                "such as /run/nut-killpower"
             )
     runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(files.directive("upsmon.conf", "SHUTDOWNCMD") or ""))]
     runs += [("ups.conf: driverpath", value) for key, value in files.ups_conf.settings if key == "driverpath" and value]
     wrong += [
-        f"{where} {program}: {why}. root runs it, so only root may be able to write there"
+        f"{where} {program}: {why}, but root runs this program, so nobody else may be able to write there"
         for where, program in runs
         if program.startswith("/") and (why := trust.find_untrusted(Path(program)))
     ]
@@ -138,9 +143,9 @@ def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
 
 
 def find_missing(texts: Mapping[str, str], made: Path | None = None) -> list[str]:
-    """Return which users and directories that the files name are not there: NUT looks at them at its start, or when it is late.
+    """Return the users and directories in the files that don't exist, as sentences. NUT needs them at its start, or in an outage.
 
-    made: a directory that will have been made by then.
+    made: a directory that the deployment will create.
     """
     files = NutFiles.of(texts)
     conf = files.ups_conf
@@ -154,7 +159,7 @@ def find_missing(texts: Mapping[str, str], made: Path | None = None) -> list[str
         path = files.directive(name, directive)
         folders.append((name, directive, str(Path(path).parent) if path else None))
     wrong += [
-        f"{name}: {directive}: there is no directory {path}. Make it, or name another"
+        f"{name}: {directive}: the directory {path} does not exist. Create it, or use another one"
         for name, directive, path in folders
         if path and Path(path) != made and not Path(path).is_dir()
     ]
@@ -170,25 +175,25 @@ def _is_user(name: str) -> bool:
 
 
 def find_old_flags(texts: Iterable[str]) -> list[str]:
-    """Return which flags are there that tell the end of a shutdown to cut the UPS's power, and what they mean.
+    """Return the flags that make the next reboot cut the UPS's power, as sentences.
 
-    texts: upsmon.conf as it is and as it will be. No shutdown is going on while this runs, so a flag is one that an
-    earlier shutdown has left.
+    texts: the current and the new upsmon.conf. No shutdown is in progress while this runs, so an earlier one left the flag
+    behind.
     """
     paths = dict.fromkeys([*(grammar.find_directive(text, "POWERDOWNFLAG") or "" for text in texts), *COMMON_FLAGS])
-    said = []
+    flags = []
     for path in paths:
         if path and Path(path).is_file():
             when = datetime.fromtimestamp(Path(path).lstat().st_mtime).strftime("%Y-%m-%d %H:%M")
-            said.append(
-                f"{path} is there, left at {when} by an earlier shutdown. While POWERDOWNFLAG names it, the next reboot cuts "
+            flags.append(
+                f"an earlier shutdown left {path} behind at {when}. As long as POWERDOWNFLAG names it, the next reboot cuts "
                 f"the UPS's power. Remove it: rm {shlex.quote(path)}"
             )
-    return said
+    return flags
 
 
 def find_lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
-    """Return that POWERDOWNFLAG would outlive a reboot, in words, if it would. mounts: /proc/self/mounts."""
+    """Return a sentence if POWERDOWNFLAG would survive a reboot. mounts: text of /proc/self/mounts."""
     path = grammar.find_directive(upsmon_conf, "POWERDOWNFLAG")
     if not path:
         return []
@@ -203,18 +208,18 @@ def find_lasting_flag(upsmon_conf: str, mounts: str) -> list[str]:
     if kind in _FORGETFUL:
         return []
     return [
-        f"POWERDOWNFLAG {path} is on a disk. If a power cut leaves it there, the next reboot can cut the UPS's power. Put it "
-        "below /run, which a reboot empties"
+        f"POWERDOWNFLAG {path} is on a disk. If it is still there after a power cut, the next reboot can cut the UPS's power. "
+        "Put it below /run, which a reboot empties"
     ]
 
 
 def find_shipped(files: Sequence[Path], runner: Run) -> set[Path]:
-    """Return those of these files that are as a Debian package brought them: nobody's work is in them."""
-    code, said = runner(["dpkg-query", "--show", "--showformat=${Conffiles}\\n", "nut-client", "nut-server"])
-    sums = dict(line.split()[:2] for line in said.splitlines() if len(line.split()) >= 2) if code in (0, 1) else {}
+    """Return the files that are unchanged since a Debian package installed them."""
+    code, output = runner(["dpkg-query", "--show", "--showformat=${Conffiles}\\n", "nut-client", "nut-server"])
+    sums = dict(line.split()[:2] for line in output.splitlines() if len(line.split()) >= 2) if code in (0, 1) else {}
     return {
         path
         for path in files
-        # MD5 is what dpkg keeps; nothing is trusted to it
+        # dpkg records MD5; security does not depend on it
         if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == sums.get(str(path))
     }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The directives that a user sets, one dict a file: checked by the tables of directives.py, merged over a role's own, written.
+"""The directives that a user sets, one dict for each file: checked, merged over the role's own, and written.
 
 All mistakes are found on the controller, before anything is written, and named with the variable that holds them.
 """
@@ -20,7 +20,7 @@ from .directives import DEVICE, DIRECTIVES, NEWEST, TRUTHS, Directive
 from .values import find_wrong_lines
 
 LISTS: Mapping[str, str] = {"MONITOR": "extra_monitors", "LISTEN": "listen", "AT": "upssched_rules"}
-"""Directives that are lists of lines -> the variable that makes them, without its role."""
+"""Directives that are lists of lines -> the variable for them, without the name of the role."""
 
 # A secondary has neither drivers nor upsd, is always a netclient, and must not cut the power of a UPS.
 PRIMARY_ONLY = frozenset({
@@ -31,10 +31,10 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "nut_server": ("nut.conf", "ups.conf", "upsd.conf", "upsmon.conf", "upssched.conf"),
     "nut_client": ("nut.conf", "upsmon.conf", "upssched.conf"),
 }
-"""Role -> the files of which it has a dict."""
+"""Role -> the files that it has a dict for."""
 
 _UNSET: tuple[object, ...] = (None, "", [], {}, ())
-# kinds of lines with several words -> the keys that a dict may give them by, with the value of those that may be left out
+# kinds of lines with several words -> the keys of a dict for them, with their defaults; None: required
 _MEMBERS: Mapping[str, Mapping[str, Any]] = {
     "identity": {"nickname": None, "password": ""},
     "certhost": {"host": None, "certname": None, "certverify": True, "forcessl": True},
@@ -42,7 +42,7 @@ _MEMBERS: Mapping[str, Mapping[str, Any]] = {
 
 
 class SettingsError(ValueError):
-    """Some settings can't be written; the message names the variable or file, and the directives."""
+    """Settings that can't be written; the message names the variable or file, and the directives."""
 
 
 def variable_of(role: str, file: str) -> str:
@@ -51,21 +51,21 @@ def variable_of(role: str, file: str) -> str:
 
 
 def places_of_directives(role: str) -> dict[str, str]:
-    """Return where each directive is set, by its name in lower case: alone, and after the name of its file (upsd_debug_min)."""
+    """Return where each directive is set, keyed by its name in lower case, also with the name of its file (upsd_debug_min)."""
     places: dict[str, str] = {}
     for file in reversed(FILES.get(role, ())):
         for name in DIRECTIVES[file]:
             place = f"{role}_{LISTS[name]}" if name in LISTS else f"{variable_of(role, file)}.{name}"
             places[f"{file.partition('.')[0]}_{name}".lower()] = place
-            if name != "user":  # whose user? The drivers' is meant least often
+            if name != "user":  # ambiguous, and rarely the drivers'
                 places[name.lower()] = place
     return places
 
 
 def merge_settings(given: Mapping[str, Any] | None, own: Mapping[str, Any], file: str, role: str) -> dict[str, Any]:
-    """Return a role's own settings of a file, with those that a user gives in their place. What is unset is left out.
+    """Return a role's own settings of a file, overridden by the user's. Unset directives are left out.
 
-    Raises SettingsError for a directive that the file does not have, and for a value that is not of its kind.
+    Raises SettingsError for a directive that the file does not have, or a value of the wrong kind.
     """
     variable = variable_of(role, file)
     if given in _UNSET:
@@ -80,7 +80,7 @@ def merge_settings(given: Mapping[str, Any] | None, own: Mapping[str, Any], file
 
 
 def write_settings(settings: Mapping[str, Any], file: str) -> str:
-    """Write the lines of a file. Raises SettingsError for what NUT could not read back."""
+    """Return the lines of a file. Raises SettingsError for values that NUT could not read back."""
     lines: list[str] = []
     for name, value in settings.items():
         try:
@@ -91,15 +91,15 @@ def write_settings(settings: Mapping[str, Any], file: str) -> str:
 
 
 def take_extra_lines(given: Mapping[str, Any] | None, file: str, role: str) -> str:
-    """Return a user's own text for a file, below a comment that says where it comes from; "" if there is none.
+    """Return the user's extra lines for a file, below a comment that names their variable; "" if there are none.
 
-    Raises SettingsError for the name of a file that the role does not write.
+    Raises SettingsError for a file that the role does not write.
     """
     variable = f"{role}_extra_lines"
     if given in _UNSET:
         return ""
     if not isinstance(given, Mapping):
-        raise SettingsError(f"{variable} must map the names of files to text")
+        raise SettingsError(f"{variable} must map file names to text")
     files = (*FILES[role], "upsd.users") if role == "nut_server" else FILES[role]
     for name, text in given.items():
         if name not in files:
@@ -111,13 +111,13 @@ def take_extra_lines(given: Mapping[str, Any] | None, file: str, role: str) -> s
 
 
 def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
-    """Write the sections of ups.conf from a playbook's devices. Raises SettingsError."""
+    """Return the sections of ups.conf for a playbook's devices. Raises SettingsError."""
     variable = "nut_server_devices"
     try:
         sections = ups_conf.build_sections(devices)
     except ups_conf.DeviceError as error:
         raise SettingsError(f"{variable}: {error}") from None
-    # which driver auto finds, only the host knows; the keys beside it are most likely those of usbhid-ups
+    # only the host can resolve auto; its keys are most likely those of usbhid-ups
     likely = [
         replace(section, keys=(*section.keys[1:], ("driver", "usbhid-ups"))) if ups_conf.is_auto(section) else section
         for section in sections
@@ -134,7 +134,7 @@ def _join_sentences(variable: str, sentences: Iterable[str]) -> str:
 
 def _find_mistakes(name: Any, value: Any, file: str, role: str) -> list[str]:
     if not isinstance(name, str):
-        return [f"{name!r} is not a text. Put the directive into quotes"]
+        return [f"{name!r} is not a string. Put the directive in quotes"]
     wrong = _find_wrong_name(name, file, role)
     if wrong:
         return [wrong]
@@ -142,7 +142,7 @@ def _find_mistakes(name: Any, value: Any, file: str, role: str) -> list[str]:
         lines = _write_lines(name, value, file)
     except SettingsError as error:
         return [str(error)]
-    # each sentence begins with the place in the file, of which the user knows nothing
+    # without the place in the file, which the user does not see
     wrong_lines = find_wrong_lines({file: "".join(f"{line}\n" for line in lines)}, NEWEST)
     return [sentence.partition(": ")[2] for sentence in wrong_lines]
 
@@ -152,7 +152,7 @@ def _find_wrong_name(name: str, file: str, role: str) -> str:
     known = DIRECTIVES[file]
     if name in known:
         if name in LISTS:
-            return f"{name} lines are made of {role}_{LISTS[name]}. Set that"
+            return f"{name} lines are set by {role}_{LISTS[name]}. Use that"
         if name in PRIMARY_ONLY and role != "nut_server":
             return f"{name} is for a host with a UPS, not for a secondary. Leave it out"
         return ""
@@ -166,7 +166,7 @@ def _find_wrong_name(name: str, file: str, role: str) -> str:
 
 
 def _find_right_place(name: str, file: str, role: str) -> str:
-    """Return where a directive belongs that another file has; "" if none has it."""
+    """Return where a directive of another file belongs; "" if no file has it."""
     for other in FILES["nut_server"]:
         if name in DIRECTIVES[other]:
             place = (
@@ -174,12 +174,14 @@ def _find_right_place(name: str, file: str, role: str) -> str:
             )
             return f"{name} is a directive of {other}, not of {file}. {place}"
     if file == "ups.conf" and name in DEVICE:
-        return f"{name} is a key of a UPS, not a global directive. Put it beside a device of {role}_devices"
+        return (
+            f"{name} is a key of a UPS, not a global directive. Put it into {role}_devices, beside the name of the UPS"
+        )
     return ""
 
 
 def _write_lines(name: str, value: Any, file: str) -> list[str]:
-    """Write a directive as its file takes it, in one line or in several."""
+    """Return the lines of a directive, in the syntax of its file."""
     directive = DIRECTIVES[file].get(name)
     if directive is None:
         raise SettingsError(f"there is no directive {name}")
@@ -200,18 +202,18 @@ def _write_lines(name: str, value: Any, file: str) -> list[str]:
 
 
 def _write_for_shell(name: str, value: Any) -> str:
-    """Write a line of nut.conf, which a shell and systemd read: both know these quotes."""
+    """Return a line of nut.conf, quoted for both the shell and systemd."""
     text = _to_word(value)
-    grammar.quote_word(text)  # for what it refuses
+    grammar.quote_word(text)  # raises Unencodable
     return f"{name}={shlex.quote(text)}"
 
 
 def _split_rows(directive: Directive, value: Any) -> list[list[str]]:
-    """Return the words behind a directive, a list for each of its lines."""
+    """Return the words after a directive, a list for each of its lines."""
     kind = directive.kind
     if kind in ("notifymsg", "notifyflag") and isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise ValueError("a type of event is not text. Put OFF into quotes: YAML takes it for false")
+            raise ValueError("a type of event is not a string. Put OFF in quotes: YAML reads it as false")
         return [[key, _join_flags(text) if kind == "notifyflag" else _to_word(text)] for key, text in value.items()]
     if kind in _MEMBERS:
         rows = value if isinstance(value, Sequence) and isinstance(value[0], (list, tuple, Mapping)) else [value]
@@ -228,7 +230,7 @@ def _join_flags(flags: Any) -> str:
 
 
 def _read_members(row: Any, members: Mapping[str, Any]) -> list[str]:
-    """Return the words of a line that is given as a list, or as a dict with these keys. A truth is 1 or 0 there."""
+    """Return the words of a line that is given as a list, or as a dict with these keys. Booleans become 1 or 0."""
     if isinstance(row, Mapping):
         unknown = [str(key) for key in row if key not in members]
         if unknown:
@@ -247,9 +249,9 @@ def _read_members(row: Any, members: Mapping[str, Any]) -> list[str]:
 
 
 def _to_word(value: Any) -> str:
-    """Return a value as NUT has it. Its words for a truth are those of SHUTDOWNEXIT and synchronous."""
+    """Return a value as NUT spells it. Booleans become yes and no, for SHUTDOWNEXIT and synchronous."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, (str, int, float)):
-        raise ValueError("its value is neither a text nor a number")
+        raise ValueError("the value is neither a string nor a number")
     return str(value)

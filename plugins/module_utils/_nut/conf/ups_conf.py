@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ups.conf as data: what a playbook says of its UPSes, rendered as NUT reads it, and read back."""
+"""ups.conf as data: built from a playbook's devices, written as NUT reads it, and read back."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ KEY = re.compile(r"[A-Za-z0-9_.-]{1,512}")  # grammar.WORD_LIMIT
 Value = Union[str, int, float, bool]
 Pair = tuple[str, Union[str, None]]
 
-# The driver of a UPS for which the host itself finds one, by what is plugged in. NUT has no such driver.
+# The host determines the driver from what is plugged in. NUT has no driver of this name.
 AUTO = "auto"
 
-# bytes of one answer of upsd (NUT_NET_ANSWER_MAX): a longer one loses its newline, and the next is read as part of it
+# bytes of an answer of upsd (NUT_NET_ANSWER_MAX): a longer one loses its newline, and merges with the next
 ANSWER_LIMIT = 512
 
-# upsd looks at these three itself. 2.8.0 dies of one without a value.
+# upsd itself reads these three. 2.8.0 crashes if one has no value.
 FIRST = ("driver", "port", "desc")
-# digits in these are no number: YAML makes 307 of an Eaton's 0463
+# not numbers, even if they are all digits: YAML reads an Eaton's 0463 as 307
 _TEXTS = ("vendorid", "productid", "serial")
-# they put a value of the user's in the place of the UPS's own: default.VARIABLE, override.VARIABLE
+# replace values of the UPS with the user's: default.VARIABLE, override.VARIABLE
 _VARIABLES = ("default", "override")
-# upsdrvctl 2.8.0 looks for these only on the line that makes its entry, so nothing may stand before them
+# upsdrvctl 2.8.0 misses these unless they are the first keys of a section
 _RANKS = {"driver": 0, "port": 1}
 
 
-# what may stand beside a device; NUT takes keys in any case
+# the keys of a device; NUT ignores the case of keys
 _KEYS = {name.lower(): directive for name, directive in DEVICE.items() if not name.endswith(".*")}
 _OWN_KEYS = ("name", "powervalue", *_VARIABLES, "options")
 
 
 class DeviceError(ValueError):
-    """A device can't be written into ups.conf as it was given; the message names the device and the key."""
+    """A device that can't be written to ups.conf; the message names the device and the key."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Section:
 
 @dataclass(frozen=True)
 class UpsConf:
-    """A whole ups.conf: what stands before the first section, and the sections by name."""
+    """A whole ups.conf."""
 
-    settings: tuple[Pair, ...]
-    sections: Mapping[str, Section]
+    settings: tuple[Pair, ...]  # before the first section
+    sections: Mapping[str, Section]  # by name
 
 
 def build_section(device: Mapping[str, object]) -> Section:
@@ -74,13 +74,13 @@ def build_section(device: Mapping[str, object]) -> Section:
     name = str(device.get("name") or "")
     if not NAME.fullmatch(name) or name == "default":
         raise DeviceError(
-            f"device {name!r}: a name is made of letters, digits, hyphen and underscore, and is not 'default'"
+            f"device {name!r}: a name may have only letters, digits, hyphens and underscores, and must not be 'default'"
         )
     pairs = [
         ("driver", device.get("driver") or "usbhid-ups"),
         ("port", device.get("port") or "auto"),
         ("desc", device.get("desc") or None),
-        *_further(name, device),
+        *_list_other_pairs(name, device),
     ]
     keys: dict[str, Pair] = {}
     for key, value in pairs:
@@ -88,35 +88,33 @@ def build_section(device: Mapping[str, object]) -> Section:
             raise DeviceError(f"device {name}: {key!r} is not a key of ups.conf")
         if value is None or value is False:
             continue
-        # drivers make no difference between Serial and serial
+        # to drivers, Serial and serial are the same
         if key.lower() in keys:
-            raise DeviceError(f"device {name}: {key} is given twice, once perhaps under options. Say it once")
+            raise DeviceError(f"device {name}: {key} is given twice, perhaps once under options. Remove one")
         if isinstance(value, (int, float)) and key.lower() in _TEXTS:
-            raise DeviceError(
-                f"device {name}: {key} is a number to YAML, which may have changed it. Put it into quotes"
-            )
+            raise DeviceError(f"device {name}: YAML reads {key} as a number, and may have changed it. Put it in quotes")
         if value is True and key in FIRST:
-            raise DeviceError(f"device {name}: {key} must be a text")
+            raise DeviceError(f"device {name}: {key} must be a string")
         keys[key.lower()] = (key, None if value is True else _format_value(name, key, value))
     if keys["driver"][1] == AUTO and keys["port"][1] != "auto":
         raise DeviceError(f"device {name}: driver auto finds a UPS on the USB bus, so its port must be auto, too")
     desc = keys.get("desc", ("desc", None))[1]
     if desc is not None and len(f"UPSDESC {name} {grammar.quote_word(desc)}\n") > ANSWER_LIMIT:
         raise DeviceError(
-            f"device {name}: desc has {len(desc)} characters, and upsd can't send it in an answer of {ANSWER_LIMIT} bytes. "
+            f"device {name}: desc has {len(desc)} characters, too many for upsd's answer of {ANSWER_LIMIT} bytes. "
             "Shorten it"
         )
     return Section(name, tuple(keys.values()))
 
 
-def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+def _list_other_pairs(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for key, value in device.items():
         if key in FIRST or key in ("name", "powervalue"):
             continue
         if key in _VARIABLES:
-            yield from _variable_pairs(name, key, _mapping(name, key, value))
+            yield from _variable_pairs(name, key, _check_mapping(name, key, value))
         elif key == "options":
-            for option, setting in _mapping(name, key, value).items():
+            for option, setting in _check_mapping(name, key, value).items():
                 if option in (*FIRST, "name"):
                     raise DeviceError(f"device {name}: {option} belongs to the device itself, not under options")
                 yield str(option), setting
@@ -125,14 +123,14 @@ def _further(name: str, device: Mapping[str, object]) -> Iterator[tuple[str, obj
 
 
 def _known_setting(name: str, key: str, value: object) -> object:
-    """Return the value of a key that stands beside a device, which must be one of the tables'. "" is None."""
+    """Return the value of a key of a device, which must be in the tables. "" becomes None."""
     family = f"{key.partition('.')[0]}.*".lower()  # such as override.battery.charge.low
     directive = _KEYS.get(key.lower()) or DEVICE.get(family)
     if directive is None and KEY.fullmatch(key):
         hint = suggest(key, [*DEVICE, *_OWN_KEYS]) or "A key of a driver other than usbhid-ups goes under options"
         raise DeviceError(f"device {name}: there is no key {key}. {hint}")
     if directive is None:
-        return value  # no key at all, which section() refuses
+        return value  # not a valid key; build_section() refuses it
     if value in (None, ""):
         return None
     if directive.kind == "flag":
@@ -147,15 +145,13 @@ def _known_setting(name: str, key: str, value: object) -> object:
 
 def _variable_pairs(name: str, key: str, values: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for variable, value in values.items():
-        # YAML takes a bare yes for true, and NUT's variables say yes, no, enabled...
+        # YAML reads a bare yes as true, but NUT's variables are yes, no, enabled...
         if isinstance(value, bool):
-            raise DeviceError(
-                f"device {name}: {key}.{variable} is a truth value, and needs NUT's own word. Put it into quotes"
-            )
+            raise DeviceError(f"device {name}: {key}.{variable} is a boolean in YAML. Put NUT's own word in quotes")
         yield f"{key}.{variable}", value
 
 
-def _mapping(name: str, key: str, value: object) -> Mapping[str, object]:
+def _check_mapping(name: str, key: str, value: object) -> Mapping[str, object]:
     found = value or {}
     if not isinstance(found, Mapping):
         raise DeviceError(f"device {name}: {key} must map {'keys' if key == 'options' else 'variables'} to values")
@@ -164,7 +160,7 @@ def _mapping(name: str, key: str, value: object) -> Mapping[str, object]:
 
 def _format_value(name: str, key: str, value: object) -> str:
     if not isinstance(value, (str, int, float)):
-        raise DeviceError(f"device {name}: {key} must be a text, a number, or true for a bare flag")
+        raise DeviceError(f"device {name}: {key} must be a string, a number, or true for a flag")
     text = str(value)
     try:
         grammar.quote_word(text)
@@ -174,23 +170,23 @@ def _format_value(name: str, key: str, value: object) -> str:
 
 
 def is_auto(section: Section) -> bool:
-    """Return whether the driver of a section is still to be found."""
+    """Return whether the host still has to determine the driver of a section."""
     return ("driver", AUTO) in section.keys
 
 
 def build_sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ...]:
     """Turn a playbook's devices into sections. Raises DeviceError, also for two of one name."""
     made = tuple(build_section(device) for device in devices)
-    # upsd makes no difference between ups and UPS
+    # to upsd, ups and UPS are the same
     names = [section.name.lower() for section in made]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DeviceError(f"two devices are called {', '.join(twice)}. Each UPS needs a name of its own")
+        raise DeviceError(f"two devices are called {', '.join(twice)}. Give each UPS its own name")
     return made
 
 
 def render_sections(made: Sequence[Section]) -> str:
-    """Write sections as NUT reads them: every value quoted, driver and port first, a newline at the end."""
+    """Return sections as text: every value quoted, driver and port first, a newline at the end."""
     blocks = []
     for section in made:
         keys = sorted(section.keys, key=lambda pair: _RANKS.get(pair[0], len(_RANKS)))
@@ -201,7 +197,7 @@ def render_sections(made: Sequence[Section]) -> str:
 
 
 def render_conf(conf: UpsConf) -> str:
-    """Write a whole ups.conf. parse_ups_conf() reads the same out of it, but for driver and port, which come first."""
+    """Return a whole ups.conf as text. parse_ups_conf() reads the same from it, except that driver and port come first."""
     settings = "".join(f"{_format_pair(*pair)}\n" for pair in conf.settings)
     made = render_sections(tuple(conf.sections.values()))
     return f"{settings}\n{made}" if settings and made else settings + made
@@ -212,19 +208,19 @@ def _format_pair(key: str, value: str | None) -> str:
 
 
 def _quote_if_needed(word: str) -> str:
-    """Write a word without quotes where NUT needs none: the enumerator does not know a header or a key in quotes."""
+    """Return a word with quotes only if NUT needs them, because the enumerator recognizes no header or key in quotes."""
     return word if [line.words for line in grammar.parse_lines(f"{word}\n")] == [(word,)] else grammar.quote_word(word)
 
 
 def parse_ups_conf(text: str) -> UpsConf:
-    """Read a ups.conf as NUT does (common/upsconf.c). What NUT skips is left out; grammar.find_problems() names some."""
+    """Read a ups.conf as NUT does (common/upsconf.c). Lines that NUT skips are left out; grammar.find_problems() reports some."""
     settings: list[Pair] = []
     found: dict[str, list[Pair]] = {}
     keys = settings
     for line in grammar.parse_lines(text):
         first = line.words[0]
         if first.startswith("[") and first.endswith("]"):
-            # whatever else stands on the line
+            # NUT ignores the rest of the line
             keys = found.setdefault(first[1:-1], [])
         elif len(line.words) == 1:
             keys.append((first, None))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What upssched does at an event: rules as a playbook has them, turned into AT lines and the flags that upsmon needs for them."""
+"""Rules for upssched, as a playbook has them: turned into AT lines, and into the flags that upsmon needs for them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .directives import NEWEST
 from .settings import SettingsError, write_settings
 from .values import find_wrong_lines
 
-# NUT's default flags, and the one by which upsmon runs NOTIFYCMD
+# NUT's default flags, and the one that makes upsmon run NOTIFYCMD
 FLAGS = ("SYSLOG", "WALL", "EXEC")
 TIMED = ("START-TIMER", "START-TIMER-SHARED")
-# upssched puts a name behind CMDSCRIPT and has a shell run that: of "early #1" the script saw "early" (2.8.0, 2.8.1)
+# upssched appends the name to CMDSCRIPT and has a shell run that: of "early #1", the script saw "early" (2.8.0, 2.8.1)
 NAME = re.compile(r"[A-Za-z0-9._-]+")
-# upssched takes no AT without these before it
+# upssched accepts AT only after these
 _BEFORE = "CMDSCRIPT /x\nPIPEFN /x\nLOCKFN /x\n"
 
 
 def write_rules(rules: Sequence[Mapping[str, Any]], systems: Mapping[str, str]) -> list[list[Any]]:
     """Return the words of an AT line for each rule.
 
-    systems: UPS -> what its MONITOR line calls it, with which upssched compares letter by letter. Raises SettingsError for
-    a rule that could do nothing.
+    systems: UPS -> its system in the MONITOR line, which upssched compares letter by letter. Raises SettingsError for a rule
+    that could never do anything.
     """
     rows = [_write_rule(rule, systems) for rule in rules]
     text = _BEFORE + write_settings({"AT": rows}, "upssched.conf") + "\n"
@@ -46,8 +46,8 @@ def join_flags(rules: Sequence[Mapping[str, Any]], notifyflag: Mapping[str, Any]
         kind = rule["notifytype"]
         if "EXEC" not in flags.setdefault(kind, FLAGS):
             raise SettingsError(
-                f"{_name_rule(rule)}: NOTIFYFLAG of {kind} is {'+'.join(flags[kind])}, and without EXEC upssched is not called."
-                " Add EXEC to it, or leave it out"
+                f"{_name_rule(rule)}: NOTIFYFLAG of {kind} is {'+'.join(flags[kind])}, and without EXEC upsmon does not call upssched."
+                " Add EXEC, or remove the NOTIFYFLAG"
             )
     return {kind: "+".join(words) for kind, words in flags.items()}
 
@@ -62,13 +62,13 @@ def _write_rule(rule: Mapping[str, Any], systems: Mapping[str, str]) -> list[Any
     if ups != "*" and "@" not in ups:
         if ups not in systems:
             raise SettingsError(
-                f"{where}: this host watches no UPS called {ups}. Write one of {', '.join(systems)}, or * for all"
+                f"{where}: this host monitors no UPS called {ups}. Use one of {', '.join(systems)}, or * for all"
             )
         ups = systems[ups]
     for word in (name, rule.get("then") or "-"):
         if not NAME.fullmatch(word):
             raise SettingsError(
-                f"{where}: {word!r} goes through a shell. Write letters, digits, dot, hyphen and underscore"
+                f"{where}: a shell reads {word!r}. Use only letters, digits, dots, hyphens and underscores"
             )
     row = [rule["notifytype"], ups, command, name]
     if (command in TIMED) != (rule.get("seconds") is not None):
@@ -77,6 +77,8 @@ def _write_rule(rule: Mapping[str, Any], systems: Mapping[str, str]) -> list[Any
         row.append(rule["seconds"])
     if rule.get("then"):
         if not command.startswith("CANCEL-TIMER"):
-            raise SettingsError(f"{where}: only CANCEL-TIMER has a command for a timer that is over already, then")
+            raise SettingsError(
+                f"{where}: only CANCEL-TIMER can have then, the command for a timer that has already expired"
+            )
         row.append(rule["then"])
     return row

@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What NUT would take for something else in silence: values that are not of their directive's kind, words that it does not
-know, and what is refused. The tables are in directives.py.
+"""Finds what NUT would silently misread: values of the wrong kind, unknown words, and directives that are refused.
+
+The tables are in directives.py.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from .directives import AT_COMMANDS, DETAILED_TYPES, DIRECTIVES, FORMS, NEWEST, 
 from .files import NutFiles
 from .statements import ASSIGNMENT, Statement
 
-# kinds of lines that often stand there several times, and are told apart by their first value
+# kinds of lines that may occur several times, and are identified by their first value
 _TELLING = ("listen", "monitor", "certhost", "notifymsg", "notifyflag", "at")
-# Debian's, where its drivers put their sockets
+# where the drivers of Debian's NUT create their sockets
 _STATE_PATHS = ("/run/nut", "/var/run/nut")
 
 
 def find_wrong_values(texts: Mapping[str, str], release: Release | None) -> list[str]:
-    """Return values that are not of their directive's kind, unknown words of which NUT says nothing, and what is refused.
+    """Return values of the wrong kind, unknown words that NUT does not report, and refused directives, as sentences.
 
-    release: of the NUT that will read the files; None if it is not known. A release that is newer than the tables may
-    know more words than they do. Secrets are never in the answer. Never raises.
+    release: of the NUT that will read the files; None if unknown. A release newer than the tables may know more words than
+    they do. The sentences contain no secrets. Never raises.
     """
     files = NutFiles.of(texts)
     return find_wrong_lines(files, release) + _wrong_state_path(files, release)
 
 
 def find_wrong_lines(texts: Mapping[str, str], release: Release | None) -> list[str]:
-    """Return what find_wrong_values() does of single lines, whatever the other lines and files have."""
+    """Return the part of find_wrong_values() that looks at each line on its own."""
     files = NutFiles.of(texts)
     newer = release is not None and release > NEWEST
     wrong: list[str] = []
@@ -53,7 +54,7 @@ def find_wrong_lines(texts: Mapping[str, str], release: Release | None) -> list[
 
 
 def _describe_problem(what: str, directive: Directive, values: tuple[str, ...]) -> list[str]:
-    """Return what is wrong with the values of a directive, in words that follow the place where it stands."""
+    """Return what is wrong with the values of a directive, as words that follow its place."""
     if directive.never:
         return [f"{what} is refused: {directive.never}"]
     if _fits_kind(directive.kind, values):
@@ -61,16 +62,16 @@ def _describe_problem(what: str, directive: Directive, values: tuple[str, ...]) 
     kind = directive.kind
     must = VALUES[kind][1] if kind in VALUES else FORMS.get(kind, " or ".join(kind.split("|")))
     if "=" in values[:1]:
-        has = "has a = behind it, and NUT takes none there: it"
+        has = "is followed by =, which NUT does not allow here: it"
     elif not values:
-        has = "has no value, and"
+        has = "has no value,"
     elif kind in FORMS:
         what = f"{what} {values[0]}" if kind in _TELLING else what
-        has = "is not as NUT takes it, and"
+        has = "is malformed,"
     elif len(values) == 1:
-        has = f"is {values[0]!r}, and"
+        has = f"is {values[0]!r},"
     else:
-        has = f"has {len(values)} values, and"
+        has = f"has {len(values)} values,"
     return [f"{what} {has} must be {must}"]
 
 
@@ -118,7 +119,7 @@ _FORMS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
 
 
 def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
-    """Judge nut.conf, which a shell reads, and systemd. The variables of others may stand there, too."""
+    """Judge nut.conf, which a shell and systemd read. It may contain variables of other programs, too."""
     wrong = []
     known = DIRECTIVES["nut.conf"]
     for number, line in enumerate(text.split("\n"), 1):
@@ -127,8 +128,8 @@ def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
         found = ASSIGNMENT.fullmatch(line)
         if not found:
             wrong.append(
-                f"nut.conf, line {number}: this is not NAME=value as the shell and systemd read it. "
-                "Write no blanks around the =, and nothing behind the value"
+                f"nut.conf, line {number}: the shell and systemd can't read this as NAME=value. "
+                "Write no blanks around the =, and nothing after the value"
             )
             continue
         name, written = found[1], found[2]
@@ -136,8 +137,8 @@ def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
         if name not in known:
             meant = difflib.get_close_matches(name, known, 1, 0.85)
             if meant:
-                wrong.append(f"nut.conf: {name} is no variable of NUT. {meant[0]} is")
-        # NUT 2.8.0 takes this one by sed, with its quotes, and sleep(1) fails: the host reboots before its power is cut
+                wrong.append(f"nut.conf: NUT has no variable {name}. Did you mean {meant[0]}?")
+        # NUT 2.8.0 extracts this one with sed, including quotes, so sleep(1) fails: the host reboots before its power is cut
         elif name == "POWEROFF_WAIT" and written != value and (release is None or release < (2, 8, 1)):
             wrong.append(f"nut.conf: {name} must have no quotes: NUT 2.8.0 would reboot this host at once. Remove them")
         elif value:
@@ -150,23 +151,21 @@ def _wrong_ups_conf(lines: Sequence[Statement], newer: bool) -> list[str]:
     for line in lines:
         where, what, values, directive = line.where, line.words[0], line.values, line.directive
         if values and values[0] != "=":
-            wrong.append(f"{where}: {what} has no = before its value, and NUT ignores it. Write {what} = VALUE")
+            wrong.append(f"{where}: {what} has no = before its value, so NUT ignores it. Write {what} = VALUE")
         elif directive is not None:
             if values and directive.kind == "flag" and not directive.never:
                 wrong.append(
-                    f"{where}: {what} is set by standing there, whatever is behind its =. Write it alone, or not"
+                    f"{where}: {what} is a flag, and set by its presence, whatever its value. Write it without a value, or not at all"
                 )
             else:
                 wrong += [f"{where}: {words}" for words in _describe_problem(what, directive, values[1:])]
         elif not line.section and not newer:
-            wrong.append(
-                f"ups.conf, line {line.number}: {what} is no directive of NUT, which would ignore it in silence"
-            )
+            wrong.append(f"ups.conf, line {line.number}: NUT has no directive {what}, and would silently ignore it")
     return wrong
 
 
 def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:
-    """Judge upsd.users. Of a line that is not plainly a setting only its number is told: it may be a password."""
+    """Judge upsd.users. A line that is not clearly a setting is reported by its number only: it may be a password."""
     wrong = []
     known = DIRECTIVES["upsd.users"]
     allowed = ", ".join(name for name in known if not known[name].never)
@@ -174,14 +173,14 @@ def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:
         where, what, values = line.where, line.name, line.values
         if what.startswith("["):
             wrong.append(
-                f"upsd.users, line {line.number}: upsd does not take this for a [user]. It must end with ], and a user name has no"
+                f"upsd.users, line {line.number}: upsd does not read this as a [user]. It must end with ], and the name must have no"
                 " blank, '#' or '='"
             )
         elif not line.section:
-            wrong.append(f"upsd.users, line {line.number}: it stands before the first [user], so upsd ignores it")
+            wrong.append(f"upsd.users, line {line.number}: it is before the first [user], so upsd ignores it")
         elif what not in known:
             if not newer:
-                wrong.append(f"{where}: line {line.number} is no setting of a user. There are {allowed}")
+                wrong.append(f"{where}: line {line.number} is not a setting of a user. The settings are {allowed}")
         elif what == "upsmon":
             wrong += [
                 f"{where}: {words}" for words in _describe_problem(what, known[what], tuple(map(str.lower, values)))
@@ -189,12 +188,12 @@ def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:
         elif known[what].never:
             wrong += [f"{where}: {words}" for words in _describe_problem(what, known[what], values)]
         elif len(values) < 2 or values[0] != "=":
-            wrong.append(f"{where}: {what} has no = with a value behind it, and upsd ignores it. Write {what} = VALUE")
+            wrong.append(f"{where}: {what} has no = and value, so upsd ignores it. Write {what} = VALUE")
         elif what == "password" and len(values) > 2:
             wrong.append(f"{where}: the password is more than one word. Put quotes around it")
         elif what == "actions":
-            strange = [action for action in values[1:] if action.upper() not in ("SET", "FSD")]
-            wrong += [f"{where}: the action {action!r} is neither SET nor FSD" for action in strange]
+            unknown = [action for action in values[1:] if action.upper() not in ("SET", "FSD")]
+            wrong += [f"{where}: the action {action!r} is neither SET nor FSD" for action in unknown]
     return wrong
 
 
@@ -206,9 +205,9 @@ def _wrong_directives(lines: Sequence[Statement], release: Release | None) -> li
     for line in lines:
         file, what, values, directive = line.file, line.name, line.values, line.directive
         if directive is None:
-            # of the other two files the daemons say it
+            # the daemons report unknown directives of the other two files
             if file == "upssched.conf" and not newer:
-                wrong.append(f"{file}, line {line.number}: {what!r} is no directive of upssched, which would ignore it")
+                wrong.append(f"{file}, line {line.number}: upssched has no directive {what!r}, and would ignore it")
             continue
         complaints = _describe_problem(what, directive, values)
         if not complaints and directive.kind in ("notifymsg", "notifyflag", "at"):
@@ -218,33 +217,33 @@ def _wrong_directives(lines: Sequence[Statement], release: Release | None) -> li
             needed.remove(what)
         elif what == "AT" and needed:
             missing = " and ".join(needed)
-            wrong.append(f"{file}: {missing} must stand before the first AT, or upssched does nothing at all")
+            wrong.append(f"{file}: {missing} must come before the first AT, or upssched does nothing")
             needed.clear()
     return wrong
 
 
 def _wrong_event(what: str, values: tuple[str, ...], release: Release | None) -> list[str]:
-    """Judge what hangs on a type of notification."""
+    """Judge a line that begins with a type of notification."""
     kind = values[0].upper()
     newer = release is not None and release > NEWEST
     if kind not in NOTIFY_TYPES and not newer:
         hint = suggest(kind, NOTIFY_TYPES) or f"It has {', '.join(NOTIFY_TYPES)}"
-        return [f"{what} {values[0]}: NUT has no notification of that type. {hint}"]
+        return [f"{what} {values[0]}: NUT has no such type of notification. {hint}"]
     if what == "NOTIFYMSG":
-        # %% is a percent sign. Everything else is a hole that upsmon fills, with what lies about if it has nothing
+        # %% is a percent sign. upsmon passes the text to printf, which fills any other % from random memory
         text = values[1].replace("%%", "")
         detailed = kind in DETAILED_TYPES and (release is None or release >= NOTIFY_TYPES[kind])
         most = 2 if detailed else 1
         if text.count("%s") > most or "%" in text.replace("%s", ""):
             often = "one %s, or two," if detailed else "one %s"
             return [
-                f"NOTIFYMSG {kind}: its text may have {often} for the UPS, and no other %. Write %% for a percent sign"
+                f"NOTIFYMSG {kind}: the text may have {often} for the UPS, and no other %. Write %% for a percent sign"
             ]
     return _wrong_command(kind, values[2], values[3], values[4:], newer) if what == "AT" else []
 
 
 def _wrong_command(kind: str, command: str, name: str, rest: tuple[str, ...], newer: bool) -> list[str]:
-    """Judge what an AT line of upssched.conf does."""
+    """Judge the command of an AT line of upssched.conf."""
     known = AT_COMMANDS.get(command)
     complaint = ""
     if known is None:
@@ -260,7 +259,7 @@ def _wrong_command(kind: str, command: str, name: str, rest: tuple[str, ...], ne
 
 
 def _wrong_state_path(files: NutFiles, release: Release | None) -> list[str]:
-    """Compare where upsd looks for the drivers' sockets with where these put them."""
+    """Compare where upsd looks for the drivers' sockets with where the drivers create them."""
     looks = files.directive("upsd.conf", "STATEPATH")
     if looks is None or re.search(r"^\s*NUT_STATEPATH=", files.get("nut.conf", ""), re.MULTILINE):
         return []
@@ -270,6 +269,6 @@ def _wrong_state_path(files: NutFiles, release: Release | None) -> list[str]:
     if looks.rstrip("/") in ([told.rstrip("/")] if told else _STATE_PATHS):
         return []
     return [
-        f"upsd.conf: STATEPATH is {looks}, but the drivers put their sockets into {told or _STATE_PATHS[0]}, "
-        "so upsd would see no UPS. Leave it out"
+        f"upsd.conf: STATEPATH is {looks}, but the drivers create their sockets in {told or _STATE_PATHS[0]}, "
+        "so upsd would find no UPS. Remove it"
     ]

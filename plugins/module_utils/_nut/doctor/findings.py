@@ -92,7 +92,7 @@ class DoctorReport:
 
 
 def from_json(data: Mapping[str, Any]) -> DoctorReport:
-    """Read the data that DoctorReport.to_json() report. Raises KeyError, TypeError or ValueError for anything else."""
+    """Read the data that DoctorReport.to_json() returns. Raises KeyError, TypeError or ValueError for anything else."""
     given = data["findings"]
     if not isinstance(given, list) or len(given) > _FINDINGS:
         raise ValueError(f"findings is not a list of at most {_FINDINGS}")

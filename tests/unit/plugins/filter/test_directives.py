@@ -96,10 +96,10 @@ def test_false_is_spelled_as_in_the_file(value: Any, name: str, file: str, line:
         ("NOTIFYCMD", "a\nb", "upsmon.conf: NOTIFYCMD: character 2"),
         ("NOTIFYCMD", "Büro", "upsmon.conf: NOTIFYCMD: character 2"),
         ("FORCESSL", "perhaps", "upsmon.conf: FORCESSL: 'perhaps' is neither true nor false"),
-        ("NOTIFYMSG", {False: "x"}, "upsmon.conf: NOTIFYMSG: .*Put OFF into quotes"),
+        ("NOTIFYMSG", {False: "x"}, "upsmon.conf: NOTIFYMSG: .*Put OFF in quotes"),
         ("CERTIDENT", {"password": "secret"}, "upsmon.conf: CERTIDENT: nickname is missing$"),
         ("CERTHOST", [{"host": "a", "certnam": "b"}], "CERTHOST: certnam is not one of .* Did you mean certname\\?"),
-        ("POLLFREQ", {"a": 1}, "upsmon.conf: POLLFREQ: its value is neither a text nor a number"),
+        ("POLLFREQ", {"a": 1}, "upsmon.conf: POLLFREQ: the value is neither a string nor a number"),
         ("NOTIFYCOMMAND", "x", "upsmon.conf: there is no directive NOTIFYCOMMAND"),
     ],
 )

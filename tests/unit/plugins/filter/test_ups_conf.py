@@ -26,7 +26,7 @@ def test_sections_have_all_keys_of_the_devices() -> None:
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ([{"name": "a b"}], "nut_server_devices: device 'a b': a name is made of"),
+        ([{"name": "a b"}], "nut_server_devices: device 'a b': a name may have only"),
         ([{"name": "ups"}, {"name": "ups"}], "nut_server_devices: two devices are called ups"),
         ([{"name": "ups", "bus": "1", "options": {"bus": "1"}}], "nut_server_devices: device ups: bus is given twice"),
         ([{"name": "ups", "desc": "a\nb"}], "nut_server_devices: device ups: desc: character 2"),

@@ -54,18 +54,18 @@ def test_flags_of_the_user_are_kept() -> None:
         (
             {**EXECUTE, "ups": "middle"},
             {},
-            "nut_server_upssched_rules: ONLINE EXECUTE back: .*no UPS called middle. Write one of left, right",
+            "nut_server_upssched_rules: ONLINE EXECUTE back: .*no UPS called middle. Use one of left, right",
         ),
         (EXECUTE, {"ONLINE": ["SYSLOG", "WALL"]}, "NOTIFYFLAG of ONLINE is SYSLOG\\+WALL, and without EXEC"),
-        ({**EXECUTE, "name": "early #1"}, {}, "'early #1' goes through a shell"),
-        ({**EXECUTE, "command": "CANCEL-TIMER", "then": "$(id)"}, {}, "'\\$\\(id\\)' goes through a shell"),
+        ({**EXECUTE, "name": "early #1"}, {}, "a shell reads 'early #1'"),
+        ({**EXECUTE, "command": "CANCEL-TIMER", "then": "$(id)"}, {}, r"a shell reads '\$\(id\)'"),
         (EXECUTE, {"ONLINE": "SYSLOG"}, "NOTIFYFLAG of ONLINE is SYSLOG, and without EXEC"),
         ({**EXECUTE, "command": "START-TIMER"}, {}, "START-TIMER takes seconds"),
         ({**EXECUTE, "seconds": 5}, {}, "EXECUTE takes no seconds"),
         (
             {**EXECUTE, "notifytype": "ONLIN"},
             {},
-            "rules: ONLIN: NUT has no notification of that type. Did you mean ONLINE\\?",
+            "rules: ONLIN: NUT has no such type of notification. Did you mean ONLINE\\?",
         ),
         (
             {**EXECUTE, "command": "EXCUTE"},
@@ -77,7 +77,7 @@ def test_flags_of_the_user_are_kept() -> None:
             {},
             "START-TIMER back needs a whole number of seconds",
         ),
-        ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER has a command"),
+        ({**EXECUTE, "then": "x"}, {}, "only CANCEL-TIMER can have then"),
     ],
 )
 def test_rule_without_effect_is_refused(rule: dict[str, Any], flags: dict[str, Any], message: str) -> None:

@@ -97,7 +97,7 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
 def test_kept_password_that_nut_would_corrupt_is_refused(tmp_path: Path) -> None:
     """People edit these files, too."""
     (tmp_path / "nas").write_text("my secret#1\n")
-    with pytest.raises(AnsibleError, match=r"nas: the password in .*/nas can't be used: it holds") as caught:
+    with pytest.raises(AnsibleError, match=r"nas: the password in .*/nas can't be used: it contains") as caught:
         look("nas", nas={"nut_password_directory": str(tmp_path)})
     assert "my secret" not in str(caught.value)
 

@@ -182,7 +182,7 @@ def test_force_deploys_on_battery(host: Host, run: Any) -> None:
 
 def test_force_does_not_skip_file_checks(host: Host, run: Any) -> None:
     result = run(changes={"upsd.users": host.files["upsd.users"].replace("secret1", "other")}, force=True)
-    assert "the password is not the one of [monitor] in upsd.users" in result["msg"]
+    assert "the password differs from that of [monitor] in upsd.users" in result["msg"]
     assert host.read() == host.files
 
 
@@ -307,4 +307,4 @@ def test_old_powerdownflag_is_a_warning(host: Host, run: Any) -> None:
     result = run(
         changes={"upsmon.conf": f"{host.files['upsmon.conf']}POWERDOWNFLAG {flag}\n"}, _ansible_check_mode=True
     )
-    assert any(f"{flag} is there, left at" in str(one) for one in result["warnings"])
+    assert any(f"an earlier shutdown left {flag} behind" in str(one) for one in result["warnings"])

@@ -612,7 +612,7 @@ def test_version_is_told(run: Run) -> None:
         ),
         ({"timeout": 0}, "timeout: must be from 1 to 86400"),
         ({"timeout": 10**11}, "timeout: must be from 1 to 86400"),
-        ({"monpwd": "Canary-extra " + NEW_PASSWORD}, "monpwd: holds a space"),
+        ({"monpwd": "Canary-extra " + NEW_PASSWORD}, "monpwd: contains a space"),
         ({"remotehost": "fd00::5"}, "remotehost: is an IPv6 address without brackets"),
         ({"remoteport": 70000}, "remoteport: must be a number from 1 to 65535"),
     ],

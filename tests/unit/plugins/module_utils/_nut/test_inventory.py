@@ -231,12 +231,12 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "a user that NUT can't carry": (
         GROUPS,
         hosts(nas={"nut_client_user": "the nas"}),
-        "nas: nut_client_user 'the nas' can't be used: the user name holds a space",
+        "nas: nut_client_user 'the nas' can't be used: the user name contains a space",
     ),
     "a user of the primary that NUT can't carry": (
         {"pve": ["pve"]},
         hosts(pve={"nut_server_upsmon_user": "a#b"}),
-        "pve: nut_server_upsmon_user 'a#b' can't be used: the user name holds a '#'",
+        "pve: nut_server_upsmon_user 'a#b' can't be used: the user name contains a '#'",
     ),
     "seconds by word": (
         GROUPS,

@@ -41,17 +41,17 @@ def fresh(**settings: Any) -> dict[str, Any]:
             for option in ("monuser", "monpwd")
             for value, reason in [
                 ("", "is empty"),
-                ("sec ret", "holds a space"),
-                ("sec#ret", "holds a '#'"),
-                ("sec\\ret", "holds a backslash"),
-                ("sec=ret", "holds a '='"),
+                ("sec ret", "contains a space"),
+                ("sec#ret", "contains a '#'"),
+                ("sec\\ret", "contains a backslash"),
+                ("sec=ret", "contains a '='"),
                 ("sec\tret", "a control character"),
                 ('"secret', "begins with a double quote"),
                 ("s\u00e9cret", "outside ASCII"),
                 ("secret\n", "a control character"),
                 ("sec\x00ret", "control character"),
-                ("s" * 502, "cuts it after 501"),
-                ("s" * 513, "cuts it after 501"),
+                ("s" * 502, "truncates it after 501"),
+                ("s" * 513, "truncates it after 501"),
             ]
         ],
         ("identifier", "", "must not be empty"),

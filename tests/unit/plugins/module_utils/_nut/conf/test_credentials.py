@@ -19,9 +19,9 @@ VERDICTS = {
     'ab"cd': "",
     "a'b!$%&*()+,-./:;<>?@[]^_`{|}~": "",
     "x" * 501: "",
-    "a#b=c": "holds a '#' and a '='",
-    "a b": "holds a space",
-    "a\\b": "holds a backslash",
+    "a#b=c": "contains a '#' and a '='",
+    "a b": "contains a space",
+    "a\\b": "contains a backslash",
     '"ab': "begins with a double quote",
     "x" * 502: "has 502 characters",
 }
@@ -104,10 +104,10 @@ def test_a_login_without_a_name_or_a_password_is_refused(login: Callable[[str, s
 
 def test_the_line_and_the_way_out_are_named() -> None:
     assert of_a_client("media", "a#b=c") == [
-        "upsmon.conf: MONITOR ups@192.0.2.1: the password holds a '#' and a '=': upsmon sends it unquoted, and upsd would read"
-        " something else. Safe are letters, digits, '.', '_' and '-'"
+        "upsmon.conf: MONITOR ups@192.0.2.1: the password contains a '#' and a '=': upsmon sends it unquoted, and upsd would read"
+        " a different password. Safe characters are letters, digits, '.', '_' and '-'"
     ]
-    assert of_upsd("admin", "a#b=c")[0].startswith("upsd.users, [admin]: the password holds a '#' and a '='")
+    assert of_upsd("admin", "a#b=c")[0].startswith("upsd.users, [admin]: the password contains a '#' and a '='")
 
 
 def test_the_rest_of_a_password_with_blanks_is_not_told() -> None:

@@ -35,70 +35,70 @@ HID = "[ups]\n    driver = usbhid-ups\n    port = auto\n"
 LEFT_OUT: dict[str, tuple[str, Release, str, str, str]] = {
     "upsmon.conf": (
         "upsmon.conf", BOOKWORM, "MINSUPPLIES 1\nOFFDURATION 30 # why\nDEADTIME 15\n", "MINSUPPLIES 1\nDEADTIME 15\n",
-        "upsmon.conf: OFFDURATION is known from NUT 2.8.1 on, and this host has 2.8.0. "
-        "It is left out: a UPS that is OFF is then no reason to shut down.",
+        "upsmon.conf: OFFDURATION needs NUT 2.8.1, but this host has 2.8.0. "
+        "It is left out: a UPS that is OFF doesn't cause a shutdown.",
     ),
     "without a meaning": (
         "upsmon.conf", (2, 7, 4), "NOTIFYFLAG CAL EXEC\n", "",
-        "upsmon.conf: NOTIFYFLAG CAL is known from NUT 2.8.0 on, and this host has 2.7.4. "
-        "It is left out: upsmon never says it there.",
+        "upsmon.conf: NOTIFYFLAG CAL needs NUT 2.8.0, but this host has 2.7.4. "
+        "It is left out: this host's upsmon never sends it.",
     ),
     "a key of all drivers": (
         "ups.conf", TRIXIE, "[a]\ndriver = dummy-ups\nport = x\nmaxretry = 3\ndesc = b\n", "[a]\ndriver = dummy-ups\nport = x\ndesc = b\n",
-        "ups.conf, [a]: maxretry is known from NUT 2.8.3 on, and this host has 2.8.1. "
-        "It is left out: the global one holds for all UPSes.",
+        "ups.conf, [a]: maxretry needs NUT 2.8.3, but this host has 2.8.1. "
+        "It is left out: the global one applies to all UPSes.",
     ),
     "a key of usbhid-ups, in capital letters": (
         "ups.conf", BOOKWORM, HID + "WaitBeforeReconnect = 30\n", HID,
-        "ups.conf, [ups]: WaitBeforeReconnect is known from NUT 2.8.1 on, and this host has 2.8.0. "
+        "ups.conf, [ups]: WaitBeforeReconnect needs NUT 2.8.1, but this host has 2.8.0. "
         "It is left out: the driver tries to reconnect at once.",
     ),
     "the global part": (
         "ups.conf", TRIXIE, "maxretry = 3\nSTATEPATH = /run/x\n" + HID, "maxretry = 3\n" + HID,
-        "ups.conf: STATEPATH is known from NUT 2.8.3 on, and this host has 2.8.1. "
-        "It is left out: the drivers put their sockets where Debian's NUT has them.",
+        "ups.conf: STATEPATH needs NUT 2.8.3, but this host has 2.8.1. "
+        "It is left out: the drivers create their sockets where Debian's NUT has them.",
     ),
     "nut.conf": (
         "nut.conf", BOOKWORM, "MODE=netserver\n# NUT_DEBUG_LEVEL=1\n NUT_DEBUG_LEVEL=\"3\"\nPOWEROFF_WAIT=30s\n",
         "MODE=netserver\n# NUT_DEBUG_LEVEL=1\nPOWEROFF_WAIT=30s\n",
-        "nut.conf: NUT_DEBUG_LEVEL is known from NUT 2.8.1 on, and this host has 2.8.0. It is left out: only the logs differ.",
+        "nut.conf: NUT_DEBUG_LEVEL needs NUT 2.8.1, but this host has 2.8.0. It is left out: only the logs differ.",
     ),
     "upsd.conf": (
         "upsd.conf", TRIXIE, "ALLOW_NOT_ALL_LISTENERS true\nLISTEN 0.0.0.0\n", "LISTEN 0.0.0.0\n",
-        "upsd.conf: ALLOW_NOT_ALL_LISTENERS is known from NUT 2.8.2 on, and this host has 2.8.1. "
-        "It is left out: older ones never insist on all addresses.",
+        "upsd.conf: ALLOW_NOT_ALL_LISTENERS needs NUT 2.8.2, but this host has 2.8.1. "
+        "It is left out: older releases never require all addresses.",
     ),
     "any case": (
         "upsmon.conf", (2, 7, 4), "debug_min 1\n", "",
-        "upsmon.conf: debug_min is known from NUT 2.8.0 on, and this host has 2.7.4. It is left out: only the logs differ.",
+        "upsmon.conf: debug_min needs NUT 2.8.0, but this host has 2.7.4. It is left out: only the logs differ.",
     ),
     "a message": (
         "upsmon.conf", TRIXIE, 'NOTIFYMSG ONBATT "a %s"\nNOTIFYMSG eco "b %s"\n', 'NOTIFYMSG ONBATT "a %s"\n',
-        "upsmon.conf: NOTIFYMSG ECO is known from NUT 2.8.3 on, and this host has 2.8.1. "
-        "It is left out: upsmon never says it there.",
+        "upsmon.conf: NOTIFYMSG ECO needs NUT 2.8.3, but this host has 2.8.1. "
+        "It is left out: this host's upsmon never sends it.",
     ),
     "an AT": (
         "upssched.conf", BOOKWORM, "AT ONBATT * EXECUTE a\nAT OFF * EXECUTE b\n", "AT ONBATT * EXECUTE a\n",
-        "upssched.conf: AT OFF is known from NUT 2.8.1 on, and this host has 2.8.0. It is left out: upsmon never says it there.",
+        "upssched.conf: AT OFF needs NUT 2.8.1, but this host has 2.8.0. It is left out: this host's upsmon never sends it.",
     ),
     "an AT that never comes, with a command that is unknown": (
         "upssched.conf", BOOKWORM, "AT ECO * START-TIMER-SHARED a 5\n", "",
-        "upssched.conf: AT ECO is known from NUT 2.8.3 on, and this host has 2.8.0. It is left out: upsmon never says it there.",
+        "upssched.conf: AT ECO needs NUT 2.8.3, but this host has 2.8.0. It is left out: this host's upsmon never sends it.",
     ),
     "a line in pieces": (
         "upsmon.conf", BOOKWORM, "HOSTSYNC 30\nOFFDURATION \\\n30 \\\n# still\nDEADTIME 15\n", "HOSTSYNC 30\nDEADTIME 15\n",
-        "upsmon.conf: OFFDURATION is known from NUT 2.8.1 on, and this host has 2.8.0. "
-        "It is left out: a UPS that is OFF is then no reason to shut down.",
+        "upsmon.conf: OFFDURATION needs NUT 2.8.1, but this host has 2.8.0. "
+        "It is left out: a UPS that is OFF doesn't cause a shutdown.",
     ),
     "quotes over two lines": (
         "upsmon.conf", BOOKWORM, 'NOTIFYMSG OFF "a \\\n DEADTIME 3" # b\nDEADTIME 15\n', "DEADTIME 15\n",
-        "upsmon.conf: NOTIFYMSG OFF is known from NUT 2.8.1 on, and this host has 2.8.0. "
-        "It is left out: upsmon never says it there.",
+        "upsmon.conf: NOTIFYMSG OFF needs NUT 2.8.1, but this host has 2.8.0. "
+        "It is left out: this host's upsmon never sends it.",
     ),
     "the end of a file without a newline": (
         "upsmon.conf", BOOKWORM, "# a\nOFFDURATION \\\n30", "# a\n",
-        "upsmon.conf: OFFDURATION is known from NUT 2.8.1 on, and this host has 2.8.0. "
-        "It is left out: a UPS that is OFF is then no reason to shut down.",
+        "upsmon.conf: OFFDURATION needs NUT 2.8.1, but this host has 2.8.0. "
+        "It is left out: a UPS that is OFF doesn't cause a shutdown.",
     ),
 }  # fmt: skip
 
@@ -141,12 +141,12 @@ def test_a_sentence_is_said_once() -> None:
 REFUSED: dict[str, tuple[str, Release, str, str]] = {
     "busport": (
         "ups.conf", BOOKWORM, HID + 'busport = "004"\n',
-        "ups.conf, [ups]: busport is known from NUT 2.8.1 on, and this host has 2.8.0. It can't be left out: UPSes that",
+        "ups.conf, [ups]: busport needs NUT 2.8.1, but this host has 2.8.0. It can't be left out, because UPSes that",
     ),
-    "subdriver": ("ups.conf", BOOKWORM, HID + "subdriver = MGE\n", "It can't be left out: the driver would choose"),
-    "onlinedischarge_onbattery": ("ups.conf", TRIXIE, HID + "onlinedischarge_onbattery\n", "call it onlinedischarge: write that"),
+    "subdriver": ("ups.conf", BOOKWORM, HID + "subdriver = MGE\n", "It can't be left out, because the driver would choose"),
+    "onlinedischarge_onbattery": ("ups.conf", TRIXIE, HID + "onlinedischarge_onbattery\n", "call it onlinedischarge: use that"),
     "sdcommands of any driver": (
-        "ups.conf", TRIXIE, "[a]\ndriver = nutdrv_qx\nport = auto\nsdcommands = load.off\n", "ups.conf, [a]: sdcommands is known",
+        "ups.conf", TRIXIE, "[a]\ndriver = nutdrv_qx\nport = auto\nsdcommands = load.off\n", "ups.conf, [a]: sdcommands needs NUT 2.8.3",
     ),
     "a timer that would not run": ("upssched.conf", TRIXIE, "AT ONBATT * START-TIMER-SHARED a 5\n", "Use START-TIMER on this host."),
 }  # fmt: skip

@@ -36,7 +36,7 @@ def free() -> int:
 
 def test_a_port_of_another_program(taken: int) -> None:
     (wrong,) = host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
-    assert f"LISTEN 127.0.0.1 {taken}: another program listens there" in wrong
+    assert f"LISTEN 127.0.0.1 {taken}: another program uses this port" in wrong
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
@@ -64,12 +64,12 @@ def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
 def test_an_address_of_another_host(old: str) -> None:
     wrong = host.find_unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
     (words,) = wrong
-    assert words.startswith("upsd.conf: LISTEN 192.0.2.77 is no address of this host. Write one that it has")
+    assert words.startswith("upsd.conf: LISTEN 192.0.2.77: this host does not have that address. Use one that it has")
 
 
 def test_a_name_that_nobody_knows() -> None:
     (wrong,) = host.find_unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
-    assert "LISTEN no-such-host.invalid: no such address" in wrong
+    assert "LISTEN no-such-host.invalid: the address can't be resolved" in wrong
 
 
 def shell(command: Sequence[str]) -> tuple[int, str]:
@@ -99,7 +99,7 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
 )
 def test_programs(files: dict[str, str], wrong: list[str]) -> None:
     found = host.find_unrunnable(files, shell)
-    assert [one.partition(": there is no such program")[0] for one in found] == wrong
+    assert [one.partition(": this program does not exist")[0] for one in found] == wrong
 
 
 def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,11 @@ def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.Mon
         path.write_text("upsmon-shutdown-file")
         os.utime(path, (0, 0))
     said = host.find_old_flags(texts)
-    assert [one.partition(" is there")[0] for one in said] == [str(theirs), str(ours), str(common)]
+    assert [flag.partition(" left ")[2].partition(" behind")[0] for flag in said] == [
+        str(theirs),
+        str(ours),
+        str(common),
+    ]
     assert "1970-01-01" in said[0]
     assert f"rm '{theirs}'" in said[0]
 
@@ -145,7 +149,7 @@ def test_paths_that_others_than_root_can_change(tmp_path: Path) -> None:
         f"upsmon.conf: SHUTDOWNCMD {shared}/cut: ",
         f"ups.conf: driverpath {shared}: ",
     ]
-    assert "Name a path in a directory that root alone can write, such as /run/nut-killpower" in found[1]
+    assert "Use a path in a directory that only root can write to, such as /run/nut-killpower" in found[1]
     (link,) = host.find_untrusted({"upsmon.conf": f"POWERDOWNFLAG {tmp_path}/run/flag\n"}, tmp_path)
     assert f"POWERDOWNFLAG {tmp_path}/run/flag: {tmp_path}/run/flag is a link" in link
 
@@ -207,17 +211,23 @@ MISSING = {
         {"ups.conf": "[a]\nuser = no-such-user\n"},
         "ups.conf: this host has no user no-such-user",
     ),
-    "certificates": ({"upsd.conf": "CERTPATH /no/such\n"}, "upsd.conf: CERTPATH: there is no directory /no/such"),
+    "certificates": (
+        {"upsd.conf": "CERTPATH /no/such\n"},
+        "upsd.conf: CERTPATH: the directory /no/such does not exist",
+    ),
     "those of upsmon": (
         {"upsmon.conf": "CERTPATH /no/such\n"},
-        "upsmon.conf: CERTPATH: there is no directory /no/such",
+        "upsmon.conf: CERTPATH: the directory /no/such does not exist",
     ),
     "made by then": ({"upsmon.conf": "CERTPATH /to/be/made\n"}, ""),
     "a place for the flag": (
         {"upsmon.conf": "POWERDOWNFLAG /no/flag\n"},
-        "upsmon.conf: POWERDOWNFLAG: there is no directory /no",
+        "upsmon.conf: POWERDOWNFLAG: the directory /no does not exist",
     ),
-    "a place for a pipe": ({"upssched.conf": "PIPEFN /no/pipe\n"}, "upssched.conf: PIPEFN: there is no directory /no"),
+    "a place for a pipe": (
+        {"upssched.conf": "PIPEFN /no/pipe\n"},
+        "upssched.conf: PIPEFN: the directory /no does not exist",
+    ),
 }
 
 
@@ -248,5 +258,5 @@ def test_an_address_that_can_not_be_bound_at_all() -> None:
 @pytest.mark.parametrize("key", ["driverpath", "statepath"])
 def test_a_directory_of_ups_conf(key: str) -> None:
     assert host.find_missing({"ups.conf": f"{key} = /no/such\n"}) == [
-        f"ups.conf: {key}: there is no directory /no/such. Make it, or name another"
+        f"ups.conf: {key}: the directory /no/such does not exist. Create it, or use another one"
     ]

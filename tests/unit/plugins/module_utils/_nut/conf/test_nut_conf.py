@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     [
         (None, "NUT is not installed"),
         ("", "nut.conf is neither"),
-        ("MODE=none\n", "MODE of"),
-        ("MODE=netclient\n", "MODE of"),
-        ("#MODE=netserver\n", "MODE of"),
-        ("MODE=netserver\nMODE=none\n", "MODE of"),
+        ("MODE=none\n", "MODE in"),
+        ("MODE=netclient\n", "MODE in"),
+        ("#MODE=netserver\n", "MODE in"),
+        ("MODE=netserver\nMODE=none\n", "MODE in"),
         ("MODE=netserver\n", ""),
         ("MODE=none\n MODE='standalone' # x\n", ""),
         ('MODE="netserver"\n', ""),
@@ -42,4 +42,4 @@ def test_a_host_where_nut_is_not_configured(tmp_path: Path, conf: str | None, sa
 
 def test_a_host_without_ups_conf(tmp_path: Path) -> None:
     (tmp_path / "nut.conf").write_text("MODE=netserver\n")
-    assert "/ups.conf. Deploy it first" in nut_conf.find_lack(tmp_path)
+    assert "/ups.conf does not exist. Deploy it first" in nut_conf.find_lack(tmp_path)

@@ -38,18 +38,21 @@ def test_user_settings_take_the_place_of_the_role_s_own(given: Any, merged: dict
         ("upsmon.conf", {"offduration": 3}, "offduration must be written OFFDURATION."),
         ("upsmon.conf", {"MAXAGE": 3}, "MAXAGE is a directive of upsd.conf, not of upsmon.conf. Put it into nut_server_upsd_conf."),
         ("upsmon.conf", {"QQQ": 1}, "QQQ is not a directive of upsmon.conf. If your NUT knows it, put it into nut_server_extra_lines."),
-        ("upsmon.conf", {"MONITOR": "x"}, "MONITOR lines are made of nut_server_extra_monitors. Set that."),
-        ("upsd.conf", {"LISTEN": "x"}, "LISTEN lines are made of nut_server_listen. Set that."),
-        ("upssched.conf", {"AT": "x"}, "AT lines are made of nut_server_upssched_rules. Set that."),
-        ("ups.conf", {"offdelay": 3}, "offdelay is a key of a UPS, not a global directive. Put it beside a device of nut_server_devices."),
-        ("upsmon.conf", {1: 2}, "1 is not a text. Put the directive into quotes."),
-        ("upsmon.conf", {"OFFDURATION": "soon"}, "OFFDURATION is 'soon', and must be a whole number; it may be negative."),
-        ("upsmon.conf", {"POLLFREQ": True}, "POLLFREQ is 'yes', and must be a whole number of seconds, without a unit."),
-        ("upsmon.conf", {"POLLFREQ": [1, 2]}, "POLLFREQ has 2 values, and must be a whole number of seconds, without a unit."),
+        ("upsmon.conf", {"MONITOR": "x"}, "MONITOR lines are set by nut_server_extra_monitors. Use that."),
+        ("upsd.conf", {"LISTEN": "x"}, "LISTEN lines are set by nut_server_listen. Use that."),
+        ("upssched.conf", {"AT": "x"}, "AT lines are set by nut_server_upssched_rules. Use that."),
+        (
+            "ups.conf", {"offdelay": 3},
+            "offdelay is a key of a UPS, not a global directive. Put it into nut_server_devices, beside the name of the UPS.",
+        ),
+        ("upsmon.conf", {1: 2}, "1 is not a string. Put the directive in quotes."),
+        ("upsmon.conf", {"OFFDURATION": "soon"}, "OFFDURATION is 'soon', must be a whole number; it may be negative."),
+        ("upsmon.conf", {"POLLFREQ": True}, "POLLFREQ is 'yes', must be a whole number of seconds, without a unit."),
+        ("upsmon.conf", {"POLLFREQ": [1, 2]}, "POLLFREQ has 2 values, must be a whole number of seconds, without a unit."),
         ("upsmon.conf", {"FORCESSL": "perhaps"}, "FORCESSL: 'perhaps' is neither true nor false."),
-        ("upsmon.conf", {"NOTIFYFLAG": {"ONBAT": ["EXEC"]}}, "NOTIFYFLAG ONBAT: NUT has no notification of that type. Did you"),
+        ("upsmon.conf", {"NOTIFYFLAG": {"ONBAT": ["EXEC"]}}, "NOTIFYFLAG ONBAT: NUT has no such type of notification. Did you"),
         ("upsmon.conf", {"CERTHOST": {"host": "a"}}, "CERTHOST: certname is missing."),
-        ("nut.conf", {"POWEROFF_WAIT": "soon"}, "POWEROFF_WAIT is 'soon', and must be a time as sleep(1) takes it,"),
+        ("nut.conf", {"POWEROFF_WAIT": "soon"}, "POWEROFF_WAIT is 'soon', must be a time for sleep(1),"),
         ("upsd.conf", {"CERTFILE": "/x"}, "CERTFILE is refused: Debian's NUT is built with NSS"),
     ],
 )  # fmt: skip
@@ -67,7 +70,7 @@ def test_all_mistakes_are_named_at_once() -> None:
         settings.merge_settings({"OFDURATION": 1, "DEADTIME": "x"}, {}, "upsmon.conf", "nut_client")
     assert str(caught.value) == (
         "nut_client_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"
-        " nut_client_upsmon_conf: DEADTIME is 'x', and must be a whole number of seconds, without a unit."
+        " nut_client_upsmon_conf: DEADTIME is 'x', must be a whole number of seconds, without a unit."
     )
 
 
@@ -96,7 +99,7 @@ def test_password_is_never_told(given: dict[str, Any]) -> None:
     [
         ({"upsmon": "x"}, "nut_server_extra_lines: upsmon is not one of nut.conf, .* Did you mean upsmon.conf\\?$"),
         ({"upsmon.conf": ["x"]}, "nut_server_extra_lines: upsmon.conf must be text"),
-        (["x"], "nut_server_extra_lines must map the names of files to text"),
+        (["x"], "nut_server_extra_lines must map file names to text"),
     ],
 )
 def test_extra_lines_that_no_file_can_have(given: Any, said: str) -> None:
@@ -118,11 +121,11 @@ def test_extra_lines_follow_a_comment() -> None:
     [
         (
             {"name": "ups", "offdelay": "soon"},
-            "nut_server_devices: [ups]: offdelay is 'soon', and must be a whole number",
+            "nut_server_devices: [ups]: offdelay is 'soon', must be a whole number",
         ),
         ({"name": "ups", "driver": "auto", "offdelay": "soon"}, "nut_server_devices: [ups]: offdelay is 'soon'"),
         ({"name": "ups", "options": {"lowbatt": "low"}}, "nut_server_devices: [ups]: lowbatt is 'low'"),
-        ({"name": "a b"}, "nut_server_devices: device 'a b': a name is made of"),
+        ({"name": "a b"}, "nut_server_devices: device 'a b': a name may have only"),
     ],
 )
 def test_device_that_can_not_be_written(device: dict[str, Any], said: str) -> None:

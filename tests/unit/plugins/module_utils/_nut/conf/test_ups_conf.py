@@ -103,7 +103,7 @@ NAMES = ["", None, "a b", "a.b", "a@b", "a/b", "ü", "default", "ups\n", "[ups]"
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_no_unit_can_have(name: Any) -> None:
-    with pytest.raises(DeviceError, match="a name is made of letters, digits, hyphen and underscore"):
+    with pytest.raises(DeviceError, match="a name may have only letters, digits, hyphens and underscores"):
         ups_conf.build_section({"name": name})
 
 
@@ -113,7 +113,7 @@ def test_a_name(name: Any) -> None:
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "without a name": ({"serial": "1"}, "device '': a name is made of"),
+    "without a name": ({"serial": "1"}, "device '': a name may have only"),
     "options as a list": ({"name": "ups", "options": ["pollonly"]}, "device ups: options must map keys to values"),
     "options as text": ({"name": "ups", "options": "pollonly"}, "device ups: options must map keys to values"),
     **{
@@ -134,7 +134,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a key beside it and under options": (
         {"name": "ups", "serial": "1", "options": {"serial": "1"}},
-        "device ups: serial is given twice, once perhaps under options. Say it once",
+        "device ups: serial is given twice, perhaps once under options. Remove one",
     ),
     "a key twice in other letters": ({"name": "ups", "pollOnly": True, "pollonly": True}, "device ups: pollonly is given twice"),
     "a variable twice": (
@@ -142,21 +142,21 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "device ups: default.ups.mfr is given twice",
     ),
     "variables as a list": ({"name": "ups", "default": ["x"]}, "device ups: default must map variables to values"),
-    "a truth value for a variable": (
+    "a boolean for a variable": (
         {"name": "ups", "override": {"ups.start.auto": False}},
-        "device ups: override.ups.start.auto is a truth value, and needs NUT's own word. Put it into quotes",
+        "device ups: override.ups.start.auto is a boolean in YAML. Put NUT's own word in quotes",
     ),
     "a variable with a blank": ({"name": "ups", "override": {"a b": 1}}, "device ups: 'override.a b' is not a key of ups.conf"),
-    "a mapping for a key": ({"name": "ups", "serial": {"a": 1}}, "device ups: serial must be a text, a number, or true"),
+    "a mapping for a key": ({"name": "ups", "serial": {"a": 1}}, "device ups: serial must be a string, a number, or true"),
     **{
-        f"{key} as a flag": ({"name": "ups", key: True}, f"device ups: {key} must be a text") for key in ("driver", "port", "desc")
+        f"{key} as a flag": ({"name": "ups", key: True}, f"device ups: {key} must be a string") for key in ("driver", "port", "desc")
     },
     "a desc too long for an answer": (
         {"name": "ups", "desc": "#" * 249},
-        "device ups: desc has 249 characters, and upsd can't send it in an answer of 512 bytes",
+        "device ups: desc has 249 characters, too many for upsd's answer of 512 bytes",
     ),
     "an empty key": ({"name": "ups", "options": {"": 1}}, "'' is not a key of ups.conf"),
-    "a list as value": ({"name": "ups", "options": {"serial": [1]}}, "device ups: serial must be a text, a number, or true"),
+    "a list as value": ({"name": "ups", "options": {"serial": [1]}}, "device ups: serial must be a string, a number, or true"),
     "newline": ({"name": "ups", "desc": "a\nb"}, "device ups: desc: character 2 (U+000A) is a control character"),
     "not ASCII": ({"name": "ups", "desc": "Büro"}, "device ups: desc: character 2 (U+00FC) is not ASCII"),
     "too long": ({"name": "ups", "options": {"x": "y" * 513}}, "device ups: x: the word has 513 characters"),
@@ -369,5 +369,5 @@ def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> No
 def test_digits_that_are_no_number(where: str, key: str) -> None:
     """YAML makes 307 of 0463."""
     device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
-    with pytest.raises(DeviceError, match=f"device ups: {key} is a number to YAML.*quotes"):
+    with pytest.raises(DeviceError, match=f"device ups: YAML reads {key} as a number.*quotes"):
         ups_conf.build_section(device)

@@ -294,7 +294,7 @@ def test_pending_actions_of_interrupted_run_are_added(
     new: Mapping[str, str], found: dict[str, Unit], left: list[str], after: list[str]
 ) -> None:
     actions = [UnitAction(*one.split(), reason="left") for one in left]
-    decided = library.plan_deployment(new, new, found, left=actions)
+    decided = library.plan_deployment(new, new, found, pending=actions)
     assert told(decided.after) == after
     assert decided
     # where this run has a reason of its own, that is the one to tell
@@ -314,7 +314,7 @@ def test_driver_without_section_is_disabled() -> None:
 
 def test_pending_disable_is_decided_again() -> None:
     left = [UnitAction("disable --now", UPS, "ups.conf has no such section")]
-    assert not library.plan_deployment(PRIMARY, PRIMARY, standing(), left=left)
+    assert not library.plan_deployment(PRIMARY, PRIMARY, standing(), pending=left)
 
 
 GONE = {name: library.STUBS[name] for name in PRIMARY}
@@ -374,7 +374,7 @@ def test_stale_section_stops_driver_before_enumerator() -> None:
 def test_pending_restart_does_not_replace_stop(left: Sequence[UnitAction]) -> None:
     """A driver that still ran when 2.8.1's enumerator looks would reload, and spin."""
     new = with_text("ups.conf", '"auto"', '"auto"\n    pollonly')
-    assert told(library.plan_deployment(PRIMARY, new, standing(), left=left).after) == [
+    assert told(library.plan_deployment(PRIMARY, new, standing(), pending=left).after) == [
         STOP_UPS,
         ENUMERATE,
         START_UPS,
@@ -386,7 +386,7 @@ def test_pending_restart_does_not_replace_stop(left: Sequence[UnitAction]) -> No
         UnitAction("start", UPS, ""),
         *left,
     ]
-    assert told(library.plan_deployment(new, new, standing(), left=noted).after) == [STOP_UPS, ENUMERATE, START_UPS]
+    assert told(library.plan_deployment(new, new, standing(), pending=noted).after) == [STOP_UPS, ENUMERATE, START_UPS]
 
 
 @pytest.mark.parametrize("change", ["# a comment\n", "\n\n", "   \n"])

@@ -224,7 +224,7 @@ def test_diff_hides_secrets_and_comments(place: Place) -> None:
 
 
 def test_inconsistent_files_are_refused(place: Place) -> None:
-    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password is not the one of .monitor."):
+    with pytest.raises(DeployError, match=r"the old one was kept.*\n.*the password differs from that of .monitor."):
         place.deployment(with_text("upsd.users", "secret1", "secret9")).check_files()
 
 
