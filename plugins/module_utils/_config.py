@@ -30,9 +30,9 @@ def run(module: Module) -> None:
     local = _host.local_nut(module)
     alone = contextlib.nullcontext("") if module.check_mode else local.hold_lock(module.params["wait"])
     try:
-        with alone as found:
-            if found:
-                warn_with_host(module, found)
+        with alone as recovery:
+            if recovery:
+                warn_with_host(module, recovery)
             deployment, result = deploy_files(module, local)
             if not module.check_mode:
                 result["upses"] = verify_serving(module, deployment, result)
@@ -47,10 +47,10 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
     if module.params["state"] == "present":
         files = {name: str(text) for name, text in (module.params["files"] or {}).items()}
     tls = module.params["tls"]
-    given = nss.TlsMaterial(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
+    material = nss.TlsMaterial(tls["ca"], tls["certificate"], tls["key"], tls["nickname"]) if tls else None
     try:
         policy = None if module.params["policy"] is None else check_policy(module.params["policy"])
-        deployment = Deployment(files, local, Actor, tls=given, policy=policy)
+        deployment = Deployment(files, local, Actor, tls=material, policy=policy)
     except (DeployError, UsbPolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
     result: dict[str, object] = {}
@@ -60,7 +60,7 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
         deployment.warn_of_risks()
         if plan:
             deployment.require_mains(force)
-            if module.check_mode and given and not module.get_bin_path("certutil"):
+            if module.check_mode and material and not module.get_bin_path("certutil"):
                 warn_with_host(
                     module,
                     "the files were not checked: certutil, which prepares their certificates, is not installed yet",
@@ -78,8 +78,8 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
         done = {"files": deployment.files_written, "actions": [str(action) for action in deployment.actions_done]}
         module.fail_json(msg=str(error), changed=any(done.values()), **done)
     finally:
-        for words in deployment.warnings:
-            warn_with_host(module, words)
+        for warning in deployment.warnings:
+            warn_with_host(module, warning)
     result.update(
         changed=bool(plan),
         files=list(plan.written_files),
@@ -105,19 +105,19 @@ def verify_serving(module: Module, deployment: Deployment, result: dict[str, obj
             )
     if wrong:
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
-        said = "\n".join(
+        logs = "\n".join(
             f"{sandbox_failure(unit, deployment.local.runner)}last log lines of {unit}:\n"
             f"{quote_lines(last_log_lines(unit, deployment.local.runner))}"
             for unit in suspects
         )
         module.fail_json(
             msg=f"the configuration is in place, but after {module.params['wait']} s NUT still does not serve: "
-            f"{'; '.join(trouble.message for trouble in wrong)}.\n{said}",
+            f"{'; '.join(trouble.message for trouble in wrong)}.\n{logs}",
             **{**result, "upses": dict(verdict.status)},
         )
     return dict(verdict.status)
 
 
-def quote_lines(said: str) -> str:
+def quote_lines(text: str) -> str:
     """Return foreign text indented, so that none of its lines looks like one of Ansible's."""
-    return "\n".join(f"  {line}" for line in said.splitlines())
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -36,8 +36,8 @@ def run(module: Module) -> None:
     except (UsbPolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
     result = describe_observation(look)
-    for words in (*result["remarks"], *(f"deferred: {line}" for line in result["deferred"])):
-        warn_with_host(module, words)
+    for warning in (*result["remarks"], *(f"deferred: {line}" for line in result["deferred"])):
+        warn_with_host(module, warning)
     for name, ups in result["names"].items():
         if not ups["status"] and not module.check_mode:
             warn_with_host(

@@ -191,7 +191,7 @@ class World:
             ask=self.ask,
             sleep=self.sleep,
             boot_id=lambda: self.boot,
-            start=self.start,
+            run_in_thread=self.start,
             set_fsd=self.set_fsd,
             finder=self.finder,
             stay=lambda: self.now - BOOT < self.stay_until,

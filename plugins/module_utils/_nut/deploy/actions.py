@@ -17,7 +17,7 @@ from pathlib import Path
 from ..base import paths, systemd
 from ..conf import grammar
 from ..conf.files import NutFiles
-from ..conf.redact import redact
+from ..conf.redact import redact_text
 from .change import Change, FileChange, UnitAction, order_actions, stop_watcher_actions
 
 FOLDER = Path("/", paths.NUT)
@@ -74,54 +74,54 @@ def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
 def plan_deployment(
     old: Mapping[str, str],
     new: Mapping[str, str],
-    found: Mapping[str, systemd.Unit],
+    units: Mapping[str, systemd.Unit],
     *,
-    left: Sequence[UnitAction] = (),
-    loose: Sequence[str] = (),
+    pending: Sequence[UnitAction] = (),
+    misowned: Sequence[str] = (),
     strays: Sequence[str] = (),
     stale: Sequence[str] = (),
     folder: Path = FOLDER,
 ) -> Change[UnitAction]:
     """Decide how to get from the old files to the new ones.
 
-    old, new: name -> text. found: name -> state of watched_units(new). left: actions that an interrupted run still owes. loose: files
-    with a wrong mode or owner. strays: units of drivers that start at boot although NEW has no such UPS. stale: UPSes whose section
-    the enumerator takes for changed.
+    old, new: name -> text. units: name -> state of watched_units(new). pending: actions that an interrupted run still owes.
+    misowned: files with a wrong mode or owner. strays: units of drivers that start at boot although NEW has no such UPS.
+    stale: UPSes whose section the enumerator takes for changed.
     """
     old, new = NutFiles.of(old), NutFiles.of(new)
-    changed = [name for name in FILES if name in new and (old.get(name) != new[name] or name in loose)]
+    changed = [name for name in FILES if name in new and (old.get(name) != new[name] or name in misowned)]
     after: list[UnitAction] = []
     before: tuple[UnitAction, ...] = ()
     if "ups.conf" in new:
-        before = stop_watcher_actions(found.get(systemd.WATCHER, systemd.ABSENT))
-        after += _driver_actions(old, new, found, stale)
+        before = stop_watcher_actions(units.get(systemd.WATCHER, systemd.ABSENT))
+        after += _driver_actions(old, new, units, stale)
         after += [UnitAction("disable --now", name, "ups.conf has no such section") for name in strays]
-        after += _server_actions(old, new, found, changed)
-    after += _monitor_actions(old, new, found)
+        after += _server_actions(old, new, units, changed)
+    after += _monitor_actions(old, new, units)
     off = [
         name
         for name in watched_units(new)
-        if found.get(name, systemd.ABSENT).enabled == "disabled" and _is_enabled_by_us(name)
+        if units.get(name, systemd.ABSENT).enabled == "disabled" and _is_enabled_by_us(name)
     ]
     after += [UnitAction("enable", name, "not enabled at boot") for name in off]
     # Drop actions for units that this host no longer has. Restarting one would fail, in this run and in every later one.
-    after += [owed for owed in left if owed.unit in watched_units(new) and owed.verb != "disable --now"]
+    after += [owed for owed in pending if owed.unit in watched_units(new) and owed.verb != "disable --now"]
     return Change(before, _file_changes(changed, old, new, folder), order_actions(after))
 
 
 def plan_removal(
-    old: Mapping[str, str], found: Mapping[str, systemd.Unit], drivers: Sequence[str], folder: Path = FOLDER
+    old: Mapping[str, str], units: Mapping[str, systemd.Unit], drivers: Sequence[str], folder: Path = FOLDER
 ) -> Change[UnitAction]:
     """Decide how to remove NUT's configuration: nothing runs, nothing starts at boot, and no reboot can switch off a UPS.
 
-    old: the current files. found: name -> state of watched_units(old). drivers: units of drivers that start at boot or run.
+    old: the current files. units: name -> state of watched_units(old). drivers: units of drivers that start at boot or run.
     """
     changed = [name for name in reversed(FILES) if name in old and old[name] != STUBS[name]]
     # upsmon first, so that it does not take a stopped upsd for a lost UPS
-    first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(found, name)]
+    first = [name for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER) if _is_there(units, name)]
     # the enumerator removes the units that it made for the sections, and is disabled last
     registered = [UnitAction("start", systemd.ENUMERATOR, "ups.conf has no sections left")] if drivers else []
-    rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(found, name))]
+    rest = [*drivers, *(name for name in (systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL) if _is_there(units, name))]
     return Change(
         _disable_actions(first), _file_changes(changed, old, STUBS, folder), (*registered, *_disable_actions(rest))
     )
@@ -132,7 +132,7 @@ def _file_changes(
 ) -> tuple[FileChange, ...]:
     return tuple(
         FileChange(
-            name, folder / name, old.get(name), new[name], partial(redact, "ups.conf" if name == WANTED else name)
+            name, folder / name, old.get(name), new[name], partial(redact_text, "ups.conf" if name == WANTED else name)
         )
         for name in names
     )
@@ -142,8 +142,8 @@ def _disable_actions(names: Sequence[str]) -> tuple[UnitAction, ...]:
     return tuple(UnitAction("disable --now", name, "removing NUT from this host") for name in names)
 
 
-def _is_there(found: Mapping[str, systemd.Unit], name: str) -> bool:
-    unit = found.get(name, systemd.ABSENT)
+def _is_there(units: Mapping[str, systemd.Unit], name: str) -> bool:
+    unit = units.get(name, systemd.ABSENT)
     return unit.runs or unit.enabled in ("enabled", "enabled-runtime")
 
 
@@ -153,24 +153,24 @@ def _is_enabled_by_us(unit: str) -> bool:
 
 
 def _driver_actions(
-    old: NutFiles, new: NutFiles, found: Mapping[str, systemd.Unit], stale: Sequence[str]
+    old: NutFiles, new: NutFiles, units: Mapping[str, systemd.Unit], stale: Sequence[str]
 ) -> list[UnitAction]:
-    was, will = old.ups_conf, new.ups_conf
-    everywhere = was.settings != will.settings
+    old_conf, new_conf = old.ups_conf, new.ups_conf
+    everywhere = old_conf.settings != new_conf.settings
     edited = [
         name
-        for name, section in will.sections.items()
-        if name in was.sections and (everywhere or was.sections[name] != section)
+        for name, section in new_conf.sections.items()
+        if name in old_conf.sections and (everywhere or old_conf.sections[name] != section)
     ]
     unknown = [
-        name for name in will.sections if found.get(systemd.driver_unit(name), systemd.ABSENT).enabled != "enabled"
+        name for name in new_conf.sections if units.get(systemd.driver_unit(name), systemd.ABSENT).enabled != "enabled"
     ]
-    idle = [name for name in will.sections if name not in unknown and not found[systemd.driver_unit(name)].runs]
+    idle = [name for name in new_conf.sections if name not in unknown and not units[systemd.driver_unit(name)].runs]
     actions = []
-    if was != will or unknown:
+    if old_conf != new_conf or unknown:
         # The enumerator of 2.8.1 would tell a running driver to reload. The driver then applies only half of the change and spins, and
         # every later run takes its section for changed. A stopped driver gets a new unit instead.
-        for name in (*edited, *(name for name in stale if name in will.sections and name not in edited)):
+        for name in (*edited, *(name for name in stale if name in new_conf.sections and name not in edited)):
             actions.append(UnitAction("stop", systemd.driver_unit(name), f"[{name}] changed"))
             idle.append(name)
         actions.append(UnitAction("start", systemd.ENUMERATOR, "the sections of ups.conf changed, or one has no unit"))
@@ -179,9 +179,9 @@ def _driver_actions(
 
 
 def _server_actions(
-    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit], changed: Sequence[str]
+    old: Mapping[str, str], new: Mapping[str, str], units: Mapping[str, systemd.Unit], changed: Sequence[str]
 ) -> list[UnitAction]:
-    if not found.get(systemd.SERVER, systemd.ABSENT).runs:
+    if not units.get(systemd.SERVER, systemd.ABSENT).runs:
         return [UnitAction("restart", systemd.SERVER, "not running")]
     if _daemon_environment(old) != _daemon_environment(new):
         return [UnitAction("restart", systemd.SERVER, "nut.conf changed")]
@@ -192,9 +192,9 @@ def _server_actions(
 
 
 def _monitor_actions(
-    old: Mapping[str, str], new: Mapping[str, str], found: Mapping[str, systemd.Unit]
+    old: Mapping[str, str], new: Mapping[str, str], units: Mapping[str, systemd.Unit]
 ) -> list[UnitAction]:
-    if not found.get(systemd.MONITOR, systemd.ABSENT).runs:
+    if not units.get(systemd.MONITOR, systemd.ABSENT).runs:
         return [UnitAction("restart", systemd.MONITOR, "not running")]
     if _daemon_environment(old) != _daemon_environment(new):
         return [UnitAction("restart", systemd.MONITOR, "nut.conf changed")]

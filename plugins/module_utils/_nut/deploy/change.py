@@ -64,8 +64,8 @@ class FileChange:
         """Return a diff, line by line. For NUT's own files it leaves out secrets and comments."""
         if self.new is None:
             return [f"{self.path}: removed"]
-        was, will = (self._visible_lines(text) for text in (self.old or "", self.new))
-        lines = difflib.unified_diff(was, will, str(self.path), str(self.path), lineterm="", n=CONTEXT)
+        before_lines, after_lines = (self._visible_lines(text) for text in (self.old or "", self.new))
+        lines = difflib.unified_diff(before_lines, after_lines, str(self.path), str(self.path), lineterm="", n=CONTEXT)
         same = "mode or owner is corrected" if self.old == self.new else "only a secret or a comment changes"
         return list(lines) or [f"{self.path}: {same}"]
 

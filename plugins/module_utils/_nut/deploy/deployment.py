@@ -99,8 +99,8 @@ class Deployment:
         )
         incomplete = self._complete_ups_conf()
         # before _fit_to_release(), which may add this directive for a boot without a network
-        told = grammar.find_directive(self.new_files.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
-        self.may_lack_listeners = (told or "").lower() in ("1", "true", "yes", "on")
+        lenient = grammar.find_directive(self.new_files.get("upsd.conf", ""), "ALLOW_NOT_ALL_LISTENERS")
+        self.may_lack_listeners = (lenient or "").lower() in ("1", "true", "yes", "on")
         self._fit_to_release()
         if incomplete or actions.WANTED in self.old_files:
             self.new_files = NutFiles({**self.new_files, actions.WANTED: incomplete or "\n"})
@@ -119,10 +119,10 @@ class Deployment:
         if not text or not (auto or self.policy):
             return ""
         self.bus = self.open_bus(self._choose_policy(), self.local, self.release)
-        completed, found = self.bus.complete_ups_conf(text)
-        self.resolution = found
-        self.warnings += found.remarks
-        if found.found or ups_conf.parse_ups_conf(completed) != self.new_files.ups_conf:
+        completed, resolution = self.bus.complete_ups_conf(text)
+        self.resolution = resolution
+        self.warnings += resolution.remarks
+        if resolution.found or ups_conf.parse_ups_conf(completed) != self.new_files.ups_conf:
             self.new_files = NutFiles({**self.new_files, "ups.conf": completed})
         return text if auto else ""
 
@@ -155,12 +155,12 @@ class Deployment:
         files = self.old_files if self.absent else self.new_files
         enabled = base_systemd.drivers_at_boot(self.local.unit_dir)
         watched = actions.watched_units(files)
-        found = base_systemd.show_units(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
-        self.upsd_runs = bool(found.get(base_systemd.SERVER, base_systemd.ABSENT).pid)
+        units = base_systemd.show_units(list(dict.fromkeys([*watched, *enabled])), self.local.runner)
+        self.upsd_runs = bool(units.get(base_systemd.SERVER, base_systemd.ABSENT).pid)
         if self.absent:
-            running = [name for name in found if base_systemd.is_driver(name) and found[name].runs]
+            running = [name for name in units if base_systemd.is_driver(name) and units[name].runs]
             return actions.plan_removal(
-                self.old_files, found, list(dict.fromkeys([*enabled, *running])), self.local.conf_dir
+                self.old_files, units, list(dict.fromkeys([*enabled, *running])), self.local.conf_dir
             )
         if (
             "ups.conf" not in self.new_files
@@ -170,7 +170,7 @@ class Deployment:
                 f"{self.local.conf_dir}/ups.conf declares a UPS, so this host is a primary. To make it a secondary, run with "
                 "state=absent first, or empty that file"
             )
-        masked = [name for name in watched if found[name].enabled.startswith("masked") and name != base_systemd.WATCHER]
+        masked = [name for name in watched if units[name].enabled.startswith("masked") and name != base_systemd.WATCHER]
         if masked:
             raise DeployError(
                 f"can't start masked units: {', '.join(masked)}. Run: systemctl unmask {' '.join(masked)}"
@@ -178,9 +178,9 @@ class Deployment:
         return actions.plan_deployment(
             self.old_files,
             self.new_files,
-            found,
-            left=[*self._owed_actions(), *self._lost_certificates()],
-            loose=self._unsafe_files(),
+            units,
+            pending=[*self._owed_actions(), *self._lost_certificates()],
+            misowned=self._unsafe_files(),
             strays=[name for name in enabled if name not in watched],
             stale=self._stale_sections(),
             folder=self.local.conf_dir,

@@ -52,7 +52,7 @@ class InstallPlan(Change[CommandStep]):
 def _made_by(tmpfiles: str) -> dict[str, str]:
     """Return path -> text of the files that a tmpfiles.d file creates. Reads only lines of type `f+`."""
     lines = [shlex.split(line) for line in tmpfiles.splitlines() if line.startswith("f+ ")]
-    return {words[1].replace("%%", "%"): words[6] for words in lines}
+    return {fields[1].replace("%%", "%"): fields[6] for fields in lines}
 
 
 @dataclass
@@ -67,10 +67,8 @@ class Installation:
     root: Path = Path("/")
     owners: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # group -> (uid, gid), for tests without root
     kit: Kit = HOTPLUG
-    program_changed: bool = (
-        False  # whether the program itself was replaced, so that its running units must be restarted
-    )
-    try_sandboxes: bool = True  # whether to try sandboxes; if not, use the result of the last try, in sandbox.REFUSED
+    program_changed: bool = False  # the program itself was replaced, so its running units must be restarted
+    try_sandboxes: bool = True  # False: use the result of the last try, in sandbox.REFUSED
     # name of a sandbox -> why this host runs without it
     refused: dict[str, str] = field(default_factory=dict, init=False)
 
@@ -117,12 +115,12 @@ class Installation:
     def list_warnings(self) -> list[str]:
         """Return warnings about sandboxes, with what to do about them."""
         lost = self._find_confined_drop_ins()
-        words = (
+        warning = (
             f"{', '.join(lost)}: its ExecStartPre= and ExecStartPost= commands now run as the user nut, without "
             "capabilities. Put + before a command that needs root (ExecStartPre=+/path), or run without sandboxes on this host: "
             f"{self.kit.hardening_variable}=false"
         )
-        return [*(f"{why}. {self.kit.remedy}" for why in self.refused.values()), *([words] if lost else [])]
+        return [*(f"{why}. {self.kit.remedy}" for why in self.refused.values()), *([warning] if lost else [])]
 
     def _find_confined_drop_ins(self) -> list[str]:
         """Return foreign drop-ins that add commands to units whose sandbox removes root's rights."""
@@ -250,8 +248,8 @@ class Installation:
         return [CommandStep(("systemd-tmpfiles", "--create", f"/{self.kit.places[name].path}"), why)]
 
     def _has_text(self, path: str, text: str) -> bool:
-        found = self._below_root(path)
-        return found.is_file() and not found.is_symlink() and found.read_bytes() == text.encode()
+        target = self._below_root(path)
+        return target.is_file() and not target.is_symlink() and target.read_bytes() == text.encode()
 
     def _obsolete_tmpfiles(self) -> list[Path]:
         """Return the files that systemd-tmpfiles created for the kit before and does not create any more."""
@@ -292,8 +290,8 @@ class Installation:
         return self.root / path.lstrip("/")
 
     def _is_there(self, path: str) -> bool:
-        found = self._below_root(path)
-        return found.exists() or found.is_symlink()
+        target = self._below_root(path)
+        return target.exists() or target.is_symlink()
 
     # Acting
 
@@ -322,9 +320,9 @@ class Installation:
         self._marker.unlink()
 
     def _run_step(self, step: CommandStep) -> None:
-        code, said = self.runner(step.command)
+        code, output = self.runner(step.command)
         if code:
-            raise systemd.UnitError(f"{' '.join(step.command)} failed: {one_line(said)}")
+            raise systemd.UnitError(f"{' '.join(step.command)} failed: {one_line(output)}")
 
 
 def _file_removal(path: Path) -> FileChange:

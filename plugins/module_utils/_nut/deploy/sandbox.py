@@ -27,8 +27,8 @@ def list_settings(drop_in: str) -> list[str]:
 
 def try_sandbox(text: str, runner: systemd.Run) -> str:
     """Run /bin/true in the sandbox of a drop-in. Return why that fails; "" if it works."""
-    given = [f"--property={line}" for line in list_settings(text)]
-    code, _said = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *given, "--", "/bin/true"])
+    options = [f"--property={line}" for line in list_settings(text)]
+    code, _output = runner(["systemd-run", "--quiet", "--wait", "--collect", "--pipe", *options, "--", "/bin/true"])
     # any other code is a failure of systemd-run, not of the sandbox
     return systemd.SANDBOX_CODES.get(code, "")
 
@@ -36,11 +36,11 @@ def try_sandbox(text: str, runner: systemd.Run) -> str:
 def read_refused(root: Path) -> dict[str, str]:
     """Return name of a sandbox -> why this host runs without it, from REFUSED; {} if that is missing or damaged. Raises OSError."""
     try:
-        found = jsontext.parse_json((root / REFUSED).read_bytes())
+        data = jsontext.parse_json((root / REFUSED).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    given = found if isinstance(found, dict) else {}
-    return {name: why for name, why in given.items() if isinstance(why, str)}
+    record = data if isinstance(data, dict) else {}
+    return {name: why for name, why in record.items() if isinstance(why, str)}
 
 
 def write_refused(root: Path, refused: Mapping[str, str]) -> None:
@@ -61,8 +61,8 @@ def takes_root(drop_in: str) -> bool:
 def find_confined(root: Path, names: Iterable[str], ours: Container[str], runner: systemd.Run) -> list[str]:
     """Return foreign drop-ins of these units that add commands which no longer run as root."""
     names = [*names]
-    code, said = runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
-    paths = [] if code else re.findall(r"(?<=[= ])/\S+", said)
+    code, output = runner(["systemctl", "show", "--property=DropInPaths", "--", *names]) if names else (0, "")
+    paths = [] if code else re.findall(r"(?<=[= ])/\S+", output)
     return [path for path in dict.fromkeys(paths) if path not in ours and _CONFINED.search(_read_text(root, path))]
 
 

@@ -130,9 +130,9 @@ class Verifier:
                 continue
             if hostnames.normal_address(address) not in {hostnames.normal_address(other) for other in clients}:
                 seen = ", ".join(clients) or "none"
-                words = (
+                message = (
                     f"upsmon on this host ({address}) has not logged in to {monitor.system} as {monitor.user}; "
                     f"clients that upsd lists: {seen}"
                 )
-                missing.append(Trouble(words, systemd.MONITOR))
+                missing.append(Trouble(message, systemd.MONITOR))
         return missing, away

@@ -74,8 +74,8 @@ class Actor(Observer):
         for node, reason in look.plan.permits:
             work.permit_node(node, reason)
         wrong = self._check_sections(look)
-        for name, words in wrong.items():
-            work.record_refusal(name, f"NUT rejects the new section: {words}")
+        for name, reason in wrong.items():
+            work.record_refusal(name, reason)
         if not wrong:
             if look.has_changes:
                 work.note_intent()
@@ -108,8 +108,8 @@ class Actor(Observer):
             decided.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
             self.debug(f"{name or 'upsd'}: checked again in {max(until - look.time, 0):.1f} s")
-        told = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
-        return told.with_history(*decided)
+        state = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
+        return state.with_history(*decided)
 
     def _say_once(self, line: str) -> None:
         if line not in self._said_lines:
@@ -137,12 +137,14 @@ class Actor(Observer):
         if not changed:
             return {}
         try:
-            told = dry_run.check_sections(
+            problems = dry_run.check_sections(
                 look.new_text, changed, self.local.runner, self.local.finder, self.local.owner, room=self.local.run_dir
             )
-            return {name: "; ".join(said) for name, said in told.items() if said}
+            return {
+                name: f"NUT rejects the new section: {'; '.join(lines)}" for name, lines in problems.items() if lines
+            }
         except (OSError, LookupError) as error:
-            return {"": f"can't check it: {error}"}
+            return {"": f"can't check the new sections: {error}"}
 
 
 @dataclass
@@ -274,10 +276,10 @@ class _Execution:
         driver reloaded.
         """
         host, text = self.host, self.look.new_text or self.look.old_text
-        conf, was = ups_conf.parse_ups_conf(text), self.look.known.conf
-        same = [name for name, section in conf.sections.items() if was.sections.get(name) == section]
+        conf, current = ups_conf.parse_ups_conf(text), self.look.known.conf
+        same = [name for name, section in conf.sections.items() if current.sections.get(name) == section]
         texts = {}
-        for name in (*same, *([""] if conf.settings == was.settings else [])):
+        for name in (*same, *([""] if conf.settings == current.settings else [])):
             path = base_systemd.checksum_path(name, host.local.unit_dir)
             try:
                 seen = path.read_text(encoding="ascii")

@@ -45,9 +45,7 @@ class DriverState:
     status: tuple[str, ...] = ()  # the flags of ups.status; () without data
     error: str = ""  # upsd's error code; "" if it has data
     silent_since: float = 0.0  # when it was first seen without data; the current time if it has data
-    plugged_since: float | None = (
-        None  # when its UPS was first seen since it was plugged in; None if it is not plugged in
-    )
+    plugged_since: float | None = None  # since when its UPS has been plugged in; None if it is not
     is_new_device: bool = False  # the UPS was plugged in after the last run
     last_status: tuple[str, ...] = ()  # the last status that upsd reported
 
@@ -129,8 +127,13 @@ class _Planner:
                 fresh = self._driver_state(name).is_fresh
             else:
                 continue
-            was, is_ = self.known.memory.get(name), self.resolution.memory.get(name)
-            if was and is_ and name in self.resolution.plugged and not fingerprint.compare_fingerprints(was, is_):
+            before, after = self.known.memory.get(name), self.resolution.memory.get(name)
+            if (
+                before
+                and after
+                and name in self.resolution.plugged
+                and not fingerprint.compare_fingerprints(before, after)
+            ):
                 continue
             # after a reboot, which restarts the clock, the old time may be in the future
             begin = self.now if tries.good_since is None or tries.good_since > self.now else tries.good_since
@@ -196,16 +199,16 @@ class _Planner:
 
     def _choose_section(self, name: str) -> None:
         """Decide whether a section changes now or stays for a while."""
-        was, will = self.old.get(name), self._wanted_section(name)
-        if was == will:
+        current, wanted = self.old.get(name), self._wanted_section(name)
+        if current == wanted:
             stays = ""
-        elif will is None:
+        elif wanted is None:
             stays = self._reason_to_wait(name)
         else:
-            stays = self._reason_to_wait(name) or (self._reason_to_keep(name, was, will) if was else "")
+            stays = self._reason_to_wait(name) or (self._reason_to_keep(name, current, wanted) if current else "")
         if stays:
             self.deferred.append(f"[{name}] in ups.conf is not changed yet: {stays}")
-        chosen = was if stays else will
+        chosen = current if stays else wanted
         if chosen:
             self.target[name] = chosen
 
@@ -243,11 +246,11 @@ class _Planner:
             return True
         return False
 
-    def _reason_to_keep(self, name: str, was: Section, will: Section) -> str:
+    def _reason_to_keep(self, name: str, current: Section, wanted: Section) -> str:
         """Return why a section of ups.conf is not changed yet; "" if it is changed now."""
         state = self._driver_state(name)
         if name not in self.resolution.plugged:
-            if name in self.resolution.fixed or is_dummy(was) or is_dummy(will):
+            if name in self.resolution.fixed or is_dummy(current) or is_dummy(wanted):
                 return ""
             if self.now < state.silent_since + DUMMY_AFTER:
                 self.waits[name] = state.silent_since + DUMMY_AFTER
@@ -294,13 +297,13 @@ class _Planner:
 
     def _explain_change(self, name: str) -> str:
         """Return why a section is added or changed."""
-        was, will = self.old.get(name), self.target[name]
-        if is_dummy(will):
+        current, wanted = self.old.get(name), self.target[name]
+        if is_dummy(wanted):
             return f"[{name}]: its UPS is not plugged in; {DUMMY} stands in"
         if name not in self.resolution.plugged:
             return f"[{name}] changed"
         here = f"[{name}] is {describe_device(self._plugged_device(name))}"
-        if was is None:
+        if current is None:
             return f"{here}, which is new"
         before = self.known.memory.get(name)
         if before and not fingerprint.compare_fingerprints(before, self.resolution.memory[name]):

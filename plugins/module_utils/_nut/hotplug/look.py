@@ -15,7 +15,7 @@ from pathlib import Path
 from ..base import systemd
 from ..base.text import printable
 from ..conf.directives import Release
-from ..conf.redact import redact
+from ..conf.redact import redact_text
 from ..conf.ups_conf import Section
 from ..deploy.change import FileChange, UnitAction, render_lines
 from ..usb.bus import UsbDevice, UsbUps
@@ -33,7 +33,9 @@ def describe_device(device: UsbDevice) -> str:
 
 def diff_ups_conf(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Return a unified diff of ups.conf without secrets."""
-    return render_lines(FileChange("ups.conf", Path(path), before, after, partial(redact, "ups.conf")).diff_lines())
+    return render_lines(
+        FileChange("ups.conf", Path(path), before, after, partial(redact_text, "ups.conf")).diff_lines()
+    )
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,16 @@ class Observation:
 
     def changed_sections(self) -> dict[str, str]:
         """Return name -> description, for each section that the plan adds, changes or removes. "" stands for the global settings."""
-        conf, was = self.plan.conf, self.known.conf
+        conf, current = self.plan.conf, self.known.conf
         if conf is None:
             return {}
-        told = {
+        descriptions = {
             name: self._describe_section(name, section)
             for name, section in conf.sections.items()
-            if was.sections.get(name) != section
+            if current.sections.get(name) != section
         }
-        told |= {name: f"[{name}] is removed" for name in was.sections if name not in conf.sections}
-        return told or {"": "sections unchanged; global settings taken from ups.conf.wanted"}
+        descriptions |= {name: f"[{name}] is removed" for name in current.sections if name not in conf.sections}
+        return descriptions or {"": "sections unchanged; global settings taken from ups.conf.wanted"}
 
     def _describe_section(self, name: str, section: Section) -> str:
         driver = dict(section.keys).get("driver")

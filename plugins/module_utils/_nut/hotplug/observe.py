@@ -130,22 +130,22 @@ class Observer:
             resolution = _keep_sections(resolution, known, known.conf.sections)
             troubled = True
         names = list(dict.fromkeys([*resolution.conf.sections, *known.conf.sections]))
-        found = self._show_units(names)
-        said = self._ask_upsd(names)
-        power = said.not_on_mains
-        seen = {name: self._driver_state(name, found, resolution, said, memory=memory, now=now) for name in names}
-        server = found[base_systemd.SERVER]
+        units = self._show_units(names)
+        answers = self._ask_upsd(names)
+        power = answers.not_on_mains
+        seen = {name: self._driver_state(name, units, resolution, answers, memory=memory, now=now) for name in names}
+        server = units[base_systemd.SERVER]
         plan = decide.make_plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
         text = self._compose_text(plan, old)
-        if text is not None and (words := self._refused.get(text)):
-            remarks.append(words)
+        if text is not None and (reason := self._refused.get(text)):
+            remarks.append(reason)
             resolution = replace(resolution, conf=known.conf, found=known.found)
             plan = decide.make_plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
             text = self._compose_text(plan, old)
         drivers = [base_systemd.driver_unit(name) for name in (plan.conf or known.conf).sections]
-        plan, left = owed.add_owed(plan, self._owed_actions(), drivers, power, found)
+        plan, left = owed.add_owed(plan, self._owed_actions(), drivers, power, units)
         if text is not None:
-            plan = replace(plan, before=(*stop_watcher_actions(found[base_systemd.WATCHER]), *plan.before))
+            plan = replace(plan, before=(*stop_watcher_actions(units[base_systemd.WATCHER]), *plan.before))
         remarks += [f"{describe_device(ups.device)} is not served: {why}" for ups, why in resolution.unserved]
         remarks += resolution.remarks
         return Observation(
@@ -233,7 +233,7 @@ class Observer:
     def _read_known(self, memory: HotplugState, wanted: str | None = None) -> tuple[KnownUpses, str]:
         old = self._read_file("ups.conf") or ""
         wanted = self._read_file("ups.conf.wanted") if wanted is None else wanted
-        conf, found = ups_conf.parse_ups_conf(old), ups_conf_text.found_sections(old)
+        conf, added = ups_conf.parse_ups_conf(old), ups_conf_text.found_sections(old)
         # An interrupted run may or may not have written ups.conf. Its text shows which.
         written = dict(memory.written)
         for name, section in conf.sections.items():
@@ -241,7 +241,7 @@ class Observer:
                 written[name] = memory.intended[name]
         parsed = ups_conf.parse_ups_conf(wanted or "")
         # the module config empties ups.conf.wanted when no section has driver auto any more
-        return KnownUpses(parsed if parsed.sections else None, conf, found, memory.identities, written), old
+        return KnownUpses(parsed if parsed.sections else None, conf, added, memory.identities, written), old
 
     def _find_release(self) -> Release | None:
         if self.release is None:
@@ -342,25 +342,25 @@ class Observer:
     @staticmethod
     def _driver_state(
         name: str,
-        found: Mapping[str, base_systemd.Unit],
+        units: Mapping[str, base_systemd.Unit],
         resolution: NameResolution,
-        said: _UpsdAnswers,
+        answers: _UpsdAnswers,
         *,
         memory: HotplugState,
         now: float,
     ) -> decide.DriverState:
         """Return the state of a driver."""
         ups = resolution.plugged.get(name)
-        stands_in = ABSENT in said.status.get(name, ())
+        stands_in = ABSENT in answers.status.get(name, ())
         before = memory.plugged.get(name)
         same = ups is not None and before is not None and ups.device.incarnation == (before.bus, before.device)
         # if the state was lost, a UPS that is served is not new
-        lost = not memory.identities and name in said.status
+        lost = not memory.identities and name in answers.status
         return decide.DriverState(
-            unit=found[base_systemd.driver_unit(name)],
-            status=said.status.get(name, ()),
-            error=said.errors.get(name, ""),
-            silent_since=now if name in said.status else memory.silent_since.get(name, now),
+            unit=units[base_systemd.driver_unit(name)],
+            status=answers.status.get(name, ()),
+            error=answers.errors.get(name, ""),
+            silent_since=now if name in answers.status else memory.silent_since.get(name, now),
             plugged_since=None
             if ups is None
             else before.since
@@ -370,15 +370,15 @@ class Observer:
             # the status of a stand-in is not that of its UPS
             last_status=memory.last_status.get(name, ())
             if stands_in
-            else said.status.get(name, memory.last_status.get(name, ())),
+            else answers.status.get(name, memory.last_status.get(name, ())),
         )
 
     def _keep_refused(self, resolution: NameResolution, known: KnownUpses, remarks: list[str]) -> NameResolution:
         """Return the resolution without the sections that NUT refused in this run, so that the others do not wait for them."""
         refused = {
-            name: words
+            name: reason
             for name, section in resolution.conf.sections.items()
-            if (words := self._refused.get(ups_conf.render_sections([section])))
+            if (reason := self._refused.get(ups_conf.render_sections([section])))
         }
         remarks += refused.values()
         return _keep_sections(resolution, known, refused)

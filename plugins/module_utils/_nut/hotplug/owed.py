@@ -23,15 +23,15 @@ def add_owed(
     noted: Sequence[UnitAction],
     drivers: Sequence[str],
     power: Sequence[str] | None,
-    found: Mapping[str, systemd.Unit],
+    units: Mapping[str, systemd.Unit],
 ) -> tuple[HotplugPlan, tuple[UnitAction, ...]]:
     """Return the plan with the owed actions added, and the owed actions that must wait for the mains.
 
     noted: the owed actions. drivers: the units of the sections in ups.conf. power: UPSes that are not plainly on mains; None if upsd
-    can't be asked. found: unit name -> its state.
+    can't be asked. units: unit name -> its state.
     """
     planned = {action.unit: action.verb for action in (*plan.before, *plan.after)}
-    left = [
+    due = [
         action
         for action in _still_owed(noted, drivers)
         if action.verb == "enable"
@@ -39,19 +39,19 @@ def add_owed(
         # a reload does not replace an owed restart
         or (action.verb == "restart" and planned[action.unit] == "reload")
     ]
-    later: tuple[UnitAction, ...] = ()
+    postponed: tuple[UnitAction, ...] = ()
     if power or power is None:
-        later = tuple(action for action in left if _must_wait(action, found))
-        left = [action for action in left if action not in later]
+        postponed = tuple(action for action in due if _must_wait(action, units))
+        due = [action for action in due if action not in postponed]
     before: list[UnitAction] = []
-    if any(action.unit == systemd.ENUMERATOR for action in (*plan.after, *left)):
-        before, left = _split_restarts(left, found)
-    restarted = {action.unit for action in left if action.verb == "restart"}
+    if any(action.unit == systemd.ENUMERATOR for action in (*plan.after, *due)):
+        before, due = _split_restarts(due, units)
+    restarted = {action.unit for action in due if action.verb == "restart"}
     after = [action for action in plan.after if action.verb != "reload" or action.unit not in restarted]
     why = ", ".join(power) if power else "upsd does not say whether the mains are on"
-    lines = tuple(f"{action.verb} {action.unit} is postponed ({action.reason}): {why}" for action in later)
-    ordered = tuple(sorted([*after, *left], key=rank_action)) if left else plan.after
-    return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), later
+    lines = tuple(f"{action.verb} {action.unit} is postponed ({action.reason}): {why}" for action in postponed)
+    ordered = tuple(sorted([*after, *due], key=rank_action)) if due else plan.after
+    return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), postponed
 
 
 def _still_owed(noted: Sequence[UnitAction], drivers: Sequence[str]) -> list[UnitAction]:
@@ -72,21 +72,21 @@ def _still_owed(noted: Sequence[UnitAction], drivers: Sequence[str]) -> list[Uni
 
 
 def _split_restarts(
-    left: Sequence[UnitAction], found: Mapping[str, systemd.Unit]
+    due: Sequence[UnitAction], units: Mapping[str, systemd.Unit]
 ) -> tuple[list[UnitAction], list[UnitAction]]:
     """Split restarts of running drivers into stop and start, so that the enumerator of 2.8.1 does not reload them in between."""
     running = [
         action
-        for action in left
-        if action.verb == "restart" and systemd.is_driver(action.unit) and found.get(action.unit, systemd.ABSENT).runs
+        for action in due
+        if action.verb == "restart" and systemd.is_driver(action.unit) and units.get(action.unit, systemd.ABSENT).runs
     ]
     stops = [replace(action, verb="stop") for action in running]
-    return stops, [replace(action, verb="start") if action in running else action for action in left]
+    return stops, [replace(action, verb="start") if action in running else action for action in due]
 
 
-def _must_wait(action: UnitAction, found: Mapping[str, systemd.Unit]) -> bool:
+def _must_wait(action: UnitAction, units: Mapping[str, systemd.Unit]) -> bool:
     """Return whether an action must wait for the mains: a stopped unit can be started at any time, a running one is left alone."""
     if action.verb == "enable" or (action.verb == "start" and systemd.is_driver(action.unit)):
         return False
     # the enumerator stops drivers whose section was removed
-    return found.get(systemd.SERVER if action.unit == systemd.ENUMERATOR else action.unit, _RUNS).runs
+    return units.get(systemd.SERVER if action.unit == systemd.ENUMERATOR else action.unit, _RUNS).runs

@@ -73,8 +73,8 @@ def classify_answer(answer: str) -> str:
         return answer
     if not answer.startswith("VAR ") or len(parts) != 3:
         return "?"
-    words = parts[1].split()
-    return " ".join([flag for flag in _POWER if flag in words])
+    flags = parts[1].split()
+    return " ".join([flag for flag in _POWER if flag in flags])
 
 
 def ask_upsd(address: str, port: int, names: Sequence[str], seconds: float = SECONDS) -> list[str]:

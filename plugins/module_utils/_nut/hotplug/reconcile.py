@@ -49,9 +49,9 @@ class HotplugHost(Actor):
         Raises files.Busy after SECONDS, and ReconcileError.
         """
         try:
-            with self.local.hold_lock(seconds, self.pause) as found:
-                if found:
-                    self.say(printable(found, 500))
+            with self.local.hold_lock(seconds, self.pause) as recovery:
+                if recovery:
+                    self.say(printable(recovery, 500))
                 yield
         except sets.UnfinishedSet as error:
             raise ReconcileError(str(error)) from None

@@ -345,7 +345,10 @@ def _check_minimum_reserve(inputs: PlanInputs, needed: Needed, supply: Supply) -
     lowest, key = min(reserves), "reserve" if timing.reserve_minimum is None else "reserve_minimum"
     have = begin.left if full is None else min(begin.left, full)
     terms = [*usual_waits(compute_milestones(inputs, worst=False), begin.noticed), (lowest, key)]
-    reason = f"{spell_sum(terms)}, or the gate ends before the machines are usually down; {begin.reason}"
+    reason = (
+        f"{spell_sum(terms)} must be left when the shutdown begins, or the gate usually ends before the machines are down; "
+        f"{begin.reason}"
+    )
     remedy = remedies.earlier_mark(inputs, supply, needed)
     if lowest > needed["reserve_minimum"]:
         remedy = f"{set_variable(f'gate.{key}', needed['reserve_minimum'])}, or {remedy}"

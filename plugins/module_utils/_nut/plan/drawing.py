@@ -143,13 +143,14 @@ class DrawnMoment:
 def _list_drawn_moments(plan: Plan, scale: TimelineScale) -> list[DrawnMoment]:
     """Return the lines. Of the worst case only power off and the power cut are drawn."""
     moments: list[DrawnMoment] = []
+    trigger = model.TRIGGER if any(stage.fsd for stage in plan.stages) else "battery low"
     for event in (*plan.events, *plan.worst):
         if event.what not in {model.TRIGGER, model.FSD, model.POWEROFF, model.CUT}:
             continue
         if event.worst and event.what in {model.TRIGGER, model.FSD}:
             continue
         which = f" ({shorten_name(event.machine)})" if event.machine and len(plan.supplies) > 1 else ""
-        name = "UPS cuts" if event.what == model.CUT else event.what
+        name = {model.CUT: "UPS cuts", model.TRIGGER: trigger}.get(event.what, event.what)
         colour = "var(--trigger)" if event.what in {model.TRIGGER, model.CUT} else "var(--mark)"
         label = f"{'latest ' if event.worst else ''}{name}{which} {spell_clock(event.at)}"
         moments.append(DrawnMoment(event.at, label, event.worst, colour))

@@ -89,7 +89,7 @@ def earlier_mark(inputs: PlanInputs, supply: Supply, needed: Mapping[str, Any]) 
         proviso = f", if upsc {name} shows battery.runtime" if supply.reports_runtime is None and full is None else ""
         worst = f" (enough unless a machine takes longer than usual; for that, {larger_battery(needed['runtime_low'])})"
         return set_variable("runtime_low", mark) + proviso + (worst if mark < needed["runtime_low"] else "")
-    text = f"{name} does not report battery.runtime, so NUT can't decide by it: "
+    text = f"NUT can't decide by battery.runtime, which {name} does not report: "
     if supply.charge is None:
         return (
             f"{text}measure how long it lasts on battery with all machines on, and add a stage with fsd: true whose on_battery "

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which guests the stages stop: found anew when an outage begins, beside the loop, for that may hang."""
+"""The guests that the stages shut down. They are looked up when an outage begins, in a thread because that may hang."""
 
 from __future__ import annotations
 
@@ -15,106 +15,108 @@ from ..proxmox import control, guests
 from ..proxmox.selection import ChosenGuest
 from .policy import Stage, StageGuest
 
-# How long FSD waits, when an outage begins, until the guests have been found; and when that is tried again if it failed
+# FSD waits so long for the lookup; a failed lookup is repeated after so long
 FIND_SECONDS = 10.0
-FIND_AGAIN = 30.0
+RETRY_SECONDS = 30.0
 
-Start = Callable[[Callable[[], None]], None]
+RunInThread = Callable[[Callable[[], None]], None]
 
 
 class GuestSource(Protocol):
-    """Who finds the guests of the stages: selection.GuestFinder."""
+    """Looks up the guests of the stages: proxmox.selection.GuestFinder, or a stand-in of tests."""
 
     def find_guests(self) -> Mapping[str, Sequence[ChosenGuest]]:
-        """Find them: name of a stage -> its guests. Raises guests.GuestsError. It may hang."""
+        """Return stage name -> its guests. Raise GuestsError. It may hang."""
 
     def read_kept(self) -> Mapping[str, Sequence[ChosenGuest]]:
-        """Return those that were found last."""
+        """Return the result that was saved last."""
 
     def keep_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> bool:
-        """Keep them. Raises files.WriteError."""
+        """Save a result. Raise files.WriteError."""
 
 
 @dataclass
 class _GuestSearch:
-    """One try to find the guests. good: it has found them."""
+    """One lookup of the guests."""
 
-    began: float
-    ended: bool = False
-    good: bool = False
-    told: bool = False  # that it takes too long
+    began: float  # seconds
+    has_ended: bool = False
+    has_succeeded: bool = False
+    is_reported_late: bool = False  # the log says that it takes too long
 
 
 @dataclass
 class StageResolver:
-    """The stages with their guests, as they are known at this moment."""
+    """The stages with their guests, as far as known."""
 
-    stages: tuple[Stage, ...]  # with the guests; at first those of the policy
-    finder: GuestSource | None  # None: there are no others
+    stages: tuple[Stage, ...]  # with their guests; at first only those that the policy names with their kind
+    finder: GuestSource | None  # None: the guests in the policy are all
     clock: control.Clock
-    start: Start  # does something beside the loop
-    say: Callable[[str], None]
-    complain: Callable[[str], None]
-    _given: tuple[Stage, ...] = field(init=False)  # as the policy has them
+    run_in_thread: RunInThread  # runs a function in a thread
+    log: Callable[[str], None]
+    log_problem: Callable[[str], None]  # logs a repeated message only now and then
+    _policy_stages: tuple[Stage, ...] = field(init=False)
     _search: _GuestSearch | None = field(default=None, init=False)
-    _shown: dict[str, str] = field(default_factory=dict, init=False)
+    _logged: dict[str, str] = field(default_factory=dict, init=False)  # stage name -> the last line about its guests
 
     def __post_init__(self) -> None:
-        """Begin with what the policy says."""
-        self._given = self.stages
+        """Start with the guests in the policy."""
+        self._policy_stages = self.stages
 
     def update_search(self, *, outage: bool) -> bool:
-        """Have the guests found when an outage begins, beside the loop. Returns whether FSD should wait for that."""
-        if self.finder is None or not any(stage.select for stage in self._given):
+        """Start a lookup when an outage begins, and another if it fails. Return whether FSD should wait for it."""
+        if self.finder is None or not any(stage.select for stage in self._policy_stages):
             return False
         search = self._search
         if not outage:
-            if search and search.ended:
+            if search and search.has_ended:
                 self._search = None
             return False
-        if search is None or (search.ended and not search.good and self.clock() - search.began >= FIND_AGAIN):
+        if search is None or (
+            search.has_ended and not search.has_succeeded and self.clock() - search.began >= RETRY_SECONDS
+        ):
             self._use_guests(self.finder.read_kept())
             self._search = search = _GuestSearch(self.clock())
             self._start_search(self.finder, search)
-        late = self.clock() - search.began >= FIND_SECONDS
-        if late and not search.ended and not search.told:
-            search.told = True
-            self.say(f"the stages' guests were not found within {FIND_SECONDS:g} s: using those found last")
-        return not search.ended and not late
+        is_late = self.clock() - search.began >= FIND_SECONDS
+        if is_late and not search.has_ended and not search.is_reported_late:
+            search.is_reported_late = True
+            self.log(f"the stages' guests were not found within {FIND_SECONDS:g} s: using those found last")
+        return not search.has_ended and not is_late
 
     def _start_search(self, finder: GuestSource, search: _GuestSearch) -> None:
         def search_in_background() -> None:
             try:
                 found = finder.find_guests()
-                search.good = True
+                search.has_succeeded = True
                 self._use_guests(found)
                 self._log_guests()
                 finder.keep_guests(found)
             except Exception as error:
-                lost = "" if search.good else ": using those found last"
-                self.complain(f"{_describe_error(error)}{lost}")
+                fallback = "" if search.has_succeeded else ": using those found last"
+                self.log_problem(f"{_describe_error(error)}{fallback}")
             finally:
-                search.ended = True
+                search.has_ended = True
 
-        self.start(search_in_background)
+        self.run_in_thread(search_in_background)
 
     def _use_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> None:
-        """Let these be the guests of the stages. A stage that is not among them stops those whose kind the policy gives."""
+        """Replace the guests of the stages. A stage that is not in the result keeps the guests in the policy."""
         self.stages = tuple(
             replace(stage, guests=tuple(_stage_guest(guest) for guest in found[stage.name]))
             if stage.name in found
             else stage
-            for stage in self._given
+            for stage in self._policy_stages
         )
 
     def _log_guests(self) -> None:
-        """Log who the stages are for, if it is news."""
+        """Log which guests each stage stops, if that has changed."""
         for stage in self.stages:
             names = ", ".join(str(target.guest) for target in stage.guests)
-            words = f"stage {stage.name} stops {names or 'no guest of this host'}"
-            if stage.select and self._shown.get(stage.name) != words:
-                self._shown[stage.name] = words
-                self.say(words)
+            line = f"stage {stage.name} stops {names or 'no guest of this host'}"
+            if stage.select and self._logged.get(stage.name) != line:
+                self._logged[stage.name] = line
+                self.log(line)
 
 
 def _stage_guest(chosen: ChosenGuest) -> StageGuest:
@@ -122,6 +124,7 @@ def _stage_guest(chosen: ChosenGuest) -> StageGuest:
 
 
 def _describe_error(error: Exception) -> str:
-    """Return what went wrong: an error of ours by its words alone."""
-    ours = isinstance(error, (guests.GuestsError, files.WriteError))
-    return str(error) if ours else f"the guests of the stages can't be found: {type(error).__name__}: {error}"
+    """Return an error's message, with its type if it was not raised on purpose."""
+    if isinstance(error, (guests.GuestsError, files.WriteError)):
+        return str(error)
+    return f"can't find the guests of the stages: {type(error).__name__}: {error}"

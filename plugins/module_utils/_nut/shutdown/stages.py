@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is done in an outage before the battery is low: stop these guests, tell somebody, then FSD. And undone if it ends.
+"""The stages of an outage: shut down guests, notify, set FSD before the battery is low, and start the guests when the mains return.
 
-decide() is a function of data: from the stages, what is remembered and what the UPSes say, to what is to be done. The program around
-it is stages_loop.
+decide_stages() is a pure function from the stages, the saved state and the power to the next actions. stages_loop.py has the loop
+around it.
 """
 
 from __future__ import annotations
@@ -18,98 +18,104 @@ from ..net import readings
 from ..proxmox import guests
 from .policy import Stage, StageGuest
 
-# The mains are back when they have been back for so long: until then it is the same outage, and no guest is started
+# An outage is over when the mains have been back for so long; before that no guest is started
 STABLE_SECONDS = 30.0
-# A charge or a runtime counts when it has been that low for so long. Some UPSes report nonsense when they change to battery.
+# A charge or runtime must stay low for so long to trigger a stage: some UPSes report nonsense when they switch to battery
 HOLD_SECONDS = 6.0
-# While a test runs, a UPS may be on battery without saying that it is one (no CAL); no test takes longer
+# During a battery test a UPS may report OB without CAL. No test takes longer than this
 TEST_SECONDS = 60.0
-# How long upsd is given to show FSD before upsmon is told again
+# upsmon is told again if upsd does not report FSD within this time
 FSD_AGAIN_SECONDS = 15.0
-# How often a guest is started that does not start, and how long is waited in between
+# A guest that does not start is tried so often, with so many seconds between two tries
 START_TRIES = 3
 START_AGAIN_SECONDS = 10.0
 
-# no flag of NUT's: ups.test.result says that a test runs
+# Not one of NUT's flags: ups.test.result reports a running test
 TEST = "TEST"
 
 
 @dataclass(frozen=True)
 class Power:
-    """How the power stands."""
+    """The state of the power, of one UPS or of all together."""
 
-    on_battery: bool | None = None  # None if nobody can tell
-    charge: float | None = None  # percent, of the emptiest UPS on battery
-    runtime: float | None = None  # seconds, of the emptiest UPS on battery
-    flags: frozenset[str] = frozenset()  # of ups.status, of all
-    upses: frozenset[str] = frozenset()  # the names of those on battery
+    on_battery: bool | None = None  # None: unknown
+    charge: float | None = None  # percent, the lowest of the UPSes on battery
+    runtime: float | None = None  # seconds, the shortest of the UPSes on battery
+    flags: frozenset[str] = frozenset()  # words of ups.status, of all UPSes
+    upses: frozenset[str] = frozenset()  # names of the UPSes on battery
 
 
 @dataclass(frozen=True)
 class StagesState:
-    """What is remembered, also across a restart. Times are seconds of CLOCK_BOOTTIME, which go on while the program does not run."""
+    """The saved state. Times are seconds of CLOCK_BOOTTIME; guests are keyed by StageGuest.key."""
 
-    boot: str = ""
-    # of this outage
-    since: float | None = None  # when the first UPS went on battery; None: no outage
-    mains: float | None = None  # since when the mains are back; None: they are not
-    upses: frozenset[str] = frozenset()  # which were on battery
-    low: Mapping[str, float] = field(
+    boot: str = ""  # boot id of the kernel
+
+    # This outage
+    outage_since: float | None = None  # when the first UPS went on battery; None: no outage
+    mains_since: float | None = None  # when the mains came back; None: they have not
+    upses_on_battery: frozenset[str] = frozenset()  # names of the UPSes that have been on battery
+    # "STAGE charge" or "STAGE runtime" -> since when that value has been low enough for the stage
+    low_since: Mapping[str, float] = field(default_factory=dict)
+    begun_at: Mapping[str, float] = field(default_factory=dict)  # stage -> when it began
+    stop_decided_at: Mapping[str, float] = field(default_factory=dict)  # guest -> when its shutdown was decided
+    stop_outcomes: Mapping[str, str] = field(default_factory=dict)  # guest -> see note_stopped()
+    fsd_set_at: float | None = None  # when upsmon was last told to set FSD
+    shutdown_since: float | None = None  # when upsd first reported FSD; None: the shutdown has not begun
+
+    # Until the guests run again
+    guests_to_start: Mapping[str, bool] = field(
         default_factory=dict
-    )  # "stage charge" or "stage runtime" -> since when it has been so low
-    begun: Mapping[str, float] = field(default_factory=dict)  # stage -> when
-    asked: Mapping[str, float] = field(default_factory=dict)  # guest -> when its stop was decided
-    done: Mapping[str, str] = field(default_factory=dict)  # guest -> what came of its stop
-    fsd: float | None = None  # when upsmon was told last
-    down: float | None = None  # since when upsd says FSD, or has said it last; None: the shutdown has not begun
-    # beyond it
-    ours: Mapping[str, bool] = field(
+    )  # guest that a stage shut down -> is it managed by HA
+    start_tries: Mapping[str, tuple[int, float]] = field(
         default_factory=dict
-    )  # guests that we stopped and must start again -> whether HA works them
-    tries: Mapping[str, tuple[int, float]] = field(
-        default_factory=dict
-    )  # guest -> how often its start failed, and when last
+    )  # guest -> failed starts, time of the last
 
     def __post_init__(self) -> None:
-        """Raise ValueError if it names impossible guests."""
-        if not all(_is_key(key) for key in self.ours):
+        """Raise ValueError if a key of guests_to_start can't be a guest's."""
+        if not all(_is_key(key) for key in self.guests_to_start):
             raise ValueError("it names impossible guests")
 
     @property
     def is_idle(self) -> bool:
-        """Return whether there is no outage, and nothing left of one: nothing that is worth remembering."""
-        return self.since is None and not self.ours
+        """Return whether there is no outage, and no guest to start: nothing worth saving."""
+        return self.outage_since is None and not self.guests_to_start
 
     def after_outage(self) -> StagesState:
-        """Return the memory when the outage is over: which guests are to be started, and since when the mains are back."""
-        return StagesState(boot=self.boot, mains=self.mains, ours=self.ours, tries=self.tries)
+        """Return the state without the outage: only the guests to start, and since when the mains are back."""
+        return StagesState(
+            boot=self.boot,
+            mains_since=self.mains_since,
+            guests_to_start=self.guests_to_start,
+            start_tries=self.start_tries,
+        )
 
 
 @dataclass(frozen=True)
 class StageAction:
-    """One thing to do."""
+    """Something to do."""
 
-    kind: str  # notify, stop_guests, fsd, start_guests, or rest: there is nothing to do until the power changes
+    kind: str  # notify, stop_guests, fsd, start_guests; or rest: there is nothing to do until the power changes
     reason: str
-    stage: str = ""
-    targets: tuple[StageGuest, ...] = ()  # the guests that it is about
+    stage: str = ""  # name of the stage
+    targets: tuple[StageGuest, ...] = ()  # the guests to stop or start
 
 
 @dataclass(frozen=True)
 class StagesDecision:
-    """What is to be remembered, and then done, in this order."""
+    """The state to save, and the actions to take afterwards, in this order."""
 
     state: StagesState
     actions: tuple[StageAction, ...] = ()
 
 
-# What the UPSes say
+# The power
 
 
 def read_power(name: str, variables: Mapping[str, str] | None) -> Power:
-    """Return how the power of one UPS stands. variables: as upsd has them; None if it gave none.
+    """Return the power of one UPS from its variables; None: upsd gave none.
 
-    On battery for a calibration (CAL) is no outage, and whether the mains are there can't be told meanwhile.
+    A calibration (CAL) is not an outage, and during one it is unknown whether the mains are there.
     """
     reading = readings.read_variables(variables or {})
     flags = set(reading.flags)
@@ -123,14 +129,14 @@ def read_power(name: str, variables: Mapping[str, str] | None) -> Power:
 
 
 def combine_power(powers: Mapping[str, Power], were: Collection[str]) -> Power:
-    """Return how the power stands as a whole. were: the UPSes that have been on battery in this outage.
+    """Return the power of all UPSes together. were: the UPSes that have been on battery in this outage.
 
-    One on battery is an outage. It is over when all that were on battery are back; one that says nothing, and was not, does not
-    count: it may have been unplugged long ago.
+    One UPS on battery makes an outage, and it is over when all that were on battery are back on mains. A UPS without data that
+    was never on battery is ignored: it may have been unplugged long ago.
     """
     flags = frozenset(flag for power in powers.values() for flag in power.flags)
     if any("FSD" not in power.flags for power in powers.values() if power.flags):
-        # upsmon sets it for all of its UPSes; for one alone it is somebody else's
+        # this host's upsmon sets FSD for all of its UPSes; FSD on only some of them comes from another host
         flags -= {"FSD"}
     on = [power for power in powers.values() if power.on_battery]
     if on:
@@ -156,19 +162,23 @@ def decide_stages(
     *,
     finding: bool = False,
 ) -> StagesDecision:
-    """Return what is to be done now. busy: the guests that are being stopped or started at this moment. finding: whether the
-    guests of the stages are still being found, and those that are known may be too few.
+    """Return the new state and the actions to take now.
 
-    Rules: a stage begins once in an outage. An outage lasts from the first UPS on battery until the mains have been back for
-    STABLE seconds. What is unknown triggers nothing and ends nothing, and the time on battery goes on. After FSD the guests of
-    all stages are stopped, and nothing else is done, nor undone, until it is gone and the mains are there: then the outage is over.
-    Started again are only the guests that we have shut down, and that are still down.
+    busy: keys of the guests that are being stopped or started. finding: the stages' guests are still being looked up, so some may
+    be missing from the stages.
+
+    - An outage lasts from the first UPS on battery until the mains have been back for STABLE_SECONDS.
+    - A stage begins at most once in an outage.
+    - An unknown value triggers nothing and ends nothing; the time on battery goes on.
+    - After FSD the guests of all stages are shut down. Nothing else happens until FSD is gone and the mains are back, which ends
+      the outage.
+    - Only guests that a stage has shut down, and that are still down, are started again.
     """
     return _StagesDecider(stages, state, now, seen, busy=busy, finding=finding).make_decision()
 
 
 class _StagesDecider:
-    """One decision. The methods change self.state, and add to self.actions."""
+    """One decision. Its methods replace self.state and append to self.actions."""
 
     def __init__(
         self,
@@ -185,15 +195,15 @@ class _StagesDecider:
 
     def make_decision(self) -> StagesDecision:
         self._update_times()
-        if self.state.down is not None:
+        if self.state.shutdown_since is not None:
             self._stop_all_guests()
-        elif self.state.since is None:
+        elif self.state.outage_since is None:
             self._start_guests_again()
         elif self._is_mains_stable():
             if not self.busy:
                 self.state = self.state.after_outage()
                 self._start_guests_again()
-        elif self.state.mains is None:
+        elif self.state.mains_since is None:
             if not self._is_calibrating():
                 self._begin_due_stages()
             self._stop_guests()
@@ -201,76 +211,82 @@ class _StagesDecider:
         return StagesDecision(self.state, tuple(self.actions))
 
     def _update_times(self) -> None:
-        """Keep the times of the outage."""
-        since = self.now if self.state.since is None else self.state.since
+        """Update the beginning and the end of the outage and of the shutdown."""
+        since = self.now if self.state.outage_since is None else self.state.outage_since
         if "FSD" in self.seen.flags:
-            # somebody may say it while the mains are there
-            down = self.now if self.state.down is None else self.state.down
+            # `upsmon -c fsd` also works on mains
+            down = self.now if self.state.shutdown_since is None else self.state.shutdown_since
             self.state = replace(
-                self.state, since=since, mains=None, down=down, upses=self.state.upses | self.seen.upses
+                self.state,
+                outage_since=since,
+                mains_since=None,
+                shutdown_since=down,
+                upses_on_battery=self.state.upses_on_battery | self.seen.upses,
             )
-        elif self.state.down is not None:
+        elif self.state.shutdown_since is not None:
             if self.seen.on_battery is False and not self.busy:
-                # the shutdown was called off: upsd forgets FSD only when it is started anew
-                self.state = replace(self.state.after_outage(), mains=self.now)
+                # the shutdown was cancelled: upsd drops FSD only when it is restarted
+                self.state = replace(self.state.after_outage(), mains_since=self.now)
         elif self.seen.on_battery:
-            self.state = replace(self.state, since=since, mains=None, upses=self.state.upses | self.seen.upses)
-        elif self.seen.on_battery is False and self.state.mains is None:
-            self.state = replace(self.state, mains=self.now, low={})
-        elif self._is_calibrating() and not self.state.begun:
-            # a calibration that said OB before it said CAL was no outage
+            self.state = replace(
+                self.state,
+                outage_since=since,
+                mains_since=None,
+                upses_on_battery=self.state.upses_on_battery | self.seen.upses,
+            )
+        elif self.seen.on_battery is False and self.state.mains_since is None:
+            self.state = replace(self.state, mains_since=self.now, low_since={})
+        elif self._is_calibrating() and not self.state.begun_at:
+            # the UPS reported OB before CAL: that was a calibration, not an outage
             self.state = self.state.after_outage()
 
     def _is_calibrating(self) -> bool:
         return self.seen.on_battery is None and "CAL" in self.seen.flags
 
     def _is_mains_stable(self) -> bool:
-        """Return whether the mains have been back for long enough. If nobody says so now, they have not."""
-        mains = self.state.mains
+        """Return whether the mains are back now, and have been for STABLE_SECONDS."""
+        mains = self.state.mains_since
         return self.seen.on_battery is False and mains is not None and self.now - mains >= STABLE_SECONDS
 
     def _stop_all_guests(self) -> None:
-        """upsd says FSD, or has said it before it went: all go down, and nothing can be called back.
-
-        What the stages would have stopped later is stopped now: its storage is about to go.
-        """
+        """Shut down the guests of all stages: upsd has reported FSD, and the machines with their storage are going down."""
         self._stop_guests(self.stages)
         if not self.busy and not self.finding:
-            self.actions.append(StageAction("rest", "upsd says FSD: the shutdown goes on without the stages"))
+            self.actions.append(StageAction("rest", "upsd reports FSD: the shutdown continues without the stages"))
 
     def _start_guests_again(self) -> None:
-        """The mains are there: start what we have stopped, one after the other, last stopped first; then rest."""
+        """On mains, start the guests that stages have shut down, one at a time, last stopped first; then rest."""
         if self.seen.on_battery is None or self.busy:
             return
-        if not self.state.ours:
-            self.actions.append(StageAction("rest", "on mains, and nothing is left to do"))
+        if not self.state.guests_to_start:
+            self.actions.append(StageAction("rest", "on mains: nothing to do"))
         elif self._is_mains_stable():
-            for key in reversed(list(self.state.ours)):
-                count, last = self.state.tries.get(key, (0, -math.inf))
+            for key in reversed(list(self.state.guests_to_start)):
+                count, last = self.state.start_tries.get(key, (0, -math.inf))
                 if not count or self.now - last >= START_AGAIN_SECONDS:
                     kind, _slash, number = key.partition("/")
-                    reason = f"the mains have been back for {STABLE_SECONDS:g} s, and a stage had stopped it"
+                    reason = f"the mains have been back for {STABLE_SECONDS:g} s, and a stage had shut it down"
                     self.actions.append(StageAction("start_guests", reason, targets=(StageGuest(kind, int(number)),)))
                     break
 
     def _begin_due_stages(self) -> None:
-        """Begin the stages that are due."""
-        since = self.state.since
+        """Begin the stages whose trigger is reached."""
+        since = self.state.outage_since
         time_on = self.now - (self.now if since is None else since)
         if TEST in self.seen.flags and time_on < TEST_SECONDS:
             return
         self._note_low()
         for stage in self.stages:
-            if stage.name in self.state.begun:
+            if stage.name in self.state.begun_at:
                 continue
             reason = self._find_trigger(stage, time_on)
             if reason:
-                self.state = replace(self.state, begun={**self.state.begun, stage.name: self.now})
+                self.state = replace(self.state, begun_at={**self.state.begun_at, stage.name: self.now})
                 self.actions.append(StageAction("notify", reason, stage.name))
 
     def _note_low(self) -> None:
-        """Keep since when each charge and runtime has been low enough. What is unknown changes nothing."""
-        low = dict(self.state.low)
+        """Update since when each charge and runtime has been low enough for a stage. An unknown value changes nothing."""
+        low = dict(self.state.low_since)
         for stage in self.stages:
             for what in ("charge", "runtime"):
                 value, limit = getattr(self.seen, what), getattr(stage, what)
@@ -281,80 +297,85 @@ class _StagesDecider:
                     low.setdefault(key, self.now)
                 else:
                     low.pop(key, None)
-        self.state = replace(self.state, low=low)
+        self.state = replace(self.state, low_since=low)
 
     def _find_trigger(self, stage: Stage, time_on: float) -> str:
         if stage.on_battery is not None and time_on >= stage.on_battery:
             return f"{time_on:.0f} s on battery (limit {stage.on_battery:g} s)"
         for what, unit in (("charge", "%"), ("runtime", " s")):
             value, limit = getattr(self.seen, what), getattr(stage, what)
-            since = self.state.low.get(f"{stage.name} {what}")
+            since = self.state.low_since.get(f"{stage.name} {what}")
             if value is not None and since is not None and self.now - since >= HOLD_SECONDS:
                 return f"{what} {value:g}{unit} (limit {limit:g}{unit})"
         return ""
 
     def _stop_guests(self, stages: Sequence[Stage] | None = None) -> None:
-        """Stop the guests of the stages that have begun, or of STAGES, each once."""
+        """Shut down the guests of these stages, by default of those that have begun, each once."""
         for stage in self._begun_stages() if stages is None else stages:
             targets = []
             for target in stage.guests:
-                if target.key in self.state.done or target.key in self.busy:
+                if target.key in self.state.stop_outcomes or target.key in self.busy:
                     continue
                 self.busy = {*self.busy, target.key}
-                began = self.state.asked.get(target.key, self.now)
-                self.state = replace(self.state, asked={**self.state.asked, target.key: began})
-                # what a run that was killed has waited counts
+                began = self.state.stop_decided_at.get(target.key, self.now)
+                self.state = replace(self.state, stop_decided_at={**self.state.stop_decided_at, target.key: began})
+                # the time that an earlier, killed run of this program has waited counts
                 targets.append(replace(target, seconds=max(1.0, target.seconds - (self.now - began))))
             if targets:
                 self.actions.append(StageAction("stop_guests", f"stage {stage.name}", stage.name, tuple(targets)))
 
     def _request_fsd(self) -> None:
-        """Have upsmon set FSD when all guests of the stages that have begun are down, or have had their time."""
+        """Have upsmon set FSD if a stage says so, when the guests of all stages that have begun are down or given up."""
         begun = self._begun_stages()
         last = [stage for stage in begun if stage.fsd]
-        waits = any(target.key not in self.state.done for stage in begun for target in stage.guests)
-        # those that no stage names any more, since the guests were found anew
-        waits = waits or any(key in self.state.asked and key not in self.state.done for key in self.busy)
+        waits = any(target.key not in self.state.stop_outcomes for stage in begun for target in stage.guests)
+        # also guests that no stage names any more since they were looked up again
+        waits = waits or any(
+            key in self.state.stop_decided_at and key not in self.state.stop_outcomes for key in self.busy
+        )
         if last and not waits and not self.finding:
-            if self.state.fsd is None:
+            if self.state.fsd_set_at is None:
                 self.actions.append(StageAction("fsd", f"stage {last[0].name}", last[0].name))
-            elif self.now - self.state.fsd >= FSD_AGAIN_SECONDS:
-                reason = f"upsd has not reported FSD for {self.now - self.state.fsd:.0f} s"
+            elif self.now - self.state.fsd_set_at >= FSD_AGAIN_SECONDS:
+                reason = f"upsd has not reported FSD for {self.now - self.state.fsd_set_at:.0f} s"
                 self.actions.append(StageAction("fsd", reason, last[0].name))
 
     def _begun_stages(self) -> list[Stage]:
-        return [stage for stage in self.stages if stage.name in self.state.begun]
+        return [stage for stage in self.stages if stage.name in self.state.begun_at]
 
 
-# What came of an action
+# The outcome of an action
 
 
 def note_stopping(state: StagesState, key: str) -> StagesState:
-    """Note that a guest is about to be shut down by us: whatever happens then, it is ours to start."""
-    return replace(state, ours={**state.ours, key: state.ours.get(key, False)})
+    """Note before a guest is shut down that it must be started again, even if this program is killed meanwhile."""
+    return replace(state, guests_to_start={**state.guests_to_start, key: state.guests_to_start.get(key, False)})
 
 
 def note_stopped(state: StagesState, key: str, outcome: str, ha: bool = False) -> StagesState:
-    """Note what came of a stop. outcome: the outcome of a control.StopResult, or "lost". What was down already, or is gone, is not ours."""
-    if key not in state.asked:
-        return state  # of an outage that is over
-    ours = dict(state.ours)
+    """Note the outcome of a stop. A guest that was already down, or does not exist, is not started again.
+
+    outcome: of control.StopResult, or "lost" if it timed out. ha: HA has stopped the guest.
+    """
+    if key not in state.stop_decided_at:
+        return state  # the stop belongs to an outage that is over
+    ours = dict(state.guests_to_start)
     if outcome in ("already", "gone"):
         ours.pop(key, None)
     elif key in ours:
         ours[key] = ours[key] or ha
-    return replace(state, ours=ours, done={**state.done, key: outcome})
+    return replace(state, guests_to_start=ours, stop_outcomes={**state.stop_outcomes, key: outcome})
 
 
 def note_started(state: StagesState, key: str, good: bool, now: float) -> StagesState:
-    """Note what came of a start. One that fails too often is given up."""
-    ours, tries = dict(state.ours), dict(state.tries)
+    """Note the outcome of a start. A guest that fails START_TRIES times is given up."""
+    ours, tries = dict(state.guests_to_start), dict(state.start_tries)
     count = tries.pop(key, (0, now))[0] + 1
     if good or count >= START_TRIES:
         ours.pop(key, None)
     else:
         tries[key] = (count, now)
-    return replace(state, ours=ours, tries=tries)
+    return replace(state, guests_to_start=ours, start_tries=tries)
 
 
 def _is_key(key: str) -> bool:

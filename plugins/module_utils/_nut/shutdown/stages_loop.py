@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The program around the stages: it asks the UPSes, does what decide_stages() says, and remembers, for as long as the host runs.
+"""The loop around the stages: polls the UPSes, takes the actions of decide_stages(), and saves the state.
 
-It may be killed at any moment and started again: what it was about to do is written down before it is done.
+It may be killed at any moment and restarted, because each action is saved before it is taken.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..net.errors import UpsdFailure
 from ..proxmox import control
 from .fsd import FsdError, request_fsd
 from .policy import Stage, StageGuest, UpsAddress
-from .stage_guests import GuestSource, StageResolver, Start
+from .stage_guests import GuestSource, RunInThread, StageResolver
 from .stages import (
     HOLD_SECONDS,
     Power,
@@ -43,29 +43,27 @@ from .stages import (
 )
 from .watchdog import no_watchdog
 
-VERSION = 1  # of the memory
-MODE = 0o600
+VERSION = 1  # of the state file
+MODE = 0o600  # of the state file
 
-# How often the UPSes are asked while there is something to do, and while there is not; and how long upsd may take to answer
-POLL = 2.0
-REST_POLL = 5.0
-ASK_SECONDS = 2.0
-NOTIFY_SECONDS = 30.0
-# The same complaint is made once in so many seconds
-COMPLAIN = 60.0
+POLL = 2.0  # seconds between two rounds
+REST_POLL = 5.0  # the same, while there is nothing to do
+ASK_SECONDS = 2.0  # time limit for upsd
+NOTIFY_SECONDS = 30.0  # time limit for a stage's program
+REPEAT_SECONDS = 60.0  # a problem that persists is logged again after so long
 
 Ask = Callable[[UpsAddress], Optional[Mapping[str, str]]]
 Log = Callable[[str], None]
 
 
-# The file of the memory
+# The state file
 
 
 def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
-    """Return what is remembered, and what is to be said about it, "" if nothing. Never raises.
+    """Return the saved state, and a line for the log, "" if there is none. Never raises.
 
-    Of another boot only this counts: a guest that HA works, and that we have stopped, is not started by HA, because it has
-    noted that this guest is not to run. The others have been started, or not, by Proxmox.
+    From another boot only the guests managed by HA count: HA has noted that they were stopped on purpose, and does not start
+    them. Proxmox VE has already started the others at boot, if they are to start.
     """
     fresh = StagesState(boot=boot)
     try:
@@ -75,17 +73,17 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
     except (OSError, records.RecordError) as error:
         return (
             fresh,
-            f"{path} can't be used ({error}): the outage counts from now on, and the guests that it lists are not started",
+            f"can't use {path} ({error}): the outage starts now, and guests that an earlier run shut down are not started",
         )
     if boot and found.boot == boot:
         return found, ""
-    kept = {key: ha for key, ha in found.ours.items() if ha}
+    kept = {key: ha for key, ha in found.guests_to_start.items() if ha}
     words = f"{path} is from another boot" + (f"; HA will be told to start {', '.join(kept)} again" if kept else "")
-    return replace(fresh, ours=kept), words
+    return replace(fresh, guests_to_start=kept), words
 
 
 def ask_upsd(ups: UpsAddress) -> Mapping[str, str] | None:
-    """Ask upsd for the variables of a UPS. Returns None if it gives none within ASK_SECONDS."""
+    """Return the variables of a UPS from upsd; None if there are none within ASK_SECONDS."""
     try:
         with UpsdClient(ups.host, ups.port, ASK_SECONDS) as client:
             return client.list_vars(ups.name)
@@ -94,17 +92,17 @@ def ask_upsd(ups: UpsAddress) -> Mapping[str, str] | None:
 
 
 def start_thread(job: Callable[[], None]) -> None:
-    """Do a job beside the loop. What still runs when the program ends ends with it."""
+    """Run a job in a daemon thread."""
     threading.Thread(target=job, daemon=True).start()
 
 
 def stay_forever() -> bool:
-    """Stay."""
+    """Return True: the loop of the service never ends."""
     return True
 
 
 BUSY = "another instance is running"
-"""Why run() ended at once."""
+"""What run_stages() returns if another instance holds the lock."""
 
 
 def run_stages(
@@ -118,19 +116,18 @@ def run_stages(
     ask: Ask = ask_upsd,
     sleep: control.Pause = time.sleep,
     boot_id: Callable[[], str] = base_clock.read_boot_id,
-    start: Start = start_thread,
+    run_in_thread: RunInThread = start_thread,
     set_fsd: Callable[[Run], None] = request_fsd,
     finder: GuestSource | None = None,
     alive: Callable[[], None] = no_watchdog,
     stay: Callable[[], bool] = stay_forever,
 ) -> str:
-    """Watch the UPSes, and do what the stages say, for ever. Returns why it ended: BUSY, or what was done when `stay` said no.
+    """Watch the UPSes and run the stages, for ever. Return BUSY, or the reason to rest when `stay` returned False.
 
-    state_path: its folder is made if it is not there. log
-    takes a line for each step. run: runs programs, from several threads at once. Each of them is ended by `timeout`, whose seconds
-    stand at place 2; run may give it up some seconds later, but not before. set_fsd: has upsmon set FSD, or raises FsdError. finder: finds
-    the guests; None: those of the policy whose kind it gives are all. alive: called in each round. stay: whether to go on watching
-    when nothing is left to do.
+    state_path: its directory is created. run: runs programs, from several threads at once; each command begins with `timeout`, so
+    run must allow it the seconds in its third word, and a few more. set_fsd: tells upsmon, or raises FsdError. finder: looks up
+    the guests; None: those that the policy names with their kind are all. alive: called in each round. stay: whether to go on
+    when there is nothing left to do.
     """
     program = _StagesLoop(
         stages=tuple(stages),
@@ -141,7 +138,7 @@ def run_stages(
         clock=clock,
         ask=ask,
         sleep=sleep,
-        start=start,
+        run_in_thread=run_in_thread,
         set_fsd=set_fsd,
         finder=finder,
         alive=alive,
@@ -157,15 +154,15 @@ def run_stages(
 
 @dataclass
 class _GuestJob:
-    """What is being done to a guest. until: when it is given up, if it has not ended."""
+    """A guest being stopped or started, in a thread."""
 
-    until: float
-    ended: bool = False
+    until: float  # when it is given up
+    has_ended: bool = False
 
 
 @dataclass
 class _StagesLoop:
-    """The loop, and what it does beside it. The state is changed under the lock alone, and written at each change."""
+    """The loop and its threads. The state is changed only under the lock, and saved at each change."""
 
     stages: tuple[Stage, ...]
     upses: tuple[UpsAddress, ...]
@@ -175,7 +172,7 @@ class _StagesLoop:
     clock: control.Clock
     ask: Ask
     sleep: control.Pause
-    start: Start
+    run_in_thread: RunInThread
     set_fsd: Callable[[Run], None]
     finder: GuestSource | None
     alive: Callable[[], None]
@@ -184,21 +181,23 @@ class _StagesLoop:
     state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
-    _saved: str = field(default="", init=False)
-    _jobs: dict[str, _GuestJob] = field(default_factory=dict, init=False)
-    _complained: dict[str, float] = field(default_factory=dict, init=False)
-    _told: tuple[object, ...] = field(default=(), init=False)
-    _rests: str = field(default="", init=False)
-    _unknown: set[str] = field(default_factory=set, init=False)
+    _saved: str = field(default="", init=False)  # the text in the state file
+    _jobs: dict[str, _GuestJob] = field(default_factory=dict, init=False)  # by StageGuest.key
+    _logged_at: dict[str, float] = field(default_factory=dict, init=False)  # problem -> when it was logged last
+    _logged_power: tuple[object, ...] = field(default=(), init=False)  # what the log said last about the power
+    _logged_rest: str = field(default="", init=False)  # the reason to rest that was logged last
+    _logged_unknown: set[str] = field(default_factory=set, init=False)  # readings logged as unknown in this outage
 
     def __post_init__(self) -> None:
-        """Begin now."""
+        """Start the clock, and create the resolver of the stages' guests."""
         self.began = self.clock()
-        self.guests = StageResolver(self.stages, self.finder, self.clock, self.start, self.log_line, self.log_repeated)
+        self.guests = StageResolver(
+            self.stages, self.finder, self.clock, self.run_in_thread, self.log_line, self.log_problem
+        )
 
     @contextlib.contextmanager
     def hold_lock(self) -> Iterator[None]:
-        """Keep a second run out. Where no lock can be had, go on: a full disk must not cost the shutdown."""
+        """Hold the lock against a second instance. Go on if the file can't be locked: a full disk must not stop the stages."""
         lock = self.path.with_name(f"{self.path.name}.lock")
         with contextlib.ExitStack() as stack:
             try:
@@ -206,14 +205,14 @@ class _StagesLoop:
                 stack.enter_context(files.hold_lock(lock, 0.0, pause=self.sleep))
                 files.sweep_temporary_files([self.path.parent])
             except OSError as error:
-                self.log_line(f"{lock} can't be locked: {error.strerror}")
+                self.log_line(f"can't lock {lock}: {error.strerror}")
             yield
 
     def watch_power(self, boot: str) -> str:
         self.state, words = load_state(self.path, boot)
         if words:
             self.log_line(words)
-        self._saved = "what was there"
+        self._saved = "unknown"
         while True:
             self.alive()
             for action in self.run_round().actions:
@@ -224,12 +223,12 @@ class _StagesLoop:
             self.sleep(REST_POLL if self.state.is_idle and not self._jobs else POLL)
 
     def run_round(self) -> StagesDecision:
-        """Ask the UPSes, decide, and remember what was decided."""
+        """Poll the UPSes, decide, and save the new state."""
         powers = {ups.name: read_power(ups.name, self.ask(ups)) for ups in self.upses}
         self.drop_finished_jobs()
         with self._lock:
-            seen = combine_power(powers, self.state.upses)
-            outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.since is not None
+            seen = combine_power(powers, self.state.upses_on_battery)
+            outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.outage_since is not None
             finding = self.guests.update_search(outage=outage)
             before, now = self.state, self.clock()
             decision = decide_stages(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
@@ -240,37 +239,37 @@ class _StagesLoop:
         return decision
 
     def log_power_change(self, before: StagesState, seen: Power) -> None:
-        """Log what is new about the power."""
+        """Log a change of the power."""
         now = self.state
-        told = (seen.on_battery, now.since is None, "FSD" in seen.flags, "CAL" in seen.flags)
-        if told == self._told:
+        power = (seen.on_battery, now.outage_since is None, "FSD" in seen.flags, "CAL" in seen.flags)
+        if power == self._logged_power:
             return
-        self._told = told
-        self._rests = ""
+        self._logged_power = power
+        self._logged_rest = ""
         if "FSD" in seen.flags:
-            self.log_line("upsd says FSD")
-        elif now.since is None and before.since is not None:
+            self.log_line("upsd reports FSD")
+        elif now.outage_since is None and before.outage_since is not None:
             self.log_line("the outage is over")
         elif seen.on_battery:
             self.log_line(f"on battery: {', '.join(sorted(seen.upses))}{_describe_readings(seen)}")
         elif "CAL" in seen.flags:
             self.log_line("calibration in progress: not an outage")
         elif seen.on_battery is None:
-            self.log_line("upsd does not say whether the mains are on")
+            self.log_line("cannot tell whether the mains are on: upsd does not report it")
         else:
             self.log_line("on mains")
 
     def log_unknown_readings(self, seen: Power, now: float) -> None:
-        """Log, once in an outage, what the stages go by and no UPS says."""
-        if self.state.since is None:
-            self._unknown.clear()
-        elif seen.on_battery and now - self.state.since >= HOLD_SECONDS:
+        """Log once per outage which readings the stages need but no UPS reports."""
+        if self.state.outage_since is None:
+            self._logged_unknown.clear()
+        elif seen.on_battery and now - self.state.outage_since >= HOLD_SECONDS:
             for what in ("charge", "runtime"):
                 stages = [stage.name for stage in self.guests.stages if getattr(stage, what) is not None]
-                if stages and getattr(seen, what) is None and what not in self._unknown:
-                    self._unknown.add(what)
+                if stages and getattr(seen, what) is None and what not in self._logged_unknown:
+                    self._logged_unknown.add(what)
                     self.log_line(
-                        f"battery.{what} is unknown: no stage begins because of it until a UPS reports it ({', '.join(stages)})"
+                        f"battery.{what} is unknown: it can't begin a stage until a UPS reports it ({', '.join(stages)})"
                     )
 
     def run_action(self, action: StageAction) -> None:
@@ -287,7 +286,7 @@ class _StagesLoop:
         else:
             self.tell_upsmon(action)
 
-    # Beside the loop
+    # Jobs, in threads
 
     def start_job(self, target: StageGuest, work: Callable[[StageGuest], None], seconds: float) -> None:
         job = _GuestJob(self.clock() + seconds)
@@ -297,25 +296,24 @@ class _StagesLoop:
             try:
                 work(target)
             except Exception as error:
-                # whatever it is, the loop must go on, and the guest counts as done
+                # drop_finished_jobs() gives the guest up, and the loop goes on
                 self.log_line(f"{target.guest}: {type(error).__name__}: {error}")
             finally:
-                job.ended = True
+                job.has_ended = True
 
-        self.start(work_in_background)
+        self.run_in_thread(work_in_background)
 
     def drop_finished_jobs(self) -> None:
-        """Forget the jobs that have ended, and those that should have long ago."""
+        """Drop the jobs that have ended, and give up those that have timed out."""
         for key, job in list(self._jobs.items()):
-            late = self.clock() >= job.until
-            if not job.ended and not late:
+            if not job.has_ended and self.clock() < job.until:
                 continue
             del self._jobs[key]
             with self._lock:
-                if key in self.state.asked and key not in self.state.done:
+                if key in self.state.stop_decided_at and key not in self.state.stop_outcomes:
                     self.log_line(f"{key}: stop timed out; continuing without it")
                     self.state = note_stopped(self.state, key, "lost")
-                elif not job.ended and key in self.state.ours:
+                elif not job.has_ended and key in self.state.guests_to_start:
                     self.log_line(f"{key}: start timed out; continuing without it")
                     self.state = note_started(self.state, key, False, self.clock())
 
@@ -326,31 +324,34 @@ class _StagesLoop:
 
     def stop_guest(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
-        ours = key in self.state.ours
+        # an earlier run of this program has begun to shut it down
+        was_begun = key in self.state.guests_to_start
         if control.read_status(self.run, guest) == "stopped":
-            self.log_line(f"{guest} is {'down, stopped before nut-shutdown was restarted' if ours else 'already down'}")
-            self.update_state(lambda state: note_stopped(state, key, "stopped" if ours else "already"))
+            self.log_line(
+                f"{guest} is {'down, shut down before nut-shutdown was restarted' if was_begun else 'already down'}"
+            )
+            self.update_state(lambda state: note_stopped(state, key, "stopped" if was_begun else "already"))
             return
         self.update_state(lambda state: note_stopping(state, key))
         self.log_line(f"shutting down {guest}, within {target.seconds:g} s")
-        came = control.stop_guest(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
-        self.log_line(came.message)
-        outcome = "stopped" if ours and came.outcome == "already" else came.outcome
-        self.update_state(lambda state: note_stopped(state, key, outcome, came.by_ha))
+        result = control.stop_guest(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        self.log_line(result.message)
+        outcome = "stopped" if was_begun and result.outcome == "already" else result.outcome
+        self.update_state(lambda state: note_stopped(state, key, outcome, result.by_ha))
 
     def start_guest(self, target: StageGuest) -> None:
         key, guest = target.key, target.guest
-        stands = control.read_status(self.run, guest)
-        if stands == "running":
-            self.log_line(f"{guest} is already running: it was not started here")
+        status = control.read_status(self.run, guest)
+        if status == "running":
+            self.log_line(f"{guest} is already running")
             self.update_state(lambda state: note_started(state, key, True, self.clock()))
             return
-        code, said = control.start_guest(self.run, guest) if stands else (1, "its status is unknown")
+        code, output = control.start_guest(self.run, guest) if status else (1, "its status is unknown")
         if code:
-            last = (said.strip().splitlines() or [""])[-1]
-            self.log_line(f"{guest} could not be started: {last}")
+            last = (output.strip().splitlines() or [""])[-1]
+            self.log_line(f"can't start {guest}: {last}")
         self.update_state(lambda state: note_started(state, key, not code, self.clock()))
-        if key not in self.state.ours:
+        if key not in self.state.guests_to_start:
             self.log_line(
                 f"giving up on {guest}. Start it by hand: {guest.kind} start {guest.id}"
                 if code
@@ -364,40 +365,41 @@ class _StagesLoop:
         message = stage.message or f"UPS: stage {stage.name} begins: {action.reason}"
 
         def run_program() -> None:
-            code, said = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
+            code, output = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
             if code:
-                self.log_line(f"{stage.notify[0]} of stage {stage.name} failed with {code}: {one_line(said)[-200:]}")
+                self.log_line(f"stage {stage.name}: {stage.notify[0]} failed ({code}): {one_line(output)[-200:]}")
 
-        self.start(run_program)
+        self.run_in_thread(run_program)
 
     def tell_upsmon(self, action: StageAction) -> None:
         try:
             self.set_fsd(self.run)
         except FsdError as error:
-            self.log_repeated(f"can't tell upsmon to set FSD: {one_line(str(error))}. Trying again every {POLL:g} s")
+            self.log_problem(f"can't tell upsmon to set FSD: {one_line(str(error))}. Trying again every {POLL:g} s")
         else:
             self.log_line(f"told upsmon to set FSD: {action.reason}")
-            self.update_state(lambda state: replace(state, fsd=self.clock()))
+            self.update_state(lambda state: replace(state, fsd_set_at=self.clock()))
 
-    # Words, and the file
+    # The log and the state file
 
     def log_rest(self, reason: str) -> bool:
-        """There is nothing to do. Say so once, and whether to go on watching."""
-        if self._rests != reason:
-            self._rests = reason
+        """Log once that there is nothing to do. Return whether to go on watching."""
+        if self._logged_rest != reason:
+            self._logged_rest = reason
             self.log_line(reason)
         return self.stay()
 
-    def log_line(self, words: str) -> None:
+    def log_line(self, message: str) -> None:
         with self._lock:
-            since = self.began if self.state.since is None else self.state.since
-            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(words, LINE)}")
+            since = self.began if self.state.outage_since is None else self.state.outage_since
+            self.log(f"+{max(0.0, self.clock() - since):.1f} s  {printable(message, LINE)}")
 
-    def log_repeated(self, words: str) -> None:
-        last = self._complained.get(words)
-        if last is None or self.clock() - last >= COMPLAIN:
-            self._complained[words] = self.clock()
-            self.log_line(words)
+    def log_problem(self, message: str) -> None:
+        """Log a problem, but not again within REPEAT_SECONDS."""
+        last = self._logged_at.get(message)
+        if last is None or self.clock() - last >= REPEAT_SECONDS:
+            self._logged_at[message] = self.clock()
+            self.log_line(message)
 
     def save_state(self) -> None:
         if self.state.is_idle:
@@ -413,8 +415,8 @@ class _StagesLoop:
             files.replace_files({self.path: text}, MODE)
             self._saved = text
         except files.WriteError as error:
-            # the outage is worse than a run that can't go on where this one was killed
-            self.log_repeated(str(error))
+            # going on matters more than being able to resume
+            self.log_problem(str(error))
 
 
 def _describe_readings(seen: Power) -> str:

@@ -202,8 +202,9 @@ GATE_REPORT = report.GateReport(
     (report.PowerReport("ups", True, 600.0, 2.0),), ((0.0, "step"),),
 )  # fmt: skip
 STAGES = stages.StagesState(
-    boot="boot", since=1.0, mains=2.0, upses=frozenset({"ups"}), low={"nas": 3.0}, begun={"nas": 4.0}, asked={"qm/100": 5.0},
-    done={"qm/101": "why"}, fsd=6.0, down=7.0, ours={"qm/101": True}, tries={"qm/101": (1, 8.0)},
+    boot="boot", outage_since=1.0, mains_since=2.0, upses_on_battery=frozenset({"ups"}), low_since={"nas": 3.0},
+    begun_at={"nas": 4.0}, stop_decided_at={"qm/100": 5.0},
+    stop_outcomes={"qm/101": "why"}, fsd_set_at=6.0, shutdown_since=7.0, guests_to_start={"qm/101": True}, start_tries={"qm/101": (1, 8.0)},
 )  # fmt: skip
 HOTPLUG = memory.HotplugState(
     boot="boot", identities={"ups": FINGERPRINT}, written={"ups": "w"}, intended={"ups": "i"},

@@ -107,7 +107,7 @@ COMPLAINTS = {
     "a driver that fails in its own words": (
         "usbhid_ups", (1, "Generic HID driver 0.52\nsomething else\n"), ["ups.conf, [ups]: something else"],
     ),
-    "a driver that fails without a word": ("usbhid_ups", (1, " \n"), ["ups.conf, [ups]: it said nothing"]),
+    "a driver that fails without a word": ("usbhid_ups", (1, " \n"), ["ups.conf, [ups]: no output"]),
     "upsd.conf": (
         "upsd",
         (124, "HERE/upsd.conf: invalid directive CERTFILE /x\n"),
@@ -126,8 +126,8 @@ COMPLAINTS = {
         "upsd", (1, "Network UPS Tools upsd 2.8.1\nFatal error: at least one UPS must be defined in ups.conf\n"),
         ["upsd: Fatal error: at least one UPS must be defined in ups.conf"],
     ),
-    "upsd dies in its own words": ("upsd", (1, "Network UPS Tools upsd 2.8.1\nCan't chdir\n"), ["upsd: it does not start: Can't chdir"]),
-    "upsd ends by itself": ("upsd", (0, ""), ["upsd: it does not start: it said nothing"]),
+    "upsd dies in its own words": ("upsd", (1, "Network UPS Tools upsd 2.8.1\nCan't chdir\n"), ["upsd: does not start: Can't chdir"]),
+    "upsd ends by itself": ("upsd", (0, ""), ["upsd: does not start: no output"]),
     "upsmon.conf, exit code 1": (
         "upsmon", (1, "HERE/upsmon.conf line 7: invalid directive FINALDELY 5\n"),
         ["upsmon.conf: upsmon.conf line 7: invalid directive FINALDELY"],

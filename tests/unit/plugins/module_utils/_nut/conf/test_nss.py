@@ -87,9 +87,24 @@ def test_no_secret_is_an_argument(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "code", "said", "message"),
     [
-        ("certutil -N", 127, "not found", "there is no certutil on this host.*: install libnss3-tools"),
-        ("pk12util", 127, "not found", "there is no pk12util on this host.*: install libnss3-tools"),
-        ("openssl", 127, "not found", "there is no openssl on this host.*: install openssl$"),
+        (
+            "certutil -N",
+            127,
+            "not found",
+            "certutil, which imports NUT's certificates, is missing on this host.*: install libnss3-tools",
+        ),
+        (
+            "pk12util",
+            127,
+            "not found",
+            "pk12util, which imports NUT's certificates, is missing on this host.*: install libnss3-tools",
+        ),
+        (
+            "openssl",
+            127,
+            "not found",
+            "openssl, which imports NUT's certificates, is missing on this host.*: install openssl$",
+        ),
         ("certutil -A", 255, "certutil: could not\n decode", "certutil could not .*: certutil: could not decode"),
         ("openssl", 1, "No cert in -in file matches private key\n", "openssl .*: No cert in -in file matches"),
         ("pk12util", 24, "", "pk12util .*: exit code 24"),
@@ -102,7 +117,7 @@ def test_at_once_or_not_at_all(tmp_path: Path, program: str, code: int, said: st
 
 
 def test_a_ca_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(nss.NssError, match="the CA's text holds no certificate"):
+    with pytest.raises(nss.NssError, match="the text of the CA contains no certificate"):
         nss.make_database(tmp_path / "tls-1", nss.TlsMaterial("PEM"), Programs(), OWNER)
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact_text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ USERS = """\
 
 
 def test_redact_touches_only_the_secret() -> None:
-    assert redact("/etc/nut/upsd.users", USERS) == USERS.replace('"hunter2"', "<redacted>").replace(
+    assert redact_text("/etc/nut/upsd.users", USERS) == USERS.replace('"hunter2"', "<redacted>").replace(
         "hunter2", "<redacted>"
     )
 
@@ -70,8 +70,8 @@ def test_redact_touches_only_the_secret() -> None:
     ],
 )
 def test_redact_one_line(name: str, line: str, shown: str) -> None:
-    assert redact(name, line + "\n") == shown + "\n"
-    assert redact(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
+    assert redact_text(name, line + "\n") == shown + "\n"
+    assert redact_text(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_redact_one_line(name: str, line: str, shown: str) -> None:
 )
 def test_redact_leaves_the_harmless_alone(name: str, line: str) -> None:
     for text in (line, line + "\n", f"\n\n{line}\r\n\n"):
-        assert redact(name, text) == text
+        assert redact_text(name, text) == text
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_redact_leaves_the_harmless_alone(name: str, line: str) -> None:
     ],
 )
 def test_redact_over_several_lines(name: str, text: str, shown: str) -> None:
-    assert redact(name, text) == shown
+    assert redact_text(name, text) == shown
 
 
 SECRET = "hunter2hunter2"
@@ -123,7 +123,7 @@ def test_redact_never_shows_a_password_whatever_stands_around_it(
     before: str, glue: str, left: str, right: str, after: str
 ) -> None:
     text = f"{before}\npassword ={glue}{left}{SECRET}{right}\n{after}"
-    shown = redact("upsd.users", text)
+    shown = redact_text("upsd.users", text)
     assert SECRET not in shown
     assert shown.count("\n") == text.count("\n")
 
@@ -131,19 +131,19 @@ def test_redact_never_shows_a_password_whatever_stands_around_it(
 @given(before=TRICKY, left=JUNK, right=JUNK, after=TRICKY)
 def test_redact_never_shows_the_password_of_a_monitor(before: str, left: str, right: str, after: str) -> None:
     text = f"{before}\nMONITOR ups@pve 1 mon {left}{SECRET}{right} primary\n{after}"
-    shown = redact("upsmon.conf", text)
+    shown = redact_text("upsmon.conf", text)
     assert SECRET not in shown
     assert shown.count("\n") == text.count("\n")
 
 
 @given(st.sampled_from(["ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "other"]), TRICKY)
 def test_redact_takes_anything_and_is_done_at_once(name: str, text: str) -> None:
-    shown = redact(name, text)
+    shown = redact_text(name, text)
     assert shown.count("\n") == text.count("\n")
 
 
 @pytest.mark.parametrize("name", ["upsd.conf", "upsd.users", "upsmon.conf", "ups.conf"])
 def test_each_directive_is_shown_unless_it_holds_a_secret(name: str) -> None:
     for word, directive in directives.DIRECTIVES[name].items():
-        shown = redact(name, f"{word} something\n")
+        shown = redact_text(name, f"{word} something\n")
         assert ("<redacted>" in shown) == (directive.kind in ("monitor", "identity", "password")), word

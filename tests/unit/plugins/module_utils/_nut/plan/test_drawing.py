@@ -109,6 +109,8 @@ def test_moments_are_labelled() -> None:
     for label in ("trigger 0:00", "FSD 0:03", "power off 1:14", "UPS cuts 2:49"):
         assert label in words
     assert "latest power off 2:12" in words
+    without_stage = parse_drawing(make_example(MACHINES[:3]))
+    assert "battery low 0:00" in [each.text for each in without_stage.iter("text")]
     assert "latest UPS cuts 5:22" in words
     looks = {each.text: each.attrib.get("class") for each in parse_drawing(make_example()).iter("text")}
     assert looks["power off 1:14"] != looks["latest power off 2:12"]

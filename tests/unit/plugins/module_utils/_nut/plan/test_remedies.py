@@ -50,7 +50,7 @@ def test_ups_without_runtime_gets_remedy_by_charge() -> None:
     """NUT's drivers don't start with ignorelb if neither charge nor runtime is known."""
     silent = UNSTAGED.ups(reports_runtime=False, runtime_low=100, charge_low=None)
     assert find_remedy(silent) == (
-        "ups does not report battery.runtime, so NUT can't decide by it: set ignorelb: true and override: {battery.charge.low: 13} "
+        "NUT can't decide by battery.runtime, which ups does not report: set ignorelb: true and override: {battery.charge.low: 13} "
         "for ups in nut_server_devices"
     )
     assert find_remedy(silent.ups(runtime=1500, charge=50)) == find_remedy(silent)

@@ -119,11 +119,11 @@ def test_upsd_is_asked() -> None:
             observe.read_ups(UpsAddress("stale", **here), lambda: 7.0)
         upses = [UpsAddress("ups", **here), UpsAddress("stale", **here)]
         asker = observe.UpsObserver(upses, lambda: 7.0)
-        for one in asker.asked.values():
-            assert one.tried.wait(10)
+        for one in asker.polls.values():
+            assert one.first_call_done.wait(10)
         assert asker() == {str(upses[0]): GateReading(True, 240.0, 7.0, fsd=True)}
         asker.stop_polling()
-        for one in asker.asked.values():
+        for one in asker.polls.values():
             one.join(10)
 
 

@@ -171,7 +171,7 @@ def test_guests_found_last_are_stopped_at_once_and_those_found_later_too(world: 
     assert world.seen_at_fsd == [[]]
     assert [chosen.guest.id for chosen in finds.known["tagged"]] == [102, 103]
     assert world.count("shutdown", 102) == 1
-    assert set(json.loads(world.state.read_text())["ours"]) == {"qm/101", "pct/102", "qm/103"}
+    assert set(json.loads(world.state.read_text())["guests_to_start"]) == {"qm/101", "pct/102", "qm/103"}
 
 
 def test_a_guest_that_no_stage_means_any_more_is_not_stopped(world: World) -> None:
@@ -190,7 +190,7 @@ def test_fsd_does_not_wait_after_a_restart_for_a_guest_that_no_stage_names_any_m
     world.go({**TAGGED, "on_battery": 100})
     # nobody waits for it, and it comes back with the mains
     assert 110 <= world.told[0] <= 114
-    assert set(json.loads(world.state.read_text())["ours"]) == {"qm/101"}
+    assert set(json.loads(world.state.read_text())["guests_to_start"]) == {"qm/101"}
 
 
 def test_a_guest_without_a_kind_is_stopped_only_when_found(world: World) -> None:

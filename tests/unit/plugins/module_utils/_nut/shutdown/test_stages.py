@@ -52,7 +52,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
         before = state
         decision = stages.decide_stages(POLICY, state, now, seen, frozenset(jobs))
         state = decision.state
-        if before.since is not None and state.since is None:
+        if before.outage_since is not None and state.outage_since is None:
             begun = []
         for action in decision.actions:
             if action.kind == "notify":
@@ -72,20 +72,20 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
                 assert all(what == "start" for what, _left in jobs.values())
                 assert {"nas-guests", "the-end"} & set(begun)
                 for stage in POLICY:
-                    assert stage.name not in begun or all(one.key in state.done for one in stage.guests)
-                state = replace(state, fsd=now)
+                    assert stage.name not in begun or all(one.key in state.stop_outcomes for one in stage.guests)
+                state = replace(state, fsd_set_at=now)
             elif action.kind == "start_guests":
                 assert steady >= 0
                 assert now - steady >= stages.STABLE_SECONDS
                 assert not jobs
                 for target in action.targets:
-                    assert target.key in state.ours
+                    assert target.key in state.guests_to_start
                     jobs[target.key] = ("start", patience)
             else:
                 assert action.kind == "rest"
                 assert steady >= 0
-                assert not state.ours
-                assert state.since is None
+                assert not state.guests_to_start
+                assert state.outage_since is None
         for key, (what, left) in list(jobs.items()):
             if left:
                 jobs[key] = (what, left - 1)
@@ -111,7 +111,7 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
         for action in decision.actions:
             jobs |= {target.key: ("start", 0) for target in action.targets}
     assert [action.kind for action in decision.actions] == ["rest"]
-    assert not state.ours
+    assert not state.guests_to_start
 
 
 def test_a_stop_that_ends_after_its_outage_counts_no_more() -> None:
@@ -119,7 +119,7 @@ def test_a_stop_that_ends_after_its_outage_counts_no_more() -> None:
 
 
 def test_decide_needs_no_more_than_data() -> None:
-    state = StagesState(boot="b", since=0.0)
+    state = StagesState(boot="b", outage_since=0.0)
     found = stages.decide_stages(POLICY, state, 61.0, Power(True))
     assert [action.kind for action in found.actions] == ["notify", "stop_guests"]
     assert found.actions[1] == StageAction("stop_guests", "stage early", "early", (StageGuest("qm", 101, 100.0),))
@@ -128,15 +128,20 @@ def test_decide_needs_no_more_than_data() -> None:
 
 def test_an_outage_is_not_over_while_a_guest_still_goes_down() -> None:
     state = StagesState(
-        boot="b", since=0.0, mains=10.0, begun={"early": 1.0}, asked={"qm/101": 1.0}, ours={"qm/101": False}
+        boot="b",
+        outage_since=0.0,
+        mains_since=10.0,
+        begun_at={"early": 1.0},
+        stop_decided_at={"qm/101": 1.0},
+        guests_to_start={"qm/101": False},
     )
     found = stages.decide_stages(POLICY, state, 60.0, Power(False), {"qm/101"})
     assert found == stages.StagesDecision(state)
-    assert stages.decide_stages(POLICY, state, 60.0, Power(False)).state.since is None
+    assert stages.decide_stages(POLICY, state, 60.0, Power(False)).state.outage_since is None
 
 
 def test_fsd_does_not_wait_for_a_guest_that_is_being_started() -> None:
-    state = StagesState(boot="b", since=0.0, ours={"qm/900": False})
+    state = StagesState(boot="b", outage_since=0.0, guests_to_start={"qm/900": False})
     found = stages.decide_stages(POLICY[2:], state, 10.0, Power(True, runtime=100), {"qm/900"}).state
     found_later = stages.decide_stages(POLICY[2:], found, 20.0, Power(True, runtime=100), {"qm/900"})
     assert [action.kind for action in found_later.actions] == ["notify", "fsd"]

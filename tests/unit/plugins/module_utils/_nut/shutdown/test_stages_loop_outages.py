@@ -44,7 +44,7 @@ def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
 def test_mains_were_never_away(world: World) -> None:
     guests_of(world)
     world.story((0, OL))
-    assert world.go(NAS) == "on mains, and nothing is left to do"
+    assert world.go(NAS) == "on mains: nothing to do"
     assert world.now == BOOT
     assert not world.state.exists()
     assert world.host.read_calls() == []
@@ -154,7 +154,7 @@ def test_the_program_stays_when_the_mains_are_there(world: World) -> None:
     assert [path.name for path in world.state.parent.iterdir()] == ["stages.json.lock"]
     assert [line.partition("  ")[2] for line in world.lines] == [
         "on mains",
-        "on mains, and nothing is left to do",
+        "on mains: nothing to do",
     ]
     assert [after - before for before, after in zip(world.looks, world.looks[1:])] == [5] * 599
 
@@ -316,7 +316,7 @@ def test_upsd_dies_on_battery(world: World) -> None:
     world.at(180, lambda: world.story((0, {"ups.status": "FSD OB"})))
     world.go(NAS)
     assert 140 <= world.told[0] <= 144
-    assert world.has("upsd does not say whether the mains are on")
+    assert world.has("cannot tell whether the mains are on: upsd does not report it")
 
 
 def test_upsd_dies_and_charge_triggers_nothing(world: World) -> None:
@@ -339,7 +339,7 @@ def test_upsd_was_never_there(world: World) -> None:
     world.story((0, None))
     world.kill_at = BOOT + 1000
     world.go_killed(NAS)
-    assert world.lines == ["+0.0 s  upsd does not say whether the mains are on"]
+    assert world.lines == ["+0.0 s  cannot tell whether the mains are on: upsd does not report it"]
     assert not world.state.exists()
 
 
