@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What this scenario's tests share: its own inventory."""
+"""The inventory of this scenario."""
 
 from __future__ import annotations
 

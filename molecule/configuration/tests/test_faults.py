@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What goes wrong while a site is deployed. In the end upsd serves, the files are one set, and the play has said what was wrong."""
+"""Failures during a deployment. Afterwards upsd serves, the files belong together, and the play has reported the failure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ UPSES = ("rack-left", "Rack_Right", "desk-3_EATON")
 FILES = ("nut.conf", "ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "upssched.conf")
 ETC = "/etc/nut"
 
-# file -> what the inventory says, and the words that name the mistake
+# file -> variables with a mistake, and the texts that the message must contain
 MISTAKES = {
     "nut.conf": (
         extra_vars(nut_server_nut_conf={"NUT_DEBUG_LEVEL": "much"}),
         ["nut_server_nut_conf: NUT_DEBUG_LEVEL", "much"],
     ),
-    "nut.conf by its hatch": (
+    "nut.conf, extra lines": (
         extra_vars(nut_server_extra_lines={"nut.conf": "MODE=none"}),
         ["nut.conf", "MODE", "none"],
     ),
@@ -67,87 +67,87 @@ def rack(on: Callable[[str], Host]) -> Host:
     return on("rack")
 
 
-def texts(host: Host) -> dict[str, str]:
-    """Return the files of NUT on a host."""
+def read_files(host: Host) -> dict[str, str]:
+    """Return NUT's files on a host: name -> text."""
     return {name: host.file(f"{ETC}/{name}").content_string for name in FILES}
 
 
-def serves(host: Host) -> bool:
-    """Say whether each UPS is served fresh."""
+def is_serving(host: Host) -> bool:
+    """Return whether upsd has fresh data of each UPS."""
     return all(read_status(host, ups, PORT)[:1] == ["OL"] for ups in UPSES)
 
 
-def litter(host: Host) -> list[str]:
-    """Name what stands in /etc/nut besides NUT's files, those of our programs and one folder of certificates."""
+def list_litter(host: Host) -> list[str]:
+    """Return the names in /etc/nut besides NUT's files, those of our programs and one directory of certificates."""
     rest = {*host.check_output("ls -A %s", ETC).split()} - {*FILES, "hotplug.json", "shutdown.json", "access.nft"}
     folders = sorted(name for name in rest if name.startswith("tls-"))
     return sorted(rest - {*folders}) + folders[1:]
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_names_its_file_and_its_directive(rack, play, case):
-    """Nothing is restarted, nothing is written."""
-    arguments, words = MISTAKES[case]
-    before, processes = texts(rack), nut_processes(rack)
+def test_mistake_is_reported_with_file_and_directive(rack, play, case):
+    """No daemon is restarted and no file is written."""
+    arguments, texts = MISTAKES[case]
+    before, processes = read_files(rack), nut_processes(rack)
     done = play("--limit", "rack", *arguments)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0, said
-    for word in words:
-        assert word in said, said
-    assert "Abc.123" not in said
-    assert "Traceback" not in said
-    assert "changed=0" in said
-    assert texts(rack) == before
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    for text in texts:
+        assert text in output, output
+    assert "Abc.123" not in output
+    assert "Traceback" not in output
+    assert "changed=0" in output
+    assert read_files(rack) == before
     assert processes.items() <= nut_processes(rack).items()
 
 
 @pytest.fixture
-def full(lab: Lab, rack: Host) -> Iterator[None]:
-    """Put /etc/nut on a file system of its own that has no room left, and take it away in the end."""
+def full_disk(lab: Lab, rack: Host) -> Iterator[None]:
+    """Move /etc/nut to a file system that is full, and back at the end."""
 
-    def as_root_of_the_machine(command: str) -> str:
-        # the machines of the lab may not mount anything themselves
+    def run_on_container(command: str) -> str:
+        # a container of the lab can't mount file systems itself
         return run_podman("exec", "--privileged", lab.container_name("rack"), "sh", "-euc", command).stdout
 
-    as_root_of_the_machine(
+    run_on_container(
         f"cp -a {ETC} /root/nut.kept && mount -t tmpfs -o size=256k,mode=0755 tmpfs {ETC}"
         f" && chown root:nut {ETC} && cp -a /root/nut.kept/. {ETC} && (cat /dev/zero >{ETC}/.fill 2>/dev/null || true)"
     )
     yield
-    # lazily: with TLS the daemons keep their certificates' database open
-    as_root_of_the_machine(f"umount --lazy {ETC} && rm -r /root/nut.kept")
+    # lazily, because the daemons keep the database of certificates open
+    run_on_container(f"umount --lazy {ETC} && rm -r /root/nut.kept")
 
 
-@pytest.mark.usefixtures("full")
-def test_a_full_disk(rack, play):
-    """The old files stay, all of them complete; and whoever reads the message knows what to do."""
-    before, processes = texts(rack), nut_processes(rack)
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_leaves_all_old_files_and_can_be_retried(rack, play):
+    """The old files stay complete, and the message says what to do."""
+    before, processes = read_files(rack), nut_processes(rack)
     done = play(
         "--limit", "rack", *extra_vars(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_upsmon_conf={"DEADTIME": 16})
     )
-    said = done.stdout + done.stderr
-    assert done.returncode != 0, said
-    assert "No space left on device" in said
-    assert ETC in said
-    assert "Traceback" not in said
-    assert texts(rack) == before
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    assert "No space left on device" in output
+    assert ETC in output
+    assert "Traceback" not in output
+    assert read_files(rack) == before
     assert processes.items() <= nut_processes(rack).items()
-    assert serves(rack)
-    # room again: the same play goes through as if nothing had been
+    assert is_serving(rack)
+    # with free space the same play succeeds
     rack.check_output("rm %s", f"{ETC}/.fill")
-    assert litter(rack) == []
+    assert list_litter(rack) == []
     done = play(
         "--limit", "rack", *extra_vars(nut_server_upsd_conf={"MAXAGE": 16}, nut_server_upsmon_conf={"DEADTIME": 16})
     )
     assert done.returncode == 0, done.stdout
-    assert "\nMAXAGE 16\n" in texts(rack)["upsd.conf"]
-    # the daemons must have read what will lie there when this file system is gone
+    assert "\nMAXAGE 16\n" in read_files(rack)["upsd.conf"]
+    # restore the content that will be there when this file system is gone
     assert play("--limit", "rack").returncode == 0
-    assert texts(rack) == before
+    assert read_files(rack) == before
 
 
-def test_two_plays_at_once(rack, start, play):
-    """Two people, or a person and a timer. One may be told to come back; the files are those of one of them."""
+def test_two_parallel_plays_leave_the_files_of_one(rack, start, play):
+    """One may be refused because the other holds the lock. The files are all from one of them."""
     assert play("--limit", "rack").returncode == 0
     both = [
         start(
@@ -156,24 +156,24 @@ def test_two_plays_at_once(rack, start, play):
         )
         for age in (17, 18)
     ]
-    done = [wait_for_end(one) for one in both]
-    failed = [one for one in done if one.returncode]
-    assert len(failed) < 2, [one.stdout for one in done]
-    for one in failed:
-        assert "another run is configuring NUT on this host" in one.stdout + one.stderr, one.stdout
-    after = texts(rack)
+    done = [wait_for_end(process) for process in both]
+    failed = [run for run in done if run.returncode]
+    assert len(failed) < 2, [run.stdout for run in done]
+    for run in failed:
+        assert "another run is configuring NUT on this host" in run.stdout + run.stderr, run.stdout
+    after = read_files(rack)
     written = (
         grammar.find_directive(after["upsd.conf"], "MAXAGE"),
         grammar.find_directive(after["upsmon.conf"], "DEADTIME"),
     )
-    assert written in [(age, age) for age, one in zip(("17", "18"), done, strict=True) if one.returncode == 0]
-    assert serves(rack)
-    assert litter(rack) == []
+    assert written in [(age, age) for age, run in zip(("17", "18"), done, strict=True) if run.returncode == 0]
+    assert is_serving(rack)
+    assert list_litter(rack) == []
     assert rack.check_output("systemctl --failed --no-legend") == ""
 
 
-def test_upsd_is_killed_during_a_play(rack, lab, start):
-    """In the worst moment, when the files are replaced and nothing has been told to read them."""
+def test_upsd_killed_during_a_play_is_started_again(rack, lab, start):
+    """Killed at the worst moment: the files are replaced, and no daemon has read them yet."""
     before = show_unit(rack, "nut-server")
     killer = kill_upsd_when_replaced(lab, "rack", f"{ETC}/upsd.conf")
     done = wait_for_end(start("--limit", "rack", *extra_vars(nut_server_upsd_conf={"MAXAGE": 19})))
@@ -182,17 +182,17 @@ def test_upsd_is_killed_during_a_play(rack, lab, start):
     assert "Traceback" not in done.stdout + done.stderr
     if done.returncode:
         assert "nut-server" in done.stdout + done.stderr, done.stdout
-    wait_until(lambda: serves(rack), 30, "upsd serves again")
-    assert "\nMAXAGE 19\n" in texts(rack)["upsd.conf"]
+    wait_until(lambda: is_serving(rack), 30, "upsd to serve again")
+    assert "\nMAXAGE 19\n" in read_files(rack)["upsd.conf"]
 
 
-def test_a_plain_play_sets_all_of_it_right(rack, play):
-    """After all of the above; and the play after it has nothing to do."""
+def test_plain_play_repairs_everything(rack, play):
+    """After all tests above. The play after it changes nothing."""
     done = play("--limit", "rack")
     assert done.returncode == 0, done.stdout
-    assert "\nMAXAGE 15\n" in texts(rack)["upsd.conf"]
-    assert serves(rack)
-    assert litter(rack) == []
+    assert "\nMAXAGE 15\n" in read_files(rack)["upsd.conf"]
+    assert is_serving(rack)
+    assert list_litter(rack) == []
     again = play()
     assert again.returncode == 0
     assert again.stdout.count("changed=0") == 6

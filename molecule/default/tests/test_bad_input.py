@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Mistakes stop the play before or at the host they are about, with one clear message, and what runs goes on."""
+"""Mistakes stop the play before, or at, the affected host with one clear message; running daemons are left alone."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ CASES = {
         extra_vars(nut_server_devices=[{"name": "ups", "options": {"nonsense": "1"}}]),
         ["ups.conf, [ups]", "nonsense", "nothing was restarted"],
     ),
-    "driver that is not there": (
+    "missing driver": (
         extra_vars(nut_server_devices=[{"name": "ups", "driver": "usbhid-upps"}]),
         ["no driver 'usbhid-upps'"],
     ),
-    "directive that is misspelled": (
+    "misspelled directive": (
         extra_vars(nut_server_upsmon_conf={"OFDURATION": 30}),
         ["nut_server_upsmon_conf: OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"],
     ),
-    "key of a device that is misspelled": (
+    "misspelled key of a device": (
         extra_vars(nut_server_devices=[{"name": "ups", "ofdelay": 30}]),
         ["nut_server_devices: device ups: there is no key ofdelay. Did you mean offdelay?"],
     ),
-    "two devices of one name": (
+    "two devices with the same name": (
         extra_vars(nut_server_devices=[{"name": "ups"}, {"name": "ups"}]),
         ["two devices are called ups"],
     ),
-    "password that NUT can't carry": (
+    "password that NUT would corrupt": (
         extra_vars(nut_client_password="with blank"),
-        ["nut_client_password can't be used: it holds"],
+        ["nut_client_password can't be used: it contains"],
     ),
-    "password that TrueNAS can't carry": (
+    "password that TrueNAS would corrupt": (
         extra_vars(nut_client_password="a=b"),
-        ["nut_client_password can't be used: it holds"],
+        ["nut_client_password can't be used: it contains"],
     ),
     "Proxmox before TrueNAS": (
         extra_vars(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),
         ["would go down before its secondaries", "FINALDELAY gives them 5 s"],
     ),
-    "a host that never goes down": (
+    "host that never goes down": (
         extra_vars(nut_server_upsmon_conf={"SHUTDOWNCMD": ""}),
         ["SHUTDOWNCMD is missing or empty"],
     ),
@@ -66,7 +66,7 @@ CASES = {
         ("--limit", "truenas", *extra_vars(nut_client_truenas_url="ws://127.0.0.1/api/current")),
         ["revoke"],
     ),
-    "TrueNAS that can't be reached": (
+    "unreachable TrueNAS": (
         ("--limit", "truenas", *extra_vars(nut_client_truenas_url="wss://127.0.0.1:1/api/current")),
         ["127.0.0.1:1", "refused"],
     ),
@@ -77,72 +77,72 @@ CASES = {
 }
 
 
-# what the inventory alone shows is found before anything is touched
-AT_ONCE = (
-    "directive that is misspelled",
-    "key of a device that is misspelled",
-    "two devices of one name",
-    "password that NUT can't carry",
+# mistakes that the inventory alone reveals stop the play before it changes anything
+IN_PREFLIGHT = (
+    "misspelled directive",
+    "misspelled key of a device",
+    "two devices with the same name",
+    "password that NUT would corrupt",
     "Proxmox before TrueNAS",
     "secondary without a primary",
 )
 
 
-@pytest.mark.parametrize("case", AT_ONCE)
-def test_it_stops_before_anything_is_installed(play, case):
-    """A host that never had NUT must not get it by a run that could not succeed."""
+@pytest.mark.parametrize("case", IN_PREFLIGHT)
+def test_mistake_in_inventory_stops_before_installation(play, case):
+    """A run that can't succeed must not install NUT."""
     done = play("--limit", "pve8", *CASES[case][0])
     assert done.returncode != 0
     assert "Install NUT" not in done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "words"), CASES.values(), ids=CASES.keys())
-def test_a_mistake_stops_the_play(on, play, arguments, words):
-    """The play fails, says why, and leaves every process of NUT running."""
+@pytest.mark.parametrize(("arguments", "texts"), CASES.values(), ids=CASES.keys())
+def test_mistake_stops_the_play_and_restarts_nothing(on, play, arguments, texts):
+    """The message names the mistake, and every process of NUT keeps running."""
     before = {name: nut_processes(on(name)) for name in HOSTS}
     limit = () if "--limit" in arguments else ("--limit", ",".join(HOSTS))
     done = play(*limit, *arguments)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0, said
-    for word in words:
-        assert word in said, said
-    assert "Traceback" not in said
-    assert "changed=0" in said
-    assert KEY not in said
+    output = done.stdout + done.stderr
+    assert done.returncode != 0, output
+    for text in texts:
+        assert text in output, output
+    assert "Traceback" not in output
+    assert "changed=0" in output
+    assert KEY not in output
     assert all(before[name].items() <= nut_processes(on(name)).items() for name in HOSTS)
 
 
-def test_a_failed_primary_leaves_its_secondaries_alone(on, play):
-    """One site's mistake has one message; the other site is deployed."""
+def test_failed_primary_leaves_secondaries_unchanged(on, play):
+    """A mistake at one site has one message, and the other site is deployed."""
     before = {name: nut_processes(on(name)) for name in HOSTS}
     bad = "{{ [{'name': 'ups', 'options': {'nonsense': '1'} if inventory_hostname == 'pve8' else {}}] }}"
     done = play(*extra_vars(nut_server_devices=bad))
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert said.count("fatal: [") == 1, said
+    assert output.count("fatal: [") == 1, output
     for name in ("truenas", "media"):
-        assert f"{name} is left as it is, because its primary pve8 failed" in said
-    assert "truenas9 is left" not in said
+        assert f"{name} is left as it is, because its primary pve8 failed" in output
+    assert "truenas9 is left" not in output
     assert all(before[name].items() <= nut_processes(on(name)).items() for name in HOSTS)
 
 
-def test_the_api_key_still_works(play):
-    """None of the above cost the key: TrueNAS revokes one that comes unencrypted."""
+def test_api_key_still_works(play):
+    """TrueNAS revokes a key that is sent unencrypted; none of the tests above did that."""
     done = play("--limit", "truenas")
     assert done.returncode == 0, done.stdout
 
 
-def test_nothing_is_touched_while_on_battery(on, play, lab):
-    """A restart then could shut down every secondary, so a change waits for the mains."""
+def test_change_waits_for_mains(on, play, lab):
+    """A restart on battery could shut down every secondary."""
     before = nut_processes(on("pve8"))
     lab.control_ups("pve8", "mains", "off")
     try:
-        wait_until(lambda: "OB" in read_status(on("pve8")), 30, "on battery")
+        wait_until(lambda: "OB" in read_status(on("pve8")), 30, "the UPS to be on battery")
         done = play("--limit", "pve8", *extra_vars(nut_server_upsd_conf={"MAXAGE": 20}))
         assert done.returncode != 0
         assert "not plainly on mains" in done.stdout + done.stderr
         assert "MAXAGE 15" in on("pve8").file("/etc/nut/upsd.conf").content_string
     finally:
         lab.control_ups("pve8", "mains", "on")
-    wait_until(lambda: "OL" in read_status(on("pve8")), 30, "on mains again")
+    wait_until(lambda: "OL" in read_status(on("pve8")), 30, "the UPS to be on mains again")
     assert before.items() <= nut_processes(on("pve8")).items()

@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Dynamic inventory: the lab's virtual machines, each a primary."""
+"""Dynamic inventory: the lab's virtual machines; each is a primary."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from homelab import Lab, LabError
 from vm.client import Vm
 
 
-def inventory(machines: list[Vm]) -> dict[str, object]:
-    """Return the inventory as Ansible's script plugin wants it."""
+def make_inventory(machines: list[Vm]) -> dict[str, object]:
+    """Return the inventory in the format of Ansible's script plugin."""
     variables = {
         vm.name: {
             "ansible_ssh_common_args": f"-F {shlex.quote(str(vm.ssh_config))}",
-            # Ansible keeps connections by host, port and user: without the port, those of another lab's host of this name
+            # Ansible reuses connections by host, port and user. Without the port, it could reuse one to a host of another lab.
             "ansible_port": vm.read_record().port,
         }
         for vm in machines
@@ -36,6 +36,6 @@ def inventory(machines: list[Vm]) -> dict[str, object]:
 if __name__ == "__main__":
     os.umask(0o077)
     try:
-        print(json.dumps(inventory(Vm.find_all(Lab.from_environment()))))
+        print(json.dumps(make_inventory(Vm.find_all(Lab.from_environment()))))
     except LabError as error:
         sys.exit(f"lab: {error}")

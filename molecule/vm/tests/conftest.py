@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What this scenario's tests share: its machines, each as it was deployed when a test begins."""
+"""Fixtures that this scenario's tests share: its machines, freshly deployed for each test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELEASES = (os.environ.get("VM_RELEASES") or "bookworm").split(",")
 
 @pytest.fixture(params=RELEASES)
 def vm(request, lab: Lab) -> Vm:
-    """Return a machine on which the roles were deployed, and no UPS was ever plugged in."""
+    """Return a deployed machine into which no UPS was ever plugged."""
     machine = Vm(f"vm-{request.param}", lab)
     machine.restore_snapshot("deployed")
     return machine
@@ -27,5 +27,5 @@ def vm(request, lab: Lab) -> Vm:
 
 @pytest.fixture
 def host(vm: Vm) -> Host:
-    """Return the same machine by ssh."""
+    """Return the machine by ssh."""
     return testinfra.get_host(f"ssh://{vm.name}", ssh_config=str(vm.ssh_config), controlpersist=60)

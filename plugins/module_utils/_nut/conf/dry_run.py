@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the host's own NUT takes a configuration: it reads the files in a scratch directory, before any is put in place.
+"""A dry run: the host's own NUT reads a configuration in a scratch directory, before any file is installed.
 
-NUT has no option for this. The daemons' exit codes say nothing either (a driver that meets an unknown key prints
-"Fatal error" and exits 0), so what they print is judged. Seen with the binaries of Debian 12 (2.8.0) and 13 (2.8.1).
+NUT has no option for this, and the daemons' exit codes are unreliable (a driver that finds an unknown key prints
+"Fatal error" and exits with 0), so their output is judged. Tested with the programs of Debian 12 (2.8.0) and 13 (2.8.1).
 
-The programs run as the user nut, in a directory of root's: who is nut already gains nothing by what they are made to do.
-Nothing of the running NUT is touched: paths for state, pid and configuration point to the scratch directory, and
-upsd listens on a port of the kernel's choice on loopback.
+The programs run as the user nut, in a directory that root owns, so an attacker who already is nut gains nothing. The running
+NUT is not touched: paths for state, pid and configuration point to the scratch directory, and upsd listens on a free loopback
+port.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ..base.process import Find, find_program
 from ..base.systemd import Run
 from . import nss, ups_conf
 
-# A process id that no process has: without it upsmon -K of 2.8.0 stops at the upsmon that runs already.
+# An unused process id. Without it, upsmon -K of 2.8.0 stops because another upsmon is running.
 NO_PID = "4194303"
-# upsd says nothing when it is ready, so it is watched for this long. It reads its files in the first few milliseconds.
+# upsd prints nothing when it is ready, so it runs for this long. It reads its files in the first few milliseconds.
 UPSD_SECONDS = "1.5"
 
 _DRIVER = re.compile(r"Fatal error.*|Parse error.*|.*discarding invalid.*|.*is not a valid.*", re.IGNORECASE)
@@ -50,21 +50,20 @@ def check_files(
     finder: Find = find_program,
     owner: Owner = ("root", "nut"),
     *,
-    # a unix socket's path is at most 107 bytes long, so the scratch directory stands near the root
+    # the path of a unix socket may have 107 bytes, so the scratch directory must have a short path
     room: Path = Path("/run"),
     tls: nss.TlsMaterial | None = None,
 ) -> list[str]:
-    """Let the host's own NUT read the files, in a scratch directory. Returns what it complained of, in words.
+    """Have the host's own NUT read the files, in a scratch directory. Return its complaints; none if NUT is not installed.
 
-    tls: the certificates that the files refer to. Where NUT is
-    not installed, nothing is found wrong.
+    tls: the certificates that the files refer to.
     """
     upsmon, server = finder("upsmon"), finder("upsd")
     if upsmon is None or ("ups.conf" in files and server is None):
         return []
     with trust.open_scratch(room, owner) as scratch:
         if tls:
-            # in a directory that is still root's alone
+            # before share_scratch(), while only root can read the directory
             try:
                 nss.make_database(scratch.folder / "tls", tls, runner, owner)
             except nss.NssError as error:
@@ -77,11 +76,14 @@ def check_files(
             {name: _without_listen(text) if name == "upsd.conf" else text for name, text in files.items()},
             owner,
         )
-        return [words.replace(f"{scratch.folder}/", "") for words in _complaints_of_nut(files, scratch, finder, runner)]
+        return [
+            complaint.replace(f"{scratch.folder}/", "")
+            for complaint in _complaints_of_nut(files, scratch, finder, runner)
+        ]
 
 
 def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder: Find, runner: Run) -> list[str]:
-    """Have NUT's programs read the files in a scratch directory, as the user nut. Returns complaints."""
+    """Have NUT's programs read the files in a scratch directory, as the user nut. Return their complaints."""
     wrong: list[str] = []
     if "ups.conf" in files:
         conf = ups_conf.parse_ups_conf(files["ups.conf"])
@@ -91,14 +93,14 @@ def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder:
         if not wrong:
             code, said = runner(["timeout", UPSD_SECONDS, *scratch.command, str(finder("upsd")), "-F"])
             complaints = _find_complaints(_UPSD, said)
-            # 124: it came up, and was stopped when its time was over
+            # 124: upsd was running when timeout stopped it
             if code != 124 and not complaints:
-                complaints = [f"it does not start: {_last_output_line(said)}"]
+                complaints = [f"does not start: {_last_output_line(said)}"]
             wrong += [f"upsd: {words}" for words in complaints]
     check = [str(finder("upsmon")), "-P", NO_PID, "-K", "-f", str(scratch.folder / "upsmon.conf")]
     wrong += [f"upsmon.conf: {words}" for words in _complaints_of_program(scratch, check, _UPSMON, runner)]
     if "upssched.conf" in files and (upssched := finder("upssched")):
-        # an event that no AT line names: the file is read, and nothing runs
+        # no AT line has this event, so upssched reads the file and runs nothing
         check = ["UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)]
         wrong += [
             f"upssched.conf: {words}"
@@ -110,9 +112,9 @@ def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder:
 def _complaints_of_program(
     scratch: trust.Scratch, check: Sequence[str], pattern: re.Pattern[str], runner: Run
 ) -> list[str]:
-    """Run a program whose exit code says nothing. Returns its complaints, or why it could not be run."""
+    """Run a program whose exit code is unreliable. Return its complaints, or why it could not be run."""
     code, said = runner([*scratch.command, *check])
-    # 126, 127: env, and setpriv where it can't run env; setpriv's own failures say so
+    # 126, 127: from env, or from setpriv if it can't run env; setpriv prefixes its own errors
     not_run = [_last_output_line(said)] if code in (126, 127) or said.startswith("setpriv: ") else []
     return _find_complaints(pattern, said) or not_run
 
@@ -126,9 +128,9 @@ def check_sections(
     *,
     room: Path = Path("/run"),
 ) -> dict[str, list[str]]:
-    """Let the drivers of some sections read an ups.conf, in a scratch directory. Returns complaints, by section.
+    """Have the drivers of some sections read an ups.conf, in a scratch directory. Return their complaints by section.
 
-    Raises OSError, and LookupError where there is no such user.
+    Raises OSError, and LookupError if the user does not exist.
     """
     conf = ups_conf.parse_ups_conf(text)
     with trust.open_scratch(room, owner) as scratch:
@@ -144,7 +146,7 @@ def _complaints_of_driver(
     where = f"ups.conf, [{name}]"
     path = finder(driver) if re.fullmatch(r"[A-Za-z0-9_-]+", driver) else None
     if path is None:
-        return [f"{where}: this host has no driver {driver!r}. Its name may be wrong, or its package missing"]
+        return [f"{where}: this host has no driver {driver!r}. Check its name, and whether its package is installed"]
     code, said = runner([*scratch.command, str(path), "-a", name, "-V"])
     complaints = _find_complaints(_DRIVER, said)
     if code and not complaints:
@@ -153,17 +155,17 @@ def _complaints_of_driver(
 
 
 def _find_complaints(pattern: re.Pattern[str], said: str) -> list[str]:
-    # behind a directive that they don't know the daemons print the rest of its line: a password, if it is a MONITOR misspelled
-    told = [re.sub(r"(invalid directive \S+).*", r"\1", line.strip()) for line in said.splitlines()]
-    return [line for line in told if pattern.fullmatch(line)]
+    # after an unknown directive, the daemons print the rest of the line: with a misspelled MONITOR, a password
+    lines = [re.sub(r"(invalid directive \S+).*", r"\1", line.strip()) for line in said.splitlines()]
+    return [line for line in lines if pattern.fullmatch(line)]
 
 
 def _last_output_line(said: str) -> str:
     lines = said.strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "no output"
 
 
 def _without_listen(upsd_conf: str) -> str:
-    """Make an upsd.conf listen where it disturbs nobody: port 0 is any free one."""
+    """Return an upsd.conf that listens on a free loopback port."""
     kept = [line for line in upsd_conf.splitlines() if not re.match(r"\s*\"?LISTEN\b", line)]
     return "\n".join([*kept, "LISTEN 127.0.0.1 0", ""])

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The NSS database from which upsd and upsmon of Debian's NUT read their certificates (CERTPATH).
+"""The NSS database that Debian's upsd and upsmon read their certificates from (CERTPATH).
 
-It has no password: its files' mode protects the key, and a password would have to stand in upsd.conf beside it. Seen with
-the binaries of Debian 12 (2.8.0) and 13 (2.8.1): both take it with CERTIDENT "nickname" "".
+It has no password: the mode of its files protects the key, and a password would be in upsd.conf beside it. Tested with the
+programs of Debian 12 (2.8.0) and 13 (2.8.1): both accept it with CERTIDENT "nickname" "".
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..base.files import Owner, has_mode_and_owner, resolve_owner, sync_paths
 from ..base.systemd import Run
 
 PREFIX = "tls-"
-"""What the name of each database's directory begins with."""
+"""Prefix of the name of each database's directory."""
 
 NAME = re.compile(PREFIX + r"[0-9a-f]{12}(\.new)?")
-"""All of it, and of one that was not finished."""
+"""The whole name, also of an unfinished database."""
 
-# Authorities that a server's certificate may come from, and nothing else: Debian's upsd asks its clients for none.
+# Trust authorities for server certificates only: Debian's upsd asks clients for none.
 TRUST = "C,,"
 
 _FILES = ("cert9.db", "key4.db", "pkcs11.txt")
@@ -35,26 +35,23 @@ _PACKAGES = {"certutil": "libnss3-tools", "pk12util": "libnss3-tools", "openssl"
 
 
 class NssError(Exception):
-    """The database could not be made; the message has the program's words, and what to do."""
+    """The database could not be created; the message has the program's output, and what to do."""
 
 
 @dataclass(frozen=True)
 class TlsMaterial:
-    """What a database holds, in PEM. certificate (with its intermediates), key and nickname are empty for a secondary.
-
-    nickname: what CERTIDENT calls the certificate. It must have no colon, which ends the name of a token.
-    """
+    """The contents of a database, in PEM. Only ca is set for a secondary."""
 
     ca: str
-    certificate: str = ""
+    certificate: str = ""  # with its intermediates
     key: str = ""
-    nickname: str = ""
+    nickname: str = ""  # name of the certificate in CERTIDENT, without a colon, which would end the name of a token
 
 
 def database_path(tls: TlsMaterial, folder: Path = Path("/etc/nut")) -> Path:
-    """Return where the database of these certificates stands: a path that no others have.
+    """Return the path of the database of these certificates, which no other certificates have.
 
-    So a renewal changes CERTPATH, which shows the deployment what to restart; and what a running daemon has open stays.
+    A renewal thus changes CERTPATH, which tells the deployment what to restart, and a running daemon keeps its open database.
     """
     texts = (tls.ca, tls.certificate, tls.key, tls.nickname)
     digest = hashlib.sha256("\0".join(text.strip() for text in texts).encode())
@@ -62,31 +59,31 @@ def database_path(tls: TlsMaterial, folder: Path = Path("/etc/nut")) -> Path:
 
 
 def is_sound(folder: Path, owner: Owner = ("root", "nut")) -> bool:
-    """Return whether a database is there with all its files, for root and NUT alone."""
+    """Return whether a database exists with all its files, accessible only to root and NUT."""
     try:
-        whose = resolve_owner(owner)
-        return has_mode_and_owner(folder, 0o750, whose) and all(
-            has_mode_and_owner(folder / name, 0o640, whose) for name in _FILES
+        ids = resolve_owner(owner)
+        return has_mode_and_owner(folder, 0o750, ids) and all(
+            has_mode_and_owner(folder / name, 0o640, ids) for name in _FILES
         )
     except (OSError, KeyError):
         return False
 
 
 def make_database(folder: Path, tls: TlsMaterial, runner: Run, owner: Owner = ("root", "nut")) -> None:
-    """Make the database as FOLDER, which must not be there yet: at once, or not at all.
+    """Create the database as FOLDER, which must not exist yet: completely or not at all.
 
-    Raises NssError; OSError and LookupError (no such group) as the system has them.
+    Raises NssError, OSError, and LookupError if the group does not exist.
     """
     new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)  # of a run that was cut short
+    shutil.rmtree(new, ignore_errors=True)  # from an interrupted run
     new.mkdir(mode=0o700)
     try:
         _fill_database(new, tls, runner)
-        # root writes, NUT's group reads: upsd and upsmon open it when they have become the user nut already
+        # root writes, NUT's group reads: upsd and upsmon open the database as the user nut
         for path in (*new.iterdir(), new):
             shutil.chown(path, *owner)
             path.chmod(0o750 if path == new else 0o640)
-        # what refers to it lasts over a power cut, so it must, too
+        # upsd.conf, which refers to it, survives a power cut, so the database must, too
         sync_paths((*new.iterdir(), new))
         new.rename(folder)
         sync_paths([folder.parent])
@@ -101,16 +98,16 @@ def _fill_database(new: Path, tls: TlsMaterial, runner: Run) -> None:
     _run_tool(["certutil", "-N", "-d", database, "--empty-password"], runner)
     authorities = _CERTIFICATE.findall(tls.ca)
     if not authorities:
-        raise NssError("the CA's text holds no certificate in PEM")
+        raise NssError("the text of the CA contains no certificate in PEM format")
     for number, text in enumerate(authorities, 1):
         path = work / f"{number}.pem"
         path.write_text(f"{text}\n", encoding="ascii")
         _run_tool(["certutil", "-A", "-d", database, "-n", f"CA {number}", "-t", TRUST, "-a", "-i", str(path)], runner)
     if tls.certificate:
         pem, packed = work / "certificate.pem", work / "packed.p12"
-        # openssl takes the certificate that fits the key, and packs the others with it
+        # openssl picks the certificate for the key, and includes the others
         pem.write_text(f"{tls.key.strip()}\n{tls.certificate.strip()}\n", encoding="ascii")
-        # in a directory of root's alone a password would protect nothing
+        # only root can read this directory, so a password would protect nothing
         out = ["-name", tls.nickname, "-out", str(packed), "-passout", "pass:"]
         _run_tool(["openssl", "pkcs12", "-export", "-in", str(pem), *out], runner)
         _run_tool(["pk12util", "-i", str(packed), "-d", database, "-W", "", "-K", ""], runner)
@@ -121,9 +118,9 @@ def _run_tool(command: Sequence[str], runner: Run) -> None:
     code, said = runner(command)
     if code == 127:
         raise NssError(
-            f"there is no {command[0]} on this host, which makes NUT's certificates: install {_PACKAGES[command[0]]}"
+            f"{command[0]}, which imports NUT's certificates, is missing on this host: install {_PACKAGES[command[0]]}"
         )
     if code:
         raise NssError(
-            f"{command[0]} could not make NUT's certificates ready: {' '.join(said.split()) or f'exit code {code}'}"
+            f"{command[0]} could not import NUT's certificates: {' '.join(said.split()) or f'exit code {code}'}"
         )

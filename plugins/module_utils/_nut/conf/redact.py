@@ -4,7 +4,7 @@
 
 """NUT's files without their secrets, for a diff.
 
-A line is shown only if it is known to hold none: a slip of the pen must not put a password into a log.
+A line is shown only if it is known to contain no secret, so that a typo can't put a password into a log.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from . import grammar
 from .directives import DIRECTIVES
 
 MARK = "<redacted>"
-"""Text that stands where a secret stood."""
+"""Replaces a secret."""
 
 _SHOWN_WHOLE = frozenset({"nut.conf", "upssched.conf"})
 _SECRET_KINDS = ("monitor", "identity", "password")
 
-# The first words of lines without a secret. None: all but those that name one, because each driver has keys of its own.
+# The first words of lines without a secret. None: any word that doesn't sound like a secret, because each driver has its own keys.
 _HARMLESS: dict[str, frozenset[str] | None] = {
     "ups.conf": None,
     **{
@@ -47,13 +47,13 @@ class _Shown(enum.Enum):
     NOTHING = enum.auto()
 
 
-def redact(file_name: str, text: str) -> str:
-    """Return a NUT file, for a diff, with ``<redacted>`` in the place of each secret and all else as it was.
+def redact_text(file_name: str, text: str) -> str:
+    """Return a NUT file for a diff: each secret is replaced by ``<redacted>``, and the rest is unchanged.
 
-    Secrets are the passwords of upsd.users, of MONITOR (upsmon.conf), of CERTIDENT (upsmon.conf, upsd.conf), and what
-    drivers log in with (ups.conf). Where a line is neither plainly one of those nor plainly harmless, the whole line
-    goes; so does a comment that names a secret, or stands beside one. Of a file with another name every line goes.
-    The text keeps its number of lines.
+    Secrets are the passwords in upsd.users, MONITOR (upsmon.conf) and CERTIDENT (upsmon.conf, upsd.conf), and the logins of
+    drivers (ups.conf). A line that is neither clearly one of those nor clearly harmless is replaced as a whole, and so is a
+    comment that mentions a secret or follows one. In a file of any other name, all lines are replaced. The number of lines
+    stays the same.
     """
     name = file_name.rsplit("/", 1)[-1]
     if name in _SHOWN_WHOLE:
@@ -63,7 +63,7 @@ def redact(file_name: str, text: str) -> str:
     edits: list[tuple[int, int, str]] = []
     whole: list[tuple[int, int]] = []
     for piece in grammar.scan_text(text).pieces:
-        shown = _judge(name, piece, text)
+        shown = _judge_line(name, piece, text)
         if shown is _Shown.NOTHING:
             whole.append((piece.start, piece.end))
             continue
@@ -73,11 +73,11 @@ def redact(file_name: str, text: str) -> str:
             beside = isinstance(shown, grammar.Word)
             if beside or _NAMES_A_SECRET.search(text, piece.comment, piece.end):
                 edits.append((piece.comment, piece.end, f"# {MARK}"))
-    return _replace(text, edits, whole)
+    return _replace_spans(text, edits, whole)
 
 
-def _judge(name: str, piece: grammar.Piece, text: str) -> _Shown | grammar.Word:
-    """Return whether a line may be shown, or the one word of it that may not. Its comment is another matter."""
+def _judge_line(name: str, piece: grammar.Piece, text: str) -> _Shown | grammar.Word:
+    """Return whether a line may be shown, or its only word that may not. redact_text() judges the comment."""
     words = tuple(word.text for word in piece.words)
     if piece.after_error:
         return _Shown.NOTHING
@@ -85,18 +85,18 @@ def _judge(name: str, piece: grammar.Piece, text: str) -> _Shown | grammar.Word:
         return _Shown.ALL
     code = text[piece.start : piece.end if piece.comment is None else piece.comment]
     if piece.clean and "\n" not in code:
-        secret = _secret(name, words)
+        secret = _find_secret(name, words)
         if secret is not None:
             return piece.words[secret]
-        # Where somebody forgot to begin a new line, the next setting stands on this one.
+        # If a line break was forgotten, this line contains the next setting, too.
         suspect = any(_A_SETTING.fullmatch(word) for word in words[1:])
     else:
-        # Open quotes may have swallowed anything.
+        # Open quotes may contain anything.
         suspect = _NAMES_A_SECRET.search(code) is not None or _NAMES_A_SECRET.search(" ".join(words)) is not None
-    return _Shown.ALL if not suspect and _harmless(name, words) else _Shown.NOTHING
+    return _Shown.ALL if not suspect and _is_harmless(name, words) else _Shown.NOTHING
 
 
-def _harmless(name: str, words: tuple[str, ...]) -> bool:
+def _is_harmless(name: str, words: tuple[str, ...]) -> bool:
     first = words[0].lower()
     if name in _WITH_SECTIONS and len(words) == 1 and first.startswith("[") and first.endswith("]"):
         return True
@@ -104,15 +104,15 @@ def _harmless(name: str, words: tuple[str, ...]) -> bool:
     return first in known if known is not None else not _NAMES_A_SECRET.search(first)
 
 
-def _secret(name: str, words: tuple[str, ...]) -> int | None:
-    """Return the index of the secret, if the line has exactly the form in which NUT takes one."""
+def _find_secret(name: str, words: tuple[str, ...]) -> int | None:
+    """Return the index of the secret if the line has exactly the form of such a setting, otherwise None."""
     first = words[0].lower()
     found = None
     if name in _SECRET_KEYS:
         if first in _SECRET_KEYS[name] and len(words) == 3 and words[1] == "=":
             found = 2
     elif "=" in words:
-        pass  # an unquoted password fell apart
+        pass  # an unquoted password was split
     elif first == "certident" and len(words) == 3:
         found = 2
     elif name == "upsmon.conf" and first == "monitor" and len(words) == 6:
@@ -120,7 +120,7 @@ def _secret(name: str, words: tuple[str, ...]) -> int | None:
     return found
 
 
-def _replace(text: str, edits: Sequence[tuple[int, int, str]], whole: Sequence[tuple[int, int]]) -> str:
+def _replace_spans(text: str, edits: Sequence[tuple[int, int, str]], whole: Sequence[tuple[int, int]]) -> str:
     """Replace the spans of ``edits``, and every line of the file that a span of ``whole`` touches."""
     result: list[str] = []
     start = 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lines of NUT's files, each with what the tables of directives.py say of it."""
+"""The lines of NUT's files, each with its entry in the tables of directives.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from . import grammar, ups_conf
 from .directives import DEVICE, DIRECTIVES, SHARED, Directive
 
-# of nut.conf: what a shell and systemd's EnvironmentFile= read alike
+# in nut.conf: an assignment that a shell and systemd's EnvironmentFile= read in the same way
 ASSIGNMENT = re.compile(
     r"""[ \t]*([A-Za-z_][A-Za-z0-9_]*)=((?:[^\s'"\\#$`;&|<>()]|"[^"\\$`\n]*"|'[^'\n]*')*)[ \t]*""", re.ASCII
 )
 _WITH_SECTIONS = ("ups.conf", "upsd.users")
 _FOLDED = {name.lower(): name for name in DEVICE}
-# what NUT takes in any case, although it is no key of a section
+# directives outside of sections whose case NUT ignores
 _ANY_CASE = {
     ("ups.conf", "statepath"): "statepath",
     ("upsd.conf", "debug_min"): "DEBUG_MIN",
@@ -29,14 +29,14 @@ _ANY_CASE = {
 
 @dataclass(frozen=True)
 class Statement:
-    """What NUT takes for one line of a file, the headers of sections apart."""
+    """A line of a file, as NUT reads it; not the header of a section."""
 
     file: str
     number: int  # the line of the file on which it begins, counted from 1
-    section: str  # "" if it stands in none
+    section: str  # "" outside of sections
     words: tuple[str, ...]
-    name: str  # its first word, as the tables spell it
-    directive: Directive | None  # None: no table has it
+    name: str  # the first word, as the tables spell it
+    directive: Directive | None  # None if it is in no table
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -68,17 +68,17 @@ def read_statements(file: str, text: str) -> tuple[Statement, ...]:
 
 
 def find_device_key(driver: str, key: str) -> Directive | None:
-    """Return what the tables say of a key in a section of ups.conf with this driver; None if they do not have it."""
+    """Return the entry for a key in a section of ups.conf with this driver; None if the key is in no table."""
     return _keys_of_driver(driver).get(_canonical_name("ups.conf", "-", key))
 
 
 def _keys_of_driver(driver: str) -> Mapping[str, Directive]:
-    # what other drivers know besides is not known here
+    # the tables don't have the keys of other drivers
     return DEVICE if driver == "usbhid-ups" else SHARED
 
 
 def _canonical_name(file: str, section: str, word: str) -> str:
-    """Return a directive as the tables have it. NUT takes the keys of sections, and a few others, in any case."""
+    """Return a directive as the tables spell it. NUT ignores the case of keys in sections, and of a few others."""
     low = word.lower()
     if file == "ups.conf" and section:
         family = low.partition(".")[0] + ".*"

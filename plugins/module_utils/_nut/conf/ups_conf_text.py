@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ups.conf as a text that people read, too: its header, its comments, and the mark before sections that nobody declared."""
+"""ups.conf as text: its header, its comments, and the mark before sections that the inventory does not declare."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ MARK = "# Found on the bus by nut-hotplug."
 
 
 def compose_text(header: str, conf: UpsConf, found: Iterable[str], old: str = "") -> str:
-    """Return the text of ups.conf: header, settings, sections, those that were found with their mark.
+    """Return the text of ups.conf: header, settings and sections, with a mark before those in FOUND.
 
-    header: comment lines; see header_of(). old: the file as it is. What does not change in it keeps its text, with comments,
-    because the enumerator restarts the driver of a section that is merely written otherwise. parse_ups_conf() reads conf out of it.
+    header: comment lines; see header_of(). old: the current file. Unchanged sections keep their text, including comments,
+    because the enumerator restarts a driver even if its section is only formatted differently. parse_ups_conf() reads conf from it.
     """
     names = frozenset(found)
     written = _compose_once(header, conf, names, old)
     if old and (ups_conf.parse_ups_conf(written) != conf or found_sections(written) != names & conf.sections.keys()):
-        # some quote or backslash reaches over the end of its part
+        # a quote or backslash reaches beyond the end of a section
         return _compose_once(header, conf, names, "")
     return written
 
@@ -41,7 +41,7 @@ def _compose_once(header: str, conf: UpsConf, found: frozenset[str], old: str) -
 
 
 def _split_sections(text: str) -> tuple[str, dict[str, str]]:
-    """Cut a ups.conf into what stands before its sections, without the header, and the sections with their comments."""
+    """Split a ups.conf into the part before its sections, without the header, and the sections with their comments."""
     lines = text.split("\n")
     starts: list[tuple[int, str]] = []
     for line in grammar.parse_lines(text):
@@ -71,7 +71,7 @@ def _render_settings(pairs: Iterable[Pair]) -> str:
 
 
 def _render_in_order(section: Section) -> str:
-    """Render a section with its keys in their order: ups_conf.render_sections() puts driver and port first, ours have them there."""
+    """Render a section with its keys in their order. ups_conf.render_sections() would move driver and port to the front."""
     first = ups_conf.render_sections((Section(section.name, ()),))
     return first + "".join(
         ups_conf.render_sections((Section(section.name, (pair,)),)).removeprefix(first) for pair in section.keys
@@ -83,7 +83,7 @@ def _comment_lines(header: str) -> str:
 
 
 def header_of(text: str) -> str:
-    """Return the comment lines that a ups.conf begins with, up to its first line of another kind."""
+    """Return the comment lines at the start of a ups.conf, up to the first other line."""
     lines = []
     for line in text.split("\n"):
         if not line.startswith("#") or line.strip() == MARK:
@@ -93,7 +93,7 @@ def header_of(text: str) -> str:
 
 
 def found_sections(text: str) -> frozenset[str]:
-    """Return the sections that our mark stands before."""
+    """Return the sections that have our mark before them."""
     lines = text.split("\n")
     return frozenset(
         line.words[0][1:-1]

@@ -18,9 +18,8 @@ PORT = 3493
 # Seconds after which upsd drops a silent client (server/upsd.c)
 IDLE_SECONDS = 60
 
-# What LISTEN may say of an upsd that its own host reaches under a loopback address -> where it is asked then. Of a name's
-# addresses upsd takes the first that it can have: of localhost ::1, where there is IPv6 (2.8.0, 2.8.1). So it is asked by
-# the name, too, and not by 127.0.0.1.
+# LISTEN addresses that include loopback -> the address to query upsd at. upsd binds the first address of a name that it can,
+# so with IPv6, localhost is ::1 (2.8.0, 2.8.1). Therefore upsd is queried at the name, not at 127.0.0.1.
 _HERE = {
     "127.0.0.1": "127.0.0.1",
     "0.0.0.0": "127.0.0.1",
@@ -33,15 +32,15 @@ _HERE = {
 
 @dataclass(frozen=True)
 class User:
-    """One [user] of upsd.users, as far as a check needs it. type is the word behind upsmon, "" if there is none."""
+    """A [user] of upsd.users."""
 
     name: str
     password: str
-    type: str
+    type: str  # the word after upsmon, "" if there is none
 
 
 def read_listen_lines(upsd_conf: str) -> list[tuple[str, int]]:
-    """Read the LISTEN lines of an upsd.conf: address, as it is written, and port."""
+    """Return the address, as written, and port of each LISTEN line of an upsd.conf."""
     listen = [
         line.words[1:] for line in grammar.parse_lines(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
     ]
@@ -49,17 +48,17 @@ def read_listen_lines(upsd_conf: str) -> list[tuple[str, int]]:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an address of LISTEN is one of the loopback interface, which is always there."""
+    """Return whether an address of LISTEN is a loopback address, which always exists."""
     return re.fullmatch(r"127\.[0-9.]+|::1|(ip6-)?localhost", address) is not None
 
 
 def is_everywhere(address: str) -> bool:
-    """Return whether an address of LISTEN stands for all that the host has, of one family at least."""
+    """Return whether an address of LISTEN means all addresses, at least of one family."""
     return address in ("0.0.0.0", "*", "::")
 
 
 def is_listen(listen: tuple[str, int], place: tuple[str, int]) -> bool:
-    """Return whether a socket, by its address and port, is one that a LISTEN line asks for. Of a name any address may be it."""
+    """Return whether a LISTEN line asks for a socket with this address and port. For a name, any address will do."""
     (name, wanted_port), (address, port) = listen, place
     if port != wanted_port:
         return False
@@ -68,41 +67,41 @@ def is_listen(listen: tuple[str, int], place: tuple[str, int]) -> bool:
     if name == "localhost":
         return address in ("127.0.0.1", "::1")
     if re.fullmatch(r"[0-9.]+|.*:.*", name):
-        # a socket for all of IPv4 is none for all of IPv6
+        # a socket for all IPv4 addresses does not cover IPv6
         return address == name if is_everywhere(name) else normal_address(address) == normal_address(name)
     return True
 
 
 def own_addresses(upsd_conf: str) -> list[str]:
-    """Return the addresses of LISTEN that this host must have for itself: neither all of them, nor loopback."""
+    """Return the LISTEN addresses that this host must have: without loopback, and those that mean all addresses."""
     addresses = [address for address, _unused in read_listen_lines(upsd_conf)]
     return [address for address in addresses if not is_everywhere(address) and not is_loopback(address)]
 
 
 def is_reachable(upsd_conf: str) -> bool:
-    """Return whether upsd listens for more than its own host."""
+    """Return whether other hosts can reach upsd."""
     return any(not is_loopback(address) for address, _unused in read_listen_lines(upsd_conf))
 
 
 def local_ports(upsd_conf: str) -> list[int]:
-    """Return the ports of LISTEN on which this host reaches its own upsd under a loopback address."""
+    """Return the ports of LISTEN lines that include loopback."""
     return [port for address, port in read_listen_lines(upsd_conf) if address in _HERE]
 
 
 def local_upsd(upsd_conf: str) -> list[tuple[str, int]]:
-    """Return where this host's upsd can be asked, by its LISTEN lines; the best place first. NUT may not have had them all."""
+    """Return where this host's upsd can be queried, the best place first. upsd may have failed to bind some of them."""
     places = [(_HERE.get(name, name), port) for name, port in read_listen_lines(upsd_conf)]
     return sorted(places, key=lambda place: place[0] not in _HERE) or [("localhost", PORT)]
 
 
 def read_users(upsd_users: str) -> dict[str, User]:
-    """Read upsd.users as upsd does (server/user.c): the first password of a user counts, and all that upsmon gives it."""
+    """Read upsd.users as upsd does (server/user.c): the first password of a user counts, and all its upsmon lines."""
     found: dict[str, User] = {}
     name = ""
     for line in grammar.parse_lines(upsd_users):
         first, *rest = line.words
         if first.startswith("[") and first.endswith("]"):
-            # upsd ignores the header of a user that it has: what follows still belongs to the one before
+            # upsd ignores a repeated header, so the following lines belong to the previous user
             name = name if first[1:-1] in found else first[1:-1]
             found.setdefault(name, User(name, "", ""))
         elif name not in found:
@@ -110,7 +109,7 @@ def read_users(upsd_users: str) -> dict[str, User]:
         elif first.lower() == "password" and rest[:1] == ["="] and len(rest) > 1 and not found[name].password:
             found[name] = User(name, rest[1], found[name].type)
         elif first.lower() == "upsmon" and rest:
-            # upsd takes a = before it, too. Who is a primary stays one
+            # upsd also accepts a = before the word. A primary stays a primary
             kind = rest[1 if rest[0] == "=" and len(rest) > 1 else 0].lower()
             if kind in PRIMARY or (kind in SECONDARY and found[name].type not in PRIMARY):
                 found[name] = User(name, found[name].password, kind)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""upsmon.conf as data: which UPSes are watched, and as whom."""
+"""upsmon.conf as data: the UPSes that upsmon monitors, and its logins."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .upsd import PORT
 
 @dataclass(frozen=True)
 class Monitor:
-    """One MONITOR line. system is NUT's own form: ups@host[:port]."""
+    """A MONITOR line."""
 
-    system: str
+    system: str  # ups@host[:port]
     power: int
     user: str
     password: str
@@ -25,21 +25,21 @@ class Monitor:
 
     @property
     def ups(self) -> str:
-        """The UPS's name."""
+        """The name of the UPS."""
         return self.system.partition("@")[0]
 
     @property
     def host(self) -> str:
-        """The host that serves it; an IPv6 address without its brackets."""
-        return self._address[0]
+        """The host that serves the UPS; an IPv6 address without brackets."""
+        return self._host_and_port[0]
 
     @property
     def port(self) -> int:
-        """The port that upsd listens on there; 0 if what is written there is no port."""
-        return self._address[1]
+        """The port of that host's upsd; 0 if it is not a valid port."""
+        return self._host_and_port[1]
 
     @property
-    def _address(self) -> tuple[str, int]:
+    def _host_and_port(self) -> tuple[str, int]:
         where = self.system.partition("@")[2] or "localhost"
         if where.startswith("["):
             host, _unused, rest = where[1:].partition("]")
@@ -50,7 +50,7 @@ class Monitor:
 
 
 def read_monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
-    """Read the MONITOR lines of an upsmon.conf. As in NUT, the first one of a system counts."""
+    """Read the MONITOR lines of an upsmon.conf. As in NUT, the first line for a system counts."""
     found: dict[str, Monitor] = {}
     for line in grammar.parse_lines(upsmon_conf):
         if line.words[0] == "MONITOR" and len(line.words) >= 6 and line.words[2].isdigit():
@@ -60,15 +60,15 @@ def read_monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
 
 
 def certificate_name(upsmon_conf: str, host: str) -> str:
-    """Return the name under which upsmon checks the certificate of the upsd at HOST: CERTHOST's, else HOST itself.
+    """Return the name that the certificate of the upsd at HOST must have: that of CERTHOST, otherwise HOST.
 
-    Empty if it does not check it.
+    "" if upsmon does not verify the certificate.
     """
     found = [
         line.words[2:]
         for line in grammar.parse_lines(upsmon_conf)
         if line.words[:2] == ("CERTHOST", host) and len(line.words) == 5
     ]
-    # upsmon takes the last
+    # the last one counts
     name, verify = found[-1][:2] if found else (host, grammar.find_directive(upsmon_conf, "CERTVERIFY") or "0")
     return name if verify == "1" else ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..base import paths, systemd
 from ..conf import grammar
 from ..conf.files import NutFiles
-from ..conf.redact import redact
+from ..conf.redact import redact_text
 from .change import Change, FileChange, UnitAction, order_actions, stop_watcher_actions
 
 FOLDER = Path("/", paths.NUT)
@@ -132,7 +132,7 @@ def _file_changes(
 ) -> tuple[FileChange, ...]:
     return tuple(
         FileChange(
-            name, folder / name, old.get(name), new[name], partial(redact, "ups.conf" if name == WANTED else name)
+            name, folder / name, old.get(name), new[name], partial(redact_text, "ups.conf" if name == WANTED else name)
         )
         for name in names
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..base import systemd
 from ..base.text import printable
 from ..conf.directives import Release
-from ..conf.redact import redact
+from ..conf.redact import redact_text
 from ..conf.ups_conf import Section
 from ..deploy.change import FileChange, UnitAction, render_lines
 from ..usb.bus import UsbDevice, UsbUps
@@ -33,7 +33,9 @@ def describe_device(device: UsbDevice) -> str:
 
 def diff_ups_conf(before: str, after: str, path: str = "/etc/nut/ups.conf") -> str:
     """Return a unified diff of ups.conf without secrets."""
-    return render_lines(FileChange("ups.conf", Path(path), before, after, partial(redact, "ups.conf")).diff_lines())
+    return render_lines(
+        FileChange("ups.conf", Path(path), before, after, partial(redact_text, "ups.conf")).diff_lines()
+    )
 
 
 @dataclass(frozen=True)

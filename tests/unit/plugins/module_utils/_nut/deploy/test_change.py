@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact_text
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.change import (
     Change,
     FileChange,
@@ -24,7 +24,7 @@ USERS = "[monitor]\n    password = {}\n    upsmon primary\n"
 
 def users(old: str | None, new: str | None, kind: str = "upsd.users") -> list[str]:
     return FileChange(
-        "upsd.users", Path("/etc/nut/upsd.users"), old, new, partial(redact, kind) if kind else None
+        "upsd.users", Path("/etc/nut/upsd.users"), old, new, partial(redact_text, kind) if kind else None
     ).diff_lines()
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.constraints import RULES
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     CUT,
     DOWN,
@@ -499,3 +501,10 @@ def test_remarks_become_constraints() -> None:
     plan = SITE.plan(ProxmoxGuests(remarks=(remark,)))
     assert remark in plan.constraints
     assert (plan.holds, plan.feasible) == (None, True)
+
+
+def test_each_constraint_is_explained_in_docs() -> None:
+    page = Path(__file__).parents[6] / "docs" / "shutdown.md"
+    table = page.read_text(encoding="utf-8").partition("| condition |")[2].partition("\n\n")[0]
+    names = [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert sorted(names) == sorted(RULES)
