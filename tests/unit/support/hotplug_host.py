@@ -111,5 +111,5 @@ def run_module(module: ModuleType, capfd: pytest.CaptureFixture[str], **options:
     assert bool(end.value.code) == bool(result.get("failed"))
     result.pop("invocation", None)
     if "warnings" in result:
-        result["warnings"] = [one["event"]["msg"] for one in result["warnings"]]
+        result["warnings"] = [warning["event"]["msg"] for warning in result["warnings"]]
     return result

@@ -94,7 +94,9 @@ def known(wanted: str | None = AUTO, now: str | UpsConf = NUL, **more: Any) -> K
 
 def noted(was: KnownUpses, now: UpsConf, res: NameResolution) -> dict[str, str]:
     """The notes of what was written: what is not ours was not written by us."""
-    made = {name: ups_conf.render_sections((one,)) for name, one in now.sections.items() if name not in res.fixed}
+    made = {
+        name: ups_conf.render_sections((section,)) for name, section in now.sections.items() if name not in res.fixed
+    }
     return {**{name: text for name, text in was.written.items() if name in res.fixed}, **made}
 
 
@@ -165,9 +167,9 @@ RELOAD = "reload nut-server"
 def told(made: HotplugPlan) -> list[str]:
     """The plan in short, in its order."""
     short = [f"permit {node}" for node, _unused in made.permits]
-    short += [_short(f"{one.verb} {one.unit}") for one in made.before]
+    short += [_short(f"{action.verb} {action.unit}") for action in made.before]
     short += ["write"] if made.conf is not None else []
-    return short + [_short(f"{one.verb} {one.unit}") for one in made.after]
+    return short + [_short(f"{action.verb} {action.unit}") for action in made.after]
 
 
 def _short(text: str) -> str:
@@ -198,7 +200,7 @@ UPSES = st.builds(
     hid_power=st.sampled_from([True, False, None]),
     why=st.sampled_from(["NUT's table", bus.GUESS, "ups.conf names it"]),
 )
-BUSES = st.lists(UPSES, max_size=6, unique_by=lambda one: one.device.name).map(tuple)
+BUSES = st.lists(UPSES, max_size=6, unique_by=lambda ups: ups.device.name).map(tuple)
 VALUES = st.sampled_from(
     ["auto", "051d", "0764", ".*", "5B1234T56789", "001", "x y", "#", "\\", '"', "=", "nut-hotplug-absent.dev", ""]
 )
@@ -230,7 +232,7 @@ def knowns(draw: st.DrawFn) -> KnownUpses:
     now = draw(sections(st.sampled_from(["usbhid-ups", "nutdrv_qx", "dummy-ups", "apcsmart"])))
     names = [*now, *(wanted.sections if wanted else ())]
     some = st.sets(st.sampled_from(names)) if names else st.just(set[str]())
-    prints = st.builds(lambda one: fingerprint.make_fingerprint(one.device), UPSES)
+    prints = st.builds(lambda ups: fingerprint.make_fingerprint(ups.device), UPSES)
     written = {
         name: ups_conf.render_sections((now[name],)) + ("" if draw(st.booleans()) else "#")
         for name in draw(some)

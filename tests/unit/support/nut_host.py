@@ -63,7 +63,7 @@ def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
 
 
 def told(actions: Sequence[UnitAction]) -> list[str]:
-    return [f"{one.verb} {one.unit}" for one in actions]
+    return [f"{action.verb} {action.unit}" for action in actions]
 
 
 STOPPED = Unit("inactive", "enabled", 0)

@@ -20,7 +20,7 @@ from ..conf.ups_conf import Pair, Section, UpsConf
 from . import fingerprint
 from .bus import GUESS, UsbUps
 from .fingerprint import identifying_pairs, lowered_keys, matches_device
-from .pins import own_pins
+from .pins import find_own_pins
 from .policy import UsbPolicy
 from .resolution import KnownUpses, NameResolution
 from .sections import SectionWriter, Sighting, describe_device, get_last_section, get_value, is_usb
@@ -42,16 +42,20 @@ def resolve_names(
     upses: from bus.find_upses(), with or without those that the policy ignores. release: of the host's NUT; None counts as the
     oldest. Idempotent: resolving its own result changes nothing.
     """
-    edited = frozenset() if known.play else _find_edited(known)
-    if edited:
-        # A run killed between writing ups.conf and its notes leaves sections that only look edited.
-        ours = _Resolver(known, upses, policy, release, frozenset()).resolve_all().conf.sections
-        edited = frozenset(name for name in edited if ours.get(name) != known.conf.sections[name])
-    return _Resolver(known, upses, policy, release, edited).resolve_all()
+    suspects = frozenset() if known.play else _find_edited(known)
+    edited: frozenset[str] = frozenset()
+    while True:
+        resolution = _Resolver(known, upses, policy, release, edited).resolve_all()
+        # A run killed between writing ups.conf and its notes leaves sections that only look edited: we would write the same.
+        sections = resolution.conf.sections
+        different = {name for name in suspects - edited if sections.get(name) != known.conf.sections[name]}
+        if not different:
+            return resolution
+        edited |= different
 
 
 def _find_edited(known: KnownUpses) -> frozenset[str]:
-    """Return the names of our sections that were edited by hand."""
+    """Return the names of our sections that differ from what we last wrote."""
     wanted = known.wanted.sections if known.wanted else {}
     return frozenset(
         name
@@ -267,7 +271,7 @@ class _Resolver:
         # While a driver uses a UPS, the kernel can't identify it, and nut-scanner does not run each time.
         if not sighting.ups.driver or sighting.ups.why == GUESS:
             last = self._get_last_section(name)
-            if last and self._knew_model(last, sighting):
+            if last and self._is_same_model(last, sighting):
                 return get_value(last, "driver")
         return sighting.driver
 
@@ -275,16 +279,16 @@ class _Resolver:
         old, memory = self.known.conf.sections.get(name), self.known.memory.get(name)
         return get_last_section(name, old, memory, self.policy)
 
-    def _knew_model(self, last: Section, sighting: Sighting) -> bool:
+    def _is_same_model(self, last: Section, sighting: Sighting) -> bool:
         """Return whether a name's last section is for this model. Memory alone may be ahead of ups.conf, which may have to wait."""
-        pins = own_pins(last, self.declared.get(last.name))
+        pins = find_own_pins(last, self.declared.get(last.name))
         if lowered_keys(pins) & {"vendorid", "productid"}:
             model = Section(last.name, pins)
             return fingerprint.matches_model(model, sighting.device.vendor_id, sighting.device.product_id)
         return self._compare_to_memory(last.name, sighting) > 0
 
     def _own_pins(self, name: str) -> tuple[Pair, ...]:
-        return own_pins(self.known.conf.sections.get(name), self.declared.get(name))
+        return find_own_pins(self.known.conf.sections.get(name), self.declared.get(name))
 
     def _give_by_rule(self) -> None:
         """Give the names that rules of the policy set."""
@@ -294,7 +298,7 @@ class _Resolver:
             if sighting.rule and sighting.rule.name:
                 wishes.setdefault(spelled.get(sighting.rule.name.lower(), sighting.rule.name), []).append(sighting)
         for name, wishers in wishes.items():
-            able = [sighting for sighting in wishers if self._may_have(name, sighting)]
+            able = [sighting for sighting in wishers if self._can_have(name, sighting)]
             able.sort(
                 key=lambda sighting: (-self._compare_to_memory(name, sighting), not self._has_stayed(name, sighting))
             )
@@ -306,7 +310,7 @@ class _Resolver:
             if able:
                 self._give_name(name, able[0], self._driver_for(name, able[0]))
 
-    def _may_have(self, name: str, sighting: Sighting) -> bool:
+    def _can_have(self, name: str, sighting: Sighting) -> bool:
         """Return whether a UPS can have the name that its rule sets; remark on it if not."""
         why = ""
         if name in self.fixed:

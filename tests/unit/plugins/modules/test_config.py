@@ -33,7 +33,7 @@ NOBODY = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
 
 
 class Host:
-    """A host with NUT, as far as the module can see: a folder, units that all run, and upsd."""
+    """A host with NUT as the module sees it: a folder, running units, and upsd."""
 
     def __init__(self, root: Path, upsd: FakeUpsd) -> None:
         self.folder, self.upsd = root, upsd
@@ -79,7 +79,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """A host as the role left it."""
+    """Return a host as the role leaves it."""
     with serving(STATUS) as upsd:
         found = Host(tmp_path, upsd)
         monkeypatch.setattr(
@@ -123,7 +123,7 @@ def test_unchanged_host_is_not_changed(host: Host, run: Any) -> None:
 
 
 def test_no_secret_is_returned(run: Any) -> None:
-    """Not even to who asks Ansible to repeat what a module was given."""
+    """Not even if Ansible is asked to print the module's parameters."""
     assert "invocation" in run(_ansible_inject_invocation=True)
 
 
@@ -218,15 +218,15 @@ def test_failed_systemd_query_fails(host: Host, run: Any, monkeypatch: pytest.Mo
 
 
 def test_absent_ups_is_a_warning(host: Host, run: Any) -> None:
-    """A host without its UPS can be deployed; that it is not there is said."""
+    """A host can be deployed without its UPS, with a warning."""
     host.upsd.answers.update(STALE)
     result = run(changes=maxage(host))
     assert not result.get("failed")
     assert result["changed"]
     assert result["upses"] == {"ups": "DATA-STALE"}
     assert any(
-        "has no fresh data for ups: DATA-STALE. Is the UPS plugged in and switched on?" in str(one)
-        for one in result["warnings"]
+        "has no fresh data for ups: DATA-STALE. Is the UPS plugged in and switched on?" in str(warning)
+        for warning in result["warnings"]
     )
 
 
@@ -239,14 +239,14 @@ def test_absent_ups_fails_if_required(host: Host, run: Any) -> None:
 
 
 def test_driver_log_is_made_safe_for_terminal(host: Host, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver logs what a device says of itself, and Ansible prints the message as it comes."""
+    """A driver logs texts of the device, and Ansible prints the message as it is."""
     host.upsd.answers.update(STALE)
     monkeypatch.setattr(_config, "last_log_lines", systemd.last_log_lines)
     host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
     result = run(changes=maxage(host), require_ups=True)
     assert not unfit(result["msg"])
     assert "evil \\x1b[2J\\x1b]0;pwn\\x07 text\\u202e" in result["msg"]
-    # nor does it pass for a line of Ansible's
+    # it does not look like a line of Ansible's either
     assert "\n  ok: [pve]" in result["msg"]
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
@@ -273,8 +273,8 @@ def test_unsupported_release_fails(host: Host, run: Any) -> None:
     newer = {"upsmon.conf": host.files["upsmon.conf"] + "OFFDURATION 60\n"}
     result = run(changes=newer)
     assert (result["changed"], result["release"]) == (False, "2.8.0")
-    assert any("OFFDURATION" in str(one) for one in result["warnings"])
-    assert any("2.8.0" in one for one in result["advice"])
+    assert any("OFFDURATION" in str(warning) for warning in result["warnings"])
+    assert any("2.8.0" in line for line in result["advice"])
 
 
 def test_locked_host_fails(host: Host, run: Any) -> None:
@@ -282,7 +282,7 @@ def test_locked_host_fails(host: Host, run: Any) -> None:
         result = run(changes=maxage(host))
         assert "another run is configuring NUT on this host" in result["msg"]
         assert host.read() == host.files
-        # looking is free
+        # check mode needs no lock
         assert run(changes=maxage(host), _ansible_check_mode=True)["changed"]
 
 
@@ -307,4 +307,4 @@ def test_old_powerdownflag_is_a_warning(host: Host, run: Any) -> None:
     result = run(
         changes={"upsmon.conf": f"{host.files['upsmon.conf']}POWERDOWNFLAG {flag}\n"}, _ansible_check_mode=True
     )
-    assert any(f"an earlier shutdown left {flag} behind" in str(one) for one in result["warnings"])
+    assert any(f"an earlier shutdown left {flag} behind" in str(warning) for warning in result["warnings"])

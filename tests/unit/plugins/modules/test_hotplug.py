@@ -74,7 +74,7 @@ def test_returned_values_are_documented(host: UsbHost, run: Any) -> None:
 
 
 def second(host: UsbHost) -> None:
-    """Plug in one that nobody has declared, beside one that is told by its keys."""
+    """Plug in an undeclared UPS beside one that is identified by its keys."""
     host.conf.write_text(f'{UPS_CONF}    vendorid = "051d"\n    snmp_password = "secret1"\n')
     host.conf.chmod(0o640)
     host.bus.plug("1-1")
@@ -121,7 +121,9 @@ def test_diff_hides_secrets(host: UsbHost, run: Any) -> None:
 
 
 def test_changed_secret_shows_no_value() -> None:
-    before, after = (f"[ups]\n    driver = snmp-ups\n    authPassword = {one}\n" for one in ("secret1", "secret2"))
+    before, after = (
+        f"[ups]\n    driver = snmp-ups\n    authPassword = {password}\n" for password in ("secret1", "secret2")
+    )
     assert diff_ups_conf(before, after) == "/etc/nut/ups.conf: only a secret or a comment changes\n"
 
 
@@ -144,8 +146,8 @@ def test_ups_without_data_is_a_warning(host: UsbHost, run: Any) -> None:
     assert result["names"]["ups"]["status"] == []
     assert result["names"]["ups"]["error"] == "DATA-STALE"
     assert any(
-        "ups (051d:0002) is plugged in, but upsd has no fresh data for it: DATA-STALE" in one
-        for one in result["warnings"]
+        "ups (051d:0002) is plugged in, but upsd has no fresh data for it: DATA-STALE" in warning
+        for warning in result["warnings"]
     )
 
 
@@ -155,8 +157,8 @@ def test_absent_and_unserved_upses_are_returned(host: UsbHost, run: Any) -> None
     host.bus.plug("1-2", **EATON)
     result = run(policy={**host.policy, "default_name": ""})
     assert result["absent"] == ["ups"]
-    assert [one.startswith("0463:ffff EATON 5E serial G123H45678 at ") for one in result["unserved"]] == [True]
-    assert any("0463:ffff" in one for one in result["warnings"])
+    assert [line.startswith("0463:ffff EATON 5E serial G123H45678 at ") for line in result["unserved"]] == [True]
+    assert any("0463:ffff" in warning for warning in result["warnings"])
 
 
 def test_deferred_work_is_returned(host: UsbHost, run: Any) -> None:
@@ -165,8 +167,8 @@ def test_deferred_work_is_returned(host: UsbHost, run: Any) -> None:
     host.upsd.answers["LIST VAR ups"] = 'BEGIN LIST VAR ups\nVAR ups ups.status "OB"\nEND LIST VAR ups\n'
     before = host.told.copy()
     result = run()
-    assert all(any(line in one for one in result["warnings"]) for line in result["deferred"])
-    assert not [one for one in host.told if one not in before and one.startswith("restart nut-server")]
+    assert all(any(line in warning for warning in result["warnings"]) for line in result["deferred"])
+    assert not [action for action in host.told if action not in before and action.startswith("restart nut-server")]
 
 
 def test_failed_action_fails(host: UsbHost, run: Any) -> None:

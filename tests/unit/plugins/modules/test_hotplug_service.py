@@ -74,7 +74,7 @@ def test_host_without_nut_fails(machine: Machine, run: Any, check_mode: bool) ->
 
 
 def test_removal_works_without_nut(machine: Machine, run: Any) -> None:
-    """It was removed before."""
+    """NUT was removed before."""
     machine.install()
     (machine.root / "etc/nut/nut.conf").write_text("MODE=none\n")
     assert run(state="absent")["changed"]

@@ -231,7 +231,7 @@ def test_deployment_needs_fewest_actions(
     assert told(decided.after) == after
     assert decided.before == ()
     assert bool(decided) == bool(changed or after)
-    assert all(one.reason for one in decided.after)
+    assert all(action.reason for action in decided.after)
 
 
 @pytest.mark.parametrize(
@@ -293,11 +293,11 @@ LEFT: dict[str, tuple[Mapping[str, str], dict[str, Unit], list[str], list[str]]]
 def test_pending_actions_of_interrupted_run_are_added(
     new: Mapping[str, str], found: dict[str, Unit], left: list[str], after: list[str]
 ) -> None:
-    actions = [UnitAction(*one.split(), reason="left") for one in left]
+    actions = [UnitAction(*line.split(), reason="left") for line in left]
     decided = library.plan_deployment(new, new, found, pending=actions)
     assert told(decided.after) == after
     assert decided
-    # where this run has a reason of its own, that is the one to tell
+    # an action that this run also decided on has its own reason
     assert set(library.plan_deployment(new, new, found).after) <= set(decided.after)
 
 
@@ -307,7 +307,7 @@ def test_empty_change_is_false() -> None:
 
 
 def test_driver_without_section_is_disabled() -> None:
-    """What a hand or an older enumerator has enabled would be tried for ever; it goes when the enumerator is through."""
+    """systemd would try forever to start it. It is disabled after the enumerator has run."""
     decided = library.plan_deployment(PRIMARY, with_text("ups.conf", "[ups]", "[UPS1]"), standing(), strays=[SPARE])
     assert told(decided.after) == [ENUMERATE, f"disable --now {SPARE}", RELOAD_SERVER]
 
@@ -321,7 +321,7 @@ GONE = {name: library.STUBS[name] for name in PRIMARY}
 
 
 def test_removal_of_primary_disables_units_and_empties_files() -> None:
-    """upsmon first, so that it does not act on what follows; nut.conf last, when ups.conf has no sections left."""
+    """upsmon is stopped first, so that it does not react to the rest. nut.conf is written last, once ups.conf has no sections."""
     decided = library.plan_removal(PRIMARY, standing(watcher=Unit("active", "enabled", 0)), [UPS])
     assert told(decided.before) == [
         f"disable --now {name}" for name in (systemd.MONITOR, systemd.WATCHER, systemd.SERVER)
@@ -347,7 +347,7 @@ def test_removal_of_secondary_disables_upsmon_and_empties_files() -> None:
 
 
 def test_stub_files_contain_only_mode_none() -> None:
-    """With MODE=none Debian's nutshutdown goes through every section of ups.conf."""
+    """With MODE=none, Debian's nutshutdown shuts down the UPS of every section of ups.conf."""
     assert library.STUBS["nut.conf"].endswith("MODE=none\n")
     for name, text in library.STUBS.items():
         told_of = [line for line in text.splitlines() if not line.startswith("#")]
@@ -355,7 +355,7 @@ def test_stub_files_contain_only_mode_none() -> None:
 
 
 def test_stale_section_stops_driver_before_enumerator() -> None:
-    """Else 2.8.1 lets its driver reload, which spins from then on, although it is another one that was edited."""
+    """Otherwise the enumerator of 2.8.1 reloads this driver, which then spins, although another section was edited."""
     old, new = {**PRIMARY, "ups.conf": TWO}, {**PRIMARY, "ups.conf": TWO + "    pollonly\n"}
     decided = library.plan_deployment(old, new, standing(UPS, SPARE), stale=["ups", "gone"])
     assert told(decided.after) == [
@@ -366,13 +366,13 @@ def test_stale_section_stops_driver_before_enumerator() -> None:
         START_UPS,
         RELOAD_SERVER,
     ]
-    # nobody looks: so nothing is stopped
+    # the enumerator does not run, so nothing is stopped
     assert not library.plan_deployment(old, old, standing(UPS, SPARE), stale=["ups"])
 
 
 @pytest.mark.parametrize("left", [(), (UnitAction("restart", UPS, "its sandbox changed"),)])
 def test_pending_restart_does_not_replace_stop(left: Sequence[UnitAction]) -> None:
-    """A driver that still ran when 2.8.1's enumerator looks would reload, and spin."""
+    """The enumerator of 2.8.1 would reload a running driver, which would then spin."""
     new = with_text("ups.conf", '"auto"', '"auto"\n    pollonly')
     assert told(library.plan_deployment(PRIMARY, new, standing(), pending=left).after) == [
         STOP_UPS,

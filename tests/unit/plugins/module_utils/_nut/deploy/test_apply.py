@@ -22,7 +22,7 @@ RELOAD = UnitAction("reload", systemd.SERVER, "upsd.conf changed")
 
 
 class Units:
-    """systemd, which refuses what it is told to."""
+    """A systemd that refuses the given commands."""
 
     def __init__(self, *refused: str, active: str = "active") -> None:
         self.refused, self.active = refused, active
@@ -66,7 +66,7 @@ def test_unreadable_note_restarts_all_units(pending: Pending, text: str) -> None
     pending.path.write_bytes(text.encode("utf-8", "surrogateescape"))
     read = pending.read_actions([DRIVER, systemd.SERVER])
     assert [(action.verb, action.unit) for action in read] == [("restart", DRIVER), ("restart", systemd.SERVER)]
-    # what is added must not make it readable
+    # adding actions must not make the note readable
     pending.add_actions([RESTART])
     assert pending.path.read_bytes() == text.encode("utf-8", "surrogateescape")
 

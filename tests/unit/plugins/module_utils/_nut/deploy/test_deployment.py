@@ -71,7 +71,7 @@ def test_first_deployment_writes_files_and_starts_units(place: Place) -> None:
     deployment.apply_change(decided)
     assert {name: place.texts()[name] for name in PRIMARY} == PRIMARY
     assert deployment.files_written == list(actions.PRIMARY_FILES)
-    assert written == sorted(PRIMARY)  # the enumerator met the whole set
+    assert written == sorted(PRIMARY)  # all files were written before the enumerator ran
     assert place.systemd.told == [
         f"disable --now {systemd.WATCHER}",
         f"reset-failed {systemd.ENUMERATOR}",
@@ -109,7 +109,7 @@ def test_files_are_readable_only_by_root_and_nut(place: Place) -> None:
 
 
 def test_files_are_replaced_not_rewritten(place: Place) -> None:
-    """Who has the old one open reads it to its end."""
+    """A process that has the old file open can read it to the end."""
     place.holds(PRIMARY)
     with (place.folder / "upsd.conf").open() as reader:
         deployment = place.deployment(with_text("upsd.conf", "15", "20"))
@@ -129,7 +129,7 @@ def test_only_changed_files_are_written(place: Place) -> None:
 
 
 def test_invalid_utf8_is_preserved(place: Place) -> None:
-    """Ansible carries such bytes as surrogates. NUT reads bytes."""
+    """Ansible passes such bytes as surrogates. NUT reads bytes."""
     (place.folder / "upsd.conf").write_bytes(b"# B\xfcro\nMAXAGE 15\n")
     place.holds({name: PRIMARY[name] for name in PRIMARY if name != "upsd.conf"})
     deployment = place.deployment({**PRIMARY, "upsd.conf": "# B\udcfcro\nMAXAGE 20\n"})
@@ -144,7 +144,7 @@ def edited(place: Place) -> Deployment:
 
 
 def test_driver_is_stopped_before_enumerator_runs(place: Place) -> None:
-    """A driver that runs would be told to reload by that of 2.8.1, and take up half of it."""
+    """The enumerator of 2.8.1 would tell a running driver to reload, which applies only half of the change."""
     deployment = edited(place)
     deployment.apply_change(deployment.plan_change())
     assert place.systemd.told == [
@@ -159,7 +159,7 @@ def test_driver_is_stopped_before_enumerator_runs(place: Place) -> None:
 
 @pytest.mark.parametrize(("kept", "stale"), [("right", []), ("0123", ["ups"]), ("", [])])
 def test_stale_checksum_stops_driver(place: Place, kept: str, stale: list[str]) -> None:
-    """It keeps a sum of each section beside the unit."""
+    """The enumerator keeps a checksum of each section beside the unit."""
     digest = enumerator.section_checksum(PRIMARY["ups.conf"], "ups")
     folder = place.boot.parent / f"{UPS}.d"
     folder.mkdir()
@@ -170,13 +170,13 @@ def test_stale_checksum_stops_driver(place: Place, kept: str, stale: list[str]) 
     place.holds(PRIMARY)
     new = {**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + SPARE_SECTION}
     decided = place.deployment(new).plan_change()
-    assert [one for one in told(decided.after) if one.startswith("stop")] == [
+    assert [step for step in told(decided.after) if step.startswith("stop")] == [
         f"stop {systemd.driver_unit(name)}" for name in stale
     ]
 
 
 def test_primary_does_not_silently_become_secondary(place: Place) -> None:
-    """Its upsd and drivers would go on, and nobody would ask them."""
+    """upsd and the drivers would keep running without a client."""
     place.holds(PRIMARY)
     with pytest.raises(DeployError, match=r"ups\.conf declares a UPS, so this host is a primary.*state=absent"):
         place.deployment(SECONDARY).plan_change()
@@ -191,9 +191,9 @@ def test_ups_lost_during_run_is_broken_not_absent(place: Place) -> None:
         deployment.require_mains()
         fake.answers.update(answers(ups="ERR DATA-STALE"))
         verdict = deployment.wait_until_serving(0)
-        assert [one.unit for one in verdict.broken] == [UPS]
+        assert [trouble.unit for trouble in verdict.broken] == [UPS]
         assert verdict.absent == ()
-        # nobody saw it before: it may well be unplugged
+        # upsd never served this UPS: it may well be unplugged
         assert place.deployment(primary_at(fake.port)).wait_until_serving(0).broken == ()
 
 
@@ -254,7 +254,7 @@ def test_consistent_files_are_accepted(place: Place) -> None:
 
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o666])
 def test_world_readable_file_is_corrected(place: Place, mode: int) -> None:
-    """Its text is right, so nothing else would touch it; upsd may die of it at the next start."""
+    """The text is right, so nothing else would correct the mode, and upsd might fail at the next start."""
     place.holds(PRIMARY)
     (place.folder / "upsd.users").chmod(mode)
     deployment = place.deployment(PRIMARY)
@@ -275,7 +275,7 @@ def test_masked_unit_stops_run_before_any_change(place: Place, name: str) -> Non
 
 
 def test_foreign_file_is_backed_up(place: Place) -> None:
-    """The package's own files are nobody's work; what our roles wrote is none of theirs."""
+    """Files of the package and files that the roles wrote are not backed up."""
     ours, by_hand = "# Written by Ansible (homelab.nut.nut_server).\nMAXAGE 15\n", "[ups]\n  driver=usbhid-ups\n"
     place.holds({**PRIMARY, "upsd.conf": ours, "ups.conf": by_hand, "upsd.users": "# as shipped\n"})
     sums = hashlib.md5(b"# as shipped\n", usedforsecurity=False).hexdigest()
@@ -306,7 +306,7 @@ def test_driver_enabled_by_hand_is_disabled(place: Place) -> None:
 
 
 def test_driver_that_fails_to_start_does_not_stop_run(place: Place) -> None:
-    """Its driver fails at once; whether that is a failure is judged in the end."""
+    """The driver of a missing UPS fails at once. Whether that is a failure is decided at the end."""
     place.holds(PRIMARY)
     place.systemd.found[UPS] = FAILED
     place.systemd.refused[f"start {UPS}"] = "Job for nut-driver@ups.service failed."
@@ -333,7 +333,7 @@ def test_directives_unknown_to_release_are_left_out(place: Place) -> None:
     assert "OFFDURATION" in deployment.warnings[0]
     assert deployment.release == (2, 8, 0)
     place.holds(PRIMARY)
-    assert not released(place, NEWER, "2.8.0").plan_change()  # and so a second run finds nothing to do
+    assert not released(place, NEWER, "2.8.0").plan_change()  # so a second run has nothing to do
 
 
 def test_directives_known_to_release_stay(place: Place) -> None:
@@ -380,13 +380,13 @@ def test_removal_names_clients_still_logged_in(place: Place) -> None:
         place.holds(primary_at(fake.port))
         deployment = place.deployment(None)
         deployment.warn_of_risks()
-    assert [one for one in deployment.warnings if "logged in" in one] == [
+    assert [warning for warning in deployment.warnings if "logged in" in warning] == [
         "still logged in to upsd, and about to lose their UPS: 192.0.2.7"
     ]
 
 
 def test_exited_daemon_is_restarted_instead_of_reloaded(place: Place) -> None:
-    """It was killed since the plan was made."""
+    """The daemon was killed after the plan was made."""
     place.holds(PRIMARY)
     deployment = place.deployment(with_text("upsd.conf", "15", "20"))
     decided = deployment.plan_change()
@@ -408,7 +408,7 @@ def test_running_daemon_is_not_restarted_after_failed_reload(place: Place) -> No
 
 
 def test_invalid_utf8_is_shown_escaped(place: Place) -> None:
-    """Ansible refuses a result that has them."""
+    """Ansible refuses a result with surrogates."""
     place.holds(PRIMARY)
     (place.folder / "ups.conf").write_bytes(b'[ups]\n driver = usbhid-ups\n port = auto\n desc = "caf\xe9"\n')
     deployment = place.deployment(PRIMARY)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def test_mains_are_checked_again_before_upsd_restart(place: Place) -> None:
-    """Drivers and certificates take their time, and an outage may begin meanwhile."""
+    """Drivers and certificates take time, and an outage may begin in between."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)
         place.holds(files)
@@ -78,11 +78,11 @@ def test_guard_of_primary_refuses_on_battery(place: Place, unused_port: int, whe
 
 @pytest.mark.parametrize("status", ["OL", "OL CHRG", "ERR DATA-STALE", "ERR DRIVER-NOT-CONNECTED"])
 def test_guard_accepts_mains(place: Place, status: str) -> None:
-    """One without data is no reason to stop: it may be what this run repairs."""
+    """A UPS without data does not stop the run, which may be what repairs it."""
     with serving(answers(ups=status)) as fake:
         place.holds(primary_at(fake.port))
         place.deployment(primary_at(fake.port)).require_mains()
-        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon watches
+        assert fake.looks == 2  # as this host's upsd, and as the one that its upsmon monitors
         assert "LIST VAR ups" in fake.asked
 
 
@@ -112,8 +112,8 @@ def test_guard_of_secondary_ignores_unmonitored_upses(place: Place) -> None:
 
 def test_guard_asks_every_upsd(place: Place) -> None:
     with serving(answers(ups="OL")) as well, serving(answers(spare="OB")) as busy:
-        one, other = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
-        both = {**one, "upsmon.conf": one["upsmon.conf"] + other["upsmon.conf"]}
+        watching, also_watching = (secondary_at(fake.port, name) for fake, name in ((well, "ups"), (busy, "spare")))
+        both = {**watching, "upsmon.conf": watching["upsmon.conf"] + also_watching["upsmon.conf"]}
         place.holds(both)
         with pytest.raises(DeployError, match=rf"127\.0\.0\.1:{busy.port} reports spare \(OB\)"):
             place.deployment(both).require_mains()

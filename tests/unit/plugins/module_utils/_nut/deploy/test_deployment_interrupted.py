@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 def test_failed_write_changes_nothing(place: Place) -> None:
-    """Some could be written and some not: so none is, and nothing was restarted."""
+    """If one file can't be written, none is, and nothing is restarted."""
     place.holds(PRIMARY)
     new = {**{name: f"{text}#\n" for name, text in PRIMARY.items()}, "nut.conf": "MODE=standalone\n"}
     deployment = place.deployment(new)
     decided = deployment.plan_change()
     (place.folder / "upsmon.conf").unlink()
-    (place.folder / "upsmon.conf").mkdir()  # which no file can replace
+    (place.folder / "upsmon.conf").mkdir()  # a file can't replace a directory
     with pytest.raises(
         DeployError, match=r"upsmon\.conf could not be written: Is a directory\. The files are as they were"
     ):
@@ -52,7 +52,7 @@ def test_failed_write_changes_nothing(place: Place) -> None:
 
 
 def test_next_run_completes_interrupted_run(place: Place) -> None:
-    """Between writing and restarting: the files are new, the daemons are old, and nothing else tells of it."""
+    """Killed between writing and restarting: the files are new, the daemons are old, and only the note shows it."""
     place.holds(PRIMARY)
     new = with_text("upsmon.conf", "FINALDELAY 5", "FINALDELAY 65", with_text("upsd.conf", "127.0.0.1", "0.0.0.0"))
     first = place.deployment(new)
@@ -75,7 +75,7 @@ def test_next_run_completes_interrupted_run(place: Place) -> None:
     assert told(decided.after) == [RESTART_SERVER, RESTART_MONITOR]
     assert decided.after[0].reason == "upsd.conf changed in directives that a reload does not apply"
     second.apply_change(decided)
-    assert [one for one in place.systemd.told if one.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
+    assert [step for step in place.systemd.told if step.startswith("restart")] == [RESTART_SERVER, RESTART_MONITOR]
     assert not list(place.room.iterdir())
     assert not place.deployment(new).plan_change()
 
@@ -130,5 +130,5 @@ def test_note_of_interrupted_run_is_kept(place: Place) -> None:
     place.systemd.refused = {RELOAD_SERVER: "no", RESTART_SERVER: "no"}
     with pytest.raises(DeployError, match="no"):
         deployment.apply_change(deployment.plan_change())
-    # without what has been done meanwhile
-    assert [one["verb"] for one in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]
+    # without the actions that were done in between
+    assert [action["verb"] for action in json.loads(deployment.local.pending.path.read_text())] == ["reload", "restart"]

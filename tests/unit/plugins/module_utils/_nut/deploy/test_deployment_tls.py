@@ -38,7 +38,7 @@ WITH_TLS = {**PRIMARY, "upsd.conf": PRIMARY["upsd.conf"] + f"CERTPATH {nss.datab
 
 @pytest.fixture
 def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What would be made by certutil."""
+    """A stand-in for certutil."""
     made: list[Path] = []
 
     def make(folder: Path, *_arguments: Any, **_options: Any) -> None:

@@ -80,7 +80,7 @@ def test_changed_file_is_replaced(machine: Machine, name: str, told: list[str]) 
 
 @pytest.mark.parametrize("step", ["systemctl daemon-reload", "systemctl restart nut-hotplug.timer"])
 def test_killed_installation_is_completed_by_next(machine: Machine, step: str) -> None:
-    """The files are new, and nothing in them tells that systemd, or what runs, has the old ones."""
+    """The files are new, and do not show that systemd and the daemons still use the old ones."""
     machine.install()
     changed = {**FILES, "nut-hotplug.timer": "new\n"}
     machine.refuses = step
@@ -112,7 +112,7 @@ def test_wrong_owner_is_corrected(machine: Machine) -> None:
 
 
 def test_outdated_units_cause_daemon_reload(machine: Machine) -> None:
-    """The units were written, and systemd was not told."""
+    """The units were written, but systemd was not reloaded."""
     machine.install()
     for which in ("timer", "service"):
         machine.told.clear()
@@ -176,7 +176,7 @@ def test_masked_unit_is_refused(machine: Machine, which: str) -> None:
         base_systemd.UnitError, match=f"nut-hotplug.{which} is masked. Unmask it: systemctl unmask nut-hotplug.{which}$"
     ):
         machine.install()
-    machine.remove()  # is no reason not to go
+    machine.remove()  # must not prevent the removal
 
 
 def test_removal_stops_units_and_removes_files(machine: Machine) -> None:
@@ -198,7 +198,7 @@ def test_removal_stops_units_and_removes_files(machine: Machine) -> None:
     left = {str(path.relative_to(machine.root)) for path in machine.root.rglob("*") if path.is_file()}
     assert left == {"etc/nut/nut.conf", "etc/nut/ups.conf", "run/udev/control", "var/log/nut/hotplug.log"}
     assert not (machine.root / "var/lib/nut-hotplug").exists()
-    # what starts the program goes before the program
+    # units that start the program are removed before it
     names = ["program" if path == machine.root / paths.HOTPLUG_PROGRAM else path.name for path in plan.removed_paths]
     assert (
         names.index(RULES) < names.index("nut-hotplug.service") < names.index("hotplug.json") < names.index("program")
@@ -313,13 +313,13 @@ def test_spare_flag_is_created_now_and_at_boot(tmp_path: Path) -> None:
     spare = tmp_path / "run/a 100% flag.spare"
     spare.write_text("upsmon-shutdown-file")
     assert make("/run/a 100%% flag.spare") == []
-    # lost, or spoiled, since
+    # lost or damaged since
     spare.write_text("")
     assert make("/run/a 100%% flag.spare") == told
     spare.unlink()
     spare.symlink_to(tmp_path / "etc/nut/shutdown.json")
     assert make("/run/a 100%% flag.spare") == told
-    # another path: what was made for the old one goes
+    # with another path, the old file is removed
     assert make("/run/flag.spare") == told
     assert not spare.is_symlink()
     (tmp_path / "run/flag.spare").write_text("upsmon-shutdown-file")

@@ -39,7 +39,7 @@ READS = {
 
 
 class Primary(Machine):
-    """A host whose units know with which files they were started, also after a process that spoke to systemd was killed."""
+    """A host whose units remember the files they were started with, even if the process that started them was killed."""
 
     def __init__(self, root: Path, server: FakeUpsd) -> None:
         super().__init__(root, server)
@@ -92,13 +92,13 @@ class Primary(Machine):
         return {name: (self.folder / name).read_text() for name in READS[unit]}
 
     def recall(self) -> None:
-        """Learn what a process that was killed had systemd do."""
+        """Read from the log what a killed process made systemd do."""
         if (self.root / "systemd.json").exists():
             found, self.loaded = json.loads((self.root / "systemd.json").read_text())
             self.units = {name: (active, enabled) for name, (active, enabled) in found.items()}
 
     def boots(self) -> None:
-        """Let all be started with the files that are there, and /run be empty."""
+        """Start all units with the current files, with an empty /run, as after a reboot."""
         for path in self.room.iterdir():
             path.unlink()
         self.units.update(dict.fromkeys(READS, ("active", "enabled")))
@@ -137,12 +137,12 @@ class Primary(Machine):
         return found == self.new
 
     def is_half_done(self) -> bool:
-        """Return whether a run that was killed has left something to do, or to remove."""
+        """Return whether a killed run left anything to do or to remove."""
         left = [*self.folder.glob(f"{base_files.PREFIX}*"), *self.root.glob("ours/*"), *self.room.glob("*pending.json")]
         return bool(left)
 
     def assert_taken_up(self) -> None:
-        """Check that all runs, with the files that are there."""
+        """Check that all units run with the current files."""
         assert {unit: self.units[unit] for unit in READS} == dict.fromkeys(READS, ("active", "enabled"))
         assert self.loaded == {unit: self.on_disk(unit) for unit in READS}
         assert not (self.room / "homelab-nut-pending.json").exists()
@@ -150,7 +150,7 @@ class Primary(Machine):
 
 @pytest.fixture
 def primaries(tmp_path: Path) -> Iterator[Callable[[], Primary]]:
-    """Make hosts, one after another."""
+    """Create one host after another."""
     shared = Path("/dev/shm")  # noqa: S108 - a disk that is fast to sync
     root = shared / f"homelab-nut-test-{os.getpid()}" if os.access(shared, os.W_OK) else tmp_path
     with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
@@ -170,7 +170,7 @@ def kill(
     line: int,
     modules: tuple[ModuleType, ...] = (deploy_deployment, apply, sets),
 ) -> bool:
-    """Deploy, and be killed at a line of what changes the host."""
+    """Deploy and get killed at one line of the code that changes the host."""
     deployment = host.deployment(files)
     plan = deployment.plan_change()
     was_killed = killed.at_line(line, lambda: deployment.apply_change(plan), modules, times=2)
@@ -215,7 +215,7 @@ def test_deployment_killed_at_each_line_is_completed(
         follows(host)
         host.assert_taken_up()
         outcomes.append(host.is_new())
-        # nobody takes for an edit by hand what a play has written
+        # sections that a play wrote do not count as edited by hand
         assert not [words for words in host.host().observe_host().remarks if "by hand" in words], line
         assert host.play(host.new) == (not outcomes[-1])
         host.assert_taken_up()
@@ -270,7 +270,7 @@ def test_exited_upsmon_is_started_on_battery(primaries: Callable[[], Primary]) -
 
 
 def test_reload_does_not_replace_pending_restart(primaries: Callable[[], Primary]) -> None:
-    """The play wanted upsd restarted, and the agent has a reason of its own to have it reload."""
+    """The play owed a restart of upsd, and nut-hotplug has a reason of its own to reload it."""
     host = primaries()
     note = [{"verb": "restart", "unit": systemd.SERVER, "reason": "LISTEN changed"}]
     (host.room / "homelab-nut-pending.json").write_text(json.dumps(note))

@@ -23,7 +23,7 @@ from ansible_collections.homelab.nut.tests.unit.support.kit_host import (
 
 
 class RefusingReload(Systemd):
-    """One that can't read units anew."""
+    """A systemd that can't reload units."""
 
     def __init__(self, other: Systemd) -> None:
         self.__dict__ = other.__dict__
@@ -49,7 +49,7 @@ def test_sandbox_is_tried_before_installation(tmp_path: Path) -> None:
     for unit in ("nut-driver@", "nut-server", "nut-monitor", "nut-watch"):
         path = tmp_path / f"etc/systemd/system/{unit}.service.d/homelab-nut-hardening.conf"
         assert path.read_text() == SANDBOX
-    # nothing of it is tried again, and a check starts nothing
+    # nothing is tried again, and check mode starts nothing
     systemd.tried.clear()
     assert not gate_on(tmp_path, systemd, SANDBOXED).plan_install()
     checked = gate_on(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": "[Service]\nPrivateTmp=yes\n"})
@@ -69,10 +69,10 @@ def test_unsupported_sandbox_is_left_out(tmp_path: Path, code: int) -> None:
     for word in ("nut-server.service", "homelab-nut-hardening.conf", base_systemd.SANDBOX_CODES[code]):
         assert word in warning
     assert "nut_server_hardening=false" in warning
-    # the old one would not do for ever either: nobody wants it
+    # the old sandbox must not stay either
     assert not (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
     assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf").exists()
-    # and the next run has nothing to do, and says so again
+    # the next run has nothing to do and warns again
     installation, plan = sandboxed(tmp_path, systemd, wanted)
     assert not plan
     assert len(installation.list_warnings()) == 1
@@ -97,7 +97,7 @@ def test_check_mode_uses_recorded_refusals(tmp_path: Path) -> None:
     assert not checked.plan_install()
     assert checked.list_warnings() == installation.list_warnings()
     assert systemd.tried == []
-    # the host has learned it
+    # the host can apply it now
     systemd.sandbox.clear()
     installation, plan = sandboxed(tmp_path, systemd, wanted)
     assert plan.written_files == ("nut-driver-hardening.conf",)
@@ -122,7 +122,7 @@ def test_damaged_record_of_refusals_is_empty(tmp_path: Path, damaged: str) -> No
 
 
 def test_restarts_done_with_old_units_are_noted_again(tmp_path: Path) -> None:
-    """The run failed before daemon-reload, and nut-hotplug restarted what it had noted, in the units that systemd knew."""
+    """The run failed before daemon-reload, and nut-hotplug did the noted restarts with the old units."""
     systemd = Systemd()
     systemd.running = ("nut-driver@ups.service", "nut-server.service")
     with pytest.raises(base_systemd.UnitError):
@@ -131,7 +131,7 @@ def test_restarts_done_with_old_units_are_noted_again(tmp_path: Path) -> None:
     _installation, plan = sandboxed(tmp_path, systemd)
     assert plan.written_files == ()
     noted = json.loads((tmp_path / PENDING).read_text())
-    assert [one["unit"] for one in noted] == ["nut-driver@ups.service", "nut-server.service"]
+    assert [action["unit"] for action in noted] == ["nut-driver@ups.service", "nut-server.service"]
     (tmp_path / PENDING).unlink()
     _installation, plan = sandboxed(tmp_path, systemd)
     assert not plan
@@ -163,7 +163,7 @@ def test_drop_in_commands_that_lose_root_cause_warning(tmp_path: Path, command: 
     (tmp_path / own[1:]).write_text(f"[Service]\n{command}\n")
     installation, _plan = sandboxed(tmp_path, systemd, as_nut)
     assert [word.partition(":")[0] for word in installation.list_warnings()] == ([own] if warned else [])
-    # nobody takes root from upsd here
+    # no sandbox here removes root's rights from upsd
     del systemd.drop_ins["nut-driver@ups.service"]
     assert not installation.list_warnings()
     systemd.drop_ins["nut-driver@ups.service"] = own
@@ -188,10 +188,12 @@ def test_running_daemons_are_left_to_module_config(tmp_path: Path) -> None:
         {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox changed"},
         {"verb": "restart", "unit": "nut-server.service", "reason": "its sandbox changed"},
     ]
-    assert [str(one) for one in plan.later] == [f"restart {one['unit']}: its sandbox changed" for one in restarts]
+    assert [str(action) for action in plan.later] == [
+        f"restart {action['unit']}: its sandbox changed" for action in restarts
+    ]
     assert json.loads((tmp_path / PENDING).read_text()) == restarts
     assert not [command for command in systemd.told if "nut-server" in command or "driver" in command]
-    # what is there is kept, and nothing is there twice
+    # existing actions are kept, without duplicates
     other = {"verb": "reload", "unit": "nut-server.service", "reason": "x"}
     (tmp_path / PENDING).write_text(json.dumps([other, restarts[1]]))
     sandboxed(tmp_path, systemd, {**SANDBOXED, **dict.fromkeys(kits.SANDBOXES, "")})
@@ -212,7 +214,7 @@ def test_comment_or_mode_restarts_nothing(tmp_path: Path, text: str) -> None:
 
 
 def test_unreadable_pending_note_stays(tmp_path: Path) -> None:
-    """It makes the module config restart all of them."""
+    """An unreadable note makes the module config restart all daemons."""
     (tmp_path / "run").mkdir()
     (tmp_path / PENDING).write_text("{")
     systemd = Systemd()

@@ -33,7 +33,7 @@ def secondary_at(port: int) -> dict[str, str]:
 
 
 class Host:
-    """systemd and a journal, and a clock that waits. events: second -> what happens then."""
+    """systemd, a journal and a clock that only advances by waiting. events: second -> what happens then."""
 
     def __init__(self, **running: str) -> None:
         self.active = {systemd.SERVER: "active", systemd.MONITOR: "active", UPS: "active"}
@@ -91,7 +91,7 @@ def test_first_check_succeeds(host: Host) -> None:
 
 
 def test_waits_until_upsmon_has_logged_in(host: Host) -> None:
-    """A driver and upsd serve at once, and upsmon needs a moment."""
+    """A driver and upsd work at once, but upsmon needs a moment."""
     nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
     with serving({**answers(ups="OL"), **nobody}) as fake:
         host.events[3] = lambda: fake.answers.update(answers(ups="OL"))
@@ -122,7 +122,7 @@ ABSENT = {"DATA-STALE": "", "DRIVER-NOT-CONNECTED": "No matching HID UPS found\n
 
 @pytest.mark.parametrize(("said", "journal"), ABSENT.items())
 def test_missing_ups_is_absent(host: Host, said: str, journal: str) -> None:
-    """It is no mistake of this host's; and nobody waits a minute for it."""
+    """This is not a fault of the host, and the run does not wait a minute for it."""
     host.journal[UPS] = journal
     with serving(answers(ups=f"ERR {said}")) as fake:
         verdict = host.verify(primary_at(fake.port), 60)
@@ -136,7 +136,7 @@ def test_one_missing_ups_of_two_is_absent(host: Host) -> None:
     with serving(answers(ups="OL", spare="ERR DATA-STALE")) as fake:
         verdict = host.verify(primary_at(fake.port, "ups", "spare"), 60)
     assert verdict.status == {"ups": "OL", "spare": "DATA-STALE"}
-    assert [one.unit for one in verdict.absent] == [systemd.driver_unit("spare")]
+    assert [trouble.unit for trouble in verdict.absent] == [systemd.driver_unit("spare")]
     assert verdict.broken == ()
 
 
@@ -151,12 +151,12 @@ def test_ups_unknown_to_upsd_is_broken(host: Host) -> None:
 def test_unreachable_upsd_is_broken(host: Host, unused_port: int) -> None:
     verdict = host.verify(primary_at(unused_port), 0)
     assert verdict.status == {}
-    assert [one.unit for one in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
-    assert all("connection refused" in one.message for one in verdict.broken)
+    assert [trouble.unit for trouble in verdict.broken] == [systemd.SERVER, systemd.MONITOR]
+    assert all("connection refused" in trouble.message for trouble in verdict.broken)
 
 
 def test_exited_daemon_is_started_again(host: Host) -> None:
-    """Somebody, or something, killed upsd while this ran; Debian 12 leaves it so."""
+    """upsd was killed during the run. Debian 12 does not restart it."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)
         nobody = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
@@ -191,7 +191,9 @@ def test_running_daemon_is_not_restarted(host: Host, unused_port: int) -> None:
     ],
 )
 def test_missing_login_of_upsmon_is_broken(host: Host, clients: list[str], there: bool) -> None:
-    listed = "BEGIN LIST CLIENT ups\n" + "".join(f"CLIENT ups {one}\n" for one in clients) + "END LIST CLIENT ups\n"
+    listed = (
+        "BEGIN LIST CLIENT ups\n" + "".join(f"CLIENT ups {client}\n" for client in clients) + "END LIST CLIENT ups\n"
+    )
     with serving({**answers(ups="OL"), "LIST CLIENT ups": listed}) as fake:
         verdict = host.verify(secondary_at(fake.port), 0)
     assert verdict.status == {}
@@ -203,10 +205,10 @@ def test_missing_login_of_upsmon_is_broken(host: Host, clients: list[str], there
 
 
 def test_unreachable_monitored_upsd_is_absent(host: Host, unused_port: int) -> None:
-    """Its UPS feeds nothing here (powervalue 0), so that it can't be reached is worth a warning."""
+    """That UPS does not feed this host (powervalue 0), so a warning is enough."""
     with serving(answers(ups="OL")) as fake:
         files = primary_at(fake.port)
         files["upsmon.conf"] += f"MONITOR far@127.0.0.1:{unused_port} 0 u p secondary\n"
         verdict = host.verify(files, 60)
     assert verdict.broken == ()
-    assert [one.message.partition(":")[0] for one in verdict.absent] == ["far@127.0.0.1"]
+    assert [trouble.message.partition(":")[0] for trouble in verdict.absent] == ["far@127.0.0.1"]

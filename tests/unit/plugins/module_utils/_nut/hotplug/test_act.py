@@ -148,7 +148,7 @@ def test_refused_section_does_not_block_other_sections(served: Machine) -> None:
 
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_enumerator_does_not_restart_unchanged_drivers(served: Machine, by_hand: bool) -> None:
-    """Somebody edited a section and restarted its driver; the enumerator has not seen that yet."""
+    """Somebody edited a section and restarted its driver, and the enumerator has not run since."""
     seen = {name: systemd.checksum_path(name, served.root / "systemd") for name in ("ups", "")}
     for name, path in seen.items():
         path.parent.mkdir(parents=True)

@@ -50,7 +50,7 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What is done
+# Actions
 
 LOCKED = replace(APC, device=replace(APC.device, accessible=False))
 NODE = APC.device.node
@@ -210,7 +210,7 @@ QUIET = (
     "upsd failed, and nobody wants it",
     "upsd stopped by hand",
 )
-DEFERRED = tuple(name for name, one in SCENES.items() if not one[3] and name not in QUIET)
+DEFERRED = tuple(name for name, parts in SCENES.items() if not parts[3] and name not in QUIET)
 WAITS = (
     "replug elsewhere, driver did not recover yet",
     "new device number, counted from the latest",
@@ -232,7 +232,7 @@ def test_plan_has_fewest_actions(name: str) -> None:
     _host, made = play(name)
     assert told(made) == SCENES[name][3]
     assert bool(made) is bool(SCENES[name][3])
-    assert all(one.reason for one in (*made.before, *made.after))
+    assert all(action.reason for action in (*made.before, *made.after))
 
 
 @pytest.mark.parametrize("name", DEFERRED)
@@ -271,7 +271,7 @@ def test_driver_is_rechecked_after_replug() -> None:
     made = host.plan(APC, ups={"is_new_device": True, "plugged_since": NOW - 3})
     assert (told(made), dict(made.waits)) == ([], {"ups": NOW - 3 + GRACE})
     assert not host.plan(APC, ups={"plugged_since": NOW - GRACE}).waits
-    # not one that was started for it
+    # but not if it was started for this UPS
     host.tries = {"ups": Tries(1, NOW - 3)}
     assert not host.plan(APC, ups={"plugged_since": NOW - 3}).waits
 
@@ -290,7 +290,7 @@ def test_backoff_doubles_and_resets_after_success() -> None:
         host.now = until
         assert told(host.plan(APC)) == ["restart ups"]
     assert gaps == [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
-    # data for a moment change nothing
+    # data for a short time change nothing
     for fresh, count in ((True, 12), (False, 12), (True, 12)):
         host.now += SETTLED / 2 + 1
         host.plan(
@@ -311,7 +311,7 @@ def test_flapping_ups_causes_few_restarts() -> None:
     done: list[tuple[float, str]] = []
     for step in range(400):
         host.now = NOW + 3 * step
-        # dead in each second run, with a new device number in each
+        # failed in every second run, with a new device number in every run
         unit = (RUNS, FAILED, WAITING, STOPPED)[step % 4]
         device = replace(APC.device, device=5 + step)
         made = host.plan(

@@ -95,20 +95,22 @@ def test_plan_properties(  # noqa: PLR0917 - one for each strategy
     running = {f"nut-driver@{name}.service" for name, state in seen.items() if state.unit.runs}
     acts = (*made.before, *made.after)
     if power or power is None:
-        assert not [one for one in acts if one.unit in running]
+        assert not [action for action in acts if action.unit in running]
     if power:
         assert made.conf is None
-        assert not [one for one in acts if one.unit.startswith("nut-driver-enumerator") or one.verb == "reload"]
+        assert not [
+            action for action in acts if action.unit.startswith("nut-driver-enumerator") or action.verb == "reload"
+        ]
     for name in res.fixed:
-        # one that is not in the file yet may have to wait
+        # a section that is not in the file yet may have to wait
         if made.conf is not None and name in made.conf.sections:
             assert made.conf.sections[name] in (was.conf.sections.get(name), res.conf.sections[name])
     if made.conf is not None:
         text = compose_text("# Header", made.conf, made.found)
         assert (ups_conf.parse_ups_conf(text), found_sections(text)) == (made.conf, made.found)
-    assert len({(one.verb, one.unit) for one in acts}) == len(acts)
+    assert len({(action.verb, action.unit) for action in acts}) == len(acts)
     assert all(until > NOW for until in made.waits.values())
-    assert all(line.isprintable() for line in (*made.deferred, *(one.reason for one in acts)))
+    assert all(line.isprintable() for line in (*made.deferred, *(action.reason for action in acts)))
     assert all(count.count for count in made.tries.values())
 
 

@@ -82,7 +82,7 @@ def test_stand_in_for_ups_never_plugged_in() -> None:
     assert is_dummy(made)
     assert made.conf is not None
     assert keys(made.conf.sections["ups"])["desc"] == "Rack"
-    # its pins say that there was one, when the state is lost
+    # if the state is lost, the pins show that a UPS was plugged in before
     host = Host(policy=DUMMIES)
     host.settle(APC)
     host.known = replace(host.known, memory={}, written={})

@@ -39,7 +39,7 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
 
 
 def with_twin() -> Host:
-    """A host with a working UPS, beside which its twin was plugged in a moment ago."""
+    """Return a host with a working UPS whose twin has just been plugged in."""
     host = Host()
     host.settle(CPS)
     host.apply(host.plan(CPS, CPS_TWIN), CPS, CPS_TWIN)
@@ -55,7 +55,7 @@ def test_new_twin_does_not_disturb_working_driver() -> None:
     made = host.plan(CPS, CPS_TWIN)
     assert told(made) == []
     assert any("[ups]" in line and "when the driver next stops" in line for line in made.deferred)
-    # for ever, if both work
+    # permanently, if both work
     host.now += 10_000
     assert told(host.plan(CPS, CPS_TWIN, ups2={"unit": RUNS, "status": ("OL",), "error": ""})) == []
 
@@ -83,11 +83,11 @@ def test_other_changes_than_pins_do_not_wait() -> None:
     assert told(host.plan(CPS, CPS_TWIN))[:1] == ["stop ups"]
 
 
-# A driver that found its UPS before we did
+# A driver that found its UPS before nut-hotplug did
 
 
 def by_itself(*upses: UsbUps) -> Host:
-    """A host whose UPS was absent when it was deployed, and was then found by the driver's own next try."""
+    """Return a host that was deployed without its UPS, which the driver then found by itself."""
     host = Host()
     host.settle()
     host.now += 100
@@ -101,7 +101,7 @@ def by_itself(*upses: UsbUps) -> Host:
     }
     host.seen["ups"] = replace(host.seen["ups"], **fresh)
     made = host.plan(*upses)
-    assert not [one for one in told(made) if one.endswith(" ups")]
+    assert not [step for step in told(made) if step.endswith(" ups")]
     host.apply(made, *upses)
     return host
 
@@ -122,7 +122,7 @@ def test_stopped_driver_gets_pinned_section() -> None:
 
 
 def test_driver_may_have_found_the_twin() -> None:
-    """Two were plugged in at once: who has which shows when the other driver gets nothing."""
+    """Two UPSes were plugged in at once. The failing second driver shows that the first has the wrong one."""
     host = by_itself(APC, CPS)
     assert "ups2" in host.known.conf.sections
     host.seen["ups2"] = DriverState(RUNS, (), "DRIVER-NOT-CONNECTED", host.now, host.now)
@@ -135,7 +135,7 @@ def test_swapped_ups_is_not_the_one_driver_has() -> None:
     host = by_itself(APC)
     host.now += 100
     swapped = {"plugged_since": host.now, "is_new_device": True}
-    # upsd may still say what the other one said last
+    # upsd may still have the data of the other UPS
     assert told(host.plan(CPS, ups=swapped))[:2] == ["stop ups", "write"]
 
 

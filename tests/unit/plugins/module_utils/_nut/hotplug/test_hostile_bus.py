@@ -39,7 +39,7 @@ def test_hostile_device_breaks_nothing(machine: Machine, text: str) -> None:
     assert machine.path.read_text().isascii()
 
 
-# What devices say, and the drivers that are theirs: by the rules, and the last one by its descriptor and nut-scanner
+# Texts of devices, and their drivers: by the rules, and for the last one by its descriptor and nut-scanner
 DRIVER_OF = {APC: "usbhid-ups", CPS: "usbhid-ups", "0665:5161": "nutdrv_qx", "0463:ffff": "usbhid-ups"}
 
 
@@ -60,7 +60,7 @@ LINE = re.compile(
 
 
 def evil(chance: random.Random) -> bytes:
-    """Return what a device says of itself."""
+    """Return the texts that a device reports."""
     if chance.random() < 0.2:
         return chance.randbytes(chance.randint(0, 250))
     text = "".join(chance.choice(PIECES) for _piece in range(chance.randint(1, 4)))
@@ -68,7 +68,7 @@ def evil(chance: random.Random) -> bytes:
 
 
 def replug(machine: Machine, plugged: set[str], chance: random.Random) -> None:
-    """Pull some devices out, put others in, and let nut-scanner repeat what they say, as it does."""
+    """Unplug some devices, plug in others, and let nut-scanner repeat their texts, as the real one does."""
     for name in [name for name in sorted(plugged) if chance.random() < 0.4]:
         machine.bus.unplug(name)
         plugged.discard(name)
@@ -82,13 +82,13 @@ def replug(machine: Machine, plugged: set[str], chance: random.Random) -> None:
 
 
 def check_no_harm(machine: Machine, plugged: set[str]) -> int:
-    """Hold ups.conf and all that is said against what is plugged in. Return how many sections there are."""
+    """Check ups.conf and all messages against the devices that are plugged in. Return the number of sections."""
     text, look = machine.path.read_text(), machine.host().observe_host()
     assert text.isascii()
     assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
     conf = ups_conf.parse_ups_conf(text)
     assert conf.settings == ()
-    # each has one section, which is for it alone
+    # each has exactly one section
     assert {ups.device.name for ups in look.resolution.plugged.values()} == plugged
     for name, ups in look.resolution.plugged.items():
         section, device = conf.sections[name], ups.device
@@ -118,7 +118,7 @@ def test_hostile_buses_break_nothing(tmp_path: Path, machine: Machine) -> None:
     """30 buses, the same in each run; HOSTILE_TIMES=10 makes 300, HOSTILE_SEED=1 others."""
     sections = 0
     for number, (case, chance) in enumerate(cases(30)):
-        print(case)  # seen if it fails
+        print(case)  # shown if the test fails
         (root := tmp_path / str(number)).mkdir()
         bus, plugged = Machine(root, machine.server), set[str]()
         for _round in range(3):

@@ -27,11 +27,11 @@ pytestmark = pytest.mark.slow
 
 
 class Killed(BaseException):
-    """The run ends here, as by a power cut."""
+    """Raised to end the run here, like a power cut."""
 
 
 def killed_at(machine: Machine, step: int) -> bool:
-    """Run the agent, and cut it at its STEP-th touch of disk or systemd. False if it came to its end."""
+    """Run nut-hotplug and interrupt it at its STEP-th access to disk or systemd. Return False if it completed."""
     left = [step]
     run, write = machine.run, files.replace_files
 
@@ -77,7 +77,7 @@ def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: boo
             machine.now += 100
 
             def restarted(machine: Machine = machine) -> None:
-                # only a driver that is started anew finds the other UPS
+                # only a restarted driver finds the other UPS
                 if [
                     line
                     for line in machine.did
@@ -104,7 +104,7 @@ def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: boo
             assert dict(machine.conf.sections["ups"].keys)["vendorid"] == "0764", step
             assert machine.status == {}, (step, machine.did)
             assert machine.units["nut-driver@ups.service"][0] == "active", step
-            assert not [one for one in machine.host().observe_host().remarks if "by hand" in one], step
+            assert not [remark for remark in machine.host().observe_host().remarks if "by hand" in remark], step
             assert machine.did == [], step
             assert machine.is_quiet, step
         step += 1
@@ -112,7 +112,7 @@ def test_run_killed_at_any_step_is_completed_by_next(tmp_path: Path, reboot: boo
 
 
 def test_section_of_killed_run_does_not_count_as_edited(served: Machine) -> None:
-    """The power went behind ups.conf and before the notes, and another UPS is there afterwards."""
+    """Power was lost after ups.conf was written and before the notes, and another UPS is plugged in afterwards."""
     path = served.root / "state/state.json"
     ours = ups_conf.render_sections([served.conf.sections["ups"]])
     hotplug_memory.save_state(
@@ -143,4 +143,4 @@ def test_note_restarts_driver_that_may_run_with_old_section(served: Machine) -> 
     with pytest.raises(Killed):
         served.go()
     noted = json.loads((served.room / "homelab-nut-pending.json").read_text())
-    assert [one["verb"] for one in noted if one["unit"] == "nut-driver@ups.service"] == ["restart"]
+    assert [action["verb"] for action in noted if action["unit"] == "nut-driver@ups.service"] == ["restart"]

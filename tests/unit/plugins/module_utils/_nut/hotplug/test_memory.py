@@ -41,7 +41,7 @@ FULL = HotplugState(
     history=(HistoryEntry(1000.0, "ups", "restart nut-driver@ups.service", "it hangs"),),
 )
 
-# surrogates, too: what is no UTF-8 in a device's texts
+# including surrogates, for invalid UTF-8 in a device's texts
 texts = st.text(st.characters(), max_size=30)
 times = st.floats(-9e9, 9e9)
 hexes = st.text("0123456789abcdef", min_size=4, max_size=4)
@@ -71,10 +71,10 @@ nonsense = st.recursive(
 
 
 @given(states)
-def test_saved_state_is_loaded(tmp_path_factory: pytest.TempPathFactory, one: HotplugState) -> None:
+def test_saved_state_is_loaded(tmp_path_factory: pytest.TempPathFactory, state: HotplugState) -> None:
     path = tmp_path_factory.mktemp("state") / "state.json"
-    memory.save_state(path, one)
-    assert memory.load_state(path) == one
+    memory.save_state(path, state)
+    assert memory.load_state(path) == state
 
 
 def test_state_is_readable_only_by_root(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_wrong_type_anywhere_gives_empty_state(
     path = tmp_path_factory.mktemp("state") / "state.json"
     path.write_text(json.dumps({**json.loads(records.dump_record(FULL, memory.VERSION)), field: value}))
     found = memory.load_state(path)
-    # whatever came of it can be saved and read again
+    # the result can be saved and read again
     memory.save_state(path, found)
     assert memory.load_state(path) == found
 
@@ -147,10 +147,10 @@ def test_fifo_or_directory_gives_empty_state(tmp_path: Path, make: Any) -> None:
 
 def test_history_is_bounded() -> None:
     many = [HistoryEntry(float(number), "ups", "restart", "why") for number in range(60)]
-    one = HotplugState()
+    state = HotplugState()
     for decision in many:
-        one = one.with_history(decision)
-    assert one.history == tuple(many[-50:])
+        state = state.with_history(decision)
+    assert state.history == tuple(many[-50:])
 
 
 def test_reboot_drops_times_and_devices() -> None:

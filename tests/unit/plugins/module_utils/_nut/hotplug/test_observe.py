@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def stamps(root: Path) -> dict[Path, tuple[int, ...]]:
-    """What of each file changes when it is written; not when it was read last."""
+    """Return what changes of each file when it is written, without its access time."""
     seen = {path: path.stat() for path in root.rglob("*") if "bin" not in path.parts}
-    return {path: (one.st_mode, one.st_ino, one.st_size, one.st_mtime_ns) for path, one in seen.items()}
+    return {path: (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns) for path, status in seen.items()}
 
 
 def test_observation_changes_nothing(machine: Machine) -> None:
@@ -170,7 +170,7 @@ def test_play_overrides_edited_section(served: Machine) -> None:
 
 
 def test_section_written_by_play_does_not_count_as_edited(served: Machine) -> None:
-    """The agent has its own notes of what stood there before the play."""
+    """nut-hotplug's state still has the section from before the play."""
     wanted = WANTED + "    pollinterval = 5\n"
     text, resolution = served.host().complete_ups_conf(wanted)
     (served.folder / "ups.conf.wanted").write_text(wanted)
@@ -193,7 +193,7 @@ def test_edit_equal_to_resolution_does_not_count_as_edited(served: Machine) -> N
 
 
 def test_play_does_not_change_section_of_working_driver(machine: Machine) -> None:
-    """The UPS was absent at the first play, and its driver found it by itself."""
+    """The UPS was absent during the first play, and its driver found it by itself."""
     (machine.folder / "ups.conf.wanted").write_text(WANTED)
     machine.path.write_text('[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n')
     machine.units["nut-driver@ups.service"] = ("active", "enabled")
@@ -205,7 +205,7 @@ def test_play_does_not_change_section_of_working_driver(machine: Machine) -> Non
     machine.serve()
     text, _resolution = machine.host().complete_ups_conf(WANTED)
     assert "vendorid" in text
-    # what people declare is more than a pin of ours
+    # declared keys count for more than pins
     machine.status.clear()
     machine.serve()
     text, _resolution = machine.host().complete_ups_conf(WANTED + "    serial = 5B.*\n")
@@ -230,14 +230,14 @@ def test_lost_state_does_not_make_served_ups_new(served: Machine) -> None:
 
 
 def test_lsusb_alone_gives_declared_ups_no_other_name(machine: Machine) -> None:
-    """It tells no serials, so the UPS that a fixed section means by its serial could be taken for an unknown one."""
+    """lsusb shows no serial numbers, so a UPS that a fixed section selects by serial could be taken for an unknown one."""
     fixed = '[rack]\n    driver = "usbhid-ups"\n    port = "auto"\n    serial = "5B1234T56789"\n'
     shutil.rmtree(machine.bus.sysfs / "bus")
     machine.lsusb = f"Bus 001 Device 009: ID {APC} American Power Conversion\n"
     text, resolution = machine.host().complete_ups_conf(fixed)
     assert list(ups_conf.parse_ups_conf(text).sections) == ["rack"]
     assert set(resolution.plugged) == {"rack"}
-    # nor does a name that waits for any UPS take it
+    # a name that accepts any UPS does not take it either
     text, resolution = machine.host().complete_ups_conf(fixed + '\n[other]\n    driver = "auto"\n    port = "auto"\n')
     assert set(resolution.plugged) == {"rack"}
 
@@ -256,7 +256,7 @@ def test_nothing_changes_while_nut_is_reinstalled(served: Machine) -> None:
 def test_emptied_wanted_file_leaves_sections_alone(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text("# emptied\n")
     outcome = served.go()
-    assert not [one for one in outcome.look.remarks if "by hand" in one]
+    assert not [remark for remark in outcome.look.remarks if "by hand" in remark]
     assert not outcome.changed
 
 

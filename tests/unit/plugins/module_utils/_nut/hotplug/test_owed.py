@@ -62,7 +62,7 @@ def test_pending_start_of_stopped_unit_is_done_on_battery(served: Machine) -> No
 
 @pytest.mark.parametrize("more", [[], [{"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox"}]])
 def test_pending_stop_of_driver_precedes_enumerator(served: Machine, more: list[dict[str, str]]) -> None:
-    """The play died when ups.conf was new and the driver still ran. 2.8.1's enumerator would have it reload, and spin."""
+    """The play was killed with a new ups.conf and a running driver, which the enumerator of 2.8.1 would reload."""
     driver = "nut-driver@ups.service"
     steps = [("stop", driver), ("start", systemd.ENUMERATOR), ("start", driver)]
     note = [*more, *({"verb": verb, "unit": unit, "reason": "[ups] changed"} for verb, unit in steps)]

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ONLINE = {"GET VAR ups ups.status": 'VAR ups ups.status "OL CHRG"\n', "GET VAR rack ups.status": "ERR DATA-STALE\n"}
-# what an archive's start has loaded before its first line
+# modules that Python has loaded before the first line of an archive
 IN_ANY_CASE = ("os", "os.path", "stat", "_stat", "genericpath", "posixpath", "_collections_abc")
 EXPECTED = {"ups": "OL", "rack": "ERR DATA-STALE"}
 
 
 class Host:
-    """A bus, a file, an upsd, and the text that says that all is well with them."""
+    """A bus, a file, an upsd, and a note that matches them."""
 
     def __init__(self, folder: Path, server: FakeUpsd) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Host:
-    """A host whose upsd is gone."""
+    """A host without a running upsd."""
     with serving(ONLINE) as server:
         return Host(tmp_path, server)
 
@@ -213,7 +213,7 @@ def test_random_text_is_not_quiet(tmp_path_factory: pytest.TempPathFactory, data
 def test_any_changed_byte_is_not_quiet(
     tmp_path_factory: pytest.TempPathFactory, position: int, difference: int
 ) -> None:
-    """Nothing that differs passes, but for what does not matter, and never is there an exception."""
+    """Random changes of the note never raise, and only irrelevant ones are quiet."""
     folder = tmp_path_factory.mktemp("byte")
     sysfs = str(folder)
     conf = folder / "ups.conf"
@@ -229,7 +229,7 @@ def test_any_changed_byte_is_not_quiet(
     line = whole[:position].count(b"\n")
     whole[position] ^= difference
     note.write_bytes(whole)
-    # until; upsd, which is not asked; another path that is not there; another folder without a bus
+    # the changes that do not matter: a later time, an upsd that is not asked, another missing path, another folder without a bus
     harmless = line in (1, 2, 4, 5)
     assert harmless or not quiet.is_quiet(str(note))
     quiet.is_quiet(str(note))
@@ -307,7 +307,7 @@ def test_note_refuses_path_that_breaks_a_line() -> None:
 
 
 def test_quiet_imports_only_builtin_modules() -> None:
-    """Each module costs about what the whole run may cost. quiet.py is run as start.sh does, without its package."""
+    """Importing one module takes about as long as the whole run may. quiet.py is run as in start.sh, without its package."""
     code = (
         f"import sys; before = set(sys.modules); exec(open({quiet.__file__!r}).read()); "
         "print(*sorted(set(sys.modules) - before))"

@@ -63,7 +63,7 @@ def test_entries_without_uevent_file_are_left_out(tree: SysfsTree) -> None:
     link.symlink_to("nothing")
     tree.plug("1-4")
 
-    # a FIFO that nobody writes to is empty
+    # a FIFO without a writer is empty
     assert [line.split()[0] for line in quiet.describe_bus(str(tree.sysfs)).splitlines()] == ["1-1", "1-4", "usb1"]
 
 

@@ -49,7 +49,7 @@ def test_new_ups_is_served(machine: Machine) -> None:
     ]
     assert machine.said == list(outcome.done)
     assert "051d:0002 American Power Conversion Back-UPS" in outcome.done[0]
-    assert [one.what for one in machine.memory.history] == [line.partition(": ")[0] for line in outcome.done]
+    assert [entry.what for entry in machine.memory.history] == [line.partition(": ")[0] for line in outcome.done]
 
 
 def test_unchanged_host_runs_nothing(served: Machine) -> None:
@@ -83,7 +83,7 @@ def test_enumerator_path_unit_is_disabled_before_write(machine: Machine) -> None
 
 
 def test_bus_change_during_run_is_handled(machine: Machine) -> None:
-    """A hub brings its devices one by one: one run serves them all."""
+    """The devices of a hub appear one by one, and a single run serves them all."""
     machine.bus.plug("1-1", APC)
     machine.events = [lambda: machine.bus.plug("1-2", CPS, serial="CPS123456789")]
     machine.go()
@@ -217,7 +217,7 @@ def test_unstartable_driver_is_no_failure_of_run(served: Machine) -> None:
     assert outcome.failed == ()
     assert served.did == ["start nut-driver@ups.service"]
     assert "It did not start" in served.said[0]
-    assert served.memory.tries["ups"].count == 2  # the first one was when it was plugged in
+    assert served.memory.tries["ups"].count == 2  # the first attempt was when it was plugged in
 
 
 def test_attempts_become_rarer_over_runs(served: Machine) -> None:
@@ -248,7 +248,7 @@ def test_long_wait_is_left_to_later_run(served: Machine) -> None:
 
 
 def test_waiting_does_not_observe_repeatedly(served: Machine) -> None:
-    """upsd still has data of before the UPS was pulled out and put back."""
+    """upsd still has data from before the UPS was replugged."""
     served.bus.unplug("1-1")
     served.bus.plug("1-1", APC)
     served.go()
@@ -299,7 +299,7 @@ def test_known_battery_status_is_quiet(served: Machine) -> None:
     assert served.memory.last_status == {"ups": ("OB",)}
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "tries": 7}', "\0\1"])
@@ -312,7 +312,7 @@ def test_damaged_state_costs_one_scan(served: Machine, text: str) -> None:
     assert served.is_quiet
 
 
-# Cut short
+# Interrupted runs
 
 
 def test_state_is_reloaded_after_waiting_for_lock(served: Machine) -> None:
@@ -346,7 +346,7 @@ def test_second_run_is_refused_after_waiting(served: Machine) -> None:
 
 @pytest.mark.parametrize("mode", ["none", "netclient"])
 def test_unconfigured_nut_is_refused(machine: Machine, mode: str) -> None:
-    """With MODE=none and a section in ups.conf, the next reboot cuts the UPS's power."""
+    """With MODE=none and a section in ups.conf, the next reboot would cut the UPS's power."""
     (machine.folder / "nut.conf").write_text(f"MODE={mode}\n")
     machine.bus.plug("1-1", APC)
     with pytest.raises(ReconcileError, match="make pve tags=ups"):
