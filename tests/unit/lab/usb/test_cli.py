@@ -111,9 +111,9 @@ def test_models(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nas", "status"], "no host 'nas' with a USB bus in this lab; there are: pve"),
+        (["nas", "status"], "this lab has no host 'nas' with a USB bus; it has pve"),
         (["pve", "unplug", "--port", "7"], "pve: nothing is plugged in at port 7"),
-        (["pve", "set", "charge"], "want KEY=NUMBER, not 'charge'"),
+        (["pve", "set", "charge"], "expected KEY=NUMBER, not 'charge'"),
         (["pve", "set", "charge=1000"], "pve: charge must be a whole number from 0 to 100"),
     ],
 )
@@ -136,5 +136,5 @@ def test_no_lab(
 
 
 def test_help_names_every_state_key(cli: ModuleType) -> None:
-    text = cli.parser().format_help()
+    text = cli.make_parser().format_help()
     assert all(name in text for name in cli.SETTINGS)
