@@ -105,7 +105,7 @@ VERDICTS: dict[str, tuple[Expectation, Observation, list[str]]] = {
         Expectation(max_wait=1.9), replace(GOOD, load=2.0), ["pve began 5.0 s after the last secondary was down; at most 4.9 s are allowed"],
     ),
     "an idle machine does no harm": (Expectation(max_wait=5.0), replace(GOOD, load=0.1), []),
-    "unwell": (Expectation(), replace(GOOD, faults=("after the case: upsd says nothing",)), ["when all was over: upsd says nothing"]),
+    "unwell": (Expectation(), replace(GOOD, faults=("after the case: upsd says nothing",)), ["after the case: upsd says nothing"]),
     "unwell, though nobody went down": (Expectation("stays"), replace(QUIET, faults=("x",)), ["x"]),
     "also": (Expectation(checks=(lambda seen: [f"also {seen.primary}"],)), GOOD, ["also pve"]),
 }  # fmt: skip
@@ -250,7 +250,7 @@ def test_chosen() -> None:
     slow = next(case for case in cases.CASES if not case.ci_site and case.sites == ("pve8",))
     assert cases.choose_cases([slow.name], ["pve8"], True) == {"pve8": [slow]}
     assert cases.choose_cases([slow.name], ["pve9"], False) == {"pve9": []}
-    with pytest.raises(LabError, match="no such case: nonsense"):
+    with pytest.raises(LabError, match="no case nonsense"):
         cases.choose_cases(["nonsense", "nas-5"], ["pve8"], False)
 
 
