@@ -7,22 +7,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: truenas_ups
-short_description: Make TrueNAS a client of a NUT server
+short_description: Make TrueNAS a secondary of a NUT server
 version_added: 0.1.0
 author:
   - The homelab.nut contributors (@homelab-nut)
 description:
-  - Sets up the UPS service of TrueNAS, so that it shuts itself down when the UPS runs low.
-  - Compares first and sends only what differs. When nothing differs, nothing is called but methods that read.
-  - For TrueNAS 25.04 and newer speaks the JSON-RPC API over a WebSocket; run it where C(websocket-client) is installed,
-    usually with C(delegate_to=localhost).
-  - For older ones (SCALE from 22.12 on, CORE 13), and for newer ones too, runs C(midclt) on TrueNAS itself; run it there,
-    over SSH and as root.
-  - A UPS service that runs proves little, for TrueNAS reports it running with a wrong password or an unknown UPS too.
-    Look for TrueNAS in the list of clients on the NUT server afterwards.
+  - Configures the UPS service of TrueNAS, so that TrueNAS shuts down when the battery of the UPS runs low.
+  - Compares the settings first and sends only those that differ. When nothing differs, it only calls methods that read.
+  - TrueNAS 25.04 and newer have a JSON-RPC API over a WebSocket. For it, run this module where C(websocket-client) is
+    installed, usually with C(delegate_to=localhost).
+  - For older releases (SCALE from 22.12 on, CORE 13) the module calls C(midclt). For that, run it on TrueNAS itself, over SSH
+    as root. This works with newer releases, too.
+  - TrueNAS reports its UPS service as running even with a wrong password or an unknown UPS. So check afterwards that TrueNAS
+    is in the list of clients on the NUT server.
 requirements:
   - websocket-client >= 1.3 where the module runs, for O(transport=jsonrpc)
-  - Python >= 3.9 on TrueNAS, for O(transport=midclt); each of the releases named above has it
+  - Python >= 3.9 on TrueNAS, for O(transport=midclt); all releases named above have it
 extends_documentation_fragment:
   - homelab.nut.attributes
 attributes:
@@ -38,41 +38,41 @@ attributes:
 options:
   transport:
     description:
-      - How to talk to TrueNAS.
-      - V(jsonrpc) logs in to its API over the network. TrueNAS has it from 25.04 on. It needs O(url), O(username), and
+      - How to connect to TrueNAS.
+      - V(jsonrpc) logs in to the API over the network, which TrueNAS has from 25.04 on. It needs O(url), O(username), and
         O(password) or O(api_key).
-      - V(midclt) runs TrueNAS's own program C(midclt), so the module must run on TrueNAS, as root (C(become=true)). It needs
-        no login. O(url), O(username), O(password), O(api_key), O(otp), O(validate_certs), O(ca_path) and O(fingerprint) are
-        ignored then. The password of the UPS never stands among the arguments of a process.
-      - V(auto) is V(jsonrpc) if O(url) is given, and else V(midclt). If there is no JSON-RPC API at O(url), which is what
-        an older TrueNAS looks like, nothing was sent and nobody has logged in; then, if there is a C(midclt) where the
-        module runs, it goes on with that one and warns. It goes no other way after any other failure.
+      - V(midclt) calls TrueNAS's own command C(midclt), so the module must run on TrueNAS, as root (C(become=true)). It needs
+        no login, and ignores O(url), O(username), O(password), O(api_key), O(otp), O(validate_certs), O(ca_path) and
+        O(fingerprint). The password of the UPS is never among the arguments of a process.
+      - V(auto) is V(jsonrpc) if O(url) is set, else V(midclt). If O(url) has no JSON-RPC API, as on an older TrueNAS, and
+        there is a C(midclt) where the module runs, it falls back to that and warns. At that point nothing was sent and no
+        login was tried. After any other failure it does not fall back.
     type: str
     choices: [auto, jsonrpc, midclt]
     default: auto
   url:
     description:
-      - Where TrueNAS is. A host name, C(HOST:PORT), C(https://HOST[:PORT]) or C(wss://HOST[:PORT]/api/current).
-      - The API is always spoken at C(/api/current). Redirects of the web server are not followed and proxies are not used.
-      - For a pair of high availability give the address that the pair shares. Where the standby node answers, which lets
-        nobody in and names the other one, the module goes on to that one, once, and warns. With O(fingerprint) or O(ca_path)
-        that one must pass too, and from C(wss) it never goes to C(ws).
-      - Needed for O(transport=jsonrpc).
+      - The address of TrueNAS. A host name, C(HOST:PORT), C(https://HOST[:PORT]) or C(wss://HOST[:PORT]/api/current).
+      - The module always uses the API at C(/api/current). It does not follow redirects and does not use proxies.
+      - For an HA pair, use the address that the pair shares. The standby node accepts no logins and names the active node. If
+        the module reaches the standby node, it continues with the active node, once, and warns. The certificate of that node is
+        verified in the same way, and from C(wss) the module never continues over C(ws).
+      - Required for O(transport=jsonrpc).
     type: str
   username:
     description:
-      - The user to log in as, with O(password) or with an API key of this user. Needed if O(url) is used.
-      - The least privilege is a group with the roles C(SYSTEM_GENERAL_WRITE), C(SERVICE_WRITE) and C(SERVICE_READ).
+      - The user to log in as, with O(password) or with an API key of this user. Required if O(url) is used.
+      - The user's group needs at least the roles C(SYSTEM_GENERAL_WRITE), C(SERVICE_WRITE) and C(SERVICE_READ).
     type: str
   password:
     description:
       - The password of O(username).
-      - Give exactly one of O(password) and O(api_key).
+      - Set exactly one of O(password) and O(api_key).
     type: str
   api_key:
     description:
-      - An API key of O(username), as TrueNAS shows it once when it is made.
-      - Refused over plain C(ws) or C(http), because TrueNAS revokes a key at once that comes without TLS.
+      - An API key of O(username). TrueNAS shows it only once, when it is created.
+      - Rejected with plain C(ws) or C(http), because TrueNAS revokes a key that is sent without TLS.
     type: str
   otp:
     description:
@@ -80,42 +80,44 @@ options:
     type: str
   validate_certs:
     description:
-      - Whether the certificate of TrueNAS must be valid. The one it makes itself is not; see O(fingerprint).
-      - V(false) without O(fingerprint) lets whoever stands between pass for TrueNAS and learn the login. The module warns then.
+      - Whether to verify the certificate of TrueNAS. Verification fails for the one that TrueNAS creates itself; see O(fingerprint).
+      - With V(false) and without O(fingerprint), a machine on the network path can pose as TrueNAS and learn the login. The
+        module then warns.
     type: bool
     default: true
   ca_path:
     description:
-      - A file or a directory with the certificates of the CAs to trust, instead of those of the system.
+      - A file or a directory with the certificates of the CAs to trust instead of the system's.
     type: path
   fingerprint:
     description:
       - The SHA-256 fingerprint of the certificate of TrueNAS, in hex, with or without colons.
-      - Only this one certificate is accepted then, whoever signed it and whatever name it is made out to.
-      - When a certificate does not pass, the error shows its fingerprint. Compare it with what TrueNAS shows
-        before you copy it.
+      - If set, only this certificate is accepted, regardless of its signature and of the names in it.
+      - When the verification of a certificate fails, the error shows its fingerprint. Compare it with the one that TrueNAS
+        shows before you copy it.
     type: str
   timeout:
     description:
-      - How many seconds a connection may take until it is open, and how many each answer may take, whatever comes meanwhile.
-        Starting and stopping the service gets 120 more. A run as a whole takes at most ten times as long, and 240 more.
-      - With C(midclt), how many seconds each call may take; a process that takes 30 more is ended. Whether TrueNAS
-        carried out a call that was given up is not known, so after a change the module fails with C(changed).
+      - The time limit in seconds for opening the connection, and for each answer. To start and stop the service takes up to
+        120 s more. A whole run takes at most ten times this limit plus 240 s.
+      - With C(midclt), the time limit in seconds for each call. A process that takes 30 s more is killed.
+      - If a call that changes something exceeds the limit, the module fails and reports C(changed), because TrueNAS may or may
+        not have carried it out.
     type: int
     default: 30
   state:
     description:
       - V(present) applies the settings, enables the service on boot and starts it.
-      - V(absent) stops the service and disables it on boot. From a secondary it also removes the login, by setting
-        O(monuser) and O(monpwd) to what a new TrueNAS has, and it goes back to mode V(MASTER) if a driver and a port
-        are set, for TrueNAS refuses that mode without them. All other settings stay.
+      - V(absent) stops the service and disables it on boot. On a secondary it also removes the login, by resetting O(monuser)
+        and O(monpwd) to the values of a new TrueNAS. The mode returns to V(MASTER) only if a driver and a port are set, because
+        TrueNAS rejects that mode without them. All other settings keep their values.
     type: str
     choices: [present, absent]
     default: present
   mode:
     description:
-      - V(SLAVE) is a secondary, which listens to another host's NUT server. V(MASTER) has a UPS of its own and needs
-        O(driver) and O(port).
+      - V(SLAVE) is a secondary, which monitors a UPS on another host's NUT server. V(MASTER) is a TrueNAS with its own UPS, and
+        needs O(driver) and O(port).
     type: str
     choices: [SLAVE, MASTER]
     default: SLAVE
@@ -127,7 +129,7 @@ options:
   remotehost:
     description:
       - The NUT server, as a host name, an IPv4 address, or an IPv6 address in brackets, such as V([fd00::5]).
-      - TrueNAS needs it for mode V(SLAVE). Unset leaves it as it is.
+      - Required for mode V(SLAVE), unless it is already set on TrueNAS. If unset, it is not changed.
     type: str
   remoteport:
     description:
@@ -136,84 +138,82 @@ options:
     default: 3493
   monuser:
     description:
-      - The user on the NUT server to log in as. Unset leaves it as it is.
+      - The user to log in as on the NUT server. If unset, it is not changed.
     type: str
   monpwd:
     description:
-      - The password of O(monuser). Unset leaves it as it is.
-      - It is refused if it holds what TrueNAS or NUT trips over, such as a blank, C(#), C(=), a backslash or a letter
-        outside ASCII. Safe characters are letters, digits, C(.), C(_) and C(-).
+      - The password of O(monuser). If unset, it is not changed.
+      - Passwords that TrueNAS or NUT would corrupt are rejected, such as those with a space, C(#), C(=), a backslash or a
+        character outside ASCII. Safe characters are letters, digits, C(.), C(_) and C(-).
     type: str
   shutdown:
     description:
       - V(LOWBATT) shuts down when the battery is low, V(BATT) after O(shutdowntimer) seconds on battery.
-      - Whatever it is, TrueNAS shuts down when the primary says so (FSD).
+      - With either value, TrueNAS also shuts down when the primary orders it (FSD).
       - TrueNAS's own default is V(BATT) with 30 seconds.
     type: str
     choices: [LOWBATT, BATT]
     default: LOWBATT
   shutdowntimer:
     description:
-      - Seconds on battery before a shutdown with O(shutdown=BATT). Unset leaves it as it is.
+      - Seconds on battery before a shutdown with O(shutdown=BATT). If unset, it is not changed.
     type: int
   shutdowncmd:
     description:
-      - The command that shuts TrueNAS down. Empty for TrueNAS's own. Unset leaves it as it is.
+      - The command that shuts TrueNAS down. Empty means TrueNAS's own. If unset, it is not changed.
     type: str
   hostsync:
     description:
-      - For a secondary, how many seconds a low battery may last without the primary's shutdown order. Unset leaves
-        it as it is.
+      - On a secondary, how many seconds to wait for the primary's shutdown order when the battery is low, before it shuts down
+        on its own. If unset, it is not changed.
     type: int
   nocommwarntime:
     description:
-      - Seconds without contact to the UPS before TrueNAS warns again. V(0) for NUT's own default. Unset leaves it as
-        it is.
+      - Seconds between two warnings that the UPS can't be reached. V(0) means NUT's own default. If unset, it is not changed.
     type: int
   powerdown:
     description:
-      - Whether TrueNAS switches the UPS off after its shutdown. Only for a UPS of its own.
+      - Whether TrueNAS switches the UPS off after its shutdown. Only for mode V(MASTER).
     type: bool
     default: false
   rmonitor:
     description:
-      - Whether NUT on TrueNAS listens on the network. Only for mode V(MASTER). Unset leaves it as it is.
+      - Whether NUT on TrueNAS listens on the network. Only for mode V(MASTER). If unset, it is not changed.
     type: bool
   driver:
     description:
-      - The driver of a UPS of TrueNAS's own, as the API method C(ups.driver_choices) names it. Unset leaves it as it
-        is.
+      - The driver of TrueNAS's own UPS, as in the API method C(ups.driver_choices). If unset, it is not changed.
     type: str
   port:
     description:
-      - The port of a UPS of TrueNAS's own, for example V(auto). Unset leaves it as it is.
+      - The port of TrueNAS's own UPS, for example V(auto). If unset, it is not changed.
     type: str
   options:
     description:
-      - Further lines for the section of the UPS in C(ups.conf). Unset leaves them as they are.
-      - Handled as a secret, for drivers take passwords there.
+      - Additional lines for the UPS's section in C(ups.conf). If unset, they are not changed.
+      - Treated as a secret, because drivers can have passwords there.
     type: str
   optionsupsd:
     description:
-      - Further lines for C(upsd.conf). Unset leaves them as they are. Handled as a secret.
+      - Additional lines for C(upsd.conf). If unset, they are not changed. Treated as a secret.
     type: str
   description:
     description:
-      - A description of the UPS, one line without double quotes and backslashes. Unset leaves it as it is.
+      - A description of the UPS, one line without double quotes and backslashes. If unset, it is not changed.
     type: str
   extrausers:
     description:
-      - Further lines for C(upsd.users). Unset leaves them as they are. Handled as a secret.
+      - Additional lines for C(upsd.users). If unset, they are not changed. Treated as a secret.
     type: str
 notes:
-  - One run logs in exactly once and never again by itself, because TrueNAS counts failed logins. The only second login
-    is the one on the other node of a pair, where the first node takes none.
-  - If new settings were saved and the service then fails to start, the module fails, says so and reports C(changed).
-    The next run starts the service again.
+  - A run logs in exactly once and never retries, because TrueNAS counts failed logins. The only second login is the one to
+    the active node of a pair, after the standby node has refused the first.
+  - If new settings were saved but the service then fails to start, the module fails and reports C(changed). The next run
+    starts the service.
 """
 
 EXAMPLES = r"""
-- name: TrueNAS follows the NUT server on the Proxmox VE host
+- name: Make TrueNAS a secondary of the NUT server on the Proxmox VE host
   homelab.nut.truenas_ups:
     url: truenas.lan
     username: nut
@@ -224,7 +224,7 @@ EXAMPLES = r"""
     monpwd: "{{ vault_nut_truenas_password }}"
   delegate_to: localhost
 
-- name: Shut down after five minutes on battery, with a password and a CA of the house
+- name: Shut down after five minutes on battery; log in with a password, and trust a CA of your own
   homelab.nut.truenas_ups:
     url: https://truenas.lan:8443
     username: truenas_admin
@@ -237,7 +237,7 @@ EXAMPLES = r"""
     shutdowntimer: 300
   delegate_to: localhost
 
-- name: TrueNAS CORE, or SCALE before 25.04, over SSH; on TrueNAS itself, so without delegate_to
+- name: Configure TrueNAS CORE, or SCALE before 25.04, over SSH (runs on TrueNAS, so without delegate_to)
   homelab.nut.truenas_ups:
     transport: midclt
     remotehost: pve.lan
@@ -245,7 +245,7 @@ EXAMPLES = r"""
     monpwd: "{{ vault_nut_truenas_password }}"
   become: true
 
-- name: TrueNAS is no longer a client of the NUT server
+- name: Disconnect TrueNAS from the NUT server
   homelab.nut.truenas_ups:
     url: truenas.lan
     username: nut
@@ -256,27 +256,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 transport:
-  description: How TrueNAS was spoken to, V(jsonrpc) or V(midclt).
+  description: The transport that was used, V(jsonrpc) or V(midclt).
   returned: success
   type: str
   sample: jsonrpc
 host:
   description:
-    - The host name or address in O(url), an IPv6 address without its brackets. Of a pair the node that was spoken to.
-    - With C(midclt) the name that the machine has for itself.
+    - The host name or address in O(url), an IPv6 address without its brackets. For a pair, the node that was used.
+    - With C(midclt), the machine's own host name.
   returned: success
   type: str
   sample: truenas.lan
 reason:
   description:
-    - V(no_jsonrpc) if there is a web server at O(url), but no JSON-RPC API. Then TrueNAS is older than 25.04 (or this is no
-      TrueNAS), nothing was sent, and a play may go on with O(transport=midclt) over SSH.
-    - Not there for any other failure.
+    - V(no_jsonrpc) if O(url) leads to a web server without a JSON-RPC API. Then TrueNAS is older than 25.04 (or this is not
+      TrueNAS), no login was tried, and a play may continue with O(transport=midclt) over SSH.
+    - Absent for any other failure.
   returned: failure
   type: str
   sample: no_jsonrpc
 actions:
-  description: What was done, in words, in this order. In check mode what would be done. On failure what had been done.
+  description: What was done, in this order. In check mode, what would be done. On failure, what was done before it.
   returned: always
   type: list
   elements: str
@@ -286,8 +286,8 @@ actions:
     - started the UPS service
 settings:
   description:
-    - The settings of the UPS service afterwards, as the API names them. In check mode what they would be.
-    - Of C(monpwd), C(extrausers), C(options) and C(optionsupsd) only whether they are empty.
+    - The settings of the UPS service after the run, with the API's names. In check mode, the settings that a run would lead to.
+    - C(monpwd), C(extrausers), C(options) and C(optionsupsd) only show whether they are empty.
   returned: success
   type: dict
   contains:
@@ -296,7 +296,7 @@ settings:
       type: str
       sample: SLAVE
     complete_identifier:
-      description: The UPS that TrueNAS watches.
+      description: The UPS that TrueNAS monitors.
       type: str
       sample: ups@192.0.2.10:3493
     monpwd:
@@ -304,7 +304,7 @@ settings:
       type: str
       sample: (hidden)
 service:
-  description: The UPS service afterwards. In check mode what it would be.
+  description: The UPS service after the run. In check mode, the state that a run would lead to.
   returned: success
   type: dict
   contains:
@@ -317,7 +317,7 @@ service:
       type: str
       sample: RUNNING
 version:
-  description: The release of TrueNAS, or null where it does not tell.
+  description: The release of TrueNAS, or null if it could not be read.
   returned: success
   type: str
   sample: 25.10.1
@@ -328,7 +328,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import
 
 
 def main(transports: Transports | None = None) -> None:
-    """Run the module. A test gives what it reaches out with."""
+    """Run the module. Tests pass their own transports."""
     module = Module(
         argument_spec={
             "transport": {"type": "str", "choices": ["auto", "jsonrpc", "midclt"], "default": "auto"},

@@ -182,7 +182,7 @@ def test_attacks_from_inside_the_sandbox_fail(primaries):
         lines.append("echo tried all")
         script = "\n".join(lines)
         primary.host.check_output(f"cat >/usr/local/bin/evil <<'END'\n{script}\nEND")
-        given = " ".join(f"'--property={value}'" for value in sandbox.sandbox_properties(300))
+        given = " ".join(f"'--property={value}'" for value in sandbox.list_sandbox_properties(300))
         done = primary.host.run(
             f"systemd-run --quiet --pipe --wait --collect --unit={UNIT} {given} -- /bin/sh /usr/local/bin/evil"
         )

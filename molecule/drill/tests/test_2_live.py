@@ -104,7 +104,7 @@ def test_measured_times_match_times_recorded_by_machines(live_drill, on):
     for name, state in seen.items():
         assert shown["took"][name] == pytest.approx(state.down - state.began, abs=3), name
     assert shown["held"]
-    assert shown["again"]
+    assert shown["restarted"]
 
 
 def test_live_drill_offers_measured_times_for_the_inventory(live_drill):

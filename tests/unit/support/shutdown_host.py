@@ -91,6 +91,6 @@ STAGES = [
 IDLE = [
     "stage nas: no guest here has the number 999",
     "stage nas: no guest here has the tag none",
-    "stage late: nowhere.invalid has no address here, so nobody knows who uses its storage",
+    "stage late: can't resolve nowhere.invalid, so can't tell which guests use its storage",
 ]
 """What is told of these stages on this host."""

@@ -234,7 +234,7 @@ def _choose_guests(
     choices: dict[int, _StopChoice] = {}
     remarks: list[Constraint] = []
     for stage in stages:
-        selector = selectors.get(stage.name, selection.NOBODY)
+        selector = selectors.get(stage.name, selection.NO_GUESTS)
         for choice in selection.choose_guests(selector, host.here, resolve):
             guest, other = choice.guest, known.get(choice.guest.id)
             if other is not None and other.role != GUEST:

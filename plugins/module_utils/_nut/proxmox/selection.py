@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which guests of a Proxmox VE host a stage stops: by number, by tag, or by whose storage they use.
+"""Select the guests of a Proxmox VE host that a stage stops: by number, by tag, or by the server of their storage.
 
-Found on the host when an outage begins, because guests come and go between two plays. What was found last is kept in a file: for
-when /etc/pve, a file system of Proxmox's own program, can't be read, or hangs.
+The host selects them when an outage begins, because guests come and go between two plays. The last selection is kept in a file,
+for when /etc/pve, a FUSE file system of Proxmox, can't be read or hangs.
 """
 
 from __future__ import annotations
@@ -26,44 +26,41 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Selector:
-    """Which guests. ids: numbers, each with the seconds that it has, or None. storage_of: names or addresses of machines.
+    """The guests that a stage selects."""
 
-    seconds: how long each has that has none of its own; None: as long as Proxmox gives it.
-    """
-
-    ids: tuple[tuple[int, float | None], ...] = ()
+    ids: tuple[tuple[int, float | None], ...] = ()  # numbers, each with its own seconds for the shutdown, or None
     tags: tuple[str, ...] = ()
-    storage_of: tuple[str, ...] = ()
-    seconds: float | None = None
+    storage_of: tuple[str, ...] = ()  # names or addresses of machines
+    seconds: float | None = None  # for guests without their own; None: as long as Proxmox gives them
 
     def __bool__(self) -> bool:
-        """Return whether it could choose any guest at all."""
+        """Return whether this can select any guest at all."""
         return bool(self.ids or self.tags or self.storage_of)
 
 
-NOBODY = Selector()
+NO_GUESTS = Selector()
 
 
 @dataclass(frozen=True)
 class ChosenGuest:
-    """A guest that was chosen, how many seconds it has for its shutdown, and why it was chosen, in words for people."""
+    """A guest that was chosen."""
 
     guest: Guest
-    seconds: float
-    why: str
+    seconds: float  # time for its shutdown
+    why: str  # the reason, for messages
 
 
 @dataclass(frozen=True)
 class LocalGuests:
-    """What this host has: guests, storages by their ids, and what is mounted, or would be. All empty if it is no Proxmox VE."""
+    """This host's guests and their storage. Empty on a host without Proxmox VE."""
 
     guests: tuple[Guest, ...] = ()
-    storages: Mapping[str, Storage] = field(default_factory=dict)
-    mounts: tuple[Mount, ...] = ()
+    storages: Mapping[str, Storage] = field(default_factory=dict)  # by id
+    mounts: tuple[Mount, ...] = ()  # current ones, and those in fstab
 
 
 def read_local_guests(root: Path = Path("/")) -> LocalGuests:
-    """Read what this host has. Raises guests.GuestsError. It hangs where Proxmox's cluster file system does."""
+    """Return this host's guests and their storage. Raises guests.GuestsError. Hangs if Proxmox's cluster file system hangs."""
     found = guests.load_guests(root)
     if not (root / "etc/pve").is_dir():
         return LocalGuests()
@@ -75,10 +72,10 @@ def read_local_guests(root: Path = Path("/")) -> LocalGuests:
 
 
 def choose_guests(selector: Selector, here: LocalGuests, resolve: guests.Resolve) -> tuple[ChosenGuest, ...]:
-    """Return the guests that a selector means, by number; never a template. resolve: gives the addresses of a name, or OSError.
+    """Return the guests that a selector selects, sorted by number; never a template. `resolve` may raise OSError.
 
-    A guest has the seconds of its own entry, else the selector's, else Proxmox's own (``down`` of its option startup), else what
-    Proxmox gives those without.
+    A guest gets the seconds of its own entry, else the selector's, else Proxmox's own (``down`` in its option startup), else
+    Proxmox's default.
     """
     own = dict(selector.ids)
     known = sorted((guest for guest in here.guests if not guest.template), key=lambda guest: guest.id)
@@ -105,15 +102,15 @@ def _first_seconds(*given: float | None) -> float:
 
 
 def list_missing_ids(selector: Selector, here: LocalGuests) -> tuple[int, ...]:
-    """Return the numbers that no guest here has. A template is none: it never runs."""
-    there = {guest.id for guest in here.guests if not guest.template}
-    return tuple(number for number, _seconds_ in selector.ids if number not in there)
+    """Return the selector's numbers that no guest here has. Templates do not count: they never run."""
+    existing = {guest.id for guest in here.guests if not guest.template}
+    return tuple(number for number, _seconds_ in selector.ids if number not in existing)
 
 
 def list_unmatched(selector: Selector, here: LocalGuests, resolve: guests.Resolve) -> tuple[str, ...]:
-    """Return in words which numbers, tags and machines of a selector choose no guest here."""
-    words = [f"no guest here has the number {number}" for number in list_missing_ids(selector, here)]
-    words += [
+    """Return a message for each number, tag and machine of a selector that selects no guest here."""
+    messages = [f"no guest here has the number {number}" for number in list_missing_ids(selector, here)]
+    messages += [
         f"no guest here has the tag {tag}"
         for tag in selector.tags
         if not choose_guests(Selector(tags=(tag,)), here, resolve)
@@ -123,55 +120,55 @@ def list_unmatched(selector: Selector, here: LocalGuests, resolve: guests.Resolv
             try:
                 resolve(name)
             except OSError:
-                words.append(f"{name} has no address here, so nobody knows who uses its storage")
+                messages.append(f"can't resolve {name}, so can't tell which guests use its storage")
             else:
-                words.append(f"no guest here uses storage of {name}")
-    return tuple(words)
+                messages.append(f"no guest here uses storage of {name}")
+    return tuple(messages)
 
 
 # Names
 
 
 def list_names(selectors: Iterable[Selector], here: LocalGuests) -> tuple[str, ...]:
-    """Return the names and addresses that choose() would look up: none where nobody asks whose storage a guest uses."""
-    asked = {name for selector in selectors for name in selector.storage_of}
-    if not asked:
+    """Return the names and addresses that choose_guests() resolves: none if no selector selects by storage."""
+    machines = {name for selector in selectors for name in selector.storage_of}
+    if not machines:
         return ()
     servers = {server for storage in here.storages.values() for server in storage.servers}
-    return tuple(sorted(asked | servers | {mount.server for mount in here.mounts if mount.server}))
+    return tuple(sorted(machines | servers | {mount.server for mount in here.mounts if mount.server}))
 
 
 def prepare_resolver(wanted: Sequence[str], resolve: hostnames.Resolve, seconds: float) -> guests.Resolve:
-    """Look names up, all at once, within SECONDS; return what then gives their addresses, or OSError.
+    """Resolve all names at the same time, within `seconds`; return a resolver that answers from the results.
 
-    A name server that is gone costs each name its whole patience: one after the other they would take too long.
+    If no name server answers, each name takes the whole timeout; one after the other they would take too long.
     """
-    # a name without an address is one that no guest's storage has
+    # names without an address can be ignored: no storage is reached by them
     known, _problems = hostnames.resolve_names(wanted, seconds, resolve)
 
-    def answer(name: str) -> Sequence[str]:
+    def find_addresses(name: str) -> Sequence[str]:
         if not known.get(name):
             raise OSError(f"{name} has no address")
         return known[name]
 
-    return answer
+    return find_addresses
 
 
-# The guests of stages, and what is kept of them
+# The guests of the stages, and the file in which they are kept
 
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """What a look gave. stages: name -> its guests. idle: what chooses nobody, in words that name the stage."""
+    """The guests of all stages."""
 
     local: LocalGuests
     guests_by_stage: Mapping[str, tuple[ChosenGuest, ...]]
-    unmatched: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()  # messages about selectors that select no guest, with the stage's name
 
 
 @dataclass(frozen=True)
 class KeptGuest:
-    """A guest that was chosen, as it is kept."""
+    """A chosen guest in the file."""
 
     kind: str
     id: int
@@ -180,24 +177,24 @@ class KeptGuest:
     why: str
 
     def __post_init__(self) -> None:
-        """Refuse what can't be: half of a list may be the wrong half."""
+        """Raise ValueError for impossible values, so that a damaged file is ignored as a whole."""
         if self.kind not in guests.KINDS or self.id not in guests.IDS or self.seconds < 0:
-            raise ValueError("there is no such guest")
+            raise ValueError("not a guest")
 
     @classmethod
     def from_chosen(cls, chosen: ChosenGuest) -> KeptGuest:
-        """Return what is kept of a guest that was chosen."""
+        """Return the file's entry for a chosen guest."""
         return cls(chosen.guest.kind, chosen.guest.id, chosen.guest.name, chosen.seconds, chosen.why)
 
     @property
     def as_chosen(self) -> ChosenGuest:
-        """Return the guest as it was chosen."""
+        """Return the chosen guest of this entry."""
         return ChosenGuest(Guest(self.id, self.kind, printable(self.name)), self.seconds, printable(self.why))
 
 
 @dataclass(frozen=True)
 class KeptStage:
-    """The guests of a stage, and what it meant when they were chosen."""
+    """A stage in the file: its guests, and the selector that chose them."""
 
     select: Selector
     guests: tuple[KeptGuest, ...]
@@ -205,15 +202,15 @@ class KeptStage:
 
 @dataclass(frozen=True)
 class KeptSelections:
-    """The file of what was found last, by the names of stages."""
+    """The file of the last selection, by the names of the stages."""
 
     stages: Mapping[str, KeptStage] = field(default_factory=dict)
 
 
 class GuestFinder:
-    """Finds the guests of the stages of this host, and keeps them. stages: name -> selector. path: of the file.
+    """Finds the guests of this host's stages, and keeps them in a file.
 
-    resolver: gives, each time anew, what finds the addresses of a name; NAME_SECONDS are given to all names together.
+    selectors: by the stage's name. resolver: returns a new resolver for each search; all names together get NAME_SECONDS.
     """
 
     NAME_SECONDS = 4.0
@@ -228,25 +225,25 @@ class GuestFinder:
         self.selectors, self.path, self.resolver, self.root = dict(selectors), path, resolver, root
 
     def find_guests(self) -> Mapping[str, tuple[ChosenGuest, ...]]:
-        """Find them anew. Raises guests.GuestsError. It may hang."""
+        """Return each stage's guests. Raises guests.GuestsError. May hang."""
         return self.select_guests().guests_by_stage
 
     def select_guests(self) -> SelectionResult:
-        """Find them anew, and say what chooses nobody. Raises guests.GuestsError. It may hang."""
+        """Return each stage's guests, and which selectors select none. Raises guests.GuestsError. May hang."""
         here = read_local_guests(self.root)
         resolve = prepare_resolver(list_names(self.selectors.values(), here), self.resolver(), self.NAME_SECONDS)
         return SelectionResult(
             here,
             {name: choose_guests(selector, here, resolve) for name, selector in self.selectors.items()},
             tuple(
-                f"stage {name}: {words}"
+                f"stage {name}: {message}"
                 for name, selector in self.selectors.items()
-                for words in list_unmatched(selector, here, resolve)
+                for message in list_unmatched(selector, here, resolve)
             ),
         )
 
     def read_kept(self) -> dict[str, tuple[ChosenGuest, ...]]:
-        """Return what was kept last, of the stages that still mean the same guests. Never raises; {} if there is nothing."""
+        """Return the kept guests of the stages whose selectors have not changed. Never raises; {} without a valid file."""
         kept = records.recall_record(KeptSelections, self.path, VERSION) or KeptSelections()
         return {
             name: tuple(guest.as_chosen for guest in kept.stages[name].guests)
@@ -255,7 +252,7 @@ class GuestFinder:
         }
 
     def keep_guests(self, found: Mapping[str, Sequence[ChosenGuest]]) -> bool:
-        """Keep what was found, if it is not what is kept already. Returns whether it was written. Raises files.WriteError."""
+        """Write the guests to the file if they differ from it. Return whether it was written. Raises files.WriteError."""
         stages = {
             name: KeptStage(selector, tuple(KeptGuest.from_chosen(chosen) for chosen in found.get(name, ())))
             for name, selector in self.selectors.items()

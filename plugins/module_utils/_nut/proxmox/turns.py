@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""In which turns Proxmox VE stops its guests when the host goes down, and how long that takes (pve-manager, stopall; releases 8 and 9)."""
+"""The order in which Proxmox VE stops its guests when the host goes down (pve-manager, stopall; releases 8 and 9)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .guests import FORCE_SECONDS, Guest
 
 
 def longest_stop(seconds: float) -> float:
-    """Return how long a stop takes at most that gives a guest so many SECONDS: until it is forced, and seen by a look a second."""
+    """Return how many seconds a stop takes at most if it gives the guest `seconds`: Proxmox forces it, and looks once a second."""
     return seconds + FORCE_SECONDS + 1
 
 
 def take_turns(guests: Iterable[Guest], takes: Mapping[int, float], workers: int) -> dict[int, tuple[int, int]]:
-    """Return for each guest's id the seconds from the poweroff on in which Proxmox stops it.
+    """Return for each guest's id when its stop begins and ends, in seconds from the poweroff.
 
-    takes: id -> how many seconds its stop takes. workers: how many are stopped at a time, see read_workers(). Those without an order go
-    first, then from the highest order down; one group after the other, within a group the highest id first.
+    takes: id -> seconds that the stop takes. workers: how many guests are stopped at the same time, see read_workers(). Guests
+    without an order go first, then from the highest order down, one group after the other; in a group the highest id first.
     """
     groups: dict[float, list[Guest]] = {}
     for guest in guests:
@@ -40,6 +40,6 @@ def take_turns(guests: Iterable[Guest], takes: Mapping[int, float], workers: int
 
 
 def read_workers(text: str, cpus: int) -> int:
-    """Return how many guests Proxmox stops at a time: max_workers of datacenter.cfg, else the host's CPUs."""
+    """Return how many guests Proxmox stops at the same time: max_workers in datacenter.cfg, else the number of CPUs."""
     match = re.search(r"^max_workers:\s*([1-9][0-9]{0,3})\s*$", text, re.MULTILINE)
     return int(match.group(1)) if match else cpus

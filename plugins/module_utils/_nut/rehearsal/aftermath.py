@@ -26,7 +26,7 @@ _STOPPING, _STOPPED = "de5b426a63be47a7b6ac3eaac82e2f6f", "9d1aaa27d60140bd96365
 class Aftermath:
     """How the shutdown ended, or what is known so far."""
 
-    again: bool  # whether the host has been started again since
+    restarted: bool  # whether the host has been started again since
     end: float | None = None  # time of the last journal entry before that
     guests: float | None = None  # s that Proxmox VE took to stop its guests; None if unknown
     reason: str = ""  # why the gate stopped waiting

@@ -41,38 +41,38 @@ class FitnessFacts:
     upsmon: systemd.Unit
 
 
-def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | None = None) -> Fitness:
+def judge_fitness(policy: ShutdownPolicy, facts: FitnessFacts, need: float | None = None) -> Fitness:
     """Judge whether the site is ready. need: seconds of battery that the plan needs from FSD on, None if unknown."""
-    problems = list(_program_problems(found))
+    problems = list(_program_problems(facts))
     remarks: list[str] = []
     if not policy.upses:
         problems.append("the policy names no UPS. Add one to nut_server_devices and run the play")
     for ups in policy.upses:
-        state = found.upses.get(str(ups), "upsd was not asked")
+        state = facts.upses.get(str(ups), "upsd was not asked")
         if isinstance(state, str):
             problems.append(f"{ups}: cannot tell whether it is on mains: {state}")
             continue
         problems += _power_problems(state, need)
         remarks += _power_remarks(state, need)
-    states = [state for state in found.upses.values() if not isinstance(state, str)]
+    states = [state for state in facts.upses.values() if not isinstance(state, str)]
     logged_in = {hostnames.normal_address(client) for state in states for client in state.clients}
     for machine in policy.machines if states else ():
-        if not found.addresses.get(machine.name):
+        if not facts.addresses.get(machine.name):
             problems.append(
                 f"{machine.name}: its name does not resolve on this host, so its shutdown can't be seen. Check its address"
             )
-        elif not logged_in & found.addresses[machine.name]:
+        elif not logged_in & facts.addresses[machine.name]:
             problems.append(
                 f"{machine.name} is not logged in to upsd: it would miss the shutdown and lose power while running. "
                 f"Logged in: {', '.join(sorted(logged_in)) or 'none'}. Run the play for it, or check its upsmon"
             )
-        elif found.seen.get(machine.name) is not True:
-            silent = found.seen.get(machine.name) is False
+        elif facts.seen.get(machine.name) is not True:
+            silent = facts.seen.get(machine.name) is False
             problems.append(
                 f"{machine.name} is logged in but {'does not answer' if silent else 'it is unknown whether it is up'}: this host would "
                 "take it for down. See nut-shutdown status, and check its firewall"
             )
-    if found.conf is not None and not grammar.find_directive(found.conf, "POWERDOWNFLAG"):
+    if facts.conf is not None and not grammar.find_directive(facts.conf, "POWERDOWNFLAG"):
         remarks.append(
             "upsmon.conf has no POWERDOWNFLAG: the UPS will not cut the power, so no machine starts again automatically. "
             "You will have to press the power buttons"
@@ -80,19 +80,19 @@ def judge_fitness(policy: ShutdownPolicy, found: FitnessFacts, need: float | Non
     return Fitness(tuple(problems), tuple(remarks))
 
 
-def _program_problems(found: FitnessFacts) -> Iterator[str]:
+def _program_problems(facts: FitnessFacts) -> Iterator[str]:
     """Yield problems of the host's own programs."""
-    if not found.gate.active:
+    if not facts.gate.active:
         yield f"{systemd.GATE} is not installed: this host would not wait for the others. Set nut_server_gate.enabled and run the play"
-    elif found.gate.enabled.startswith("masked"):
+    elif facts.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off. Run systemctl unmask {systemd.GATE}"
-    elif found.gate.runs:
+    elif facts.gate.runs:
         yield f"{systemd.GATE} is running: a shutdown is under way"
-    if not found.upsmon.runs:
+    if not facts.upsmon.runs:
         yield f"{systemd.MONITOR} is not running, so nothing would set FSD. See systemctl status {systemd.MONITOR}"
-    if found.conf is None:
+    if facts.conf is None:
         yield f"{CONF} can't be read. The role nut_server writes this file"
-    elif systemd.GATE not in (grammar.find_directive(found.conf, "SHUTDOWNCMD") or ""):
+    elif systemd.GATE not in (grammar.find_directive(facts.conf, "SHUTDOWNCMD") or ""):
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 
@@ -140,16 +140,16 @@ def observe_host(policy: ShutdownPolicy, host: RehearsalHost) -> FitnessFacts:
     except systemd.UnitError:
         units = {}
     gate, upsmon = (units.get(name, systemd.ABSENT) for name in (systemd.GATE, systemd.MONITOR))
-    return FitnessFacts(upses, find_addresses(policy, host.names), seen, host.upsmon_conf(), gate, upsmon)
+    return FitnessFacts(upses, find_addresses(policy, host.names), seen, host.read_upsmon_conf(), gate, upsmon)
 
 
 def find_addresses(policy: ShutdownPolicy, names: hostnames.Resolve) -> dict[str, frozenset[str]]:
     """Return each machine's addresses, normalized. Guests have addresses too: they log in like any other machine."""
     wanted = {name for machine in policy.machines for name in machine.addresses}
-    found, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
+    resolved, _problems = hostnames.resolve_names(wanted, NAME_SECONDS, names)
     return {
         machine.name: frozenset(
-            hostnames.normal_address(address) for name in machine.addresses for address in found[name]
+            hostnames.normal_address(address) for name in machine.addresses for address in resolved[name]
         )
         for machine in policy.machines
     }

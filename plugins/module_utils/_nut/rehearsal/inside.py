@@ -41,9 +41,9 @@ from .job import (
     read_job,
     stop_on_signals,
 )
-from .report import DrillResult, drill_table
+from .report import DrillResult, format_drill_table
 from .sandbox import find_holes
-from .simulation import PRIMARY, UPS, Programs, free_port, nut_files, parse_note, ups_data
+from .simulation import PRIMARY, UPS, Programs, compose_nut_files, compose_ups_data, find_free_port, parse_note
 
 SUPPLY = 2.0
 """Seconds between two updates of the simulated UPS's readings."""
@@ -56,14 +56,14 @@ class Drill:
         self,
         job: Job,
         folder: Path,
-        say: Output,
+        print_line: Output,
         stopped: threading.Event,  # set: the drill is to stop
         *,
         finder: Find = find_program,
         clock: Clock = CLOCK,
     ) -> None:
         self.job, self.folder, self.stopped, self.finder = job, folder, stopped, finder
-        self.clock, self.wall, self.tell = clock.now, clock.wall, say
+        self.clock, self.wall, self.print_line = clock.now, clock.wall, print_line
         self.deadline = clock.now() + job.time_limit
         self.programs = Programs(folder)
         self.port = 0
@@ -75,8 +75,8 @@ class Drill:
         self.note_times: dict[str, float] = {}  # program -> when its SHUTDOWNCMD ran
         self.down: set[str] = set()  # names of the simulated machines that are down
 
-    def print_step(self, words: str) -> None:
-        self.tell(f"{time.strftime('%H:%M:%S', time.localtime(self.wall()))}  {words}")
+    def print_step(self, step: str) -> None:
+        self.print_line(f"{time.strftime('%H:%M:%S', time.localtime(self.wall()))}  {step}")
 
     def run(self) -> DrillResult:
         """Run the drill. Its programs have stopped when this returns or raises. Raises RehearsalError."""
@@ -88,28 +88,28 @@ class Drill:
 
     def start_programs(self) -> None:
         """Start NUT's programs and wait until every upsmon is logged in."""
-        found = {name: self.finder(name) for name in ("dummy-ups", "upsd", "upsmon")}
-        missing = [name for name, path in found.items() if path is None]
+        programs = {name: self.finder(name) for name in ("dummy-ups", "upsd", "upsmon")}
+        missing = [name for name, path in programs.items() if path is None]
         if missing:
             raise RehearsalError(f"{', '.join(missing)} (NUT) not found on this host; the role nut_server installs NUT")
         for name in ("bin", "state", "notes"):
             (self.folder / name).mkdir(mode=0o700)
-        self.port = free_port()
-        for name, text in nut_files(self.folder, self.job, self.port, secrets.token_hex(16)).items():
+        self.port = find_free_port()
+        for name, text in compose_nut_files(self.folder, self.job, self.port, secrets.token_hex(16)).items():
             (self.folder / name).write_text(text, encoding="utf-8")
             (self.folder / name).chmod(0o600)
         self.write_supply()
-        hosts = self.job.policy.machines
+        machines = self.job.policy.machines
         self.print_step(
-            f"starting a simulated UPS, upsd, this host's upsmon and {len(hosts)} more for the other machines"
+            f"starting a simulated UPS, upsd, this host's upsmon and {len(machines)} more for the other machines"
         )
         for name, arguments in (("dummy-ups", ("-F", "-a", UPS)), ("upsd", ("-F",))):
-            self.programs.start_program(name, found[name] or Path(), *arguments)
+            self.programs.start_program(name, programs[name] or Path(), *arguments)
         self.wait_until_ready("the simulated UPS", lambda: self.read_flags() == ("OL",))
-        for name in (PRIMARY, *map(str, range(len(hosts)))):
+        for name in (PRIMARY, *map(str, range(len(machines)))):
             conf = str(self.folder / f"{name}.conf")
-            self.programs.start_program(name, found["upsmon"] or Path(), "-F", "-f", conf)
-        self.wait_until_ready("all upsmons to log in", lambda: (self.ask_upsd("logins") or 0) > len(hosts))
+            self.programs.start_program(name, programs["upsmon"] or Path(), "-F", "-f", conf)
+        self.wait_until_ready("all upsmons to log in", lambda: (self.ask_upsd("logins") or 0) > len(machines))
         self.print_step("all upsmons are logged in; the UPS is on mains")
 
     def fail_power(self) -> DrillResult:
@@ -124,8 +124,8 @@ class Drill:
         self.wait_until_ready("upsd to report the low battery", lambda: "LB" in self.read_flags())
         trigger, moment = self.clock(), self.wall()
         self.print_step("UPS: battery is low. The times in the table below count from here")
-        late = "this host's upsmon did not run its SHUTDOWNCMD in time; check HOSTSYNC and FINALDELAY"
-        self.wait_until(self.has_primary_shut_down, self.deadline - job.policy.longest, late)
+        error = "this host's upsmon did not run its SHUTDOWNCMD in time; check HOSTSYNC and FINALDELAY"
+        self.wait_until(self.has_primary_shut_down, self.deadline - job.policy.longest, error)
         return self.run_gate(trigger, moment)
 
     def has_primary_shut_down(self) -> bool:
@@ -157,27 +157,29 @@ class Drill:
         end = self.clock()
         self.print_step(f"{job.primary}: would power off now")
         return DrillResult(
-            self.machine_times(trigger, end), moment, end - trigger, report.rule or "", report.reason or ""
+            self.list_machine_times(trigger, end), moment, end - trigger, report.rule or "", report.reason or ""
         )
 
-    def machine_times(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
-        found: dict[str, tuple[float | None, float | None]] = {}
-        for number, host in enumerate(self.job.policy.machines):
+    def list_machine_times(self, trigger: float, end: float) -> dict[str, tuple[float | None, float | None]]:
+        """Return when each machine began to go down and was down, in seconds since TRIGGER; None if not before END."""
+        times: dict[str, tuple[float | None, float | None]] = {}
+        for number, machine in enumerate(self.job.policy.machines):
             began = self.note_times.get(str(number))
-            down = began + host.shutdown_time if began is not None and began + host.shutdown_time <= end else None
-            found[host.name] = (
+            down = began + machine.shutdown_time if began is not None and began + machine.shutdown_time <= end else None
+            times[machine.name] = (
                 None if began is None else began - trigger,
                 None if down is None else down - trigger,
             )
-        return found
+        return times
 
     def probe_machines(self) -> dict[str, bool | None]:
         """Return which machines are up. This replaces pings: each is up for its shutdown_time after its SHUTDOWNCMD."""
         self.read_notes()
         now = self.clock()
         return {
-            host.name: str(number) not in self.note_times or now < self.note_times[str(number)] + host.shutdown_time
-            for number, host in enumerate(self.job.policy.machines)
+            machine.name: str(number) not in self.note_times
+            or now < self.note_times[str(number)] + machine.shutdown_time
+            for number, machine in enumerate(self.job.policy.machines)
         }
 
     # While time passes
@@ -198,20 +200,20 @@ class Drill:
         if self.clock() - self.written >= SUPPLY and self.since is not None:
             self.write_supply()
         # upsmon may exit once it has run its SHUTDOWNCMD, which writes the note first
-        ended = self.programs.list_exited()
+        exited = self.programs.list_exited()
         self.read_notes()
-        for name in ended:
+        for name in exited:
             if name not in self.note_times:
                 program = name if not name.isdigit() else f"{self.job.policy.machines[int(name)].name}'s upsmon"
-                raise RehearsalError(f"{program} exited unexpectedly: {self.programs.last_words(name)}")
+                raise RehearsalError(f"{program} exited unexpectedly: {self.programs.read_last_lines(name)}")
 
-    def wait_until_ready(self, what: str, done: Callable[[], bool]) -> None:
-        self.wait_until(done, self.clock() + STARTING, f"timed out after {STARTING:g} s waiting for {what}")
+    def wait_until_ready(self, subject: str, done: Callable[[], bool]) -> None:
+        self.wait_until(done, self.clock() + STARTING, f"timed out after {STARTING:g} s waiting for {subject}")
 
-    def wait_until(self, done: Callable[[], bool], deadline: float, late: str) -> None:
+    def wait_until(self, done: Callable[[], bool], deadline: float, error: str) -> None:
         while not done():
             if self.clock() > deadline:
-                raise RehearsalError(late)
+                raise RehearsalError(error)
             self.let_time_pass(LOOK)
 
     def set_status(self, status: str) -> None:
@@ -225,26 +227,26 @@ class Drill:
             left -= now - self.since
         self.changed = max(self.changed + 1, int(self.wall()))
         path, new = self.folder / f"{UPS}.dev", self.folder / f"{UPS}.new"
-        new.write_text(ups_data(self.status, left), encoding="utf-8")
+        new.write_text(compose_ups_data(self.status, left), encoding="utf-8")
         os.utime(new, (self.changed, self.changed))
         new.replace(path)
         self.written = now
 
     def read_notes(self) -> None:
         """Read new notes, and print a step for each and for each machine that is down."""
-        for number, host in enumerate(self.job.policy.machines):
+        for number, machine in enumerate(self.job.policy.machines):
             name = str(number)
             if self.read_note(name):
                 self.print_step(
-                    f"{host.name}: upsmon runs its SHUTDOWNCMD; shutting down takes {host.shutdown_time:g} s"
+                    f"{machine.name}: upsmon runs its SHUTDOWNCMD; shutting down takes {machine.shutdown_time:g} s"
                 )
             if (
                 name in self.note_times
                 and name not in self.down
-                and self.clock() >= self.note_times[name] + host.shutdown_time
+                and self.clock() >= self.note_times[name] + machine.shutdown_time
             ):
                 self.down.add(name)
-                self.print_step(f"{host.name}: down")
+                self.print_step(f"{machine.name}: down")
         if self.read_note(PRIMARY):
             self.print_step(f"{self.job.primary}: upsmon runs its SHUTDOWNCMD")
 
@@ -266,11 +268,11 @@ class Drill:
         status = self.ask_upsd("status")
         return vocabulary.split_status(status) if isinstance(status, str) else ()
 
-    def ask_upsd(self, what: str) -> Any:
+    def ask_upsd(self, question: str) -> Any:
         """Return the "status" of the simulated UPS, or the number of "logins" to it; None if upsd does not answer."""
         try:
             with UpsdClient("127.0.0.1", self.port, 2.0) as client:
-                return client.num_logins(UPS) if what == "logins" else client.get_var(UPS, "ups.status")
+                return client.num_logins(UPS) if question == "logins" else client.get_var(UPS, "ups.status")
         except UpsdFailure:
             return None
 
@@ -286,8 +288,8 @@ def _read_line(source: int) -> str:
 
 def hold_drill(
     source: int,
-    say: Output,
-    out: Output,
+    print_step: Output,
+    print_result: Output,
     *,
     as_json: bool,
     room: Path | None = None,
@@ -299,10 +301,10 @@ def hold_drill(
     The drill stops at the end of SOURCE: the outer half has exited, or wants it stopped. room: parent of the drill's folder.
     Raises RehearsalError.
     """
-    wrong = check()
-    if wrong:
+    holes = check()
+    if holes:
         raise RehearsalRefused(
-            f"the sandbox of the drill has holes: {'; '.join(wrong)}. Run `nut-shutdown drill`, which sets it up"
+            f"the sandbox of the drill has holes: {'; '.join(holes)}. Run `nut-shutdown drill`, which sets it up"
         )
     job = read_job(_read_line(source))
     stopped = threading.Event()
@@ -317,9 +319,9 @@ def hold_drill(
     with stop_on_signals(stopped.set):
         folder = Path(tempfile.mkdtemp(prefix="d", dir=room or os.environ.get("RUNTIME_DIRECTORY") or "/run"))
         try:
-            seen = Drill(job, folder, say, stopped, finder=finder).run()
+            result = Drill(job, folder, print_step, stopped, finder=finder).run()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    data = seen.to_data(job)
-    out(json.dumps(data, indent=2) if as_json else f"\n{drill_table(data)}")
+    data = result.to_data(job)
+    print_result(json.dumps(data, indent=2) if as_json else f"\n{format_drill_table(data)}")
     return bool(data["held"])

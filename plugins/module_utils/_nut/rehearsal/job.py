@@ -74,7 +74,7 @@ class RehearsalHost:
         """Return the path of the recorder's token, which a reboot deletes. The kernel's boot id would miss a container's reboot."""
         return self.root / paths.SHUTDOWN_RUN / "live"
 
-    def upsmon_conf(self) -> str | None:
+    def read_upsmon_conf(self) -> str | None:
         """Return the text of upsmon.conf; None if it can't be read."""
         try:
             return self.conf_path.read_text(encoding="utf-8", errors="replace")
@@ -116,13 +116,13 @@ def read_job(text: str) -> Job:
 
 def read_timing(upsmon_conf: str) -> dict[str, int]:
     """Return upsmon's timing directives in seconds, parsed as upsmon does: a value that is not a number is 0."""
-    found = dict(TIMING)
-    for name in found:
+    timing = dict(TIMING)
+    for name in timing:
         value = grammar.find_directive(upsmon_conf, name)
         if value is not None:
             number = re.match(r"\s*([0-9]{1,9})", value)
-            found[name] = int(number[1]) if number else 0
-    return found
+            timing[name] = int(number[1]) if number else 0
+    return timing
 
 
 def name_primary(policy: ShutdownPolicy) -> str:

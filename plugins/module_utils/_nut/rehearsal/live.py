@@ -22,7 +22,7 @@ from . import fitness, notes, recorder
 from .aftermath import find_aftermath
 from .job import Output, RehearsalHost
 from .offers import Offer
-from .report import record_report
+from .report import build_record_report
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def main(policy: ShutdownPolicy, options: RecordOptions, host: RehearsalHost, ou
     if options.show:
         seen = notes.read_notes(options.notes_path)
         after = find_aftermath(seen, host, options.report)
-        data = record_report(seen, policy, host.upsmon_conf() or "", after, options.own)
+        data = build_record_report(seen, policy, host.read_upsmon_conf() or "", after, options.own)
         out(json.dumps(data, indent=2) if options.as_json else format_record(data))
         return True
     if options.check and options.as_json:

@@ -25,8 +25,8 @@ class MachineNotes:
     """What was seen of a machine."""
 
     logged_in: bool = False
-    left: float | None = None  # when it logged out, which means that it began to go down
-    silent: float | None = None  # when it stopped answering
+    logged_out: float | None = None  # when it logged out, which means that it began to go down
+    silent_since: float | None = None  # when it stopped answering
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def read_notes(path: Path) -> Notes:
 class RecorderLook:
     """What the recorder sees in one look."""
 
-    at: float  # when the look began
+    moment: float  # when the look began
     fsd: bool  # whether FSD is set
-    inside: frozenset[str] | None  # machines that are logged in; None if upsd does not answer
+    logged_in_now: frozenset[str] | None  # machines that are logged in; None if upsd does not answer
     seen: Mapping[str, bool | None]  # machine -> whether it is up; None if unknown
 
 
@@ -73,29 +73,29 @@ def add_look(notes: Notes, look: RecorderLook) -> Notes:
     steps: list[str] = []
     fsd = notes.fsd
     if look.fsd and fsd is None:
-        fsd = look.at
+        fsd = look.moment
         steps.append(f"{notes.primary}: upsmon set FSD")
     machines = {}
     for name, before in notes.machines.items():
         machines[name] = after = _note_machine(name, before, look)
-        if after.left is not None and before.left is None:
+        if after.logged_out is not None and before.logged_out is None:
             steps.append(f"{name} logged out: it is going down")
-        if after.silent is not None and before.silent is None:
+        if after.silent_since is not None and before.silent_since is None:
             steps.append(f"{name} stopped answering")
-        elif after.silent is None and before.silent is not None:
+        elif after.silent_since is None and before.silent_since is not None:
             steps.append(f"{name} answers again")
-    added = tuple((look.at, step) for step in steps)
-    return replace(notes, machines=machines, fsd=fsd, last=look.at, steps=(*notes.steps, *added))
+    added = tuple((look.moment, step) for step in steps)
+    return replace(notes, machines=machines, fsd=fsd, last=look.moment, steps=(*notes.steps, *added))
 
 
 def _note_machine(name: str, before: MachineNotes, look: RecorderLook) -> MachineNotes:
     after = before
-    if look.inside is not None:
-        if name in look.inside:
-            after = replace(after, logged_in=True, left=None)
-        elif after.logged_in and after.left is None:
-            after = replace(after, left=look.at)
+    if look.logged_in_now is not None:
+        if name in look.logged_in_now:
+            after = replace(after, logged_in=True, logged_out=None)
+        elif after.logged_in and after.logged_out is None:
+            after = replace(after, logged_out=look.moment)
     answer = look.seen.get(name)
     if answer:
-        return replace(after, silent=None)
-    return replace(after, silent=look.at) if answer is False and after.silent is None else after
+        return replace(after, silent_since=None)
+    return replace(after, silent_since=look.moment) if answer is False and after.silent_since is None else after

@@ -51,7 +51,7 @@ def make_job(policy: ShutdownPolicy, outage: float, host: RehearsalHost) -> Job:
     """Return the job of the inner half. Raises RehearsalRefused."""
     if not 0 <= outage <= OUTAGE_MOST:
         raise RehearsalRefused(f"--outage must be from 0 to {OUTAGE_MOST:g} s")
-    conf = host.upsmon_conf()
+    conf = host.read_upsmon_conf()
     if conf is None:
         raise RehearsalRefused(f"{host.conf_path} can't be read. The role nut_server writes this file")
     # the sandbox has no use for the real UPSes' addresses, and a drill has no stages
@@ -59,17 +59,17 @@ def make_job(policy: ShutdownPolicy, outage: float, host: RehearsalHost) -> Job:
     return Job(bare, read_timing(conf), ask_real_upsd(policy), outage, name_primary(policy))
 
 
-def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, say: Output, *, as_json: bool) -> int:
+def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, print_step: Output, *, as_json: bool) -> int:
     """Run a drill and return the exit code of its inner half, which prints to this process's streams. Raises RehearsalRefused."""
     starter = sandbox.find_systemd_run(host)
     job = make_job(policy, outage, host)
     # later than the inner half's own limit
-    command = sandbox.drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
+    command = sandbox.build_drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
     stopped = threading.Event()
     asker = observe.UpsObserver(policy.upses, host.clock.now)
     try:
         with stop_on_signals(stopped.set):
-            return _watch_drill(command, job, say, stopped, asker=asker, run=host.run)
+            return _watch_drill(command, job, print_step, stopped, asker=asker, run=host.run)
     finally:
         asker.stop_polling()
 
@@ -77,7 +77,7 @@ def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, say: 
 def _watch_drill(
     command: Sequence[str],
     job: Job,
-    say: Output,
+    print_step: Output,
     stopped: threading.Event,
     *,
     asker: Callable[[], Mapping[str, gate.GateReading]],
@@ -94,9 +94,9 @@ def _watch_drill(
                     source.write(f"{job.to_json()}\n".encode())
                     source.flush()
             while process.poll() is None and not stopped.wait(LOOK):
-                lost = [name for name, reading in asker().items() if reading.on_battery]
-                if lost:
-                    say(f"real power failure: {', '.join(lost)} is on battery. Stopping the drill")
+                on_battery = [name for name, reading in asker().items() if reading.on_battery]
+                if on_battery:
+                    print_step(f"real power failure: {', '.join(on_battery)} is on battery. Stopping the drill")
                     break
         finally:
             # the inner half stops at the end of its input, even if this process is killed
@@ -109,5 +109,5 @@ def _watch_drill(
                 run(["systemctl", "stop", "--", f"{sandbox.UNIT}.service"])
         code = process.wait()
     if code not in (0, 1, 2):
-        say(f"the drill was killed (exit code {code})")
+        print_step(f"the drill was killed (exit code {code})")
     return code if code in (0, 1, 2) else 1

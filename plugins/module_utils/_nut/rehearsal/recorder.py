@@ -27,7 +27,7 @@ from ..shutdown.policy import ShutdownPolicy
 from .fitness import Fitness, find_addresses, judge_fitness, observe_host
 from .job import Output, RehearsalError, RehearsalHost, RehearsalRefused, name_primary, read_timing, stop_on_signals
 from .notes import MachineNotes, Notes, RecorderLook, add_look
-from .sandbox import find_systemd_run, unit_command
+from .sandbox import build_unit_command, find_systemd_run
 
 UNIT = "nut-shutdown-record"
 TICK = 0.5
@@ -57,7 +57,7 @@ class Recorder:
     ) -> None:
         self.policy, self.host, self.path, self.log, self.prober = policy, host, path, log, prober
         self.known = find_addresses(policy, host.names)
-        timing = read_timing(host.upsmon_conf() or "")
+        timing = read_timing(host.read_upsmon_conf() or "")
         self.time_limit = timing["HOSTSYNC"] + timing["FINALDELAY"] + policy.longest + SPARE
         self.stopped = threading.Event()
         self.stopped_at: float | None = None
@@ -158,10 +158,10 @@ def run_recorder(policy: ShutdownPolicy, host: RehearsalHost, path: Path, log: O
         looker.stop_polling()
 
 
-def recorder_command(starter: str, program: Sequence[str]) -> list[str]:
+def build_recorder_command(starter: str, program: Sequence[str]) -> list[str]:
     """Return the command that starts the recorder's unit. It returns as soon as the recorder is ready."""
     given = ["Type=notify", "NotifyAccess=main", "TimeoutStartSec=25", "TimeoutStopSec=5", "OOMScoreAdjust=-500"]
-    return unit_command(starter, UNIT, given, [*program, "record", "--inside"])
+    return build_unit_command(starter, UNIT, given, [*program, "record", "--inside"])
 
 
 def start_recorder(policy: ShutdownPolicy, host: RehearsalHost, need: float | None) -> Fitness:
@@ -169,7 +169,7 @@ def start_recorder(policy: ShutdownPolicy, host: RehearsalHost, need: float | No
 
     need: seconds of battery that the plan needs, None if unknown.
     """
-    command = recorder_command(find_systemd_run(host), host.program)
+    command = build_recorder_command(find_systemd_run(host), host.program)
     fit = check_fitness(policy, host, need)
     # stop a recorder that was left running
     host.run(["systemctl", "stop", "--", f"{UNIT}.service"])

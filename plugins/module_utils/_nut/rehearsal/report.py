@@ -40,7 +40,7 @@ def plan_shutdown(policy: ShutdownPolicy, timing: Mapping[str, int], primary: st
     return planner.make_plan(machines, [model.Supply("ups")], model.Timing(**seconds, settle=policy.settle))
 
 
-def planned_times(plan: model.Plan, policy: ShutdownPolicy, primary: str) -> dict[str, Times]:
+def list_planned_times(plan: model.Plan, policy: ShutdownPolicy, primary: str) -> dict[str, Times]:
     """Return the planned Times of each machine, and of the primary's poweroff; s since the low battery."""
     names = [machine.name for machine in policy.machines]
     return {
@@ -127,13 +127,13 @@ class DrillResult:
             "poweroff": round(self.poweroff, 2),
             "decision": {"rule": self.rule, "reason": self.reason},
             "primary": job.primary,
-            "planned": _shift_times(planned_times(plan, job.policy, job.primary)),
+            "planned": _shift_times(list_planned_times(plan, job.policy, job.primary)),
             "held": not self.list_problems(),
             "verdict": self.format_verdict(),
         }
 
 
-def drill_table(data: Mapping[str, Any]) -> str:
+def format_drill_table(data: Mapping[str, Any]) -> str:
     """Return DrillResult.to_data() as a table, with the verdict."""
     machines = {**data["machines"], data["primary"]: (data["poweroff"],)}
     lines = _format_times("s since low battery", machines, data, ["would power off"])
@@ -143,7 +143,7 @@ def drill_table(data: Mapping[str, Any]) -> str:
 # A real shutdown
 
 
-def record_report(
+def build_record_report(
     notes: Notes, policy: ShutdownPolicy, conf: str, after: Aftermath, own: float | None = None
 ) -> dict[str, Any]:
     """Return planned and measured times as JSON data, in seconds since FSD.
@@ -155,7 +155,7 @@ def record_report(
     poll = plan.time_of(model.FSD) or 0.0
     zero = notes.fsd if notes.fsd is not None else notes.began
     poweroff = notes.ended if notes.ended is not None else after.poweroff
-    moments: dict[str, Times] = {name: (noted.left, noted.silent) for name, noted in notes.machines.items()}
+    moments: dict[str, Times] = {name: (noted.logged_out, noted.silent_since) for name, noted in notes.machines.items()}
     machines = _shift_times({**moments, notes.primary: (poweroff, after.end)}, -zero)
     took = {name: _time_taken(times) for name, times in machines.items()}
     if after.guests is not None and took[notes.primary] is not None:
@@ -163,11 +163,11 @@ def record_report(
     problems = _record_problems(notes, machines, after)
     summary = "all machines were down before this host powered off" if notes.machines else "no machines to wait for"
     data = {
-        "again": after.again,
+        "restarted": after.restarted,
         "primary": notes.primary,
         "fsd": notes.fsd,
         "machines": machines,
-        "planned": _shift_times(planned_times(plan, policy, notes.primary), -poll),
+        "planned": _shift_times(list_planned_times(plan, policy, notes.primary), -poll),
         "seen": _shift_times(machines, poll),
         "took": took,
         "guests": after.guests,
@@ -177,7 +177,7 @@ def record_report(
         "offers": [asdict(offer) for offer in find_offers(policy, took, notes.primary, own)],
         "steps": [[round(moment - zero, 2), event] for moment, event in notes.steps],
     }
-    return {**data, "table": record_table(data)}
+    return {**data, "table": format_record_table(data)}
 
 
 def _time_taken(times: Sequence[float | None]) -> float | None:
@@ -198,16 +198,16 @@ def _record_problems(notes: Notes, machines: Mapping[str, Sequence[float | None]
             problems.append(f"{name} stopped answering without logging out")
     if poweroff is None:
         unknown = f"it is unknown when {notes.primary} powered off"
-        problems.append(unknown if after.again else f"{notes.primary} is still waiting")
+        problems.append(unknown if after.restarted else f"{notes.primary} is still waiting")
     return problems
 
 
-def record_table(data: Mapping[str, Any]) -> str:
+def format_record_table(data: Mapping[str, Any]) -> str:
     """Return record_report() as a table, with how long each machine took and the verdict."""
     lines = _format_times("s since FSD", data["machines"], data, ["powers off", "is off"], data["took"])
     if data["guests"] is not None:
         lines += [
             "",
-            f"{data['primary']} includes {data['guests']:.1f} s for its guests, which its shutdown time does not.",
+            f"The guests of {data['primary']} took another {data['guests']:.1f} s, which its duration does not include.",
         ]
     return "\n".join([*lines, "", data["verdict"]])

@@ -28,25 +28,27 @@ def find_systemd_run(host: RehearsalHost) -> str:
     """Return the path of systemd-run. Raises RehearsalRefused without it, without systemd or without root's rights."""
     if host.user() != 0:
         raise RehearsalRefused("must run as root, to start a systemd unit")
-    found = shutil.which("systemd-run", path=f"{host.root / 'usr/bin'}:{host.root / 'bin'}")
-    if found is None or not (host.root / "run/systemd/system").is_dir():
+    path = shutil.which("systemd-run", path=f"{host.root / 'usr/bin'}:{host.root / 'bin'}")
+    if path is None or not (host.root / "run/systemd/system").is_dir():
         raise RehearsalRefused("needs systemd and systemd-run, which are not available on this host")
-    return found
+    return path
 
 
-def unit_command(starter: str, unit: str, given: Sequence[str], program: Sequence[str], *options: str) -> list[str]:
+def build_unit_command(
+    starter: str, unit: str, given: Sequence[str], program: Sequence[str], *options: str
+) -> list[str]:
     """Return the command that runs a program in a transient unit. given: the unit's properties. options: systemd-run's."""
-    wanted = ["--quiet", *options, "--collect", f"--unit={unit}", *(f"--property={value}" for value in given)]
-    return [starter, *wanted, "--", *program]
+    arguments = ["--quiet", *options, "--collect", f"--unit={unit}", *(f"--property={value}" for value in given)]
+    return [starter, *arguments, "--", *program]
 
 
-def drill_command(starter: str, program: Sequence[str], seconds: float, *, as_json: bool) -> list[str]:
+def build_drill_command(starter: str, program: Sequence[str], seconds: float, *, as_json: bool) -> list[str]:
     """Return the command that starts the inner half of a drill. program: command line of nut-shutdown."""
     inner = [*program, "drill", "--inside", *(["--json"] if as_json else [])]
-    return unit_command(starter, UNIT, sandbox_properties(seconds), inner, "--pipe", "--wait")
+    return build_unit_command(starter, UNIT, list_sandbox_properties(seconds), inner, "--pipe", "--wait")
 
 
-def sandbox_properties(seconds: float) -> list[str]:
+def list_sandbox_properties(seconds: float) -> list[str]:
     """Return the properties of the unit that runs the inner half for at most SECONDS.
 
     Each closes a way to power off, to reach a real UPS or upsd, or to leave something behind. find_holes() verifies them.
@@ -124,26 +126,26 @@ def find_holes(
     """Return the ways in which this process could still do harm; none if the sandbox holds. ids, groups: its own."""
     ids = (os.getuid(), os.geteuid()) if ids is None else ids
     groups = (os.getgid(), *os.getgroups()) if groups is None else groups
-    wrong = []
+    holes = []
     try:
         status = read_status(root / "proc/self")
         network = (root / "proc/self/net/dev").read_text(encoding="ascii", errors="replace").splitlines()[2:]
     except OSError as error:
         return [f"cannot read the rights of this process: {error}"]
     if 0 in ids:
-        wrong.append("it runs as root")
+        holes.append("it runs as root")
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         if status.get(name, "?").strip("0"):
-            wrong.append(f"it has capabilities ({name})")
+            holes.append(f"it has capabilities ({name})")
     if status.get("NoNewPrivs") != "1":
-        wrong.append("it can gain new privileges")
+        holes.append("it can gain new privileges")
     with contextlib.suppress(KeyError):
         nut = pwd.getpwnam("nut")
         if nut.pw_uid in ids or nut.pw_gid in groups:
-            wrong.append("it runs as the user or group nut")
+            holes.append("it runs as the user or group nut")
     cards = [line.partition(":")[0].strip() for line in network]
     if any(card != "lo" for card in cards):
-        wrong.append("it has network access")
+        holes.append("it has network access")
     # read or write access is enough to talk to a socket
-    reached = [path for path in _OFF_LIMITS if any(os.access(root / path, how) for how in (os.R_OK, os.W_OK))]
-    return [*wrong, *(f"it can access /{path}" for path in reached)]
+    reachable = [path for path in _OFF_LIMITS if any(os.access(root / path, how) for how in (os.R_OK, os.W_OK))]
+    return [*holes, *(f"it can access /{path}" for path in reachable)]

@@ -29,7 +29,7 @@ NOTALARM OVER NOTOVER TRIM NOTTRIM BOOST NOTBOOST OTHER NOTOTHER SUSPEND_STARTIN
 """
 
 
-def note_command(note: Path) -> str:
+def compose_note_command(note: Path) -> str:
     """Return the SHUTDOWNCMD of a drill: it atomically notes when the shutdown would have begun."""
     return f"cat /proc/uptime >{note}.new && mv {note}.new {note}"
 
@@ -44,20 +44,20 @@ def parse_note(text: str, uptime: str, now: float) -> float | None:
     return now - max(since - then, 0.0) if math.isfinite(then) and math.isfinite(since) else None
 
 
-def ups_data(status: str, runtime: float | None) -> str:
+def compose_ups_data(status: str, runtime: float | None) -> str:
     """Return the data of the simulated UPS, for dummy-ups. runtime: s; None if the real UPS does not report it."""
     left = "" if runtime is None else f"battery.runtime: {max(runtime, 0):.0f}\n"
     return f"device.mfr: homelab.nut\ndevice.model: drill\nups.status: {status}\n{left}"
 
 
-def upsmon_conf(
+def compose_upsmon_conf(
     note: Path, where: str, user: str, password: str, seconds: Mapping[str, int], *, flag: Path | None
 ) -> str:
     """Return an upsmon.conf whose SHUTDOWNCMD only writes a note. user: PRIMARY or "secondary", its login and its role."""
     lines = [
         f"MONITOR {UPS}@{where} 1 {user} {password} {'primary' if user == PRIMARY else 'secondary'}",
         "MINSUPPLIES 1",
-        f"SHUTDOWNCMD {grammar.quote_word(note_command(note))}",
+        f"SHUTDOWNCMD {grammar.quote_word(compose_note_command(note))}",
         *([f"POWERDOWNFLAG {flag}"] if flag else []),
         *(f"{name} {value}" for name, value in seconds.items()),
         # no wall messages about a power failure that is only simulated
@@ -66,23 +66,23 @@ def upsmon_conf(
     return "".join(f"{line}\n" for line in lines)
 
 
-def nut_files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
+def compose_nut_files(folder: Path, job: Job, port: int, password: str) -> dict[str, str]:
     """Return NUT's files for the drill: name below FOLDER -> text. Secondaries are named by their number."""
     where = f"127.0.0.1:{port}"
-    made = {
+    files = {
         "ups.conf": f"pollinterval = 1\n[{UPS}]\ndriver = dummy-ups\nport = {UPS}.dev\nmode = dummy-once\n",
         "upsd.conf": f"LISTEN 127.0.0.1 {port}\n",
         "upsd.users": (
             f"[{PRIMARY}]\npassword = {password}\nupsmon primary\n[secondary]\npassword = {password}\nupsmon secondary\n"
         ),
-        f"{PRIMARY}.conf": upsmon_conf(
+        f"{PRIMARY}.conf": compose_upsmon_conf(
             folder / "notes" / PRIMARY, where, PRIMARY, password, job.timing, flag=folder / "killpower"
         ),
     }
     for number in range(len(job.policy.machines)):
         note = folder / "notes" / str(number)
-        made[f"{number}.conf"] = upsmon_conf(note, where, "secondary", password, TIMING, flag=None)
-    return made
+        files[f"{number}.conf"] = compose_upsmon_conf(note, where, "secondary", password, TIMING, flag=None)
+    return files
 
 
 def _has_exited(process: subprocess.Popen[bytes]) -> bool:
@@ -128,7 +128,7 @@ class Programs:
         """Return the names of the programs that have exited."""
         return [name for name, process in self.started.items() if _has_exited(process)]
 
-    def last_words(self, name: str) -> str:
+    def read_last_lines(self, name: str) -> str:
         """Return the last three lines of a program's log, joined into one."""
         text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
         return "; ".join(line.strip() for line in text.splitlines()[-3:]) or "it logged nothing"
@@ -152,7 +152,7 @@ def _send_signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """Return a free TCP port on loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -18,7 +18,7 @@ from ..base.check import Checker, Members, read_json
 from ..conf.upsd import PORT
 from ..proxmox import guests
 from ..proxmox.guests import DOWN_SECONDS, IDS, KINDS
-from ..proxmox.selection import NOBODY, Selector
+from ..proxmox.selection import NO_GUESTS, Selector
 
 VERSION = 1
 DAY = 86400
@@ -99,7 +99,7 @@ class Stage:
     notify: tuple[str, ...] = ()  # a program and its arguments
     message: str = ""  # last argument of the program
     fsd: bool = False  # tell upsmon to set FSD when the guests are down
-    select: Selector = NOBODY  # selects the guests to shut down
+    select: Selector = NO_GUESTS  # selects the guests to shut down
 
 
 @dataclass(frozen=True)

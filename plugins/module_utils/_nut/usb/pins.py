@@ -119,7 +119,7 @@ def is_told_apart(driver: str, release: Release) -> bool:
     return release >= _PINS_SINCE.get(driver, (0, 0, 0))
 
 
-def own_pins(section: Section | None, declared: Section | None) -> tuple[Pair, ...]:
+def find_own_pins(section: Section | None, declared: Section | None) -> tuple[Pair, ...]:
     """Return the pins of a section that we set, which are those not declared; () for a parked section."""
     if section is None or PARKED in section.keys:
         return ()
@@ -127,7 +127,7 @@ def own_pins(section: Section | None, declared: Section | None) -> tuple[Pair, .
     return tuple(pair for pair in identifying_pairs(section.keys) if pair[0].lower() not in given)
 
 
-def still_hold(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice) -> bool:
+def can_keep_pins(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice) -> bool:
     """Return whether a section can keep its old pins, because they contain the fresh ones and still match.
 
     So pins that were needed for a twin stay when the twin is gone, and the driver need not restart.

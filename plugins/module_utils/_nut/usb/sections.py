@@ -15,7 +15,7 @@ from ..conf.fit import unfit_key
 from ..conf.ups_conf import FIRST, Pair, Section
 from .bus import DRIVERS, HID_DRIVER, UsbDevice, UsbUps
 from .fingerprint import KEYS, Fingerprint, identifying_pairs, lowered_keys, matches_device
-from .pins import find_pins, is_told_apart, own_pins, park_section, still_hold
+from .pins import can_keep_pins, find_own_pins, find_pins, is_told_apart, park_section
 from .policy import NO_USB, DeviceRule, UsbPolicy
 
 DUMMY = "dummy-ups"
@@ -143,8 +143,8 @@ class SectionWriter:
         fresh = find_pins(device, self.devices, self.release, driver)
         if fresh.remark:
             self.remarks.append(f"[{name}]: {fresh.remark}")
-        old = own_pins(self.conf.get(name), self.declared.get(name))
-        if still_hold(old, fresh.keys, device) and self._keep_supported(name, driver, old) == old:
+        old = find_own_pins(self.conf.get(name), self.declared.get(name))
+        if can_keep_pins(old, fresh.keys, device) and self._keep_supported(name, driver, old) == old:
             return old
         return fresh.keys
 

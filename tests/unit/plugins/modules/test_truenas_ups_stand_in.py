@@ -370,8 +370,8 @@ def test_busy(box: Box, run: Run) -> None:
         ("DENIED", "user 'nut' may not use the API"),
         ("EXPIRED", "the API key of user 'nut' is revoked or expired"),
         ("OTP_REQUIRED", "user 'nut' needs a one-time code"),
-        ("AUTH_ERR", "login refused: wrong API key for user 'nutadm' for user 'nut'"),
-        ("LATER", "login of user 'nut' ended in an unknown way ('LATER')"),
+        ("AUTH_ERR", "login refused: wrong API key for user 'nut'"),
+        ("LATER", "the login of user 'nut' had an unknown outcome ('LATER')"),
     ],
 )
 def test_login_outcome(box: Box, run: Run, outcome: str, words: str) -> None:

@@ -117,7 +117,7 @@ def test_it_goes_down(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind, shutdown=7)
     found = stand.stop(100, 120, kind)
     assert (found.outcome, found.by_ha) == ("stopped", False)
-    assert "is down, after 7.0 s" in found.message
+    assert "is down after 7.0 s" in found.message
     assert not stand.host.find_pid(100)
     assert [kind, "shutdown", "100", "--timeout", "120", "--forceStop", "1"] in stand.host.read_calls()
 
@@ -202,7 +202,7 @@ def test_nothing_helps(stand: Stand) -> None:
     stand.hooks["stop"] = "can't lock file\n"
     found = stand.stop(100, 10)
     assert found.outcome == "runs"
-    assert "within" in found.message
+    assert "could not be stopped in" in found.message
     assert found.message.endswith("can't lock file")
 
 

@@ -112,14 +112,14 @@ def test_what_chooses_nobody() -> None:
         "no guest here has the number 999",
         "no guest here has the tag none",
         "no guest here uses storage of other",
-        "nobody.knows has no address here, so nobody knows who uses its storage",
+        "can't resolve nobody.knows, so can't tell which guests use its storage",
     )
     assert selection.list_unmatched(Selector(((104, None),), ("web",), ("truenas",)), HERE, resolve) == ()
 
 
 def test_a_selector_that_chooses_nobody_ever() -> None:
     assert not Selector(seconds=9.0)
-    assert not selection.NOBODY
+    assert not selection.NO_GUESTS
     assert [bool(one) for one in (Selector(((1, None),)), Selector(tags=("a",)), Selector(storage_of=("a",)))] == [
         True
     ] * 3

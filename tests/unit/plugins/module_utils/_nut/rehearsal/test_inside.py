@@ -217,12 +217,12 @@ def test_simulated_runtime_counts_down_and_each_update_has_a_new_mtime(tmp_path:
     )
     drill.write_supply()
     path = tmp_path / "drill.dev"
-    assert path.read_text() == simulation.ups_data("OL", 900)
+    assert path.read_text() == simulation.compose_ups_data("OL", 900)
     assert path.stat().st_mtime == 5000
     drill.since = 100.0
     now[0] = 130.0
     drill.set_status("OB")
-    assert path.read_text() == simulation.ups_data("OB", 870)
+    assert path.read_text() == simulation.compose_ups_data("OB", 870)
     assert path.stat().st_mtime == 5001
     # updated every two seconds
     now[0] = 131.9
@@ -230,4 +230,4 @@ def test_simulated_runtime_counts_down_and_each_update_has_a_new_mtime(tmp_path:
     assert path.stat().st_mtime == 5001
     now[0] = 132.0
     drill.check_progress()
-    assert path.read_text() == simulation.ups_data("OB", 868)
+    assert path.read_text() == simulation.compose_ups_data("OB", 868)

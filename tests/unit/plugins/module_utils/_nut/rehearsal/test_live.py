@@ -73,4 +73,4 @@ def test_record_show_prints_steps_table_and_offers(tmp_path: Path) -> None:
     token = make_host(tmp_path).token_path
     token.parent.mkdir(parents=True)
     token.write_text("t0")
-    assert json.loads(ask(tmp_path, Journal(), show=True, as_json=True)[1])["again"] is False
+    assert json.loads(ask(tmp_path, Journal(), show=True, as_json=True)[1])["restarted"] is False

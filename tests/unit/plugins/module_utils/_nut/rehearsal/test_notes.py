@@ -62,9 +62,11 @@ def test_machine_that_never_logged_in_has_not_logged_out() -> None:
     assert noted.machines["nas"] == notes.MachineNotes()
     noted = notes.add_look(noted, notes.RecorderLook(2, False, frozenset({"nas"}), {}))
     noted = notes.add_look(noted, notes.RecorderLook(3, False, frozenset(), {}))
-    assert noted.machines["nas"].left == 3
+    assert noted.machines["nas"].logged_out == 3
     # a lost connection is not a logout
-    assert notes.add_look(noted, notes.RecorderLook(4, False, frozenset({"nas"}), {})).machines["nas"].left is None
+    assert (
+        notes.add_look(noted, notes.RecorderLook(4, False, frozenset({"nas"}), {})).machines["nas"].logged_out is None
+    )
 
 
 def test_unknown_state_does_not_count_as_silence() -> None:
@@ -72,7 +74,7 @@ def test_unknown_state_does_not_count_as_silence() -> None:
     noted = notes.add_look(noted, notes.RecorderLook(1002, False, None, {}))
     assert noted.machines["nas"] == notes.MachineNotes(True)
     noted = notes.add_look(notes.add_look(noted, look(1003, nas=False)), look(1004, nas=None))
-    assert noted.machines["nas"].silent == 1003
+    assert noted.machines["nas"].silent_since == 1003
 
 
 def test_notes_survive_json_and_nonsense_is_refused(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_drill_is_refused_unless_ups_is_on_mains(status: str) -> None:
 
 
 def test_drill_is_refused_if_upsd_does_not_answer() -> None:
-    upses = [{"name": "ups", "host": "127.0.0.1", "port": simulation.free_port()}]
+    upses = [{"name": "ups", "host": "127.0.0.1", "port": simulation.find_free_port()}]
     with pytest.raises(job.RehearsalRefused, match="cannot tell whether a real shutdown is imminent"):
         outside.ask_real_upsd(make_policy(upses=upses))
 

@@ -109,14 +109,14 @@ def test_recorder_notes_each_step_as_it_happens(world: World) -> None:
     assert last.token == ready[0].strip()
     # a look every half second; its time is that of its start
     assert (last.began, last.fsd, last.ended) == (1000.0, 1001.0, 1014.5)
-    assert {name: (one.left, one.silent) for name, one in last.machines.items()} == {
+    assert {name: (one.logged_out, one.silent_since) for name, one in last.machines.items()} == {
         "nas": (1003.0, 1009.5),
         "media": (1003.0, 1009.5),
     }
     # each step was written at once
     assert [one.fsd for one in kept] == [1001.0, 1001.0, 1001.0]
-    assert [one.machines["nas"].left for one in kept] == [None, 1003.0, 1003.0]
-    assert [one.machines["nas"].silent for one in kept] == [None, None, 1009.5]
+    assert [one.machines["nas"].logged_out for one in kept] == [None, 1003.0, 1003.0]
+    assert [one.machines["nas"].silent_since for one in kept] == [None, None, 1009.5]
     assert [one.ended for one in kept] == [None, None, None]
     assert world.said[-1] == "this host is going down; stopping"
     assert "nas logged out: it is going down" in world.said

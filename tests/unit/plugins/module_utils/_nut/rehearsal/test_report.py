@@ -51,7 +51,7 @@ def test_planned_times_add_up_polls_and_shutdown_time() -> None:
     # half a poll, half a poll and FINALDELAY, and each shutdown_time
     given = make_drill_job()
     plan = report.plan_shutdown(given.policy, given.timing, given.primary)
-    assert report.planned_times(plan, given.policy, given.primary) == {
+    assert report.list_planned_times(plan, given.policy, given.primary) == {
         "nas": (10.0, 70.0),
         "vm": (10.0, 20.0),
         "pve": (74.0, None),
@@ -65,7 +65,7 @@ def test_drill_data_and_table() -> None:
     assert (data["trigger"], data["poweroff"], data["held"]) == (1e9, 73.5, False)
     assert data["decision"] == {"rule": "down", "reason": "words"}
     assert data["planned"]["pve"] == [74.0, None]
-    lines = report.drill_table(data).splitlines()
+    lines = report.format_drill_table(data).splitlines()
     assert [line.split() for line in lines[1:6]] == [
         ["nas", "begins", "to", "go", "down", "+10.0", "+10.1"],
         ["is", "down", "+70.0", "+70.5"],
@@ -79,7 +79,7 @@ def test_drill_data_and_table() -> None:
 
 
 def test_record_counts_from_fsd() -> None:
-    data = report.record_report(SEEN, make_house(), CONF, AFTER, 40)
+    data = report.build_record_report(SEEN, make_house(), CONF, AFTER, 40)
     assert data["machines"] == {"nas": [6.0, 66.5], "media": [5.5, 8.0], "pve": [78.0, 118.0]}
     assert data["took"] == {"nas": 60.5, "media": 2.5, "pve": 10.0}
     assert data["guests"] == 30.0
@@ -87,20 +87,20 @@ def test_record_counts_from_fsd() -> None:
     made = report.plan_shutdown(make_house(), job.read_timing(CONF), "pve")
     poll = made.time_of("FSD") or 0.0
     assert poll > 0
-    whole = report.planned_times(made, make_house(), "pve")
+    whole = report.list_planned_times(made, make_house(), "pve")
     assert data["planned"]["nas"] == [round((one or 0) - poll, 2) for one in whole["nas"]]
     assert data["planned"]["pve"] == [round((whole["pve"][0] or 0) - poll, 2), None]
     assert data["seen"]["nas"] == [6.0 + poll, 66.5 + poll]
     assert data["held"] is True
     assert data["verdict"] == "The order held: all machines were down before this host powered off"
     assert data["steps"] == [[0.0, "pve: upsmon set FSD"]]
-    assert (data["again"], data["primary"], data["reason"], data["fsd"]) == (True, "pve", "all are down", 1002.0)
+    assert (data["restarted"], data["primary"], data["reason"], data["fsd"]) == (True, "pve", "all are down", 1002.0)
     assert json.loads(json.dumps(data)) == data
 
 
 def test_plan_uses_timing_of_upsmon_conf() -> None:
-    slow = report.record_report(SEEN, make_house(), CONF + "POLLFREQ 20\nPOLLFREQALERT 20\n", AFTER)
-    quick = report.record_report(SEEN, make_house(), CONF, AFTER)
+    slow = report.build_record_report(SEEN, make_house(), CONF + "POLLFREQ 20\nPOLLFREQALERT 20\n", AFTER)
+    quick = report.build_record_report(SEEN, make_house(), CONF, AFTER)
     assert slow["seen"]["nas"][0] > quick["seen"]["nas"][0]
 
 
@@ -115,7 +115,7 @@ def test_plan_uses_timing_of_upsmon_conf() -> None:
 )
 def test_record_names_what_broke_the_order(machines: dict[str, notes.MachineNotes], changes: Any, words: str) -> None:
     one = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
-    data = report.record_report(one, make_house(), CONF, AFTER)
+    data = report.build_record_report(one, make_house(), CONF, AFTER)
     assert data["held"] is False
     assert data["verdict"] == f"The order did not hold: {words}"
     assert data["table"].endswith(words)
@@ -123,29 +123,31 @@ def test_record_names_what_broke_the_order(machines: dict[str, notes.MachineNote
 
 def test_unfinished_record_says_what_is_unknown() -> None:
     one = dataclasses.replace(SEEN, ended=None)
-    assert report.record_report(one, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
+    assert report.build_record_report(one, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
         "pve is still waiting"
     )
-    assert report.record_report(one, make_house(), CONF, aftermath.Aftermath(True))["verdict"].endswith(
+    assert report.build_record_report(one, make_house(), CONF, aftermath.Aftermath(True))["verdict"].endswith(
         "it is unknown when pve powered off"
     )
     # the gate's report has the time as well
-    assert report.record_report(one, make_house(), CONF, AFTER)["machines"]["pve"] == [77.5, 118.0]
+    assert report.build_record_report(one, make_house(), CONF, AFTER)["machines"]["pve"] == [77.5, 118.0]
     assert (
-        report.record_report(make_notes(machines={}, fsd=1, ended=2), make_house(), CONF, AFTER)["verdict"]
+        report.build_record_report(make_notes(machines={}, fsd=1, ended=2), make_house(), CONF, AFTER)["verdict"]
         == "The order held: no machines to wait for"
     )
 
 
 def test_record_table_has_guests_apart() -> None:
-    lines = report.record_table(report.record_report(SEEN, make_house(), CONF, AFTER)).splitlines()
+    lines = report.format_record_table(report.build_record_report(SEEN, make_house(), CONF, AFTER)).splitlines()
     assert re.split(r"  +", lines[0]) == ["s since FSD", "planned", "measured", "duration"]
     assert re.split(r"  +", lines[1])[:2] == ["nas", "begins to go down"]
     assert lines[1].endswith("+6.0")
     assert lines[2].split()[-2:] == ["+66.5", "60.5"]
     assert re.split(r"  +", lines[5])[:2] == ["pve", "powers off"]
     assert lines[6].split() == ["is", "off", "-", "+118.0", "10.0"]
-    assert "pve includes 30.0 s for its guests" in lines[8]
-    without = report.record_table(report.record_report(SEEN, make_house(), CONF, aftermath.Aftermath(False)))
+    assert "The guests of pve took another 30.0 s" in lines[8]
+    without = report.format_record_table(
+        report.build_record_report(SEEN, make_house(), CONF, aftermath.Aftermath(False))
+    )
     assert "guests" not in without
     assert without.splitlines()[6].split() == ["is", "off", "-", "-", "-"]

@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_ho
 
 
 def test_unit_has_every_property_of_the_sandbox() -> None:
-    given = [line.split("=", 1) for line in sandbox.sandbox_properties(99.5)]
+    given = [line.split("=", 1) for line in sandbox.list_sandbox_properties(99.5)]
     assert len({name for name, _value in given}) == len(given)
     found = dict(given)
     # neither root nor nut
@@ -50,13 +50,15 @@ def test_unit_has_every_property_of_the_sandbox() -> None:
 
 
 def test_drill_command_runs_inner_half_in_its_unit() -> None:
-    words = sandbox.drill_command("/usr/bin/systemd-run", ["/p", "-IS", "/q"], 60, as_json=False)
+    words = sandbox.build_drill_command("/usr/bin/systemd-run", ["/p", "-IS", "/q"], 60, as_json=False)
     head, inner = words[: words.index("--")], words[words.index("--") + 1 :]
     assert head[0] == "/usr/bin/systemd-run"
     assert {"--pipe", "--wait", "--collect", "--unit=nut-shutdown-drill"} <= set(head)
-    assert [word.partition("=")[2] for word in head if word.startswith("--property=")] == sandbox.sandbox_properties(60)
+    assert [
+        word.partition("=")[2] for word in head if word.startswith("--property=")
+    ] == sandbox.list_sandbox_properties(60)
     assert inner == ["/p", "-IS", "/q", "drill", "--inside"]
-    assert sandbox.drill_command("s", ["/p"], 60, as_json=True)[-3:] == ["drill", "--inside", "--json"]
+    assert sandbox.build_drill_command("s", ["/p"], 60, as_json=True)[-3:] == ["drill", "--inside", "--json"]
 
 
 NONE = "".join(f"{name}:\t0000000000000000\n" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))

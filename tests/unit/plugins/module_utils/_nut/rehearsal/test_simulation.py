@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_dr
 
 def test_note_tells_when_the_shutdown_began(tmp_path: Path) -> None:
     note = tmp_path / "nas"
-    subprocess.run(["/bin/sh", "-c", simulation.note_command(note)], check=True)
+    subprocess.run(["/bin/sh", "-c", simulation.compose_note_command(note)], check=True)
     now = base_clock.read_boottime()
     uptime = Path("/proc/uptime").read_text()
     when = simulation.parse_note(note.read_text(), uptime, now)
@@ -33,13 +33,16 @@ def test_note_tells_when_the_shutdown_began(tmp_path: Path) -> None:
 
 
 def test_simulated_ups_reports_status_and_runtime() -> None:
-    assert simulation.ups_data("OB LB", 120.4).splitlines()[-2:] == ["ups.status: OB LB", "battery.runtime: 120"]
-    assert "battery.runtime: 0\n" in simulation.ups_data("OB LB", -3)
-    assert "runtime" not in simulation.ups_data("OL", None)
+    assert simulation.compose_ups_data("OB LB", 120.4).splitlines()[-2:] == [
+        "ups.status: OB LB",
+        "battery.runtime: 120",
+    ]
+    assert "battery.runtime: 0\n" in simulation.compose_ups_data("OB LB", -3)
+    assert "runtime" not in simulation.compose_ups_data("OL", None)
 
 
 def test_nut_files_only_write_notes(tmp_path: Path) -> None:
-    made = simulation.nut_files(tmp_path, make_drill_job(), 40000, "secret")
+    made = simulation.compose_nut_files(tmp_path, make_drill_job(), 40000, "secret")
     assert sorted(made) == ["0.conf", "1.conf", "primary.conf", "ups.conf", "upsd.conf", "upsd.users"]
     assert upsd.read_listen_lines(made["upsd.conf"]) == [("127.0.0.1", 40000)]
     assert upsd.read_users(made["upsd.users"]) == {
@@ -51,7 +54,7 @@ def test_nut_files_only_write_notes(tmp_path: Path) -> None:
         text = made[f"{name}.conf"]
         assert upsmon.read_monitors(text) == (upsmon.Monitor("drill@127.0.0.1:40000", 1, user, "secret", user),)
         # no other command is run, and no other file written
-        assert grammar.find_directive(text, "SHUTDOWNCMD") == simulation.note_command(tmp_path / "notes" / name)
+        assert grammar.find_directive(text, "SHUTDOWNCMD") == simulation.compose_note_command(tmp_path / "notes" / name)
         assert grammar.find_directive(text, "NOTIFYCMD") is None
         flag = grammar.find_directive(text, "POWERDOWNFLAG")
         assert flag == (str(tmp_path / "killpower") if name == "primary" else None)

@@ -78,7 +78,7 @@ def test_a_guest_hangs(world: World, kind: str, number: int, seconds: int) -> No
     world.go(NAS)
     assert world.running(101, 102) == []
     assert 120 + seconds <= world.told[0] <= 124 + seconds
-    assert world.has(f"did not go down within {seconds} s, and was forced")
+    assert world.has(f"did not shut down within {seconds} s and was forced off")
 
 
 def test_a_guest_can_not_be_stopped_at_all(world: World) -> None:
@@ -149,7 +149,7 @@ def test_a_guest_that_goes_down_by_itself_before_it_is_told_is_not_ours(world: W
     world.story((0, OB), (200, OL))
     world.go({**NAS, "fsd": False})
     assert world.running(101, 102) == [102]
-    assert world.has("VM 101 is down already")
+    assert world.has("VM 101 is already down")
     assert world.count("start", 101) == 0
 
 
@@ -157,7 +157,7 @@ def test_a_guest_that_is_on_another_node_now(world: World) -> None:
     world.host.add_guest(102, kind="pct")
     world.story((0, OB), (200, OL))
     world.go({**NAS, "fsd": False})
-    assert world.has("there is no VM 101 on this host")
+    assert world.has("VM 101 does not exist on this host")
     assert world.running(102) == [102]
     assert world.count("start", 101) == 0
 

@@ -37,7 +37,7 @@ def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
     assert 140 <= world.told[0] <= 144
     assert len(world.told) == 1
     assert world.has("stage nas-guests begins: 120 s on battery (limit 120 s)")
-    assert world.has("VM 101 is down, after 20.0 s")
+    assert world.has("VM 101 is down after 20.0 s")
     assert world.state.exists()
 
 

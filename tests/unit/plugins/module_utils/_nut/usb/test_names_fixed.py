@@ -114,6 +114,21 @@ def test_outdated_notes_do_not_count_as_an_edit() -> None:
     assert host.resolve(CPS).remarks == ()
 
 
+def test_edited_section_stays_even_if_it_differs_only_because_of_another_edit() -> None:
+    """[ups] would be parked only because the edited [ups2] has the same driver."""
+    plain = '    driver = "nutdrv_qx"\n    port = "auto"\n'
+    names = ("ups", "ups2")
+    was = known(
+        None,
+        f'[ups]\n{plain}[ups2]\n{plain}    vendorid = "0764"\n',
+        found=frozenset(names),
+        memory={"ups": fingerprint.make_fingerprint(APC.device), "ups2": fingerprint.make_fingerprint(CPS.device)},
+        written=dict.fromkeys(names, "something else"),
+    )
+    res = resolve_names(was, [CPS], DEFAULT, R81)
+    assert (list(res.plugged), res.fixed, res.conf) == (["ups2"], set(names), was.conf)
+
+
 def test_found_section_edited_by_hand_stays() -> None:
     host = Host(None)
     host.settle(APC)
