@@ -32,7 +32,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("files", RIGHT.values(), ids=RIGHT.keys())
-def test_files_that_fit_together(files: Mapping[str, str]) -> None:
+def test_consistent_files_have_no_mistakes(files: Mapping[str, str]) -> None:
     assert consistency.find_inconsistencies(files) == []
 
 
@@ -101,20 +101,20 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
 
 
 @pytest.mark.parametrize(("files", "said"), WRONG.values(), ids=WRONG.keys())
-def test_files_that_do_not_fit_together(files: Mapping[str, str], said: str) -> None:
+def test_inconsistency_is_reported(files: Mapping[str, str], said: str) -> None:
     wrong = consistency.find_inconsistencies(files)
     assert said in "\n".join(wrong)
     assert not [line for line in wrong if "secret" in line or "geheim" in line]
 
 
 @pytest.mark.parametrize("host", ["localhost:3493", "localhost", "127.0.0.1", "[::1]:3493"])
-def test_this_host_by_any_name(host: str) -> None:
+def test_monitor_of_own_host_is_recognized_by_any_name(host: str) -> None:
     files = with_text("upsmon.conf", "localhost:3493", host, with_text("upsd.users", "secret1", "other"))
     (wrong,) = consistency.find_inconsistencies(files)
     assert "the password differs" in wrong
 
 
-def test_each_mistake_is_told_once() -> None:
+def test_mistake_is_reported_once() -> None:
     files = with_text("nut.conf", "netserver", "none", with_text("upsmon.conf", "ups@", "usp@"))
     assert len(consistency.find_inconsistencies(files)) == 2
 
@@ -125,7 +125,7 @@ def test_values_are_looked_at_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["a+b", "a/b"])
-def test_a_section_that_no_unit_can_be_called(name: str) -> None:
+def test_section_name_invalid_for_unit_is_reported(name: str) -> None:
     section = f"[{name}]\ndriver = dummy-ups\nport = x\n"
     assert any(
         f"[{name}]: the name of a UPS may have only" in one
@@ -133,13 +133,13 @@ def test_a_section_that_no_unit_can_be_called(name: str) -> None:
     )
 
 
-def test_two_sections_that_upsd_takes_for_one() -> None:
+def test_section_names_differing_in_case_are_reported() -> None:
     section = "[UPS]\ndriver = dummy-ups\nport = x\n"
     wrong = consistency.find_inconsistencies({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
     assert sum("differ only in case" in one for one in wrong) == 2
 
 
-def test_certificates_that_nobody_can_check() -> None:
+def test_tls_without_certpath_is_reported() -> None:
     wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "CERTVERIFY 1\n"})
     assert any("CERTVERIFY without CERTPATH" in one for one in wrong)
 
@@ -169,6 +169,6 @@ def test_blanks_before_a_mode_hide_nothing(blanks: str) -> None:
         ("LISTEN 127.0.0.1\nLISTEN 192.0.2.1\n", ""),
     ],
 )
-def test_addresses_of_which_upsd_gets_one_alone(listen: str, part: str) -> None:
+def test_overlapping_listen_addresses_are_reported(listen: str, part: str) -> None:
     wrong = [one for one in consistency.find_inconsistencies({**PRIMARY, "upsd.conf": listen}) if "is part of" in one]
     assert [one.split()[2] for one in wrong] == ([part] if part else [])

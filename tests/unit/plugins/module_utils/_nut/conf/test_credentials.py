@@ -78,9 +78,7 @@ DOORS: Mapping[str, Callable[[str, str], list[str]]] = {
 
 @pytest.mark.parametrize("login", DOORS.values(), ids=DOORS.keys())
 @pytest.mark.parametrize(("text", "verdict"), VERDICTS.items(), ids=[text[:9] for text in VERDICTS])
-def test_a_password_has_one_verdict_at_each_door(
-    login: Callable[[str, str], list[str]], text: str, verdict: str
-) -> None:
+def test_password_is_judged_alike_everywhere(login: Callable[[str, str], list[str]], text: str, verdict: str) -> None:
     wrong = login("user", text)
     assert len(wrong) == bool(verdict)
     assert all(verdict in line and (not text or text not in line) for line in wrong)
@@ -88,9 +86,7 @@ def test_a_password_has_one_verdict_at_each_door(
 
 @pytest.mark.parametrize("login", DOORS.values(), ids=DOORS.keys())
 @pytest.mark.parametrize(("text", "verdict"), VERDICTS.items(), ids=[text[:9] for text in VERDICTS])
-def test_a_user_name_has_one_verdict_at_each_door(
-    login: Callable[[str, str], list[str]], text: str, verdict: str
-) -> None:
+def test_user_name_is_judged_alike_everywhere(login: Callable[[str, str], list[str]], text: str, verdict: str) -> None:
     wrong = login(text, "s3cret")
     assert len(wrong) == bool(verdict)
     assert all(verdict in line for line in wrong)
@@ -102,7 +98,7 @@ def test_a_login_without_a_name_or_a_password_is_refused(login: Callable[[str, s
         assert [line for line in wrong if "is empty" in line]
 
 
-def test_the_line_and_the_way_out_are_named() -> None:
+def test_message_names_line_and_safe_characters() -> None:
     assert of_a_client("media", "a#b=c") == [
         "upsmon.conf: MONITOR ups@192.0.2.1: the password contains a '#' and a '=': upsmon sends it unquoted, and upsd would read"
         " a different password. Safe characters are letters, digits, '.', '_' and '-'"
@@ -110,7 +106,7 @@ def test_the_line_and_the_way_out_are_named() -> None:
     assert of_upsd("admin", "a#b=c")[0].startswith("upsd.users, [admin]: the password contains a '#' and a '='")
 
 
-def test_the_rest_of_a_password_with_blanks_is_not_told() -> None:
+def test_rest_of_password_with_blanks_is_not_shown() -> None:
     """Without quotes, the fifth word is a part of it, and the sixth another."""
     wrong = consistency.find_inconsistencies({"upsmon.conf": CLIENT.format("media", "open sesame")})
     assert wrong

@@ -141,7 +141,7 @@ COMPLAINTS = {
 
 
 @pytest.mark.parametrize(("program", "said", "wrong"), COMPLAINTS.values(), ids=COMPLAINTS.keys())
-def test_what_nut_says_is_judged(tmp_path: Path, program: str, said: tuple[int, str], wrong: list[str]) -> None:
+def test_output_of_nut_is_judged(tmp_path: Path, program: str, said: tuple[int, str], wrong: list[str]) -> None:
     assert judged(Nut(**{program: said}), PRIMARY, tmp_path) == wrong
 
 
@@ -152,7 +152,7 @@ def test_upsd_is_not_asked_where_a_driver_complains(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("driver", ["usbhid-upps", "../../bin/sh", "", "a b"])
-def test_a_driver_that_is_not_there(tmp_path: Path, driver: str) -> None:
+def test_missing_driver_is_reported(tmp_path: Path, driver: str) -> None:
     nut = Nut()
     (wrong,) = judged(nut, with_text("ups.conf", "usbhid-ups", driver), tmp_path)
     assert wrong.startswith(f"ups.conf, [ups]: this host has no driver {driver!r}.")
@@ -173,7 +173,7 @@ def test_a_driver_is_no_path(tmp_path: Path) -> None:
     assert set(asked) == {"upsmon", "upsd"}
 
 
-def test_each_section_has_its_driver_asked(tmp_path: Path) -> None:
+def test_driver_of_each_section_reads_files(tmp_path: Path) -> None:
     nut = Nut(dummy_ups=(0, "Fatal error: 'x' is not a valid flag for this driver.\n"))
     text = PRIMARY["ups.conf"] + "[dummy]\n    driver = dummy-ups\n    x\n"
     wrong = judged(nut, {**PRIMARY, "ups.conf": text}, tmp_path)
@@ -200,7 +200,7 @@ def test_a_secondary_needs_no_upsd(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["LISTEN 0.0.0.0", '"LISTEN" ::', "   LISTEN 192.0.2.1 1234", "\tLISTEN *"])
-def test_upsd_listens_where_it_disturbs_nobody(tmp_path: Path, line: str) -> None:
+def test_upsd_listens_on_free_loopback_port(tmp_path: Path, line: str) -> None:
     nut = Nut()
     judged(nut, {**PRIMARY, "upsd.conf": f"{line}\n# LISTEN here\nMAXAGE 15\n"}, tmp_path)
     assert nut.files["upsd.conf"] == "# LISTEN here\nMAXAGE 15\nLISTEN 127.0.0.1 0\n"
@@ -213,7 +213,7 @@ def test_a_comment_may_say_anything(tmp_path: Path) -> None:
     assert nut.files["ups.conf"] == files["ups.conf"]
 
 
-def test_nothing_is_left_behind_when_it_is_cut_short(tmp_path: Path) -> None:
+def test_interrupted_dry_run_leaves_no_files(tmp_path: Path) -> None:
     def cut(_command: Sequence[str]) -> tuple[int, str]:
         raise KeyboardInterrupt
 
@@ -231,7 +231,7 @@ UPSSCHED = {
 
 
 @pytest.mark.parametrize(("said", "wrong"), UPSSCHED.items())
-def test_upssched_reads_its_file(tmp_path: Path, said: str, wrong: str) -> None:
+def test_upssched_reads_upssched_conf(tmp_path: Path, said: str, wrong: str) -> None:
     files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
     nut = Nut(upssched=(0, said))
     assert judged(nut, files, tmp_path) == [f"upssched.conf: {wrong}"]
@@ -248,9 +248,7 @@ def test_upssched_reads_its_file(tmp_path: Path, said: str, wrong: str) -> None:
         ("upssched", 127, "env: '/nut/upssched': No such file or directory"),
     ],
 )
-def test_a_program_that_could_not_be_run_is_not_taken_for_content(
-    tmp_path: Path, program: str, code: int, said: str
-) -> None:
+def test_failure_to_run_program_is_reported_as_such(tmp_path: Path, program: str, code: int, said: str) -> None:
     files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
     nut = Nut(upssched=(0, "")) if program == "upsmon" else Nut()
     nut.said[program] = (code, f"{said}\n")
@@ -260,7 +258,7 @@ def test_a_program_that_could_not_be_run_is_not_taken_for_content(
 TLS = nss.TlsMaterial("ca", "certificate", "key", "pve")
 
 
-def test_certificates_are_tried_where_nothing_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_are_tried_in_scratch_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
     def make(folder: Path, tls: nss.TlsMaterial, *_arguments: object) -> None:
@@ -281,7 +279,7 @@ def test_certificates_are_tried_where_nothing_reads_them(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_certificates_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_arguments: object) -> None:
         raise nss.NssError("the key does not fit")
 
@@ -294,7 +292,7 @@ def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("line", ["monitor ups@x 1 u tOpSeCrEt secondary", "certident nick tOpSeCrEt"])
-def test_no_secret_of_a_line_that_a_daemon_does_not_know(tmp_path: Path, line: str) -> None:
+def test_secret_in_unknown_line_is_not_shown(tmp_path: Path, line: str) -> None:
     """It prints the whole line, and a MONITOR that is misspelled has a password."""
     nut = Nut(upsmon=(1, f"HERE/upsmon.conf line 7: invalid directive {line}\n"))
     (said,) = judged(nut, SECONDARY, tmp_path)

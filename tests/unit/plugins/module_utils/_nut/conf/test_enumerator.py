@@ -39,11 +39,11 @@ def test_digest(text: str, name: str, digest: str | None) -> None:
         ("[a]\nx=1\ny=3\n", False),
     ],
 )
-def test_what_makes_a_difference_to_the_enumerator(text: str, same: bool) -> None:
+def test_checksum_depends_on_meaningful_changes_only(text: str, same: bool) -> None:
     assert (enumerator.section_checksum(text, "a") == enumerator.section_checksum("[a]\nx = 1\ny = 2\n", "a")) is same
 
 
-def test_the_digest_of_a_file_that_is_to_be_written() -> None:
+def test_checksum_of_conf_equals_checksum_of_text() -> None:
     conf = ups_conf.parse_ups_conf('z\n[a]\nport = y\ndriver = x\ndesc = "one \\\\101 \\\\t \\\\cut"\n')
     text = ups_conf.render_conf(conf)
     assert [enumerator.section_checksum(conf, name) for name in ("", "a")] == [

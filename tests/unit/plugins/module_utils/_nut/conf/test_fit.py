@@ -132,7 +132,7 @@ def test_kept(name: str, release: Release, text: str) -> None:
     assert fit_files({name: text}, release) == Fitted({name: text}, (), ())
 
 
-def test_a_sentence_is_said_once() -> None:
+def test_repeated_directive_is_reported_once() -> None:
     fitted = fit_files({"upssched.conf": "AT OFF * EXECUTE a\nAT OFF u@h EXECUTE b\n"}, BOOKWORM)
     assert fitted.files == {"upssched.conf": ""}
     assert len(fitted.left_out) == 1
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[str, Release, str, str]] = {
 
 
 @pytest.mark.parametrize(("name", "release", "text", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused_where_leaving_it_out_is_unsafe(name: str, release: Release, text: str, said: str) -> None:
+def test_directive_needed_for_safety_is_refused(name: str, release: Release, text: str, said: str) -> None:
     fitted = fit_files({name: text}, release)
     assert (fitted.files, fitted.left_out) == ({name: text}, ())
     (sentence,) = fitted.refused
@@ -240,9 +240,7 @@ def files(draw: st.DrawFn) -> tuple[str, list[tuple[str, Release]]]:
 
 
 @given(files(), st.sampled_from(RELEASES))
-def test_what_a_release_knows_survives_byte_for_byte(
-    made: tuple[str, list[tuple[str, Release]]], release: Release
-) -> None:
+def test_known_directives_are_kept_byte_for_byte(made: tuple[str, list[tuple[str, Release]]], release: Release) -> None:
     name, pieces = made
     text = "".join(piece for piece, _unused in pieces)
     fitted = fit_files({name: text}, release)
@@ -309,7 +307,7 @@ def test_garbage(made: Mapping[str, str], release: Release) -> None:
         ((2, 8, 2), None, "ALLOW_NOT_ALL_LISTENERS true\n"),
     ],
 )
-def test_upsd_starts_though_an_address_is_not_there(
+def test_upsd_starts_without_missing_listen_address(
     order: tuple[str, str], release: Release, first: str | None, more: str
 ) -> None:
     """2.8.0 insists on the last LISTEN, 2.8.1 on the first, later ones on all: it must be loopback, which is always there."""
@@ -335,13 +333,13 @@ def test_upsd_starts_though_an_address_is_not_there(
         "",
     ],
 )
-def test_where_nothing_has_to_be_done_for_that(text: str) -> None:
+def test_listen_lines_are_kept_if_nothing_is_needed(text: str) -> None:
     assert fit_files({"upsd.conf": text}, (2, 8, 2)).files["upsd.conf"] == text
 
 
 @pytest.mark.parametrize("release", [(2, 8, 0), (2, 8, 1), (2, 8, 3), (2, 9, 0)])
 @pytest.mark.parametrize("driver", ["usbhid-ups", "nutdrv_qx"])
-def test_a_key_alone_is_judged_as_in_its_file(driver: str, release: Release) -> None:
+def test_key_is_judged_as_in_file(driver: str, release: Release) -> None:
     keys = [key.replace("*", "x") for key in directives.DEVICE]
     for key in (*keys, "POLLFREQ", "default.battery.charge", "no-such-key"):
         text = ups_conf.render_sections((Section("ups", (("driver", driver), (key, "1"))),))

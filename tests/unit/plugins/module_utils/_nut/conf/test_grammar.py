@@ -19,13 +19,13 @@ def words_of(text: str) -> list[tuple[str, ...]]:
 
 
 @given(PRINTABLE)
-def test_what_encode_writes_is_read_back(word: str) -> None:
+def test_quoted_word_is_read_back(word: str) -> None:
     assert words_of(grammar.quote_word(word) + "\n") == [(word,)]
     assert grammar.find_problems(grammar.quote_word(word) + "\n") == []
 
 
 @given(st.lists(PRINTABLE, min_size=1, max_size=grammar.WORDS_LIMIT))
-def test_what_join_writes_is_read_back(words: list[str]) -> None:
+def test_joined_words_are_read_back(words: list[str]) -> None:
     line = grammar.join_words(words)
     assert words_of(line + "\n") == [tuple(words)]
     assert "\n" not in line
@@ -58,13 +58,13 @@ def test_encode(word: str, written: str) -> None:
         ("x" * 513, 512, "513 characters"),
     ],
 )
-def test_encode_refuses_what_nut_would_change(word: str, position: int, reason: str) -> None:
+def test_quote_word_refuses_words_that_nut_would_change(word: str, position: int, reason: str) -> None:
     with pytest.raises(grammar.Unencodable, match=reason) as caught:
         grammar.quote_word(word)
     assert caught.value.position == position
 
 
-def test_join_quotes_only_what_needs_it() -> None:
+def test_join_words_quotes_only_if_needed() -> None:
     assert grammar.join_words(["GET", "VAR", "ups", "ups.status"]) == "GET VAR ups ups.status"
     assert grammar.join_words(["a", "=", "b c", ""]) == 'a "=" "b c" ""'
 
@@ -117,7 +117,7 @@ def test_parse_reads_as_nut_does(text: str, read: list[tuple[str, ...]]) -> None
     assert words_of(text) == read
 
 
-def test_a_line_has_the_number_on_which_it_begins() -> None:
+def test_line_has_number_of_its_first_line() -> None:
     text = '# first\n\na \\\nb\n"c\nd"\ne "f#g\nh\n'
     assert [(line.number, line.words) for line in grammar.parse_lines(text)] == [
         (3, ("a", "b")),
@@ -160,7 +160,7 @@ def test_parse_takes_anything(text: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["s3cret", "a'b!$%&*()+,-./:;<>?@^_`{|}~", "[a[b]c]", 'a"b', "x" * 501])
-def test_a_password_that_travels(password: str) -> None:
+def test_valid_password_has_no_problem(password: str) -> None:
     assert grammar.find_password_problem(password) is None
     assert grammar.find_user_problem(password) is None
 
@@ -179,7 +179,7 @@ def test_a_password_that_travels(password: str) -> None:
         ("x" * 502, "502 characters"),
     ],
 )
-def test_a_password_that_does_not_travel(password: str, why: str) -> None:
+def test_password_problem_is_explained(password: str, why: str) -> None:
     problem = grammar.find_password_problem(password)
     assert problem is not None
     with pytest.raises(AssertionError, match=why):

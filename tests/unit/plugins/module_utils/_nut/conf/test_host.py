@@ -34,25 +34,25 @@ def free() -> int:
         return int(other.getsockname()[1])
 
 
-def test_a_port_of_another_program(taken: int) -> None:
+def test_port_in_use_is_reported(taken: int) -> None:
     (wrong,) = host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
     assert f"LISTEN 127.0.0.1 {taken}: another program uses this port" in wrong
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
-def test_a_port_that_is_free(free: int, where: str) -> None:
+def test_free_port_is_bindable(free: int, where: str) -> None:
     assert host.find_unbindable(f"LISTEN {where} {free}\n", "", serves=False) == []
 
 
 @pytest.mark.parametrize("old", ["LISTEN 0.0.0.0 {}\n", "LISTEN 127.0.0.1 {}\n"])
-def test_the_port_of_upsd_itself(taken: int, old: str) -> None:
+def test_port_of_running_upsd_is_bindable(taken: int, old: str) -> None:
     """upsd lets go of it when it is restarted."""
     assert host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=True) == []
     # but it does not run: so it is not upsd that holds it
     assert len(host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=False)) == 1
 
 
-def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
+def test_upsd_without_listen_line_owns_standard_port() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 3493))
@@ -61,13 +61,13 @@ def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
 
 
 @pytest.mark.parametrize("old", ["", "LISTEN 0.0.0.0 3493\n"])
-def test_an_address_of_another_host(old: str) -> None:
+def test_foreign_listen_address_is_reported(old: str) -> None:
     wrong = host.find_unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
     (words,) = wrong
     assert words.startswith("upsd.conf: LISTEN 192.0.2.77: this host does not have that address. Use one that it has")
 
 
-def test_a_name_that_nobody_knows() -> None:
+def test_unresolvable_listen_name_is_reported() -> None:
     (wrong,) = host.find_unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
     assert "LISTEN no-such-host.invalid: the address can't be resolved" in wrong
 
@@ -97,12 +97,12 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
         ({}, []),
     ],
 )
-def test_programs(files: dict[str, str], wrong: list[str]) -> None:
+def test_missing_programs_are_reported(files: dict[str, str], wrong: list[str]) -> None:
     found = host.find_unrunnable(files, shell)
     assert [one.partition(": this program does not exist")[0] for one in found] == wrong
 
 
-def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_flag_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs, common = (tmp_path / name for name in ("ours", "the irs", "common"))
     monkeypatch.setattr(host, "COMMON_FLAGS", (str(common),))
     texts = [f'POWERDOWNFLAG "{theirs}"\n', f"POWERDOWNFLAG {ours}\n", "MINSUPPLIES 1\n"]
@@ -120,7 +120,7 @@ def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"rm '{theirs}'" in said[0]
 
 
-def test_paths_that_root_alone_can_change(tmp_path: Path) -> None:
+def test_paths_writable_by_root_only_are_trusted(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "cut").write_text("#!/bin/sh\n")
     files = {
@@ -131,7 +131,7 @@ def test_paths_that_root_alone_can_change(tmp_path: Path) -> None:
     assert host.find_untrusted({"upsmon.conf": 'SHUTDOWNCMD "wall off; /sbin/poweroff"\n'}, tmp_path) == []
 
 
-def test_paths_that_others_than_root_can_change(tmp_path: Path) -> None:
+def test_paths_writable_by_others_are_reported(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     (shared / "nut").mkdir(parents=True)
     shared.chmod(0o777)
@@ -173,7 +173,7 @@ tmpfs /with\\040blank tmpfs rw 0 0
         ("/running/killpower", True),
     ],
 )
-def test_a_flag_that_a_reboot_leaves(path: str, lasts: bool) -> None:
+def test_flag_on_disk_is_reported(path: str, lasts: bool) -> None:
     said = host.find_lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
     assert bool(said) == lasts
     assert all(path in one for one in said)
@@ -183,7 +183,7 @@ def test_no_flag_lasts_for_ever() -> None:
     assert host.find_lasting_flag("MINSUPPLIES 1\n", MOUNTS) == []
 
 
-def test_what_a_package_has_brought(tmp_path: Path) -> None:
+def test_unchanged_package_files_are_found(tmp_path: Path) -> None:
     ours, theirs, unknown = (tmp_path / name for name in ("a.conf", "b.conf", "c.conf"))
     for path in (ours, theirs, unknown):
         path.write_text(f"# {path.name}\n")
@@ -232,31 +232,31 @@ MISSING = {
 
 
 @pytest.mark.parametrize(("files", "said"), MISSING.values(), ids=MISSING.keys())
-def test_what_the_files_name_and_the_host_lacks(files: dict[str, str], said: str) -> None:
+def test_missing_users_and_directories_are_reported(files: dict[str, str], said: str) -> None:
     found = host.find_missing(files, Path("/to/be/made"))
     assert [one[: len(said)] for one in found] == ([said] if said else [])
 
 
 @pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
-def test_a_command_is_a_line_of_a_shell(command: str) -> None:
+def test_command_is_split_like_a_shell_does(command: str) -> None:
     assert host.find_unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, shell) == []
 
 
-def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+def test_listen_name_is_bindable_at_one_of_its_addresses(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """Of a name's addresses upsd takes the first that it can have."""
     places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free)) for address in ("192.0.2.77", "127.0.0.1")]
     monkeypatch.setattr(host.socket, "getaddrinfo", lambda *_arguments, **_options: places)
     assert host.find_unbindable(f"LISTEN pve {free}\n", "", serves=False) == []
 
 
-def test_an_address_that_can_not_be_bound_at_all() -> None:
+def test_link_local_address_without_interface_is_reported() -> None:
     """Link-local: it says nothing without the name of an interface."""
     (wrong,) = host.find_unbindable("LISTEN fe80::1 3493\n", "", serves=False)
     assert "LISTEN fe80::1" in wrong
 
 
 @pytest.mark.parametrize("key", ["driverpath", "statepath"])
-def test_a_directory_of_ups_conf(key: str) -> None:
+def test_missing_directory_of_ups_conf_is_reported(key: str) -> None:
     assert host.find_missing({"ups.conf": f"{key} = /no/such\n"}) == [
         f"ups.conf: {key}: the directory /no/such does not exist. Create it, or use another one"
     ]

@@ -110,25 +110,25 @@ def test_no_secret_is_an_argument(tmp_path: Path) -> None:
         ("pk12util", 24, "", "pk12util .*: exit code 24"),
     ],
 )
-def test_at_once_or_not_at_all(tmp_path: Path, program: str, code: int, said: str, message: str) -> None:
+def test_failed_database_leaves_no_files(tmp_path: Path, program: str, code: int, said: str, message: str) -> None:
     with pytest.raises(nss.NssError, match=message):
         nss.make_database(tmp_path / "tls-1", PRIMARY, Programs(program, code, said), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_ca_that_is_none(tmp_path: Path) -> None:
+def test_ca_without_certificate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(nss.NssError, match="the text of the CA contains no certificate"):
         nss.make_database(tmp_path / "tls-1", nss.TlsMaterial("PEM"), Programs(), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_group_raises_lookup_error(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         nss.make_database(tmp_path / "tls-1", SECONDARY, Programs(), (os.getuid(), "no-such-group"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_run_that_was_cut_short_left(tmp_path: Path) -> None:
+def test_leftover_of_interrupted_run_is_replaced(tmp_path: Path) -> None:
     left = tmp_path / "tls-1.new" / "import"
     left.mkdir(parents=True)
     (left / "certificate.pem").write_text("old")
@@ -137,7 +137,7 @@ def test_what_a_run_that_was_cut_short_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
 
 
-def test_one_that_is_in_use_stays_as_it_is(tmp_path: Path) -> None:
+def test_existing_database_is_not_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "tls-1"
     folder.mkdir()
     (folder / "cert9.db").write_text("in use")
@@ -160,12 +160,12 @@ def test_the_path_is_the_same_for_ever() -> None:
     assert str(nss.database_path(SECONDARY)) == "/etc/nut/tls-50bd62ebfdb4"
 
 
-def test_a_newline_that_is_lost_on_the_way_does_not_matter() -> None:
+def test_missing_newline_does_not_change_path() -> None:
     bare = replace(PRIMARY, ca=PRIMARY.ca.strip(), certificate=f"\n{PRIMARY.certificate}", key=PRIMARY.key.strip())
     assert nss.database_path(bare) == nss.database_path(PRIMARY)
 
 
-def test_what_stands_where_counts() -> None:
+def test_path_depends_on_role_of_each_text() -> None:
     assert nss.database_path(nss.TlsMaterial("a", "b", "c")) != nss.database_path(nss.TlsMaterial("a", "bc"))
 
 
@@ -180,20 +180,20 @@ def sound(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_database_that_is_as_it_was_made(sound: Path) -> None:
+def test_complete_database_is_sound(sound: Path) -> None:
     assert nss.is_sound(sound, (os.getuid(), os.getgid()))
     assert not nss.is_sound(sound, (os.getuid() + 1, os.getgid()))
     assert not nss.is_sound(sound.with_name("tls-other"), (os.getuid(), os.getgid()))
 
 
 @pytest.mark.parametrize("name", ["cert9.db", "key4.db", "pkcs11.txt"])
-def test_a_database_that_somebody_has_touched(sound: Path, name: str) -> None:
+def test_modified_database_is_not_sound(sound: Path, name: str) -> None:
     (sound / name).chmod(0o644)
     assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
     (sound / name).unlink()
     assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
 
 
-def test_a_database_that_all_may_enter(sound: Path) -> None:
+def test_world_readable_database_is_not_sound(sound: Path) -> None:
     sound.chmod(0o755)
     assert not nss.is_sound(sound, (os.getuid(), os.getgid()))

@@ -69,7 +69,7 @@ def test_redact_touches_only_the_secret() -> None:
         ("upsd.users.bak", "anything", "<redacted>"),
     ],
 )
-def test_redact_one_line(name: str, line: str, shown: str) -> None:
+def test_redact_line(name: str, line: str, shown: str) -> None:
     assert redact_text(name, line + "\n") == shown + "\n"
     assert redact_text(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
 
@@ -119,9 +119,7 @@ JUNK = st.text(st.sampled_from('"\\#= \tab\x01é[]'), max_size=6)
 
 
 @given(before=TRICKY, glue=JUNK, left=JUNK, right=JUNK, after=TRICKY)
-def test_redact_never_shows_a_password_whatever_stands_around_it(
-    before: str, glue: str, left: str, right: str, after: str
-) -> None:
+def test_redact_hides_password_in_any_context(before: str, glue: str, left: str, right: str, after: str) -> None:
     text = f"{before}\npassword ={glue}{left}{SECRET}{right}\n{after}"
     shown = redact_text("upsd.users", text)
     assert SECRET not in shown
@@ -143,7 +141,7 @@ def test_redact_takes_anything_and_is_done_at_once(name: str, text: str) -> None
 
 
 @pytest.mark.parametrize("name", ["upsd.conf", "upsd.users", "upsmon.conf", "ups.conf"])
-def test_each_directive_is_shown_unless_it_holds_a_secret(name: str) -> None:
+def test_directives_without_secret_are_shown(name: str) -> None:
     for word, directive in directives.DIRECTIVES[name].items():
         shown = redact_text(name, f"{word} something\n")
         assert ("<redacted>" in shown) == (directive.kind in ("monitor", "identity", "password")), word

@@ -31,7 +31,7 @@ SAID: dict[str, Release | None] = {
 
 
 @pytest.mark.parametrize(("said", "release"), SAID.items())
-def test_the_release_in_what_a_program_says(said: str, release: Release | None) -> None:
+def test_release_is_read_from_program_output(said: str, release: Release | None) -> None:
     assert read_release(said) == release
 
 

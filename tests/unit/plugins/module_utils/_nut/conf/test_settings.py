@@ -75,7 +75,7 @@ def test_all_mistakes_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(settings.PRIMARY_ONLY))
-def test_secondary_can_not_have_what_is_for_a_primary(name: str) -> None:
+def test_directives_of_primary_are_refused_on_secondary(name: str) -> None:
     file = "upsmon.conf" if name in DIRECTIVES["upsmon.conf"] else "nut.conf"
     with pytest.raises(SettingsError, match=f"{name} is for a host with a UPS, not for a secondary"):
         settings.merge_settings({name: "x"}, {}, file, "nut_client")
@@ -87,7 +87,7 @@ def test_secondary_has_no_file_for_a_directive_of_upsd() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(sorted(DIRECTIVES["upsmon.conf"])), st.text() | st.integers() | st.booleans()))
-def test_password_is_never_told(given: dict[str, Any]) -> None:
+def test_password_is_not_shown(given: dict[str, Any]) -> None:
     secret = "hunter2 hunter2"
     with pytest.raises(SettingsError) as caught:
         settings.merge_settings({**given, "CERTIDENT": ["a", secret, secret]}, {}, "upsmon.conf", "nut_server")
@@ -102,7 +102,7 @@ def test_password_is_never_told(given: dict[str, Any]) -> None:
         (["x"], "nut_server_extra_lines must map file names to text"),
     ],
 )
-def test_extra_lines_that_no_file_can_have(given: Any, said: str) -> None:
+def test_extra_lines_for_unknown_file_are_refused(given: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         settings.take_extra_lines(given, "upsmon.conf", "nut_server")
 
@@ -128,7 +128,7 @@ def test_extra_lines_follow_a_comment() -> None:
         ({"name": "a b"}, "nut_server_devices: device 'a b': a name may have only"),
     ],
 )
-def test_device_that_can_not_be_written(device: dict[str, Any], said: str) -> None:
+def test_invalid_device_is_refused(device: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings.write_devices([device])
     assert str(caught.value).startswith(said)
@@ -139,6 +139,6 @@ def test_drivers_other_than_usbhid_ups_may_give_keys_another_meaning() -> None:
     assert 'offdelay = "1.5"' in made
 
 
-def test_every_truth_is_a_kind_that_directives_have() -> None:
+def test_boolean_kinds_exist_in_tables() -> None:
     kinds = {directive.kind for table in DIRECTIVES.values() for directive in table.values()}
     assert set(TRUTHS) <= kinds

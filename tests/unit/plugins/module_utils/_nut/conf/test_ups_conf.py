@@ -102,7 +102,7 @@ NAMES = ["", None, "a b", "a.b", "a@b", "a/b", "ü", "default", "ups\n", "[ups]"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_no_unit_can_have(name: Any) -> None:
+def test_name_invalid_for_unit_is_refused(name: Any) -> None:
     with pytest.raises(DeviceError, match="a name may have only letters, digits, hyphens and underscores"):
         ups_conf.build_section({"name": name})
 
@@ -164,13 +164,13 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("device", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_device_that_cannot_be_written(device: dict[str, Any], said: str) -> None:
+def test_invalid_device_is_refused(device: dict[str, Any], said: str) -> None:
     with pytest.raises(DeviceError) as caught:
         ups_conf.build_section(device)
     assert said in str(caught.value)
 
 
-def test_two_devices_of_one_name() -> None:
+def test_devices_of_same_name_are_refused() -> None:
     devices = [{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "B"}, {"name": "b"}]
     with pytest.raises(DeviceError, match=r"two devices are called a, b\."):
         ups_conf.build_sections(devices)
@@ -278,7 +278,7 @@ BESIDE = st.dictionaries(
         max_size=3,
     )
 )
-def test_what_is_rendered_is_read_back(devices: list[dict[str, Any]]) -> None:
+def test_rendered_conf_is_read_back(devices: list[dict[str, Any]]) -> None:
     made = ups_conf.build_sections(devices)
     text = ups_conf.render_sections(made)
     assert grammar.find_problems(text) == []
@@ -311,7 +311,7 @@ ODD = st.lists(
 
 
 @given(ODD)
-def test_a_file_that_is_written_anew_says_the_same(text: str) -> None:
+def test_rewritten_file_has_same_meaning(text: str) -> None:
     conf = ups_conf.parse_ups_conf(text)
     again = ups_conf.render_conf(conf)
     assert grammar.find_problems(again) == []
@@ -359,14 +359,14 @@ maxretry = "3"
 
 
 @pytest.mark.parametrize(("value", "written"), [(True, "yes"), (False, "no"), ("auto", "auto")])
-def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> None:
+def test_synchronous_is_not_a_flag(value: object, written: str) -> None:
     """YAML takes a bare yes for true."""
     assert dict(ups_conf.build_section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written
 
 
 @pytest.mark.parametrize("where", ["top", "options"])
 @pytest.mark.parametrize("key", ["vendorid", "productid", "serial"])
-def test_digits_that_are_no_number(where: str, key: str) -> None:
+def test_ids_read_as_numbers_are_refused(where: str, key: str) -> None:
     """YAML makes 307 of 0463."""
     device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
     with pytest.raises(DeviceError, match=f"device ups: YAML reads {key} as a number.*quotes"):

@@ -70,6 +70,6 @@ def test_which_sockets_a_listen_line_asks_for(listen: str, sockets: list[str]) -
     assert not any(upsd.is_listen((listen, 3493), (address, 3494)) for address in addresses)
 
 
-def test_the_ports_on_which_a_host_reaches_its_own_upsd() -> None:
+def test_local_ports_are_those_of_loopback_listens() -> None:
     assert upsd.local_ports("LISTEN 127.0.0.1 1\nLISTEN * 2\nLISTEN 192.0.2.1 3\nLISTEN localhost\n") == [1, 2, 3493]
     assert upsd.local_ports("") == []

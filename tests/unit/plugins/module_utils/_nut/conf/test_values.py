@@ -192,7 +192,7 @@ def test_wrong_values(name: str, text: str, said: str, release: Release | None) 
     assert not sentence.endswith(".")
 
 
-def test_quotes_that_nut_2_8_0_would_not_take_away() -> None:
+def test_quoted_poweroff_wait_is_refused_on_2_8_0() -> None:
     files = {"nut.conf": 'POWEROFF_WAIT="30"\n'}
     for release in (None, BOOKWORM):
         (wrong,) = find_wrong_values(files, release)
@@ -200,7 +200,7 @@ def test_quotes_that_nut_2_8_0_would_not_take_away() -> None:
     assert find_wrong_values(files, TRIXIE) == []
 
 
-def test_two_parts_where_upsmon_knows_one() -> None:
+def test_second_placeholder_needs_release_with_details() -> None:
     (wrong,) = find_wrong_values({"upsmon.conf": 'NOTIFYMSG ALARM "%s %s"\n'}, (2, 8, 2))
     assert "NOTIFYMSG ALARM: the text may have one %s for the UPS" in wrong
 
@@ -219,7 +219,7 @@ def test_two_parts_where_upsmon_knows_one() -> None:
         ("nut.conf", "MONITOR u@h 1 me s3cret primary\n"),
     ],
 )
-def test_secrets_are_never_told(name: str, text: str) -> None:
+def test_secrets_are_not_shown(name: str, text: str) -> None:
     wrong = find_wrong_values({name: text}, None)
     assert wrong
     assert "s3cret" not in "".join(wrong)

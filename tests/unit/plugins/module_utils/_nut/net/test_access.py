@@ -96,18 +96,18 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", [one for one in HOSTILE if one not in ("include", "any ")])
-def test_what_is_none_of_them(text: str) -> None:
+def test_invalid_source_is_refused(text: str) -> None:
     with pytest.raises(AccessError) as error:
         allow.parse_source(text)
     assert str(error.value).isprintable()
 
 
-def test_an_address_with_the_length_of_a_network_is_told_both_ways_out() -> None:
+def test_address_with_prefix_length_suggests_both_spellings() -> None:
     with pytest.raises(AccessError, match=r"write 192\.0\.2\.0/24 for the network, or 192\.0\.2\.5 for the host"):
         allow.parse_source("192.0.2.5/24")
 
 
-def test_everybody() -> None:
+def test_any_allows_everyone() -> None:
     assert allow.parse_allow("any") == allow.parse_allow(["any"]) == ("any",)
     assert allow.parse_allow(["192.0.2.5", "any", "192.0.2.5"]) == ("192.0.2.5", "any")
     assert allow.parse_allow(None) == allow.parse_allow("") == allow.parse_allow([]) == ()
@@ -149,7 +149,7 @@ def test_names_are_looked_up_and_literals_are_not() -> None:
     assert all("nut_client_address of that host, or nut_server_allow" in words for words in problems.values())
 
 
-def test_what_was_known_stays_and_is_told() -> None:
+def test_known_addresses_stay_with_warning() -> None:
     before = access.parse_sources(TEXT)
     new = make_source("tv", "tv.lan")
     allowed, warnings = access.keep_known_addresses(
@@ -166,7 +166,7 @@ def test_what_was_known_stays_and_is_told() -> None:
     }
 
 
-def test_a_name_with_another_address_is_let_in_and_nobody_is_shut_out() -> None:
+def test_widening_adds_addresses_and_removes_none() -> None:
     wider = access.widen_table(TEXT, lambda _name, _seconds: ["198.51.100.77"])
     assert access.parse_sources(wider) == {**ALLOWED, NAS: ("198.51.100.5", "2001:db8::5", "198.51.100.77")}
     assert access.parse_ports(wider) == {3493}
@@ -215,9 +215,7 @@ SOURCES = st.dictionaries(
 
 
 @given(st.sets(st.integers(1, 65535), min_size=1, max_size=5), SOURCES)
-def test_it_is_about_the_ports_of_upsd_and_nothing_else(
-    ports: set[int], allowed: dict[AllowedSource, list[str]]
-) -> None:
+def test_every_rule_covers_only_upsd_ports(ports: set[int], allowed: dict[AllowedSource, list[str]]) -> None:
     text = access.render_table(ports, allowed)
     hook, *those = rules(text)
     assert hook == "type filter hook input priority -10; policy accept;"
@@ -236,7 +234,7 @@ def test_it_is_about_the_ports_of_upsd_and_nothing_else(
 
 
 @pytest.mark.parametrize("ports", [[], [0], [65536], [-1], [22, 70000], [True]])
-def test_a_port_that_is_none(ports: list[int]) -> None:
+def test_invalid_port_is_refused(ports: list[int]) -> None:
     with pytest.raises(AccessError, match="port must be a number from 1 to 65535"):
         access.render_table(ports, {})
 
@@ -262,7 +260,7 @@ NETWORK = {"prefix": {"addr": "192.0.2.0", "len": 24}}
 AS_IT_SHOULD_BE = [NETWORK, "198.51.100.5", "2001:db8::5"]
 
 
-def test_the_table_as_the_kernel_has_it() -> None:
+def test_loaded_table_is_parsed() -> None:
     told = listed(AS_IT_SHOULD_BE, [{"elem": {"val": "203.0.113.9", "timeout": 86400, "expires": 86000}}])
     loaded = access.parse_table(told)
     assert loaded is not None
@@ -303,11 +301,11 @@ def test_neighbours_as_a_range() -> None:
         ('{"nftables": [{"set": {}}]}', "the table inet homelab_nut is not loaded"),
     ],
 )
-def test_a_table_that_differs(told: str, words: str) -> None:
+def test_difference_of_loaded_table_is_described(told: str, words: str) -> None:
     assert access.find_difference(access.parse_table(told), TEXT) == words
 
 
-def test_who_is_in() -> None:
+def test_address_is_allowed_by_networks() -> None:
     networks = access.collapse_networks(["192.0.2.0/24", "2001:db8::/32"])
     assert [access.is_allowed(one, networks) for one in ("192.0.2.9", "2001:db8::9", "127.0.0.1", "::1")] == [True] * 4
     assert not access.is_allowed("198.51.100.1", networks)

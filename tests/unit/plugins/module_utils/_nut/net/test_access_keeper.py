@@ -39,7 +39,7 @@ def test_another_address(machine: Machine) -> None:
     assert machine.out == []
 
 
-def test_a_table_that_somebody_flushed(machine: Machine) -> None:
+def test_flushed_table_is_loaded_again(machine: Machine) -> None:
     machine.loaded = None
     assert machine.main("refresh") == 0
     assert machine.out == ["the table inet homelab_nut is not loaded; loading it again"]
@@ -81,7 +81,7 @@ def leave_pending(machine: Machine) -> Path:
     return path
 
 
-def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
+def test_interrupted_run_is_completed(machine: Machine) -> None:
     path = leave_pending(machine)
     assert path.read_text() == "old\n"
     assert machine.main("refresh") == 0
@@ -93,14 +93,14 @@ def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
     assert machine.commands == []
 
 
-def test_a_run_at_work_is_not_taken_for_a_killed_one(machine: Machine) -> None:
+def test_running_deployment_is_left_alone(machine: Machine) -> None:
     path = leave_pending(machine)
     with files.hold_lock(machine.root / "run" / sets.LOCK, 0):
         assert machine.main("refresh") == 0
     assert path.read_text() == "old\n"
 
 
-def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
+def test_failed_load_is_reported(machine: Machine) -> None:
     machine.loaded, machine.refuses = None, True
     assert machine.main("refresh") == 1
     (line,) = machine.err

@@ -94,7 +94,7 @@ OUT: Step = (2, {"ups.status": "OB DISCHRG"})
 BACK: Step = (14, {"ups.status": "OL CHRG"})
 
 
-def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
+def test_passed_result_passes(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [OUT, (3.0, {RESULT: "In progress"}), BACK, (15.0, {RESULT: "Done and passed"})]
     verdict = watched(server, clock, steps)
@@ -106,12 +106,12 @@ def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
     assert 14 <= verdict.seconds <= 18
 
 
-def test_a_test_that_is_not_passed(server: FakeUpsd, clock: Clock) -> None:
+def test_failed_result_fails(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, BACK, (15.0, {RESULT: "Done and error"})])
     assert (verdict.verdict, verdict.explanation) == ("failed", "the UPS reports 'Done and error'")
 
 
-def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clock) -> None:
+def test_old_result_is_ignored(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and error"
     verdict = watched(server, clock, [OUT, BACK, (40.0, {RESULT: "Done and passed"})])
     assert verdict.verdict == "passed"
@@ -120,7 +120,7 @@ def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clo
     assert verdict.verdict == "failed"
 
 
-def test_a_result_that_stays_is_believed_after_a_while(server: FakeUpsd, clock: Clock) -> None:
+def test_unchanged_result_is_believed_after_settling(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [OUT, BACK])
     assert (verdict.verdict, verdict.explanation) == ("passed", "the UPS reports 'Done and passed'")
@@ -135,19 +135,19 @@ def test_a_new_date_makes_a_result_new(server: FakeUpsd, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("flags", ["OB", "OL CAL", "OL TEST", "OL DISCHRG"])
-def test_a_ups_that_tells_no_result(server: FakeUpsd, clock: Clock, flags: str) -> None:
+def test_ups_without_result_is_judged_by_status(server: FakeUpsd, clock: Clock, flags: str) -> None:
     verdict = watched(server, clock, [(2.0, {"ups.status": flags}), BACK])
     assert verdict.verdict == "passed"
     assert "reports no result" in verdict.explanation
 
 
-def test_a_flag_that_was_there_before_is_no_test(server: FakeUpsd, clock: Clock) -> None:
+def test_flag_set_before_test_is_ignored(server: FakeUpsd, clock: Clock) -> None:
     server.variables["ups.status"] = "OL DISCHRG"
     verdict = watched(server, clock, [])
     assert (verdict.verdict, verdict.explanation) == ("unknown", "the UPS showed no sign of a test")
 
 
-def test_a_test_that_only_the_result_shows(server: FakeUpsd, clock: Clock) -> None:
+def test_test_visible_only_in_result_is_recognized(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     verdict = watched(server, clock, [(3.0, {RESULT: "In progress"}), (70.0, {RESULT: "Done and error"})])
     assert (verdict.verdict, verdict.explanation) == ("failed", "the UPS reports 'Done and error'")
@@ -173,14 +173,14 @@ def test_the_battery_has_to_be_replaced(server: FakeUpsd, clock: Clock) -> None:
     assert (verdict.verdict, "(RB)" in verdict.explanation) == ("failed", True)
 
 
-def test_a_battery_that_had_to_be_replaced_before(server: FakeUpsd, clock: Clock) -> None:
+def test_replace_flag_set_before_test_is_ignored(server: FakeUpsd, clock: Clock) -> None:
     server.variables["ups.status"] = "OL RB"
     verdict = watched(server, clock, [(2.0, {"ups.status": "OB RB"}), (9.0, {"ups.status": "OL RB", RESULT: "Passed"})])
     assert verdict.verdict == "passed"
 
 
 @pytest.mark.parametrize("result", ["Done and passed", ""])
-def test_a_battery_that_is_low_at_once(server: FakeUpsd, clock: Clock, result: str) -> None:
+def test_low_battery_in_quick_test_fails(server: FakeUpsd, clock: Clock, result: str) -> None:
     steps = [
         OUT,
         (5.0, {"ups.status": "OB LB"}),
@@ -197,24 +197,24 @@ def test_a_deep_test_ends_with_a_low_battery(server: FakeUpsd, clock: Clock) -> 
     assert server.orders == [("instcmd", "a", "test.battery.start.deep")]
 
 
-def test_a_test_that_does_not_end(server: FakeUpsd, clock: Clock) -> None:
+def test_unfinished_test_is_unknown(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT], wait=60)
     assert (verdict.verdict, verdict.explanation) == ("unknown", "the test has not ended (ups.status: OB DISCHRG)")
     assert clock.now == pytest.approx(160)
 
 
-def test_a_test_that_was_aborted(server: FakeUpsd, clock: Clock) -> None:
+def test_aborted_test_is_not_passed(server: FakeUpsd, clock: Clock) -> None:
     verdict = watched(server, clock, [OUT, (5.0, {"ups.status": "OL CHRG", RESULT: "Aborted"})])
     assert (verdict.verdict, verdict.explanation) == ("unknown", "the UPS reports 'Aborted'")
 
 
-def test_a_word_on_the_way_is_not_the_last_one(server: FakeUpsd, clock: Clock) -> None:
+def test_intermediate_result_is_not_final(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [(1.0, {RESULT: "No test initiated"}), OUT, BACK, (30.0, {RESULT: "Done and error"})]
     assert watched(server, clock, steps).verdict == "failed"
 
 
-def test_looks_that_fail(server: FakeUpsd, clock: Clock) -> None:
+def test_failed_queries_are_reported_at_the_end(server: FakeUpsd, clock: Clock) -> None:
     steps = [OUT, (5.0, {"error": "now"}), (12.0, {}), BACK, (15.0, {RESULT: "Passed"})]
     assert watched(server, clock, steps).verdict == "passed"
     server.variables[RESULT] = ""
@@ -222,19 +222,19 @@ def test_looks_that_fail(server: FakeUpsd, clock: Clock) -> None:
     assert (verdict.verdict, "at the end upsd at pve:3493" in verdict.explanation) == ("unknown", True)
 
 
-def test_what_was_not_seen_does_not_count(server: FakeUpsd, clock: Clock) -> None:
+def test_gap_in_readings_does_not_settle_result(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [OUT, BACK, (17.0, {"error": "now"}), (60.0, {}), (65.0, {RESULT: "Done and error"})]
     assert watched(server, clock, steps).verdict == "failed"
 
 
-def test_a_ups_without_a_status_has_not_ended_its_test(server: FakeUpsd, clock: Clock) -> None:
+def test_missing_status_does_not_end_test(server: FakeUpsd, clock: Clock) -> None:
     silent = {"ups.status": "", RESULT: "Done and passed"}
     steps = [OUT, (5.0, silent), (50.0, {"ups.status": "OL", RESULT: "Done and error"})]
     assert watched(server, clock, steps).verdict == "failed"
 
 
-def test_a_test_that_did_not_begin(server: FakeUpsd, clock: Clock) -> None:
+def test_test_without_any_sign_is_unknown(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
     verdict = watched(server, clock, [OUT, BACK])
     assert (verdict.verdict, verdict.explanation.startswith("the test did not start: the driver answered FAILED")) == (

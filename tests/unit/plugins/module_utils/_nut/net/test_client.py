@@ -38,7 +38,7 @@ def server() -> Iterator[FakeUpsd]:
         yield fake
 
 
-def test_everything_that_can_be_asked(server: FakeUpsd) -> None:
+def test_all_queries_are_answered(server: FakeUpsd) -> None:
     with server.client() as client:
         assert client.get_version() == "2.8.1"
         assert client.get_net_version() == "1.3"
@@ -54,7 +54,7 @@ def test_everything_that_can_be_asked(server: FakeUpsd) -> None:
         assert client.local_address == "127.0.0.1"
 
 
-def test_what_can_be_set_and_done(server: FakeUpsd) -> None:
+def test_all_orders_are_sent(server: FakeUpsd) -> None:
     with server.client() as client:
         assert client.list_rw("ups") == {"ups.delay.shutdown": "020", "ups.id": "x y"}
         assert client.list_cmds("ups") == ("beeper.mute", "load.off")
@@ -135,7 +135,7 @@ def test_orders(server: FakeUpsd) -> None:
         ),
     ],
 )
-def test_an_answer_to_an_order_that_breaks_the_protocol(
+def test_malformed_answer_to_order_is_refused(
     request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client:
@@ -145,7 +145,7 @@ def test_an_answer_to_an_order_that_breaks_the_protocol(
             client.get_net_version()
 
 
-def test_the_end_of_a_list_of_ranges_as_upsd_2_7_4_says_it() -> None:
+def test_end_of_range_list_of_2_7_4_is_accepted() -> None:
     answer = 'BEGIN LIST RANGE ups x\nRANGE ups x "1" "2"\nEND LIST ENUM ups x\n'
     with serving({"LIST RANGE ups x": answer}) as server, server.client() as client:
         assert client.list_range("ups", "x") == ((1, 2),)
@@ -173,7 +173,7 @@ def test_a_password_is_in_no_error(answer: str) -> None:
         assert "s3cret" not in str(caught.value)
 
 
-def test_a_password_that_can_not_be_sent_is_not_sent(server: FakeUpsd) -> None:
+def test_unencodable_password_is_not_sent(server: FakeUpsd) -> None:
     with server.client() as client, pytest.raises(grammar.Unencodable) as caught:
         client.authenticate("admin", "s3cret\nINSTCMD ups load.off")
     assert "s3cret" not in str(caught.value)
@@ -190,9 +190,7 @@ def test_a_password_that_can_not_be_sent_is_not_sent(server: FakeUpsd) -> None:
         lambda client: client.set_var("ups", "a", "x" * 513),
     ],
 )
-def test_what_upsd_would_read_otherwise_is_not_sent(
-    server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]
-) -> None:
+def test_unencodable_words_are_not_sent(server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]) -> None:
     with server.client() as client:
         with pytest.raises(grammar.Unencodable):
             ask(client)
@@ -204,7 +202,7 @@ WORD = st.text(st.characters(max_codepoint=0x7E, min_codepoint=0x20), max_size=g
 
 
 @given(st.lists(WORD, min_size=1, max_size=grammar.WORDS_LIMIT))
-def test_words_come_back_as_they_were_joined(words: list[str]) -> None:
+def test_joined_words_are_split_again(words: list[str]) -> None:
     assert net_connection.split_line(grammar.join_words(words)) == tuple(words)
 
 
@@ -224,13 +222,13 @@ LINE = st.one_of(
 @example('VAR ups x "a" ')
 @example("x" * 513)
 @example('"VAR" ups x ""')
-def test_a_line_is_split_as_the_parser_does_it(line: str) -> None:
+def test_fast_split_agrees_with_parser(line: str) -> None:
     """Most lines take a short cut, which must make no difference."""
     lines = grammar.parse_lines(line + "\n")
     assert net_connection.split_line(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
 
 
-def test_it_never_logs_in(server: FakeUpsd) -> None:
+def test_queries_do_not_log_in(server: FakeUpsd) -> None:
     with server.client() as client:
         snapshot.observe_upsd(client, gather=snapshot.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
@@ -315,7 +313,7 @@ def test_names_are_compared_as_upsd_does() -> None:
         "BEGIN LIST VAR ups\nVAR ups x " + "y" * 5000 + "\nEND LIST VAR ups\n",
     ],
 )
-def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
+def test_malformed_list_is_refused(answer: str) -> None:
     with serving({"LIST VAR ups": answer}) as server, server.client() as client:
         with pytest.raises(net_errors.UpsdFailure) as caught:
             client.list_vars("ups")
@@ -338,7 +336,7 @@ def test_an_answer_that_breaks_the_protocol(answer: str) -> None:
         ("GET VAR ups a", "VAR ups a\n", lambda client: client.get_var("ups", "a")),
     ],
 )
-def test_a_single_answer_that_breaks_the_protocol(
+def test_malformed_value_is_refused(
     request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_errors.BadAnswer):
@@ -423,7 +421,7 @@ def test_an_error_in_the_middle_of_a_list() -> None:
         client.list_vars("ups")
 
 
-def test_a_server_that_never_accepts() -> None:
+def test_silent_server_times_out() -> None:
     """Its system does, for as many as wait in line."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -475,7 +473,7 @@ def test_each_receipt_is_confirmed_at_once(
     assert calls == [*confirmed, ("recv",)] * 2
 
 
-def test_renewing_gives_the_rest_of_the_talk_its_time(server: FakeUpsd) -> None:
+def test_renewed_timeout_applies_to_later_requests(server: FakeUpsd) -> None:
     with server.client(timeout=0.4) as client:
         for _unused in range(4):
             threading.Event().wait(0.2)
@@ -508,7 +506,7 @@ def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
         ask_for_ever(client)
 
 
-def test_nobody_listens() -> None:
+def test_closed_port_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
@@ -516,13 +514,13 @@ def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
-def test_a_name_that_does_not_resolve(host: str) -> None:
+def test_unresolvable_name_is_unreachable(host: str) -> None:
     with pytest.raises(net_errors.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
         net_client.UpsdClient(host).__enter__()
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 70000])
-def test_a_port_that_does_not_exist(port: int) -> None:
+def test_invalid_port_is_unreachable(port: int) -> None:
     with pytest.raises(net_errors.Unreachable, match="no such port"):
         net_client.UpsdClient("127.0.0.1", port).__enter__()
 
@@ -589,7 +587,7 @@ def test_encrypted_from_the_beginning(
         assert server.asked == ["STARTTLS"]
 
 
-def test_a_connection_that_can_not_be_encrypted_is_none() -> None:
+def test_failed_tls_opens_no_connection() -> None:
     with serving({"STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n"}) as server:
         client = net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate))
         with pytest.raises(net_errors.NoTls):
@@ -636,14 +634,16 @@ def test_another_authority_of_the_same_name(encrypting: Callable[..., Callable[[
         assert not isinstance(caught.value, net_errors.WrongName)
 
 
-def test_one_authority_of_several(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+def test_certificate_of_any_given_authority_is_trusted(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]],
+) -> None:
     both = certificates.make_ca("other CA", NOW).certificate + CA.certificate
     with serving(misbehave=encrypting()) as server, server.client() as client:
         client.starttls(both, "localhost")
         assert client.get_net_version() == "1.3"
 
 
-def test_an_authority_that_another_signed(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+def test_intermediate_authority_is_trusted(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
     """As NSS does it: who is told to trust an intermediate needs no root."""
     own = x509.load_pem_x509_certificate(CA.certificate.encode())
     signed = (
@@ -674,7 +674,9 @@ def test_an_expired_certificate(encrypting: Callable[..., Callable[[socket.socke
 
 
 @pytest.mark.parametrize("text", ["", "PEM", "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n"])
-def test_a_ca_that_is_none(encrypting: Callable[..., Callable[[socket.socket, str], None]], text: str) -> None:
+def test_ca_without_certificate_is_refused(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]], text: str
+) -> None:
     with (
         serving(misbehave=encrypting()) as server,
         server.client() as client,
@@ -684,7 +686,7 @@ def test_a_ca_that_is_none(encrypting: Callable[..., Callable[[socket.socket, st
 
 
 @pytest.mark.parametrize("name", ["", ".home.lan", "x" * 64 + ".lan"])
-def test_a_name_that_nobody_can_have(
+def test_impossible_server_name_is_refused(
     encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
     with (
@@ -696,7 +698,7 @@ def test_a_name_that_nobody_can_have(
 
 
 @pytest.mark.parametrize("answer", ["OK\n", "OK STARTTLS NOW\n", "GARBAGE\n", "OK STARTTLS\nVAR ups ups.status OB\n"])
-def test_an_answer_to_starttls_that_breaks_the_protocol(answer: str) -> None:
+def test_malformed_answer_to_starttls_is_refused(answer: str) -> None:
     """Words that come before the encryption may be anybody's."""
     with serving({"STARTTLS": answer}) as server, server.client() as client:
         with pytest.raises(net_errors.BadAnswer, match="answered STARTTLS with"):
@@ -753,7 +755,9 @@ def test_a_hostile_server_of_tls_is_left_in_time(
         assert f"127.0.0.1:{server.port}" in str(caught.value)
 
 
-def test_a_server_that_ends_the_encryption(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+def test_end_of_encryption_is_a_closed_connection(
+    encrypting: Callable[..., Callable[[socket.socket, str], None]],
+) -> None:
     talk = encrypting()
 
     def leave(connection: socket.socket, request: str) -> None:

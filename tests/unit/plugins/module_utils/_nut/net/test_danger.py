@@ -18,7 +18,7 @@ HARMLESS = [
 ]
 
 
-def test_what_a_command_may_do() -> None:
+def test_danger_of_commands() -> None:
     def effect(command: str) -> Effect | None:
         found = find_danger(command)
         assert found is None or found.why
@@ -49,6 +49,6 @@ OTHER_VARIABLES = [
 ]
 
 
-def test_what_setting_a_variable_may_do() -> None:
+def test_danger_of_variables() -> None:
     assert [one for one in SAFE_VARIABLES if find_danger_of_variable(one)] == []
     assert [one for one in OTHER_VARIABLES if not find_danger_of_variable(one)] == []

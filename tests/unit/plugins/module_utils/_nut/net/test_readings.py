@@ -95,11 +95,11 @@ def test_runtime_of_up_to_seven_days() -> None:
     assert read_variables({"battery.runtime": "604800"}).runtime == 604800
 
 
-def test_what_is_not_said_is_unknown() -> None:
+def test_missing_readings_are_unknown() -> None:
     assert read_variables({}) == Reading((), None, None, None, None)
 
 
-def test_flags_that_are_given_count() -> None:
+def test_given_flags_replace_status() -> None:
     assert read_variables({"battery.charge": "7"}, ("OL", "CHRG")) == Reading(("OL", "CHRG"), charge=7)
     assert read_variables({"ups.status": "OL"}, ()).flags == ()
 
@@ -118,5 +118,5 @@ def test_quantity(text: str | None, number: float | None) -> None:
     assert readings.parse_quantity(text) == number
 
 
-def test_each_flag_that_counts_has_words() -> None:
+def test_every_cautioned_flag_has_a_description() -> None:
     assert set(vocabulary.FLAGS) >= readings.CAUTION

@@ -24,7 +24,7 @@ def server() -> Iterator[FakeUpsd]:
         yield fake
 
 
-def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
+def test_snapshot_gathers_everything(server: FakeUpsd) -> None:
     with server.client() as client:
         ups, spare = snapshot.take_snapshot(client, gather=snapshot.GATHER)
     assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
@@ -45,7 +45,7 @@ def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
     assert (spare.error, spare.commands, spare.writable) == ("DATA-STALE", {}, {})
 
 
-def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
+def test_snapshot_queries_only_gathered_parts(server: FakeUpsd) -> None:
     server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
     with server.client() as client:
         ups, spare = snapshot.take_snapshot(client, gather=())
@@ -75,7 +75,7 @@ def test_writable_of(server: FakeUpsd) -> None:
             snapshot.find_writable(client, "ups", "nix")
 
 
-def test_who_is_not_expected(server: FakeUpsd) -> None:
+def test_unexpected_clients_are_listed(server: FakeUpsd) -> None:
     with server.client() as client:
         assert snapshot.observe_upsd(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
         assert snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
@@ -113,7 +113,7 @@ def test_snapshot_of_some(server: FakeUpsd) -> None:
 
 
 @pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
-def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
+def test_starting_driver_is_not_fresh(status: str) -> None:
     answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
     with serving(answers) as server, server.client() as client:
         (state,) = snapshot.take_snapshot(client, ["ups"])
@@ -140,7 +140,7 @@ def test_all_is_well(server: FakeUpsd) -> None:
     )
 
 
-def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
+def test_message_describes_problems_in_one_line(server: FakeUpsd) -> None:
     with server.client() as client:
         report = snapshot.observe_upsd(
             client,
@@ -205,14 +205,14 @@ def test_waiting_ends_in_time(server: FakeUpsd) -> None:
     assert clock.now == 102.5
 
 
-def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
+def test_zero_wait_queries_once(server: FakeUpsd) -> None:
     clock = Clock()
     assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).is_ok
     assert server.looks == 1
     assert clock.now == 100
 
 
-def test_waiting_for_a_server_that_starts() -> None:
+def test_wait_for_starting_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = listener.getsockname()[1]
     with serving() as server:
@@ -226,7 +226,7 @@ def test_waiting_for_a_server_that_starts() -> None:
 
 
 @pytest.mark.parametrize(("ups", "kind"), [(["nix"], net_errors.UnknownUps), (None, net_errors.Unreachable)])
-def test_what_is_still_wrong_after_waiting_is_raised(
+def test_last_failure_is_raised_after_wait(
     server: FakeUpsd, ups: list[str] | None, kind: type[net_errors.UpsdFailure]
 ) -> None:
     if ups is None:

@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process 
 from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import until
 
 
-def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address() -> None:
+def test_ipv4_client_of_ipv6_socket_has_ipv4_address() -> None:
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
@@ -47,6 +47,6 @@ def test_an_ended_process() -> None:
     process.close()
 
 
-def test_what_the_kernel_says_of_a_process() -> None:
+def test_activity_is_read_from_stat() -> None:
     text = "780 (a) S) (upsd) T 1 780 780 0 -1 4194560 1 0 0 0 17 25 0 0 20 0 1 0 9000 1 1 1 1 1"
     assert parse_stat(text, 100, 1000.0) == Activity("T", 42, 910.0)

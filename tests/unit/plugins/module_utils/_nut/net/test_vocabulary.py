@@ -24,7 +24,7 @@ def test_status_words(flags: str, words: str) -> None:
     assert vocabulary.describe_status(vocabulary.split_status(flags)) == words
 
 
-def test_each_flag_that_counts_has_words() -> None:
+def test_common_flags_have_descriptions() -> None:
     assert set(vocabulary.FLAGS) >= {"OL", "RB", "CHRG", "DISCHRG", "OVER", "TRIM", "BOOST", "ALARM"}
 
 
