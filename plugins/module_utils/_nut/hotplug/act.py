@@ -100,16 +100,16 @@ class Actor(Observer):
             deferred[known or line] = memory.deferred.get(known, now)
             if not known:
                 self._say_once(f"deferred: {line}")
-        decided = []
+        finished = []
         for line in before.values():
             how = "now done" if look.has_changes else "no longer needed"
             since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
-            decided.append(HistoryEntry(now, "", how, f"{since}: {line}"))
+            finished.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
             self.debug(f"{name or 'upsd'}: checked again in {max(until - look.time, 0):.1f} s")
         state = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
-        return state.with_history(*decided)
+        return state.with_history(*finished)
 
     def _say_once(self, line: str) -> None:
         if line not in self._said_lines:
@@ -192,9 +192,9 @@ class _Execution:
         try:
             permit_node(Path(self.host.policy.dev), node, self.host.local.owner[1])
         except (OSError, KeyError, ValueError) as error:
-            self.record_failure(node, f"permit {node}", f"{getattr(error, 'strerror', None) or error}")
+            self.record_failure(node, f"give NUT access to {node}", f"{getattr(error, 'strerror', None) or error}")
             return
-        self.record_done(node, f"permit {node}", reason)
+        self.record_done(node, f"give NUT access to {node}", reason)
 
     def run_later_action(self, action: UnitAction) -> None:
         """Run one of the actions that follow the file."""
@@ -272,7 +272,7 @@ class _Execution:
     def spare_drivers(self) -> None:
         """Update the enumerator's checksums of unchanged sections, so that it does not restart their drivers.
 
-        They differ if somebody edited a section and restarted the driver by hand, and because 2.8.1 does not record a section that a
+        They differ if somebody edited a section and restarted the driver by hand, and with 2.8.1, which does not record a section that a
         driver reloaded.
         """
         host, text = self.host, self.look.new_text or self.look.old_text
@@ -318,8 +318,8 @@ def permit_node(dev: Path, node: str, group: str | int) -> None:
         # in tests the nodes are FIFOs
         if not stat.S_ISCHR(mode) and not (stat.S_ISFIFO(mode) and dev != Path("/dev")):
             raise ValueError("not a device")
-        itself = Path(f"/proc/self/fd/{handle}")
-        os.chown(itself, -1, number)
-        itself.chmod(stat.S_IMODE(mode) | 0o060)
+        link = Path(f"/proc/self/fd/{handle}")
+        os.chown(link, -1, number)
+        link.chmod(stat.S_IMODE(mode) | 0o060)
     finally:
         os.close(handle)

@@ -31,7 +31,7 @@ GRACE = 10.0
 HUNG = 60.0
 # A UPS that has been unplugged for this long is not expected to come back soon.
 DUMMY_AFTER = 30.0
-# A driver that has had data for this long starts again with no failed attempts.
+# After this long with data, a driver's failed attempts are forgotten.
 SETTLED = 300.0
 # A driver is left alone for this long if the last status of its UPS was on battery. Few batteries last longer.
 OUTAGE = 1800.0
@@ -151,9 +151,9 @@ class _Planner:
     def _reason_to_wait(self, name: str) -> str:
         """Return why a running driver must not be restarted now; "" if it may be."""
         if self.busy:
-            return f"{self.busy}; waiting until the mains are back"
+            return f"waiting until the mains are back, because of {self.busy}"
         if self._driver_state(name).unit.runs and self.blind:
-            return "upsd does not say whether the mains are on"
+            return "upsd is not answering, so it is unknown whether the mains are on"
         return ""
 
     def build_plan(self) -> HotplugPlan:
@@ -182,7 +182,7 @@ class _Planner:
             self.known.found & self.old.keys(),
         )
         if self.busy and not same:
-            # do not write the file only to change the mark of a section that has since been declared
+            # On battery all sections stay, so only the mark of a section that is declared now can differ. That can wait.
             same, found = True, self.known.found
         return HotplugPlan(
             conf=None if same else conf,
@@ -423,7 +423,7 @@ class _Planner:
     def _register_unit(self, name: str) -> None:
         due = self.tries.get(name, Tries()).next_try(self.now)
         if self.busy:
-            self.deferred.append(f"[{name}] gets its unit later: {self._reason_to_wait(name)}")
+            self.deferred.append(f"the unit of [{name}] is made later: {self._reason_to_wait(name)}")
         elif due > self.now:
             self.waits[name] = due
         else:

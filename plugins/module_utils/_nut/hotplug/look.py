@@ -71,7 +71,7 @@ class Observation:
     @property
     def steps(self) -> tuple[str, ...]:
         """Return the steps of the plan, one line each."""
-        permits = [f"permit {printable(node)}: {reason}" for node, reason in self.plan.permits]
+        permits = [f"give NUT access to {printable(node)}: {reason}" for node, reason in self.plan.permits]
         written = (
             [f"write {self.path}: {why}" for why in self.changed_sections().values()]
             if self.new_text is not None

@@ -217,7 +217,7 @@ class Asker:
         return len(quiet.ask_upsd("127.0.0.1", self.port, ["ups", "spare"], SECONDS))
 
     def watch(self) -> Any:
-        memory = watch.Memory("b")
+        memory = watch.WatchMemory("b")
         watcher = watch_loop.UpsdWatcher(self.conf, memory, print, print, lambda _command: (1, ""), lambda: None)
         try:
             return watcher.ask_statuses(SECONDS), watcher.memory.release

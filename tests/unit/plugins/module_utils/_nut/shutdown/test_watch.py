@@ -129,8 +129,8 @@ def test_nobody_goes_for_what_honest_clients_do() -> None:
 # When upsd is restarted
 
 
-def silence(*looks: tuple[float, Activity, bool], since: float = 100.0) -> watch.Silence:
-    found = watch.Silence(since)
+def silence(*looks: tuple[float, Activity, bool], since: float = 100.0) -> watch.UpsdSilence:
+    found = watch.UpsdSilence(since)
     for now, activity, has_work in looks:
         found = found.with_look(now, activity, has_work)
     return found
@@ -201,7 +201,7 @@ def test_on_battery_a_patient_release_is_restarted_before_deadtime() -> None:
 
 
 def test_floods() -> None:
-    floods = watch.Floods()
+    floods = watch.FloodDetector()
     seen = Sockets((connection(1, **FULL), connection(2), connection(3, "192.0.2.10", **FULL)), 0)
     quiet = Sockets((connection(3, "192.0.2.10", **FULL),), 0)
     assert floods.note_look(seen, 0.0) == []
@@ -217,7 +217,7 @@ EVENT = watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked upsd", 5
 
 
 def test_three_restarts_in_an_hour_and_no_more() -> None:
-    memory = watch.Memory("b")
+    memory = watch.WatchMemory("b")
     for moment in (10.0, 20.0, 30.0):
         assert memory.may_restart(moment)
         memory = memory.with_restart(moment)
@@ -229,15 +229,19 @@ def test_three_restarts_in_an_hour_and_no_more() -> None:
 
 def test_a_boot_is_a_restart_by_itself() -> None:
     memory = replace(
-        watch.Memory("b"), restarts=(1.0, 2.0, 3.0), tried=("192.0.2.1:3493",), events=(EVENT,), release="2.8.0"
+        watch.WatchMemory("b"),
+        restarts=(1.0, 2.0, 3.0),
+        restarted_for=("192.0.2.1:3493",),
+        events=(EVENT,),
+        release="2.8.0",
     )
     assert watch.load_memory(watch.dump_memory(memory), "b") == memory
-    assert watch.load_memory(watch.dump_memory(memory), "c") == watch.Memory("c", events=(EVENT,))
-    assert watch.load_memory(watch.dump_memory(memory), "") == watch.Memory("", events=(EVENT,))
+    assert watch.load_memory(watch.dump_memory(memory), "c") == watch.WatchMemory("c", events=(EVENT,))
+    assert watch.load_memory(watch.dump_memory(memory), "") == watch.WatchMemory("", events=(EVENT,))
 
 
 def test_the_same_once_more_is_counted() -> None:
-    memory, first = watch.Memory().with_event(EVENT)
+    memory, first = watch.WatchMemory().with_event(EVENT)
     memory, again = memory.with_event(replace(EVENT, first=5300.0, last=5300.0))
     assert (first, again) == (True, False)
     assert [(event.times, event.first, event.last) for event in memory.events] == [(2, 5000.0, 5300.0)]
@@ -250,7 +254,7 @@ def test_the_same_once_more_is_counted() -> None:
 
 
 def test_only_the_last_events_are_kept() -> None:
-    memory = watch.Memory()
+    memory = watch.WatchMemory()
     for number in range(watch.EVENTS + 9):
         memory, _news = memory.with_event(replace(EVENT, address=str(number)))
     assert len(memory.events) == watch.EVENTS
@@ -258,12 +262,12 @@ def test_only_the_last_events_are_kept() -> None:
 
 
 def test_an_event_is_one_printable_line() -> None:
-    line = str(replace(EVENT, words="x\n\x1b[2J", times=3))
+    line = str(replace(EVENT, message="x\n\x1b[2J", times=3))
     assert line.isprintable()
     assert "(3 times, until " in line
 
 
-GOOD: dict[str, Any] = json.loads(watch.dump_memory(watch.Memory("b", (1.0,), ("x",), (EVENT,), "2.8.0")))
+GOOD: dict[str, Any] = json.loads(watch.dump_memory(watch.WatchMemory("b", (1.0,), ("x",), (EVENT,), "2.8.0")))
 
 
 @pytest.mark.parametrize(
@@ -284,9 +288,9 @@ GOOD: dict[str, Any] = json.loads(watch.dump_memory(watch.Memory("b", (1.0,), ("
         json.dumps({**GOOD, "events": [{}]}),
         json.dumps({**GOOD, "events": [None]}),
         json.dumps({**GOOD, "events": [{**GOOD["events"][0], "times": 10**400}]}),
-        json.dumps({**GOOD, "events": [{**GOOD["events"][0], "words": 5}]}),
+        json.dumps({**GOOD, "events": [{**GOOD["events"][0], "message": 5}]}),
         json.dumps({**GOOD, "events": [{**GOOD["events"][0], "last": 1e300}]}),
     ],
 )
 def test_a_broken_memory_is_none(text: str) -> None:
-    assert watch.load_memory(text, "b") == watch.Memory("b")
+    assert watch.load_memory(text, "b") == watch.WatchMemory("b")

@@ -130,7 +130,7 @@ def test_a_stopped_one_with_a_full_connection_is_restarted_too(host: Host) -> No
 
 @pytest.mark.usefixtures("grown_up")
 def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
-    memory = watch.Memory("b")
+    memory = watch.WatchMemory("b")
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(CLOCK.now())
     watcher = host.watcher(memory)
@@ -138,7 +138,7 @@ def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
     rounds_until(watcher, lambda: kinds(watcher), "it is reported")
-    assert kinds(watcher) == [watch.LEFT]
+    assert kinds(watcher) == [watch.NOT_RESTARTED]
     assert "3 times in the last hour" in host.lines[-1]
     assert host.told == []
 
@@ -154,7 +154,7 @@ def test_on_battery_a_hasty_release_is_left_alone_at_first(tmp_path: Path, monke
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
         rounds_until(watcher, lambda: host.told, "it is restarted in the end")
-        assert "upsd said nothing for" in host.lines[-1]
+        assert "upsd did not answer for" in host.lines[-1]
         silent = float(host.lines[-1].split(" for ")[1].split(" ")[0])
         assert silent >= watch.BATTERY_SECONDS
     finally:
@@ -291,7 +291,7 @@ def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
     watcher = host.watcher()
     for number in (1, 2):
         host.told.clear()
-        watcher.restart_upsd("upsd said nothing")
+        watcher.restart_upsd("upsd did not answer")
         assert len(watch.load_memory(host.saved, "b").restarts) == number
 
 
@@ -324,7 +324,7 @@ def test_an_address_that_came_late(host: Host) -> None:
     assert f"upsd does not listen on 127.0.0.2:{host.port}" in host.lines[0]
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\n")
     watcher.run_round()
-    assert watcher.memory.tried == ()
+    assert watcher.memory.restarted_for == ()
 
 
 @pytest.mark.parametrize("status", ["OL,ABSENT", "OL,"])
@@ -351,7 +351,7 @@ def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
 def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
     moment = [1000.0]
-    memory = watch.Memory("b")
+    memory = watch.WatchMemory("b")
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(moment[0])
     watcher = host.watcher(memory)
@@ -359,7 +359,7 @@ def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) 
     for _number in range(3):
         watcher.run_round()
         moment[0] += watch_loop.LISTEN_INTERVAL
-    assert (host.told, kinds(watcher)) == ([], [watch.LEFT])
+    assert (host.told, kinds(watcher)) == ([], [watch.NOT_RESTARTED])
     moment[0] += watch.RESTART_SECONDS
     watcher.run_round()
     assert host.told
