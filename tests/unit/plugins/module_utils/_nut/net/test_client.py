@@ -54,7 +54,7 @@ def test_all_queries_are_answered(server: FakeUpsd) -> None:
         assert client.local_address == "127.0.0.1"
 
 
-def test_all_orders_are_sent(server: FakeUpsd) -> None:
+def test_writable_variables_and_commands_are_listed(server: FakeUpsd) -> None:
     with server.client() as client:
         assert client.list_rw("ups") == {"ups.delay.shutdown": "020", "ups.id": "x y"}
         assert client.list_cmds("ups") == ("beeper.mute", "load.off")
@@ -68,7 +68,7 @@ def test_all_orders_are_sent(server: FakeUpsd) -> None:
         assert client.ups_desc("ups") == "Rack"
 
 
-def test_orders(server: FakeUpsd) -> None:
+def test_orders_are_sent_and_tracked(server: FakeUpsd) -> None:
     with server.client() as client:
         client.authenticate("admin", 'a "b" #=')
         client.set_tracking()
@@ -77,7 +77,7 @@ def test_orders(server: FakeUpsd) -> None:
         assert client.set_var("ups", "a", "0") == "2d"
         assert client.set_var("ups", "a", '"\\# =') is None
         assert client.set_var("ups", "a", "") is None
-        assert [client.get_tracking(one) for one in ("pending", "done", "failed", "invalid", "unknown")] == [
+        assert [client.get_tracking(order) for order in ("pending", "done", "failed", "invalid", "unknown")] == [
             *("PENDING", "SUCCESS", "FAILED", "INVALID-ARGUMENT", "UNKNOWN")
         ]
         client.fsd("ups")
@@ -135,7 +135,7 @@ def test_orders(server: FakeUpsd) -> None:
         ),
     ],
 )
-def test_malformed_answer_to_order_is_refused(
+def test_malformed_answer_to_an_order_is_an_error(
     request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client:
@@ -145,7 +145,7 @@ def test_malformed_answer_to_order_is_refused(
             client.get_net_version()
 
 
-def test_end_of_range_list_of_2_7_4_is_accepted() -> None:
+def test_list_of_ranges_may_end_as_in_upsd_2_7_4() -> None:
     answer = 'BEGIN LIST RANGE ups x\nRANGE ups x "1" "2"\nEND LIST ENUM ups x\n'
     with serving({"LIST RANGE ups x": answer}) as server, server.client() as client:
         assert client.list_range("ups", "x") == ((1, 2),)
@@ -163,8 +163,8 @@ def test_end_of_range_list_of_2_7_4_is_accepted() -> None:
         "s3cret-word\x7f\n",
     ],
 )
-def test_a_password_is_in_no_error(answer: str) -> None:
-    """A server that is none may send back what it was sent."""
+def test_error_never_contains_the_password(answer: str) -> None:
+    """A program that is not upsd may echo its input."""
     answers = {"PASSWORD s3cret-word": answer}
     with serving(answers) as server, server.client() as client:
         with pytest.raises(net_errors.UpsdFailure, match="PASSWORD") as caught:
@@ -173,7 +173,7 @@ def test_a_password_is_in_no_error(answer: str) -> None:
         assert "s3cret" not in str(caught.value)
 
 
-def test_unencodable_password_is_not_sent(server: FakeUpsd) -> None:
+def test_password_that_cannot_be_sent_is_refused(server: FakeUpsd) -> None:
     with server.client() as client, pytest.raises(grammar.Unencodable) as caught:
         client.authenticate("admin", "s3cret\nINSTCMD ups load.off")
     assert "s3cret" not in str(caught.value)
@@ -190,7 +190,9 @@ def test_unencodable_password_is_not_sent(server: FakeUpsd) -> None:
         lambda client: client.set_var("ups", "a", "x" * 513),
     ],
 )
-def test_unencodable_words_are_not_sent(server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]) -> None:
+def test_word_that_upsd_would_change_is_refused(
+    server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]
+) -> None:
     with server.client() as client:
         with pytest.raises(grammar.Unencodable):
             ask(client)
@@ -222,13 +224,13 @@ LINE = st.one_of(
 @example('VAR ups x "a" ')
 @example("x" * 513)
 @example('"VAR" ups x ""')
-def test_fast_split_agrees_with_parser(line: str) -> None:
-    """Most lines take a short cut, which must make no difference."""
+def test_lines_are_split_as_by_the_parser(line: str) -> None:
+    """Most lines take a fast path, which must give the same result."""
     lines = grammar.parse_lines(line + "\n")
     assert net_connection.split_line(line) == (lines[0].words if len(lines) == 1 and "\x7f" not in line else None)
 
 
-def test_queries_do_not_log_in(server: FakeUpsd) -> None:
+def test_client_never_logs_in(server: FakeUpsd) -> None:
     with server.client() as client:
         snapshot.observe_upsd(client, gather=snapshot.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
@@ -255,7 +257,7 @@ def test_queries_do_not_log_in(server: FakeUpsd) -> None:
         (lambda client: client.check_primary("denied"), net_errors.AccessDenied, "ACCESS-DENIED"),
     ],
 )
-def test_an_error_has_a_code_and_does_not_end_the_connection(
+def test_error_has_a_code_and_keeps_the_connection(
     server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object], kind: type[net_errors.UpsdError], code: str
 ) -> None:
     with server.client() as client:
@@ -267,7 +269,7 @@ def test_an_error_has_a_code_and_does_not_end_the_connection(
         assert client.get_net_version() == "1.3"
 
 
-def test_the_error_of_a_version_is_an_error() -> None:
+def test_error_instead_of_a_version_is_raised() -> None:
     with (
         serving({"VER": "ERR ACCESS-DENIED\n"}) as server,
         server.client() as client,
@@ -276,7 +278,7 @@ def test_the_error_of_a_version_is_an_error() -> None:
         client.get_version()
 
 
-def test_names_are_compared_as_upsd_does() -> None:
+def test_names_are_compared_without_case() -> None:
     answers = {
         "LIST CLIENT UPS": "BEGIN LIST CLIENT UPS\nCLIENT ups 192.0.2.3\nEND LIST CLIENT UPS\n",
         "GET NUMLOGINS UPS": "NUMLOGINS UPS 1\n",
@@ -286,7 +288,7 @@ def test_names_are_compared_as_upsd_does() -> None:
         assert client.num_logins("UPS") == 1
 
 
-# Servers that one would rather not meet
+# Hostile servers
 
 
 @pytest.mark.parametrize(
@@ -313,14 +315,14 @@ def test_names_are_compared_as_upsd_does() -> None:
         "BEGIN LIST VAR ups\nVAR ups x " + "y" * 5000 + "\nEND LIST VAR ups\n",
     ],
 )
-def test_malformed_list_is_refused(answer: str) -> None:
+def test_malformed_list_is_an_error(answer: str) -> None:
     with serving({"LIST VAR ups": answer}) as server, server.client() as client:
         with pytest.raises(net_errors.UpsdFailure) as caught:
             client.list_vars("ups")
         if answer != "ERR\n":
             assert isinstance(caught.value, net_errors.BadAnswer)
             assert f"127.0.0.1:{server.port}" in str(caught.value)
-            # Nobody knows what would come next.
+            # the rest of the answer is unpredictable
             with pytest.raises(net_errors.Unreachable, match="closed"):
                 client.get_net_version()
 
@@ -336,73 +338,83 @@ def test_malformed_list_is_refused(answer: str) -> None:
         ("GET VAR ups a", "VAR ups a\n", lambda client: client.get_var("ups", "a")),
     ],
 )
-def test_malformed_value_is_refused(
+def test_malformed_single_answer_is_an_error(
     request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
     with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_errors.BadAnswer):
         ask(client)
 
 
-def silent(connection: socket.socket, request: str) -> None:
+def send_nothing(connection: socket.socket, request: str) -> None:
     connection.recv(1)
 
 
-def drip(connection: socket.socket, request: str) -> None:
+def drip_bytes(connection: socket.socket, request: str) -> None:
     while True:
         connection.sendall(b"B")
         threading.Event().wait(0.02)
 
 
-def endless_line(connection: socket.socket, request: str) -> None:
+def send_endless_line(connection: socket.socket, request: str) -> None:
     while True:
         connection.sendall(b"x" * 65536)
 
 
-def endless_list(connection: socket.socket, request: str) -> None:
+def send_endless_list(connection: socket.socket, request: str) -> None:
     connection.sendall(b"BEGIN LIST VAR ups\n")
     while True:
         connection.sendall(b'VAR ups a "1"\n' * 1000)
 
 
-def a_byte_each_second(connection: socket.socket, request: str) -> None:
+def send_a_byte_each_second(connection: socket.socket, request: str) -> None:
     for byte in b"BEGIN LIST VAR ups":
         connection.sendall(bytes([byte]))
         threading.Event().wait(1)
 
 
-def err_in_the_middle(connection: socket.socket, request: str) -> None:
+def send_error_within_a_list(connection: socket.socket, request: str) -> None:
     connection.sendall(b'BEGIN LIST VAR ups\nVAR ups a "1"\nERR DATA-STALE\n')
     connection.recv(1)
 
 
-def binary(connection: socket.socket, request: str) -> None:
+def send_binary(connection: socket.socket, request: str) -> None:
     connection.sendall(bytes(range(256)) * 4 + b"\n")
 
 
-def closes_at_once(connection: socket.socket, request: str) -> None:
+def close_at_once(connection: socket.socket, request: str) -> None:
     pass
 
 
-def resets(connection: socket.socket, request: str) -> None:
+def reset_connection(connection: socket.socket, request: str) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def answers_twice(connection: socket.socket, request: str) -> None:
+def answer_twice(connection: socket.socket, request: str) -> None:
     connection.sendall(b'VAR ups ups.status "OL"\nBEGIN LIST VAR ups\nEND LIST VAR ups\n')
 
 
-def truncated(connection: socket.socket, request: str) -> None:
+def send_truncated_list(connection: socket.socket, request: str) -> None:
     connection.sendall(b'BEGIN LIST VAR ups\nVAR ups ups.status "O')
 
 
 @pytest.mark.parametrize(
     "misbehave",
     [
-        *(silent, drip, a_byte_each_second, endless_line, endless_list, truncated, binary, closes_at_once, resets),
-        answers_twice,
+        *(
+            send_nothing,
+            drip_bytes,
+            send_a_byte_each_second,
+            send_endless_line,
+            send_endless_list,
+            send_truncated_list,
+            send_binary,
+            close_at_once,
+            reset_connection,
+        ),
+        answer_twice,
     ],
 )
-def test_a_hostile_server_is_left_in_time(misbehave: Callable[[socket.socket, str], None]) -> None:
+def test_hostile_server_is_abandoned_within_the_timeout(misbehave: Callable[[socket.socket, str], None]) -> None:
     begin = time.monotonic()
     with serving(misbehave=misbehave) as server:
         with server.client(timeout=0.5) as client, pytest.raises(net_errors.Unreachable) as caught:
@@ -412,17 +424,17 @@ def test_a_hostile_server_is_left_in_time(misbehave: Callable[[socket.socket, st
         assert f"127.0.0.1:{server.port}" in str(caught.value)
 
 
-def test_an_error_in_the_middle_of_a_list() -> None:
+def test_error_within_a_list_is_raised() -> None:
     with (
-        serving(misbehave=err_in_the_middle) as server,
+        serving(misbehave=send_error_within_a_list) as server,
         server.client() as client,
         pytest.raises(net_errors.DataStale, match=f"127.0.0.1:{server.port} answered DATA-STALE"),
     ):
         client.list_vars("ups")
 
 
-def test_silent_server_times_out() -> None:
-    """Its system does, for as many as wait in line."""
+def test_server_that_never_accepts_times_out() -> None:
+    """The kernel accepts as many connections as the backlog holds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with (
@@ -432,7 +444,7 @@ def test_silent_server_times_out() -> None:
             client.get_version()
 
 
-def test_a_server_where_the_line_is_full() -> None:
+def test_full_backlog_times_out() -> None:
     with socket.socket() as listener, ExitStack() as line:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -448,10 +460,10 @@ def test_a_server_where_the_line_is_full() -> None:
 
 
 @pytest.mark.parametrize("option", [None, socket.TCP_QUICKACK])
-def test_each_receipt_is_confirmed_at_once(
+def test_received_data_is_acknowledged_immediately(
     server: FakeUpsd, monkeypatch: pytest.MonkeyPatch, option: int | None
 ) -> None:
-    """Else each list would take 40 ms longer. Not every system has that."""
+    """Otherwise each list would take 40 ms longer. Not every system has TCP_QUICKACK."""
     calls: list[tuple[str, ...]] = []
     real_set, real_recv = socket.socket.setsockopt, socket.socket.recv
 
@@ -473,7 +485,7 @@ def test_each_receipt_is_confirmed_at_once(
     assert calls == [*confirmed, ("recv",)] * 2
 
 
-def test_renewed_timeout_applies_to_later_requests(server: FakeUpsd) -> None:
+def test_renewed_deadline_applies_to_later_queries(server: FakeUpsd) -> None:
     with server.client(timeout=0.4) as client:
         for _unused in range(4):
             threading.Event().wait(0.2)
@@ -485,9 +497,11 @@ def test_renewed_timeout_applies_to_later_requests(server: FakeUpsd) -> None:
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "why"), [(endless_line, "more than 4096 bytes"), (endless_list, "more than 10000 lines")]
+    ("misbehave", "why"), [(send_endless_line, "more than 4096 bytes"), (send_endless_list, "more than 10000 lines")]
 )
-def test_too_much_is_refused_long_before_the_timeout(misbehave: Callable[[socket.socket, str], None], why: str) -> None:
+def test_oversized_answer_is_refused_before_the_timeout(
+    misbehave: Callable[[socket.socket, str], None], why: str
+) -> None:
     with (
         serving(misbehave=misbehave) as server,
         server.client(timeout=60) as client,
@@ -496,7 +510,7 @@ def test_too_much_is_refused_long_before_the_timeout(misbehave: Callable[[socket
         client.list_vars("ups")
 
 
-def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
+def test_timeout_covers_all_answers_together(server: FakeUpsd) -> None:
     def ask_for_ever(client: net_client.UpsdClient) -> None:
         end = time.monotonic() + 5
         while time.monotonic() < end:
@@ -506,7 +520,7 @@ def test_the_timeout_bounds_all_answers_together(server: FakeUpsd) -> None:
         ask_for_ever(client)
 
 
-def test_closed_port_is_unreachable() -> None:
+def test_closed_port_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(net_errors.Unreachable, match=f"127.0.0.1:{port} cannot be reached: connection refused"):
@@ -514,18 +528,18 @@ def test_closed_port_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
-def test_unresolvable_name_is_unreachable(host: str) -> None:
+def test_unresolvable_name_is_an_error(host: str) -> None:
     with pytest.raises(net_errors.Unreachable, match=f"upsd at {host}:3493 cannot be reached"):
         net_client.UpsdClient(host).__enter__()
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 70000])
-def test_invalid_port_is_unreachable(port: int) -> None:
+def test_invalid_port_is_an_error(port: int) -> None:
     with pytest.raises(net_errors.Unreachable, match="no such port"):
         net_client.UpsdClient("127.0.0.1", port).__enter__()
 
 
-def test_a_closed_client_says_so() -> None:
+def test_closed_client_raises() -> None:
     with pytest.raises(net_errors.Unreachable, match="closed"):
         net_client.UpsdClient("127.0.0.1").list_ups()
 
@@ -537,8 +551,8 @@ CA = certificates.make_ca("our CA", NOW)
 
 
 @pytest.fixture
-def encrypting(tmp_path: Path) -> Callable[..., Callable[[socket.socket, str], None]]:
-    """Make what speaks TLS on a FakeUpsd's connection, with a certificate of CA."""
+def tls_server(tmp_path: Path) -> Callable[..., Callable[[socket.socket, str], None]]:
+    """Return a factory of TLS servers for FakeUpsd with certificates of CA."""
 
     def make(
         names: Sequence[str] = ("localhost", "127.0.0.1"), ca: certificates.Pair = CA, made: datetime = NOW
@@ -561,8 +575,10 @@ def encrypting(tmp_path: Path) -> Callable[..., Callable[[socket.socket, str], N
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1", "pve.home.lan"])
-def test_encrypted_talk(encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str) -> None:
-    with serving(misbehave=encrypting(["localhost", "127.0.0.1", "::1", "pve.home.lan"])) as server:
+def test_tls_connection_is_verified_by_name(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]], name: str
+) -> None:
+    with serving(misbehave=tls_server(["localhost", "127.0.0.1", "::1", "pve.home.lan"])) as server:
         with server.client() as client:
             assert (client.tls_version, client.peer_not_after) == (None, None)
             client.starttls(CA.certificate, name)
@@ -570,15 +586,15 @@ def test_encrypted_talk(encrypting: Callable[..., Callable[[socket.socket, str],
             assert client.get_net_version() == "1.3"
             assert client.tls_version == "TLSv1.3"
             assert client.peer_not_after == (NOW + certificates.LIFE).replace(microsecond=0)
-        # nothing else was to be read on the way
+        # nothing else could be read on the network
         assert server.asked == ["STARTTLS"]
 
 
 @pytest.mark.parametrize("name", ["", "localhost"])
-def test_encrypted_from_the_beginning(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
+def test_tls_from_the_start_sends_no_clear_text(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
-    with serving(misbehave=encrypting()) as server:
+    with serving(misbehave=tls_server()) as server:
         with net_client.UpsdClient(
             "127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate, name)
         ) as client:
@@ -587,7 +603,7 @@ def test_encrypted_from_the_beginning(
         assert server.asked == ["STARTTLS"]
 
 
-def test_failed_tls_opens_no_connection() -> None:
+def test_missing_tls_module_is_an_error() -> None:
     with serving({"STARTTLS": "ERR FEATURE-NOT-CONFIGURED\n"}) as server:
         client = net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(CA.certificate))
         with pytest.raises(net_errors.NoTls):
@@ -596,18 +612,18 @@ def test_failed_tls_opens_no_connection() -> None:
             client.get_version()
 
 
-def test_the_system_does_not_know_our_authority(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]],
+def test_own_authority_is_unknown_to_the_system(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]],
 ) -> None:
     with (
-        serving(misbehave=encrypting()) as server,
+        serving(misbehave=tls_server()) as server,
         pytest.raises(net_errors.Untrusted, match="can't be trusted for localhost"),
     ):
         net_client.UpsdClient("127.0.0.1", server.port, tls=net_connection.TlsOptions(None, "localhost")).__enter__()
 
 
 @pytest.mark.parametrize("code", ["FEATURE-NOT-CONFIGURED", "FEATURE-NOT-SUPPORTED"])
-def test_a_server_without_tls(code: str) -> None:
+def test_server_without_tls_is_refused(code: str) -> None:
     with serving({"STARTTLS": f"ERR {code}\n"}) as server, server.client() as client:
         with pytest.raises(net_errors.NoTls, match=rf"answered {code} to STARTTLS: it .* TLS"):
             client.starttls(CA.certificate, "localhost")
@@ -615,10 +631,10 @@ def test_a_server_without_tls(code: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["127.0.0.2", "::1", "nas", "localhost.home.lan"])
-def test_a_certificate_for_another_name(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
+def test_certificate_for_another_name_is_refused(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
-    with serving(misbehave=encrypting()) as server, server.client() as client:
+    with serving(misbehave=tls_server()) as server, server.client() as client:
         with pytest.raises(net_errors.WrongName, match=f"can't be trusted for {name}: .*mismatch") as caught:
             client.starttls(CA.certificate, name)
         assert caught.value.port == server.port
@@ -626,25 +642,27 @@ def test_a_certificate_for_another_name(
             client.get_net_version()
 
 
-def test_another_authority_of_the_same_name(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+def test_other_authority_with_the_same_name_is_refused(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]],
+) -> None:
     other = certificates.make_ca("our CA", NOW)
-    with serving(misbehave=encrypting(ca=other)) as server, server.client() as client:
+    with serving(misbehave=tls_server(ca=other)) as server, server.client() as client:
         with pytest.raises(net_errors.Untrusted, match="can't be trusted for localhost") as caught:
             client.starttls(CA.certificate, "localhost")
         assert not isinstance(caught.value, net_errors.WrongName)
 
 
-def test_certificate_of_any_given_authority_is_trusted(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]],
-) -> None:
+def test_any_of_several_authorities_is_trusted(tls_server: Callable[..., Callable[[socket.socket, str], None]]) -> None:
     both = certificates.make_ca("other CA", NOW).certificate + CA.certificate
-    with serving(misbehave=encrypting()) as server, server.client() as client:
+    with serving(misbehave=tls_server()) as server, server.client() as client:
         client.starttls(both, "localhost")
         assert client.get_net_version() == "1.3"
 
 
-def test_intermediate_authority_is_trusted(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
-    """As NSS does it: who is told to trust an intermediate needs no root."""
+def test_intermediate_authority_can_be_trusted_alone(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]],
+) -> None:
+    """Like NSS: with an intermediate as trusted authority, no root is needed."""
     own = x509.load_pem_x509_certificate(CA.certificate.encode())
     signed = (
         x509.CertificateBuilder()
@@ -658,15 +676,15 @@ def test_intermediate_authority_is_trusted(encrypting: Callable[..., Callable[[s
         .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     )
     trusted = signed.public_bytes(serialization.Encoding.PEM).decode()
-    with serving(misbehave=encrypting()) as server, server.client() as client:
+    with serving(misbehave=tls_server()) as server, server.client() as client:
         client.starttls(trusted, "localhost")
         assert client.get_net_version() == "1.3"
 
 
-def test_an_expired_certificate(encrypting: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+def test_expired_certificate_is_refused(tls_server: Callable[..., Callable[[socket.socket, str], None]]) -> None:
     long_ago = NOW - certificates.LIFE - timedelta(hours=1)
     with (
-        serving(misbehave=encrypting(made=long_ago)) as server,
+        serving(misbehave=tls_server(made=long_ago)) as server,
         server.client() as client,
         pytest.raises(net_errors.Untrusted, match="certificate has expired"),
     ):
@@ -674,11 +692,9 @@ def test_an_expired_certificate(encrypting: Callable[..., Callable[[socket.socke
 
 
 @pytest.mark.parametrize("text", ["", "PEM", "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n"])
-def test_ca_without_certificate_is_refused(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]], text: str
-) -> None:
+def test_invalid_ca_is_an_error(tls_server: Callable[..., Callable[[socket.socket, str], None]], text: str) -> None:
     with (
-        serving(misbehave=encrypting()) as server,
+        serving(misbehave=tls_server()) as server,
         server.client() as client,
         pytest.raises(net_errors.Untrusted, match="the CA text contains no certificate"),
     ):
@@ -686,11 +702,11 @@ def test_ca_without_certificate_is_refused(
 
 
 @pytest.mark.parametrize("name", ["", ".home.lan", "x" * 64 + ".lan"])
-def test_impossible_server_name_is_refused(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]], name: str
+def test_invalid_server_name_is_an_error(
+    tls_server: Callable[..., Callable[[socket.socket, str], None]], name: str
 ) -> None:
     with (
-        serving(misbehave=encrypting()) as server,
+        serving(misbehave=tls_server()) as server,
         server.client() as client,
         pytest.raises(net_errors.Untrusted, match="can't be trusted for"),
     ):
@@ -698,8 +714,8 @@ def test_impossible_server_name_is_refused(
 
 
 @pytest.mark.parametrize("answer", ["OK\n", "OK STARTTLS NOW\n", "GARBAGE\n", "OK STARTTLS\nVAR ups ups.status OB\n"])
-def test_malformed_answer_to_starttls_is_refused(answer: str) -> None:
-    """Words that come before the encryption may be anybody's."""
+def test_malformed_answer_to_starttls_is_an_error(answer: str) -> None:
+    """Text that arrives before the encryption may be from an attacker."""
     with serving({"STARTTLS": answer}) as server, server.client() as client:
         with pytest.raises(net_errors.BadAnswer, match="answered STARTTLS with"):
             client.starttls(CA.certificate, "localhost")
@@ -707,13 +723,13 @@ def test_malformed_answer_to_starttls_is_refused(answer: str) -> None:
             client.get_net_version()
 
 
-def hangs_after_ok(connection: socket.socket, request: str) -> None:
+def hang_after_ok(connection: socket.socket, request: str) -> None:
     connection.sendall(b"OK STARTTLS\n")
     while connection.recv(4096):
         pass
 
 
-def drips_records(connection: socket.socket, request: str) -> None:
+def drip_records(connection: socket.socket, request: str) -> None:
     connection.sendall(b"OK STARTTLS\n")
     connection.recv(4096)
     connection.sendall(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xf0")
@@ -722,14 +738,14 @@ def drips_records(connection: socket.socket, request: str) -> None:
         threading.Event().wait(0.02)
 
 
-def talks_no_tls(connection: socket.socket, request: str) -> None:
+def talk_without_tls(connection: socket.socket, request: str) -> None:
     connection.sendall(b"OK STARTTLS\n")
     connection.recv(4096)
     connection.sendall(b"VAR ups ups.status OL\n" * 10)
     connection.recv(4096)
 
 
-def closes_after_ok(connection: socket.socket, request: str) -> None:
+def close_after_ok(connection: socket.socket, request: str) -> None:
     connection.sendall(b"OK STARTTLS\n")
     connection.recv(4096)
 
@@ -737,14 +753,14 @@ def closes_after_ok(connection: socket.socket, request: str) -> None:
 @pytest.mark.parametrize(
     ("misbehave", "kind", "why"),
     [
-        (silent, net_errors.Unreachable, "in time"),
-        (hangs_after_ok, net_errors.Unreachable, "in time"),
-        (drips_records, net_errors.Unreachable, "in time"),
-        (talks_no_tls, net_errors.BadAnswer, "the TLS handshake failed"),
-        (closes_after_ok, net_errors.Unreachable, "cannot be reached: "),
+        (send_nothing, net_errors.Unreachable, "in time"),
+        (hang_after_ok, net_errors.Unreachable, "in time"),
+        (drip_records, net_errors.Unreachable, "in time"),
+        (talk_without_tls, net_errors.BadAnswer, "the TLS handshake failed"),
+        (close_after_ok, net_errors.Unreachable, "cannot be reached: "),
     ],
 )
-def test_a_hostile_server_of_tls_is_left_in_time(
+def test_hostile_tls_server_is_abandoned_within_the_timeout(
     misbehave: Callable[[socket.socket, str], None], kind: type[net_errors.Unreachable], why: str
 ) -> None:
     begin = time.monotonic()
@@ -755,13 +771,11 @@ def test_a_hostile_server_of_tls_is_left_in_time(
         assert f"127.0.0.1:{server.port}" in str(caught.value)
 
 
-def test_end_of_encryption_is_a_closed_connection(
-    encrypting: Callable[..., Callable[[socket.socket, str], None]],
-) -> None:
-    talk = encrypting()
+def test_end_of_the_encryption_is_an_error(tls_server: Callable[..., Callable[[socket.socket, str], None]]) -> None:
+    talk = tls_server()
 
     def leave(connection: socket.socket, request: str) -> None:
-        # what it does not know ends it
+        # an unknown request ends the connection
         with pytest.raises(KeyError):
             talk(connection, request)
 
