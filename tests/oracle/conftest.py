@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Real NUT of each release that Debian ships, in a container, to hold the library against."""
+"""NUT of each release that Debian ships, in containers. The library is tested against it."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ INSIDE = "/opt/oracle/ansible_collections/homelab/nut/plugins"
 
 
 class Nut:
-    """NUT of one release. A method that it does not have is an operation of inside.py."""
+    """NUT of one release, in a container that runs inside.py."""
 
     def __init__(self, debian: str) -> None:
         self.debian = debian
         self.version = RELEASES[debian]
         self._name = Lab("oracle").container_name(debian)
         run_podman("rm", "--force", "--ignore", "--time", "0", self._name)
-        # It ends with its input, and is removed then, whatever becomes of the tests.
+        # The container ends with its input and is then removed, even if the tests crash.
         options = ["--rm", "--interactive", "--name", self._name, "--network", "none", *limit_options()]
-        # as root has it on a host: to see, and to help, upsd's sockets
+        # root has this on a host; needed to examine and close upsd's sockets
         options += ["--cap-add", "SYS_PTRACE"]
         options += ["--volume", f"{HERE}:/opt/inside:ro", "--volume", f"{PLUGINS}:{INSIDE}:ro"]
         options += ["--env", "PYTHONPATH=/opt/oracle", "--env", "PYTHONDONTWRITEBYTECODE=1"]
         command = [*PODMAN, "run", *options, build_image("nut", debian), "python3", "/opt/inside/inside.py"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def ask(self, operation: str, **arguments: Any) -> Any:
-        """Have something done by inside.py, whose function is called OPERATION."""
+    def call_inside(self, operation: str, **arguments: Any) -> Any:
+        """Run the function `operation` of inside.py with these arguments and return its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"operation": operation, "arguments": arguments}) + "\n")
@@ -53,7 +53,7 @@ class Nut:
         assert "failed" not in answer, answer["failed"]
         return answer["answer"]
 
-    def close(self) -> None:
+    def remove_container(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -64,12 +64,12 @@ class Nut:
 
 @pytest.fixture(scope="session")
 def debians() -> dict[str, tuple[int, int, int]]:
-    """Name Debian's releases, and NUT's in them."""
+    """Return Debian's releases and the release of NUT in each."""
     return RELEASES
 
 
 @pytest.fixture(scope="session", params=RELEASES)
 def nut(request: pytest.FixtureRequest) -> Iterator[Nut]:
-    one = Nut(request.param)
-    yield one
-    one.close()
+    container = Nut(request.param)
+    yield container
+    container.remove_container()

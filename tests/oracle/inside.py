@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The oracle itself. Runs in a container that has NUT: asked a line of JSON, it answers with one, until its input ends.
+"""The part that runs in a container with NUT: it reads requests and writes answers, one line of JSON each, until its input ends.
 
-Nothing here knows what the answers should be, and all but `check` runs without the library.
+Nothing here knows the expected answers. Only `check_files`, `attack_checks` and `block_upsd` use the library.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from typing import Any
 
 HERE = Path("/run/oracle")
 PORT = 4000
-SECONDS = 20  # that anything here may take
+SECONDS = 20  # time limit of each step
 ENVIRONMENT = {**os.environ, "NUT_CONFPATH": str(HERE), "NUT_STATEPATH": str(HERE), "NUT_ALTPIDPATH": str(HERE)}
-# the real programs; what stands in sbin are wrappers
+# NUT's own programs; those in sbin are Debian's wrappers
 PROGRAMS = Path("/lib/nut")
 ENUMERATOR = Path("/usr/libexec/nut-driver-enumerator.sh")
 
 
-def put(files: Mapping[str, str]) -> None:
-    """Make the scratch directory anew, as NUT's user can use it."""
+def write_files(files: Mapping[str, str]) -> None:
+    """Make a fresh scratch directory with these files, accessible to the user nut."""
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir()
     for name, text in files.items():
@@ -47,7 +47,7 @@ def put(files: Mapping[str, str]) -> None:
         path.chmod(0o770)
 
 
-def runner(command: Sequence[str], **environment: str) -> tuple[int, str]:
+def run_program(command: Sequence[str], **environment: str) -> tuple[int, str]:
     done = subprocess.run(
         command,
         check=False,
@@ -60,26 +60,26 @@ def runner(command: Sequence[str], **environment: str) -> tuple[int, str]:
 
 
 @contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a daemon, with all of its processes, for a while. What it says goes into a file."""
+def run_daemon(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon with its output in a log file, and kill all of its processes at the end."""
     log = HERE / f"{Path(command[0]).name}.log"
-    with log.open("wb") as said:
-        daemon = subprocess.Popen(command, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True)
+    with log.open("wb") as output:
+        daemon = subprocess.Popen(command, env=ENVIRONMENT, stdout=output, stderr=output, start_new_session=True)
     try:
         yield daemon
     finally:
-        # it may be gone already
+        # it may have ended already
         with suppress(ProcessLookupError):
             os.killpg(daemon.pid, signal.SIGKILL)
         daemon.wait()
 
 
-def said(program: str) -> str:
+def read_log(program: str) -> str:
     return (HERE / f"{program}.log").read_text(encoding="utf-8", errors="surrogateescape")
 
 
-def connect(upsd: subprocess.Popen[bytes]) -> socket.socket | None:
-    """Connect to upsd as soon as it listens. None if it ends first."""
+def connect_to_upsd(upsd: subprocess.Popen[bytes]) -> socket.socket | None:
+    """Connect to upsd as soon as it listens. Return None if it ends first."""
     deadline = time.monotonic() + SECONDS
     while upsd.poll() is None:
         try:
@@ -91,8 +91,8 @@ def connect(upsd: subprocess.Popen[bytes]) -> socket.socket | None:
     return None
 
 
-def talk(connection: socket.socket, lines: Sequence[str]) -> str:
-    """Send lines, as they are, and return all that upsd answers until it hangs up; nothing if it dies meanwhile."""
+def send_lines(connection: socket.socket, lines: Sequence[str]) -> str:
+    """Send lines unchanged and return upsd's answers until it closes the connection; "" if upsd dies."""
     answer = b""
     with connection:
         try:
@@ -105,75 +105,77 @@ def talk(connection: socket.socket, lines: Sequence[str]) -> str:
 
 
 def ask_upsd(files: Mapping[str, str], conversations: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Let upsd read the files, and ask it: a connection a conversation. answers is None if it did not live to answer."""
-    put({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", **files})
+    """Start upsd with these files and hold the conversations, one connection each. `answers` is None if upsd died."""
+    write_files({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", **files})
     answers: list[str] = []
-    with started(str(PROGRAMS / "upsd"), "-F") as upsd:
+    with run_daemon(str(PROGRAMS / "upsd"), "-F") as upsd:
         for lines in conversations:
-            connection = connect(upsd)
-            answer = talk(connection, lines) if connection else ""
+            connection = connect_to_upsd(upsd)
+            answer = send_lines(connection, lines) if connection else ""
             if not answer:
                 upsd.wait(SECONDS)
-                return {"answers": None, "code": upsd.returncode, "said": said("upsd")}
+                return {"answers": None, "code": upsd.returncode, "output": read_log("upsd")}
             answers.append(answer)
-    return {"answers": answers, "said": said("upsd")}
+    return {"answers": answers, "output": read_log("upsd")}
 
 
-def run(files: Mapping[str, str], commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
-    """Run programs where they find the files. A command without a path is one of NUT's own."""
-    put(files)
-    return [runner([str(PROGRAMS / name) if "/" not in name else name, *words]) for name, *words in commands]
+def run_programs(files: Mapping[str, str], commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+    """Run programs that read these files. A command without a path is a program of NUT."""
+    write_files(files)
+    return [run_program([str(PROGRAMS / name) if "/" not in name else name, *words]) for name, *words in commands]
 
 
 def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
-    """Let real upsmons log in to a real upsd, one for each upsmon.conf, which watches w0, w1... Says who got in."""
-    put({"upsd.conf": f"LISTEN 127.0.0.1 {PORT}\n", **files, **{f"w{n}.conf": one for n, one in enumerate(monitors)}})
+    """Run upsd and one upsmon for each text of upsmon.conf; they monitor w0, w1... Return which of them logged in."""
+    write_files(
+        {"upsd.conf": f"LISTEN 127.0.0.1 {PORT}\n", **files, **{f"w{n}.conf": text for n, text in enumerate(monitors)}}
+    )
     verdicts: dict[str, bool] = {}
     waiting = [f"w{n}" for n in range(len(monitors))]
     with ExitStack() as stack:
-        upsd = stack.enter_context(started(str(PROGRAMS / "upsd"), "-F"))
+        upsd = stack.enter_context(run_daemon(str(PROGRAMS / "upsd"), "-F"))
         for name in waiting:
-            # its file with the process id has the name of the program
+            # upsmon's pid file has the name of the program
             (HERE / name).symlink_to(PROGRAMS / "upsmon")
-            stack.enter_context(started(str(HERE / name), "-F", "-f", str(HERE / f"{name}.conf")))
+            stack.enter_context(run_daemon(str(HERE / name), "-F", "-f", str(HERE / f"{name}.conf")))
         deadline = time.monotonic() + SECONDS
         while waiting:
             time.sleep(0.1)
             if upsd.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{said('upsd')}\nno verdict: {[said(name) for name in waiting]}")
-            inside = set(re.findall(r" logged into UPS \[(.*)\]", said("upsd")))
+                raise RuntimeError(f"{read_log('upsd')}\nno verdict: {[read_log(name) for name in waiting]}")
+            inside = set(re.findall(r" logged into UPS \[(.*)\]", read_log("upsd")))
             for name in list(waiting):
-                # an upsmon that fails says so: set username, set password, or login
-                if name in inside or re.search(r"^(?:Set|Login).* failed", said(name), re.MULTILINE):
+                # an upsmon that fails logs it: set username, set password, or login
+                if name in inside or re.search(r"^(?:Set|Login).* failed", read_log(name), re.MULTILINE):
                     verdicts[name] = name in inside
                     waiting.remove(name)
     return [verdicts[f"w{n}"] for n in range(len(monitors))]
 
 
-def dump(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
-    """Let a driver tell all it knows: of each text, a ups.conf, a run for each of the names of its sections."""
-    put(
+def dump_variables(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
+    """Return a driver's exit code and variables for each section (`names`) of each text of ups.conf."""
+    write_files(
         {
-            f"{number}/{name}": one
+            f"{number}/{name}": content
             for number, text in enumerate(texts)
-            for name, one in (("ups.conf", text), ("y.dev", ""))
+            for name, content in (("ups.conf", text), ("y.dev", ""))
         }
     )
     jobs = [(number, name) for number, own in enumerate(names) for name in own]
 
-    def drive(job: tuple[int, str]) -> tuple[int, str]:
-        return runner([str(PROGRAMS / "dummy-ups"), "-a", job[1], "-d", "1"], NUT_CONFPATH=str(HERE / str(job[0])))
+    def run_driver(job: tuple[int, str]) -> tuple[int, str]:
+        return run_program([str(PROGRAMS / "dummy-ups"), "-a", job[1], "-d", "1"], NUT_CONFPATH=str(HERE / str(job[0])))
 
-    # each of them sleeps for three seconds
+    # in parallel, because each sleeps for three seconds
     with ThreadPoolExecutor(len(jobs)) as pool:
-        done = iter(list(pool.map(drive, jobs)))
+        done = iter(list(pool.map(run_driver, jobs)))
     return [[next(done) for _unused in own] for own in names]
 
 
-def checksums(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Ask nut-driver-enumerator for the checksums of sections: of each text those of its names, "" if it has none.
+def read_checksums(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return nut-driver-enumerator's checksums of the sections `names` of each text; "" for a section that is missing.
 
-    The script has no option for it. Its functions are used as they are; its main program, behind them, is left out.
+    The script has no option for that, so use its functions without the main program behind them.
     """
     script = ENUMERATOR.read_text()
     functions = script[: script.index('\nUPSCONF_CHECKSUM_START="')]
@@ -185,7 +187,7 @@ def checksums(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list
         )
         for number, own in enumerate(names)
     )
-    put({**files, "enumerator.sh": f"{functions}\n{asked}"})
+    write_files({**files, "enumerator.sh": f"{functions}\n{asked}"})
     done = subprocess.run(
         ["sh", str(HERE / "enumerator.sh")],
         check=True,
@@ -199,15 +201,15 @@ def checksums(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list
     return [[next(sums) for _unused in own] for own in names]
 
 
-def check(files: Mapping[str, str], tls: Mapping[str, str]) -> list[str]:
-    """Let the library check the files with this machine's NUT, as the module does on a host."""
+def check_files(files: Mapping[str, str], tls: Mapping[str, str]) -> list[str]:
+    """Have the library check the files with the NUT of this container, as the module does on a host."""
     from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import dry_run, nss
 
-    return dry_run.check_files(files, runner, tls=nss.TlsMaterial(**tls))
+    return dry_run.check_files(files, run_program, tls=nss.TlsMaterial(**tls))
 
 
-# What the user nut may do to whatever the library makes below /run while it checks files, again and again. Its arguments: names to
-# put a file of its own in place of; names to put a link to one of root's files, or to one of root's directories, in place of.
+# The user nut attacks the directories that the library makes below /run while it checks files. Arguments: names to replace by a
+# file of nut; names to replace by a link to a file of root; names to replace by a link to a directory of root.
 ATTACK = """
 import contextlib, json, sys
 from pathlib import Path
@@ -236,8 +238,8 @@ AIMS: Mapping[str, tuple[list[str], list[str], list[str]]] = {
 }
 
 
-def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: int) -> dict[str, Any]:
-    """Check files again and again while the user nut does what it can about it. Says what was read, run, lost and left behind."""
+def attack_checks(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: int) -> dict[str, Any]:
+    """Check files `times` times under attack. Return the wrong findings, what nut's script ran as, what was lost and left behind."""
     evil, victim, precious = Path("/run/evil"), Path("/root/victim"), Path("/root/precious")
     for folder in (evil, precious):
         shutil.rmtree(folder, ignore_errors=True)
@@ -254,7 +256,7 @@ def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: in
     try:
         for _time in range(times):
             try:
-                wrong.update(check(files, tls))
+                wrong.update(check_files(files, tls))
             except OSError as error:
                 wrong.add(f"{type(error).__name__}: {error.strerror}")
     finally:
@@ -269,31 +271,31 @@ def attack(files: Mapping[str, str], tls: Mapping[str, str], aim: str, times: in
     }
 
 
-def block(cure: str) -> dict[str, Any]:
-    """Send upsd commands and read nothing, and let it be cured: by "limit", by "close", or not. Says whether it answers."""
+def block_upsd(cure: str) -> dict[str, Any]:
+    """Block upsd by never reading its answers, and apply a cure: "limit", "close", or "". Return whether it answers before and after."""
     from ansible_collections.homelab.nut.plugins.module_utils._nut.net import upsd_process
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 
-    put({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", "ups.conf": ""})
-    with started(str(PROGRAMS / "upsd"), "-F") as upsd, ExitStack() as stack:
-        peer = stack.enter_context(connect(upsd) or socket.socket())
+    write_files({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", "ups.conf": ""})
+    with run_daemon(str(PROGRAMS / "upsd"), "-F") as upsd, ExitStack() as stack:
+        peer = stack.enter_context(connect_to_upsd(upsd) or socket.socket())
         process = upsd_process.UpsdProcess(upsd.pid)
         if cure == "limit":
             process.limit_write_time()
-            # one that is accepted from now on has the limit, too
-            peer = stack.enter_context(connect(upsd) or socket.socket())
+            # a connection that is accepted later must have the limit too
+            peer = stack.enter_context(connect_to_upsd(upsd) or socket.socket())
         dropped = not _overfill(peer)
-        before = _answers(2.0)
+        before = _is_answering(2.0)
         seen = process.read_sockets()
         time.sleep(0.2)
         stuck = watch.blocking_connections(seen, process.read_sockets())
         if cure == "close":
             process.close_connections(frozenset(connection.inode for connection in stuck))
-        return {"dropped": dropped, "before": before, "stuck": len(stuck), "after": _answers(5.0)}
+        return {"dropped": dropped, "before": before, "stuck": len(stuck), "after": _is_answering(5.0)}
 
 
 def _overfill(peer: socket.socket) -> bool:
-    """Send commands until nothing more can be sent for a second. Says whether upsd still has the connection."""
+    """Send commands until the socket is full for a second. Return whether upsd has kept the connection."""
     peer.settimeout(1.0)
     try:
         while True:
@@ -304,7 +306,7 @@ def _overfill(peer: socket.socket) -> bool:
         return False
 
 
-def _answers(seconds: float) -> bool:
+def _is_answering(seconds: float) -> bool:
     with socket.create_connection(("127.0.0.1", PORT), timeout=seconds) as client:
         try:
             client.sendall(b"VER\n")
@@ -314,7 +316,17 @@ def _answers(seconds: float) -> bool:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (ask_upsd, run, log_in, dump, checksums, check, attack, block)
+    function.__name__: function
+    for function in (
+        ask_upsd,
+        run_programs,
+        log_in,
+        dump_variables,
+        read_checksums,
+        check_files,
+        attack_checks,
+        block_upsd,
+    )
 }
 
 

@@ -88,20 +88,21 @@ BY_NAME: dict[str, Any] = {
 }
 
 
-def value(name: str, directive: Directive) -> Any:
-    """Choose what a directive is set to."""
+def choose_value(name: str, directive: Directive) -> Any:
+    """Return the value to which the tests set a directive."""
     if name in BY_NAME:
         return BY_NAME[name]
     # a choice: its first word
     return BY_KIND[directive.kind] if directive.kind in BY_KIND else directive.kind.partition("|")[0]
 
 
-def of(file: str) -> dict[str, Directive]:
-    """List the directives of a file that are not refused everywhere."""
+def list_directives(file: str) -> dict[str, Directive]:
+    """Return the directives of a file that some NUT accepts."""
     return {name: directive for name, directive in DIRECTIVES[file].items() if not directive.never}
 
 
-def newer(table: dict[str, Directive], version: Release) -> set[str]:
+def find_newer(table: dict[str, Directive], version: Release) -> set[str]:
+    """Return the directives that are newer than a release."""
     return {name for name, directive in table.items() if directive.since > version}
 
 
@@ -130,13 +131,13 @@ PLAYBOOK = """\
 """
 
 
-def variables(role: str) -> dict[str, Any]:
-    """Set every directive that a role takes."""
+def make_variables(role: str) -> dict[str, Any]:
+    """Return variables of a role that set every directive."""
     found: dict[str, Any] = {}
     for file in settings.FILES[role]:
         found[settings.variable_of(role, file)] = {
-            name: value(name, directive)
-            for name, directive in of(file).items()
+            name: choose_value(name, directive)
+            for name, directive in list_directives(file).items()
             if name not in MADE and (role == "nut_server" or name not in settings.PRIMARY_ONLY)
         }
     timer = {"notifytype": "ONBATT", "command": "START-TIMER", "name": "early", "seconds": 30}
@@ -155,18 +156,18 @@ def variables(role: str) -> dict[str, Any]:
     return found
 
 
-def device(version: Release) -> dict[str, Any]:
-    """Make a UPS with every key that may be left out where a release does not know it."""
+def make_device(version: Release) -> dict[str, Any]:
+    """Return a device with every key, except those that a release must know and does not."""
     keys: dict[str, Any] = {"name": "ups", "default": {"battery.charge.low": 30}, "override": {"ups.mfr": ODD}}
     for name, directive in DEVICE.items():
         if not name.endswith(".*") and not (directive.needed and directive.since > version):
-            keys[name] = value(name, directive)
+            keys[name] = choose_value(name, directive)
     return keys
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Release]) -> dict[str, dict[str, Any]]:
-    """Let Ansible render the roles' templates: host -> files, tls. A host and its secondary are called as the release."""
+def rendered_files(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Release]) -> dict[str, dict[str, Any]]:
+    """Render the roles' templates with Ansible: host -> files, tls. The hosts have the names of Debian's releases."""
     root = tmp_path_factory.mktemp("site")
     for role in FILES:
         tasks = root / "roles" / role / "tasks"
@@ -175,18 +176,20 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Releas
         for part in ("defaults", "vars", "templates"):
             (tasks.parent / part).symlink_to(CHECKOUT / "roles" / role / part)
     users = [{"name": "admin", "password": "a'b", "actions": ["SET", "FSD"], "instcmds": ["ALL"], "upsmon": "primary"}]
-    server = {**variables("nut_server"), "nut_server_tls": {"enabled": True}, "nut_server_users": users}
+    server = {**make_variables("nut_server"), "nut_server_tls": {"enabled": True}, "nut_server_users": users}
     server.update(nut_server_address="192.0.2.1", nut_server_listen=[{"address": "127.0.0.1", "port": 4000}])
     inventory = {
         "pve": {
-            "hosts": {name: {**server, "nut_server_devices": [device(version)]} for name, version in debians.items()}
+            "hosts": {
+                name: {**server, "nut_server_devices": [make_device(version)]} for name, version in debians.items()
+            }
         },
         "ups_clients": {
-            "hosts": {f"{name}-2": {**variables("nut_client"), "nut_client_primary": name} for name in debians}
+            "hosts": {f"{name}-2": {**make_variables("nut_client"), "nut_client_primary": name} for name in debians}
         },
         "truenas": {"hosts": {}},
     }
-    # braces in texts are meant as such nowhere here
+    # no text here contains Jinja
     (root / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (root / "site.yml").write_text(PLAYBOOK)
     (root / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {CHECKOUT / '.collections'}\n")
@@ -201,30 +204,32 @@ def rendered(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, Releas
 
 
 def written_in(files: dict[str, str]) -> set[str]:
-    """Name all that stands in files: file or, in ups.conf's sections, DEVICE, and the word."""
+    """Return "FILE DIRECTIVE" for each line of the files; "DEVICE KEY" for the sections of ups.conf."""
     found = {f"nut.conf {name}" for name in re.findall(r"^(\w+)=", files["nut.conf"], re.MULTILINE)}
     for name, text in files.items():
         if name == "ups.conf":
             conf = ups_conf.parse_ups_conf(text)
             found |= {f"ups.conf {key}" for key, _value in conf.settings}
-            found |= {f"DEVICE {key}" for one in conf.sections.values() for key, _value in one.keys}
+            found |= {f"DEVICE {key}" for section in conf.sections.values() for key, _value in section.keys}
         elif name != "nut.conf":
             found |= {f"{name} {line.words[0]}" for line in grammar.parse_lines(text)}
     return found
 
 
 @pytest.mark.parametrize("role", FILES)
-def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[str, Any]], role: str) -> None:
-    seen = rendered[nut.debian if role == "nut_server" else f"{nut.debian}-2"]
+def test_nut_accepts_every_directive_that_a_role_can_write(
+    nut: Any, rendered_files: dict[str, dict[str, Any]], role: str
+) -> None:
+    seen = rendered_files[nut.debian if role == "nut_server" else f"{nut.debian}-2"]
     fitted = fit_files(seen["files"], nut.version)
     assert fitted.refused == ()
     assert consistency.find_inconsistencies(fitted.files, nut.version) == []
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
-    assert nut.ask("check", files=fitted.files, tls=tls) == []
-    # and nothing was forgotten
+    assert nut.call_inside("check_files", files=fitted.files, tls=tls) == []
+    # every directive was written
     complete, left = written_in(seen["files"]), written_in(fitted.files)
     for file in FILES[role]:
-        for name, directive in of(file).items():
+        for name, directive in list_directives(file).items():
             if role == "nut_server" or f"{file} {name}" in complete:
                 assert f"{file} {name}" in complete
                 assert (f"{file} {name}" in left) == (directive.since <= nut.version)
@@ -235,15 +240,15 @@ def test_nut_takes_all_that_a_role_can_write(nut: Any, rendered: dict[str, dict[
 
 
 @pytest.mark.parametrize("aim", ["run something", "overwrite a file", "own a directory"])
-def test_the_user_nut_gains_nothing_while_files_are_checked(
-    nut: Any, rendered: dict[str, dict[str, Any]], aim: str
+def test_user_nut_gains_nothing_by_attacking_the_check_of_files(
+    nut: Any, rendered_files: dict[str, dict[str, Any]], aim: str
 ) -> None:
-    """Who is nut already, by a USB device or over the network, renames and links what it can while root has files checked."""
-    seen = rendered[nut.debian]
+    """An attacker who has become nut replaces files and makes links while root checks files."""
+    seen = rendered_files[nut.debian]
     files = fit_files(seen["files"], nut.version).files
     tls = {name: text for name, text in seen["tls"].items() if name != "path"}
-    assert nut.ask("attack", files=files, tls=tls, aim=aim, times=6) == {
-        # nothing else was read than what was given
+    assert nut.call_inside("attack_checks", files=files, tls=tls, aim=aim, times=6) == {
+        # only the given files were read
         "wrong": [],
         "ran as": [],
         "kept": ["kept", "kept"],
@@ -252,9 +257,9 @@ def test_the_user_nut_gains_nothing_while_files_are_checked(
     }
 
 
-# What upsd grants to whom
+# Rights that upsd grants
 
-# after LOGIN, too
+# the second half is sent after LOGIN
 ORDERS = (
     *("FSD ups", "fsd UPS", "PRIMARY ups", "MASTER ups", "INSTCMD ups load.off", "INSTCMD ups shutdown.return 1"),
     *("SET VAR ups ups.id x", 'SET VAR ups ups.delay.shutdown "0"', "LOGIN ups"),
@@ -271,9 +276,9 @@ DRIVER = {
 }  # fmt: skip
 
 
-def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dict[str, dict[str, Any]]) -> None:
-    """Of the role's own upsd.users: the primary's user, a secondary's, and one with all rights, to see that there are any."""
-    text = rendered[nut.debian]["files"]["upsd.users"]
+def test_upsd_grants_each_user_exactly_the_needed_rights(nut: Any, rendered_files: dict[str, dict[str, Any]]) -> None:
+    """With the role's upsd.users: the primary's user, a secondary's, and an administrator as a counter-check."""
+    text = rendered_files[nut.debian]["files"]["upsd.users"]
     users = upsd.read_users(text)
     right = {"monitor": {"FSD", "PRIMARY", "MASTER", "LOGIN"}, f"{nut.debian}-2": {"LOGIN"}}
     right["admin"] = {*right["monitor"], "INSTCMD", "SET"}
@@ -281,69 +286,80 @@ def test_each_user_is_granted_what_is_needed_and_no_more(nut: Any, rendered: dic
     logins = {(name, grammar.quote_word(user.password)): right[name] for name, user in users.items()}
     logins |= {(name, password): set() for name in (*users, "unknown", '""') for password in ("wrong", '""')}
     talks = [[f"USERNAME {name}", f"PASSWORD {password}", *ORDERS] for name, password in logins]
-    # who gives no name at all, or no password
+    # clients without a name or without a password
     talks += [
         [*ORDERS],
         ["USERNAME admin", *ORDERS],
         [f"PASSWORD {grammar.quote_word(users['admin'].password)}", *ORDERS],
     ]
-    job = {"operation": "said", "drivers": {"ups": DRIVER}, "conversations": talks}
+    job = {"operation": "exchange_lines", "drivers": {"ups": DRIVER}, "conversations": talks}
     files = {"ups.conf": "[ups]\ndriver = fake\nport = x\n", "upsd.conf": "LISTEN 127.0.0.1 4000\n", "upsd.users": text}
     command = ["/usr/bin/python3", "/opt/inside/upsd_inside.py"]
-    ((code, said),) = nut.ask("run", files={**files, "job.json": json.dumps(job)}, commands=[command])
-    assert code == 0, said
+    ((code, output),) = nut.call_inside(
+        "run_programs", files={**files, "job.json": json.dumps(job)}, commands=[command]
+    )
+    assert code == 0, output
     granted = [*logins.values(), set(), set(), set()]
-    for talk, answers, rights in zip(talks, json.loads(said.splitlines()[-1]), granted, strict=True):
+    for talk, answers, rights in zip(talks, json.loads(output.splitlines()[-1]), granted, strict=True):
         told = list(zip(ORDERS, answers.splitlines()[-len(ORDERS) :], strict=True))
         done = {order.split()[0].upper() for order, answer in told if answer.startswith("OK")}
         refused = {order.split()[0].upper() for order, answer in told if answer in REFUSALS}
         assert (done, refused) == (rights, right["admin"] - rights), (talk, answers)
 
 
-# What it would not take
+# Directives that NUT refuses
 
 
-def test_a_driver_stops_at_a_key_that_its_release_does_not_know(nut: Any) -> None:
+def test_drivers_refuse_exactly_the_keys_newer_than_the_release(nut: Any) -> None:
     keys = {name.replace("*", "battery.charge.low"): directive for name, directive in DEVICE.items()}
     first = {"driver": "usbhid-ups", "port": "auto"}
     text = "".join(
-        ups_conf.render_sections(ups_conf.build_sections([{"name": f"k{n}", **first, name: value(name, directive)}]))
+        ups_conf.render_sections(
+            ups_conf.build_sections([{"name": f"k{n}", **first, name: choose_value(name, directive)}])
+        )
         for n, (name, directive) in enumerate(keys.items())
     )
     commands = [["usbhid-ups", "-a", f"k{n}", "-V"] for n in range(len(keys))]
-    done = nut.ask("run", files={"ups.conf": text}, commands=commands)
-    refused = {name for name, (_code, said) in zip(keys, done, strict=True) if "Fatal error" in said}
-    assert refused == newer(keys, nut.version)
+    done = nut.call_inside("run_programs", files={"ups.conf": text}, commands=commands)
+    refused = {name for name, (_code, output) in zip(keys, done, strict=True) if "Fatal error" in output}
+    assert refused == find_newer(keys, nut.version)
 
 
-def complaints(said: str) -> set[str]:
-    return set(re.findall(r"[Ii]nvalid directive:? (\w+)", said))
+def find_complaints(output: str) -> set[str]:
+    """Return the directives that a program calls invalid."""
+    return set(re.findall(r"[Ii]nvalid directive:? (\w+)", output))
 
 
-def test_upsd_complains_of_a_directive_that_its_release_does_not_know(nut: Any) -> None:
-    table = of("upsd.conf")
-    text = "".join(written({name: value(name, directive)}, "upsd.conf") + "\n" for name, directive in table.items())
+def test_upsd_rejects_exactly_the_directives_newer_than_the_release(nut: Any) -> None:
+    table = list_directives("upsd.conf")
+    text = "".join(
+        written({name: choose_value(name, directive)}, "upsd.conf") + "\n" for name, directive in table.items()
+    )
     files = {"ups.conf": "[w]\ndriver = x\nport = y\n", "upsd.conf": text}
-    told = nut.ask("ask_upsd", files=files, conversations=[["LIST UPS"]])
-    assert complaints(told["said"]) == newer(table, nut.version)
+    answers = nut.call_inside("ask_upsd", files=files, conversations=[["LIST UPS"]])
+    assert find_complaints(answers["output"]) == find_newer(table, nut.version)
 
 
-def test_upsmon_complains_of_a_directive_that_its_release_does_not_know(nut: Any) -> None:
-    table = of("upsmon.conf")
-    text = "".join(written({name: value(name, directive)}, "upsmon.conf") + "\n" for name, directive in table.items())
-    ((_code, said),) = nut.ask(
-        "run",
+def test_upsmon_rejects_exactly_the_directives_newer_than_the_release(nut: Any) -> None:
+    table = list_directives("upsmon.conf")
+    text = "".join(
+        written({name: choose_value(name, directive)}, "upsmon.conf") + "\n" for name, directive in table.items()
+    )
+    ((_code, output),) = nut.call_inside(
+        "run_programs",
         files={"upsmon.conf": text},
         commands=[["upsmon", "-P", dry_run.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]],
     )
-    assert complaints(said) == newer(table, nut.version)
+    assert find_complaints(output) == find_newer(table, nut.version)
     types = {kind for kind, since in NOTIFY_TYPES.items() if since > nut.version}
-    assert set(re.findall(r"invalid notify type:? \[?(\w+)", said, re.IGNORECASE)) == types
+    assert set(re.findall(r"invalid notify type:? \[?(\w+)", output, re.IGNORECASE)) == types
 
 
-def test_upssched_complains_of_a_directive_that_its_release_does_not_know(nut: Any) -> None:
-    table = of("upssched.conf")
-    text = "".join(written({name: value(name, directive)}, "upssched.conf") + "\n" for name, directive in table.items())
+def test_upssched_rejects_exactly_the_directives_newer_than_the_release(nut: Any) -> None:
+    table = list_directives("upssched.conf")
+    text = "".join(
+        written({name: choose_value(name, directive)}, "upssched.conf") + "\n" for name, directive in table.items()
+    )
     command = ["/usr/bin/env", "UPSNAME=__none", "NOTIFYTYPE=__none", "/sbin/upssched"]
-    ((_code, said),) = nut.ask("run", files={"upssched.conf": text}, commands=[command])
-    assert complaints(said) == newer(table, nut.version)
+    ((_code, output),) = nut.call_inside("run_programs", files={"upssched.conf": text}, commands=[command])
+    assert find_complaints(output) == find_newer(table, nut.version)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A name or password is refused if a real upsmon can't log in with it, and upsd.users is read as upsd reads it."""
+"""The library refuses names and passwords with which a real upsmon can't log in, and reads upsd.users as upsd does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ODD = [
 ]  # fmt: skip
 
 
-def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
+def test_logins_are_refused_exactly_if_upsmon_fails_with_them(nut: Any) -> None:
     logins = [*((f"u{n}", odd) for n, odd in enumerate(ODD)), *((odd, f"p{n}") for n, odd in enumerate(ODD))]
     written = [
         (grammar.quote_word(f"[{user}]"), grammar.quote_word(user), grammar.quote_word(secret))
@@ -36,7 +36,7 @@ def test_a_login_is_refused_if_upsmon_fails_with_it(nut: Any) -> None:
         f"MONITOR w{n}@127.0.0.1:4000 1 {user} {secret} secondary\nSHUTDOWNCMD /bin/true\n"
         for n, (_header, user, secret) in enumerate(written)
     ]
-    entered = nut.ask("log_in", files=files, monitors=watching)
+    entered = nut.call_inside("log_in", files=files, monitors=watching)
     problems = [grammar.find_user_problem(user) or grammar.find_password_problem(secret) for user, secret in logins]
     assert {
         login: problem
@@ -73,9 +73,9 @@ TEXTS = st.builds("{}{}".format, st.lists(LINES, max_size=8).map("\n".join), st.
 @example(
     "[a]\npassword = p\npassword = r\nupsmon primary\n[b]\nupsmon secondary\npassword = p\n[a]\nupsmon secondary\n"
 )
-def test_upsd_lets_in_whom_users_reads(nut: Any, text: str) -> None:
+def test_read_users_returns_the_logins_that_upsd_accepts(nut: Any, text: str) -> None:
     tried = [(name, password) for name in NAMES for password in PASSWORDS]
-    found = nut.ask(
+    found = nut.call_inside(
         "ask_upsd",
         files={"ups.conf": "[w]\ndriver = x\nport = y\n", "upsd.users": text},
         conversations=[
@@ -85,17 +85,17 @@ def test_upsd_lets_in_whom_users_reads(nut: Any, text: str) -> None:
     )
     seen = [tuple(line.startswith("OK") for line in answer.splitlines()[2:]) for answer in found["answers"]]
     users = upsd.read_users(text)
-    told = []
+    expected = []
     for name, password in tried:
         user = users.get(name)
         right = user is not None and user.password == password
-        told.append(
+        expected.append(
             (
                 right and user is not None and user.type in upsd.PRIMARY + upsd.SECONDARY,
                 right and user is not None and user.type in upsd.PRIMARY,
             )
         )
-    assert seen == told
+    assert seen == expected
 
 
 SYSTEMS = st.sampled_from(["a@b", "ups@localhost:3493", "ups", '"d e@f"', "g#h@i", '"j=k@l"', "m\\@n", "[::1]", "\x7f"])
@@ -116,18 +116,19 @@ MONITORS = st.one_of(
 
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(st.lists(MONITORS, max_size=5).map("\n".join), st.sampled_from(["\n", ""]))
-def test_upsmon_watches_what_monitors_reads(nut: Any, lines: str, end: str) -> None:
+def test_read_monitors_returns_the_upses_that_upsmon_monitors(nut: Any, lines: str, end: str) -> None:
     text = lines + end
     command = ["upsmon", "-P", dry_run.NO_PID, "-K", "-f", "/run/oracle/upsmon.conf"]
-    ((_code, said),) = nut.ask("run", files={"upsmon.conf": text}, commands=[command])
-    told = []
-    for one in upsmon.read_monitors(text):
-        kind = "primary" if one.type.lower() in upsd.PRIMARY else "secondary"
-        told.append(
-            f"UPS: {one.system} " + (f"({kind}) (power value {one.power})" if one.power else "(monitoring only)")
+    ((_code, output),) = nut.call_inside("run_programs", files={"upsmon.conf": text}, commands=[command])
+    expected = []
+    for monitor in upsmon.read_monitors(text):
+        kind = "primary" if monitor.type.lower() in upsd.PRIMARY else "secondary"
+        expected.append(
+            f"UPS: {monitor.system} "
+            + (f"({kind}) (power value {monitor.power})" if monitor.power else "(monitoring only)")
         )
-    seen = re.findall(r"^UPS: .*$", said, re.MULTILINE)
-    # it stops at a line that has all but one of its words
+    seen = re.findall(r"^UPS: .*$", output, re.MULTILINE)
+    # upsmon stops at a line that lacks only the last word
     short = [line for line in grammar.parse_lines(text) if line.words[0] == "MONITOR" and len(line.words) == 5]
-    assert ("unusable configuration" in said) == bool(short)
-    assert seen == (told[: len(seen)] if short else told)
+    assert ("unusable configuration" in output) == bool(short)
+    assert seen == (expected[: len(seen)] if short else expected)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ups_conf and parseconf read a ups.conf as upsd, the drivers and nut-driver-enumerator do, whatever stands in it."""
+"""conf/ups_conf parses any ups.conf as upsd, the drivers and nut-driver-enumerator do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 REPEATABLE = settings(derandomize=True, deadline=None)
 
-# bytes of a socket's name, driver-section, with which upsd starts
+# bytes of the longest socket name (driver-section) with which upsd starts
 SOCKET = 107
 
 JUNK = st.lists(
@@ -41,33 +41,33 @@ LINES = st.one_of(
 TEXTS = st.builds("{}{}".format, st.lists(LINES, max_size=10).map("\n".join), st.sampled_from(["\n", ""]))
 
 
-def served(conf: UpsConf) -> list[tuple[str, str, str | None]]:
-    """Tell what upsd serves of a ups.conf: driver, name, desc."""
+def served_by_upsd(conf: UpsConf) -> list[tuple[str, str, str | None]]:
+    """Return the UPSes of a ups.conf that upsd should serve: driver, name, desc."""
     found: list[tuple[str, str, str | None]] = []
     names: set[str] = set()
-    for one in reversed(conf.sections.values()):
-        keys = dict(one.keys)
+    for section in reversed(conf.sections.values()):
+        keys = dict(section.keys)
         driver, port = keys.get("driver"), keys.get("port")
-        # upsd takes the last of several, and makes no difference between a and A
-        if driver is not None and port is not None and one.name.lower() not in names:
-            names.add(one.name.lower())
-            found.insert(0, (driver, one.name, keys.get("desc")))
+        # upsd takes the last of several sections with the same name, ignoring case
+        if driver is not None and port is not None and section.name.lower() not in names:
+            names.add(section.name.lower())
+            found.insert(0, (driver, section.name, keys.get("desc")))
     return found
 
 
-def answer(desc: str | None) -> str:
-    """Write a desc as upsd does, in a buffer of 512 bytes."""
+def format_description(desc: str | None) -> str:
+    """Return a description as upsd sends it; its buffer has 512 bytes."""
     text = "Description unavailable" if desc is None else desc
     return re.sub(r'([\\"#])', r"\\\1", text)[: ups_conf.ANSWER_LIMIT - 1]
 
 
-def dies(conf: UpsConf, version: tuple[int, int, int]) -> bool:
-    """Say whether upsd does not survive a ups.conf."""
+def is_fatal(conf: UpsConf, version: tuple[int, int, int]) -> bool:
+    """Return whether upsd crashes or exits because of a ups.conf."""
     bare = any(
         value is None and key in ("driver", "port", "desc") for one in conf.sections.values() for key, value in one.keys
     )
     return (bare and version < (2, 8, 1)) or any(
-        len(f"{driver}-{name}") > SOCKET for driver, name, _desc in served(conf)
+        len(f"{driver}-{name}") > SOCKET for driver, name, _desc in served_by_upsd(conf)
     )
 
 
@@ -78,22 +78,22 @@ def dies(conf: UpsConf, version: tuple[int, int, int]) -> bool:
 @example("[a]\ndriver = x\nport = y\n[A]\ndriver = x\nport = y\ndesc = 1\n[B]\ndriver = x\nport = y\n[b]\n")
 @example(f"[{'a' * 105}]\ndriver = x\nport = y\n")
 @example(f"[{'a' * 106}]\ndriver = x\nport = y\n")
-def test_upsd_serves_what_parse_reads(nut: Any, text: str) -> None:
+def test_upsd_serves_the_sections_that_parse_ups_conf_returns(nut: Any, text: str) -> None:
     conf = ups_conf.parse_ups_conf(text)
-    found = nut.ask("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])
-    if dies(conf, nut.version):
+    found = nut.call_inside("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])
+    if is_fatal(conf, nut.version):
         assert found["answers"] is None
         return
     (left,) = found["answers"]
-    for _driver, name, desc in served(conf):
-        line = f'UPS {name} "{answer(desc)}"\n'[: ups_conf.ANSWER_LIMIT]
+    for _driver, name, desc in served_by_upsd(conf):
+        line = f'UPS {name} "{format_description(desc)}"\n'[: ups_conf.ANSWER_LIMIT]
         assert line in left
-        # their order is that of their first keys, which nobody needs to know
+        # the order does not matter
         left = left.replace(line, "", 1)
     assert left == "BEGIN LIST UPS\nEND LIST UPS\n"
 
 
-# As people write them
+# Files as people write them
 CORPUS: dict[str, str] = {
     "as the manual shows it": """\
 # Network UPS Tools: example ups.conf
@@ -139,7 +139,7 @@ maxretry = 3
 }  # fmt: skip
 
 
-def variables(said: str) -> list[str]:
+def parse_variables(said: str) -> list[str]:
     """Pick what a driver tells of itself and its UPS out of all that it says, or why it does not run."""
     return re.findall(r"^(?:\w+[.][\w.]+|Fatal error): .*$", said, re.MULTILINE)
 
@@ -149,19 +149,19 @@ def test_upsd_and_drivers_see_the_same_when_a_ups_conf_is_written_anew(nut: Any)
     after = [ups_conf.render_conf(ups_conf.parse_ups_conf(text)) for text in before]
     asked = [["LIST UPS"]]
     for kind, old, new in zip(CORPUS, before, after, strict=True):
-        seen = nut.ask("ask_upsd", files={"ups.conf": old}, conversations=asked)["answers"]
+        seen = nut.call_inside("ask_upsd", files={"ups.conf": old}, conversations=asked)["answers"]
         assert seen is not None
-        assert nut.ask("ask_upsd", files={"ups.conf": new}, conversations=asked)["answers"] == seen, kind
-    names = [[name for _driver, name, _desc in served(ups_conf.parse_ups_conf(text))] for text in before]
-    told = nut.ask("dump", texts=[*before, *after], names=[*names, *names])
+        assert nut.call_inside("ask_upsd", files={"ups.conf": new}, conversations=asked)["answers"] == seen, kind
+    names = [[name for _driver, name, _desc in served_by_upsd(ups_conf.parse_ups_conf(text))] for text in before]
+    told = nut.call_inside("dump_variables", texts=[*before, *after], names=[*names, *names])
     for kind, old, new in zip(CORPUS, told[: len(before)], told[len(before) :], strict=True):
         for (old_code, old_said), (new_code, new_said) in zip(old, new, strict=True):
             assert (old_code, new_code) == (0, 0), (kind, old_said, new_said)
-            assert variables(old_said)
-            assert variables(new_said) == variables(old_said), kind
+            assert parse_variables(old_said)
+            assert parse_variables(new_said) == parse_variables(old_said), kind
 
 
-# What the enumerator's tools take for something else than NUT does
+# Texts that the enumerator's shell tools interpret differently from NUT
 SCRIPTED = st.sampled_from(
     [
         "\\\\",
@@ -204,7 +204,7 @@ CONFS = st.builds(
 @given(st.lists(CONFS, min_size=1, max_size=5))
 @example(list(CORPUS.values()))
 @example(['driver =\ndesc = "desc = \\"\n', "[a]\nx = \\# y \\#\\#\n", "[a]\nx = \\# y \\#z\n"])
-def test_the_enumerator_computes_the_same_digests(nut: Any, texts: list[str]) -> None:
+def test_section_checksum_equals_the_checksum_of_the_enumerator(nut: Any, texts: list[str]) -> None:
     names = ["", "a", "b", "f]x"]
-    found = nut.ask("checksums", texts=texts, names=[names] * len(texts))
+    found = nut.call_inside("read_checksums", texts=texts, names=[names] * len(texts))
     assert found == [[enumerator.section_checksum(text, name) or "" for name in names] for text in texts]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The client of upsd, and what gives orders by it, with a real upsd."""
+"""The client of upsd, and the commands given by it, tested against a real upsd."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ COMMANDS = {
 }
 
 
-def ask(nut: Any, operation: str, drivers: Any = None, files: Any = None, **job: Any) -> Any:
+def run_job(nut: Any, operation: str, drivers: Any = None, files: Any = None, **job: Any) -> Any:
     job = {
         "operation": operation,
         "drivers": {"a": {"lines": LINES, "commands": COMMANDS}} if drivers is None else drivers,
@@ -77,13 +77,15 @@ def ask(nut: Any, operation: str, drivers: Any = None, files: Any = None, **job:
         **(files or {}),
         "job.json": json.dumps(job),
     }
-    ((code, said),) = nut.ask("run", files=files, commands=[["/usr/bin/python3", "/opt/inside/upsd_inside.py"]])
-    assert code == 0, said
-    # what its threads complain of while it ends stands before
-    return json.loads(said.splitlines()[-1])
+    ((code, output),) = nut.call_inside(
+        "run_programs", files=files, commands=[["/usr/bin/python3", "/opt/inside/upsd_inside.py"]]
+    )
+    assert code == 0, output
+    # the last line; errors of threads that are ending may come before it
+    return json.loads(output.splitlines()[-1])
 
 
-def test_all_that_can_be_asked(nut: Any) -> None:
+def test_every_request_is_answered(nut: Any) -> None:
     asked = {
         ("get_version",): ".".join(map(str, nut.version)),
         ("get_net_version",): "1.3",
@@ -98,7 +100,7 @@ def test_all_that_can_be_asked(nut: Any) -> None:
         ("get_type", "a", "ups.id"): {"writable": True, "enum": False, "range": False, "length": 500, "number": False},
         ("get_type", "a", "input.sensitivity"): {"writable": True, "enum": True, "range": False, "length": 10, "number": False},
         ("get_type", "a", "ups.delay.shutdown"): {"writable": True, "enum": False, "range": True, "length": None, "number": True},
-        # it is why a number is not told by upsd's word
+        # why the library does not trust upsd's type NUMBER
         ("get_type", "a", "device.serial"): {"writable": False, "enum": False, "range": False, "length": None, "number": True},
         ("get_desc", "a", "battery.charge"): "Battery charge (percent of full)",
         ("get_desc", "a", "battery.nix"): "Description unavailable",
@@ -107,11 +109,11 @@ def test_all_that_can_be_asked(nut: Any) -> None:
         ("num_logins", "a"): 0,
         ("list_clients", "a"): [],
     }  # fmt: skip
-    answers = ask(nut, "conversation", ask=[list(one) for one in asked])
+    answers = run_job(nut, "hold_conversation", ask=[list(request) for request in asked])
     assert dict(zip(asked, answers, strict=True)) == asked
 
 
-def test_errors_are_of_their_kinds(nut: Any) -> None:
+def test_errors_of_upsd_have_the_right_class(nut: Any) -> None:
     admin = ("authenticate", "admin", PASSWORD)
     asked: list[tuple[tuple[str, ...], Any]] = [
         (("list_vars", "nix"), "UnknownUps"),
@@ -139,25 +141,25 @@ def test_errors_are_of_their_kinds(nut: Any) -> None:
         (("get_version",), "Unreachable"),
     ]
     two = {"ups.conf": UPS + "[b]\ndriver = fake\nport = x\n"}
-    answers = ask(nut, "conversation", ask=[list(one) for one, _unused in asked], files=two)
+    answers = run_job(nut, "hold_conversation", ask=[list(request) for request, _unused in asked], files=two)
     kinds = [answer[0] if isinstance(answer, list) else answer for answer in answers]
-    assert list(zip(asked, kinds, strict=True)) == [(one, one[1]) for one in asked]
+    assert list(zip(asked, kinds, strict=True)) == [(request, request[1]) for request in asked]
 
 
-def test_orders_are_tracked_to_their_results(nut: Any) -> None:
+def test_commands_are_tracked_until_their_result(nut: Any) -> None:
     commands = ["beeper.mute", "beeper.enable", "beeper.disable", "beeper.toggle", "load.on"]
     asked = [["authenticate", "admin", PASSWORD], ["set_tracking"]]
     for command in commands:
         asked += [["instcmd", "a", command], ["get_tracking", "$"]]
     asked += [["set_var", "a", "ups.delay.shutdown", "30"], ["get_tracking", "$"], ["get_tracking", "nix"]]
-    answers = ask(nut, "conversation", ask=asked)
+    answers = run_job(nut, "hold_conversation", ask=asked)
     assert answers == [
         *(None, None, "an id", "SUCCESS", "an id", "UNKNOWN", "an id", "FAILED", "an id", "INVALID-ARGUMENT"),
         *("an id", "PENDING", "an id", "SUCCESS", "UNKNOWN"),
     ]
 
 
-def test_a_primary_and_a_login(nut: Any) -> None:
+def test_primary_can_log_in_and_set_fsd(nut: Any) -> None:
     asked = [
         ["authenticate", "first", "x"],
         ["check_primary", "a"],
@@ -166,9 +168,9 @@ def test_a_primary_and_a_login(nut: Any) -> None:
         ["num_logins", "a"],
         ["list_clients", "a"],
     ]
-    assert ask(nut, "conversation", ask=asked) == [None, None, 0, None, 1, ["127.0.0.1"]]
+    assert run_job(nut, "hold_conversation", ask=asked) == [None, None, 0, None, 1, ["127.0.0.1"]]
     asked = [["authenticate", "admin", PASSWORD], ["fsd", "a"], ["get_var", "a", "ups.status"]]
-    assert ask(nut, "conversation", ask=asked) == [None, None, "FSD OL CHRG"]
+    assert run_job(nut, "hold_conversation", ask=asked) == [None, None, "FSD OL CHRG"]
 
 
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=100)
@@ -176,11 +178,11 @@ VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size
 
 @settings(derandomize=True, deadline=None, max_examples=5)
 @given(st.lists(VALUES, min_size=10, max_size=40))
-def test_any_value_comes_back_as_it_was_sent(nut: Any, values: list[str]) -> None:
-    assert ask(nut, "echo", values=values, password=PASSWORD) == values
+def test_values_reach_the_driver_and_back_unchanged(nut: Any, values: list[str]) -> None:
+    assert run_job(nut, "echo_values", values=values, password=PASSWORD) == values
 
 
-def test_orders_of_the_module(nut: Any) -> None:
+def test_commands_of_the_module(nut: Any) -> None:
     admin = ["admin", PASSWORD]
     given = [
         [*admin, "give_command", ["BEEPER.mute", None], {}],
@@ -196,7 +198,7 @@ def test_orders_of_the_module(nut: Any) -> None:
         [*admin, "set_fsd", [], {"permission": {"cut_power": True}}],
         [*admin, "test_battery", ["quick"], {"interval": 0.1, "wait": 10}],
     ]
-    answers = ask(nut, "orders", orders=given)
+    answers = run_job(nut, "give_orders", orders=given)
     done, failed, pending, no_right, wrong, set_, invalid, no_set, tested, no_fsd, forced, busy = answers
     assert done == {"result": "success", "explanation": "the driver did it", "value": None}
     assert failed["result"] == "failed"
@@ -222,33 +224,37 @@ def test_orders_of_the_module(nut: Any) -> None:
     ]
 
 
-def test_encrypted(nut: Any) -> None:
+def test_tls_connection_verifies_authority_and_name(nut: Any) -> None:
     now = datetime.now(timezone.utc)
     ca, other = certificates.make_ca("ours", now), certificates.make_ca("another", now)
     pair = certificates.issue_certificate(ca, "pve", ["pve.home.lan", "127.0.0.1"], now)
     tls = {"ca": ca.certificate, "certificate": pair.certificate, "key": pair.key, "nickname": "pve"}
     conf = 'LISTEN 127.0.0.1 4000\nCERTPATH /run/oracle/tls\nCERTIDENT "pve" ""\nDISABLE_WEAK_SSL true\n'
     trust = [[ca.certificate, ""], [ca.certificate, "pve.home.lan"], [ca.certificate, "nas"], [other.certificate, ""]]
-    by_host, by_name, wrong, untrusted = ask(nut, "encrypted", trust=trust, tls=tls, files={"upsd.conf": conf})
+    by_host, by_name, wrong, untrusted = run_job(
+        nut, "connect_with_tls", trust=trust, tls=tls, files={"upsd.conf": conf}
+    )
     expires = (now + certificates.LIFE).replace(microsecond=0)
     assert by_host[:3] == by_name[:3] == [".".join(map(str, nut.version)), "TLSv1.3", expires.isoformat()]
     assert by_host[3]["device.serial"] == "000123"
     assert (wrong[0], untrusted[0]) == ("WrongName", "Untrusted")
-    assert ask(nut, "encrypted", trust=[[ca.certificate, ""]])[0][0] == "NoTls"
+    assert run_job(nut, "connect_with_tls", trust=[[ca.certificate, ""]])[0][0] == "NoTls"
 
 
-def test_a_look_at_many(nut: Any) -> None:
-    """Real dummy-ups, and who is logged in."""
+def test_snapshot_of_many_upses(nut: Any) -> None:
+    """With real dummy-ups drivers, and a client that is logged in."""
     names = ["a", *(f"d{number}" for number in range(12))]
     sections = UPS.replace("fake", "dummy-ups").replace("port = x", "port = d.dev")
     sections += "".join(f"[{name}]\ndriver = dummy-ups\nport = d.dev\n" for name in names[1:])
     values = "ups.status: OL CHRG\nbattery.charge: 80\nups.delay.shutdown: 020\ndevice.serial: 000123\n"
     files = {"ups.conf": f"pollinterval = 1\n{sections}", "d.dev": values}
-    report, logins = ask(nut, "looked", drivers={}, dummies=names, files=files, expected=["127.0.0.1", "192.0.2.9"])
-    assert [one["name"] for one in report["upses"]] == names
-    assert all(one["fresh"] and one["status"] == ["OL", "CHRG"] for one in report["upses"])
-    assert all(one["writable"]["ups.delay.shutdown"]["value"] == "020" for one in report["upses"])
-    assert all(one["commands"]["load.off"] == "Turn off the load immediately" for one in report["upses"])
-    assert [len(one["clients"]) for one in report["upses"]] == [1] + [0] * 12
-    assert [one["name"] for one in report["missing"]] == ["192.0.2.9"]
+    report, logins = run_job(
+        nut, "take_look", drivers={}, dummies=names, files=files, expected=["127.0.0.1", "192.0.2.9"]
+    )
+    assert [ups["name"] for ups in report["upses"]] == names
+    assert all(ups["fresh"] and ups["status"] == ["OL", "CHRG"] for ups in report["upses"])
+    assert all(ups["writable"]["ups.delay.shutdown"]["value"] == "020" for ups in report["upses"])
+    assert all(ups["commands"]["load.off"] == "Turn off the load immediately" for ups in report["upses"])
+    assert [len(ups["clients"]) for ups in report["upses"]] == [1] + [0] * 12
+    assert [ups["name"] for ups in report["missing"]] == ["192.0.2.9"]
     assert (report["unexpected"], logins) == ([], 0)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What parseconf writes, NUT reads back; what it refuses to write, NUT would change; and it reads as NUT does."""
+"""conf/grammar: NUT reads back what it writes, would change what it refuses, and parses texts the same way."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SHORT = st.text(CHARACTERS, max_size=60)
 LONG = st.builds(lambda text, length: (text * length)[:length], st.text(CHARACTERS, min_size=1), st.integers(400, 512))
 
 
-def bluntly(word: str) -> str:
-    """Quote as encode does, but without looking at what is quoted."""
+def quote_unchecked(word: str) -> str:
+    """Quote a word like quote_word, but without checking it."""
     return '"' + re.sub(r'([\\"#])', r"\\\1", word) + '"'
 
 
-def descs(nut: Any, written: list[str]) -> list[str]:
-    """Let upsd read texts, each as the desc of a section, and tell what it read."""
-    text = "".join(f"[w{n}]\ndriver = x\nport = y\ndesc = {one}\n" for n, one in enumerate(written))
-    (answer,) = nut.ask("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])["answers"]
+def read_as_descriptions(nut: Any, written: list[str]) -> list[str]:
+    """Return texts as upsd reads them in the `desc` of sections."""
+    text = "".join(f"[w{n}]\ndriver = x\nport = y\ndesc = {text}\n" for n, text in enumerate(written))
+    (answer,) = nut.call_inside("ask_upsd", files={"ups.conf": text}, conversations=[["LIST UPS"]])["answers"]
     lines = [line.words for line in grammar.parse_lines(answer)]
     assert lines[0] == ("BEGIN", "LIST", "UPS")
     assert lines[-1] == ("END", "LIST", "UPS")
@@ -37,29 +37,33 @@ def descs(nut: Any, written: list[str]) -> list[str]:
     return [found[f"w{n}"] for n in range(len(written))]
 
 
-def keys(nut: Any, written: list[str]) -> list[str]:
-    """Let drivers read texts, each as a key that no driver knows, and tell what they complain of."""
-    files = {"ups.conf": "".join(f"[w{n}]\ndriver = dummy-ups\nport = y\n{one} = 1\n" for n, one in enumerate(written))}
-    done = nut.ask("run", files=files, commands=[["dummy-ups", "-a", f"w{n}", "-V"] for n in range(len(written))])
+def read_as_keys(nut: Any, written: list[str]) -> list[str]:
+    """Return texts as drivers read them as unknown keys, from the drivers' error messages."""
+    files = {
+        "ups.conf": "".join(f"[w{n}]\ndriver = dummy-ups\nport = y\n{text} = 1\n" for n, text in enumerate(written))
+    }
+    done = nut.call_inside(
+        "run_programs", files=files, commands=[["dummy-ups", "-a", f"w{n}", "-V"] for n in range(len(written))]
+    )
     found = [
-        re.search(r"^Fatal error: '(.*)' is not a valid variable name", said, re.MULTILINE) for _code, said in done
+        re.search(r"^Fatal error: '(.*)' is not a valid variable name", output, re.MULTILINE) for _code, output in done
     ]
     assert all(found)
-    return [one[1] for one in found if one]
+    return [match[1] for match in found if match]
 
 
 @REPEATABLE
 @given(st.lists(SHORT, max_size=40), st.lists(LONG, max_size=3))
-def test_words_come_back(nut: Any, short: list[str], long: list[str]) -> None:
-    assert descs(nut, [grammar.quote_word(word) for word in short]) == short
-    assert descs(nut, [grammar.join_words([word]) for word in short]) == short
-    assert keys(nut, [grammar.quote_word(word) for word in long]) == long
+def test_nut_reads_back_quoted_words(nut: Any, short: list[str], long: list[str]) -> None:
+    assert read_as_descriptions(nut, [grammar.quote_word(word) for word in short]) == short
+    assert read_as_descriptions(nut, [grammar.join_words([word]) for word in short]) == short
+    assert read_as_keys(nut, [grammar.quote_word(word) for word in long]) == long
 
 
-def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
+def test_characters_are_refused_exactly_if_nut_changes_them(nut: Any) -> None:
     characters = [chr(code) for code in (*range(0x180), 0x2028, 0xFEFF, 0x1F50B, *range(0xDC80, 0xDD00))]
-    read = descs(nut, [bluntly(f"a{character}b") for character in characters])
-    changed = {ord(one) for one, desc in zip(characters, read, strict=True) if desc != f"a{one}b"}
+    read = read_as_descriptions(nut, [quote_unchecked(f"a{character}b") for character in characters])
+    changed = {ord(character) for character, desc in zip(characters, read, strict=True) if desc != f"a{character}b"}
     refused = set()
     for character in characters:
         try:
@@ -70,17 +74,17 @@ def test_a_character_is_refused_if_nut_changes_it(nut: Any) -> None:
 
 
 @pytest.mark.parametrize("filler", ["x", '"', "# "])
-def test_a_word_is_refused_if_nut_cuts_it(nut: Any, filler: str) -> None:
+def test_words_that_nut_would_cut_are_refused(nut: Any, filler: str) -> None:
     longest = (filler * grammar.WORD_LIMIT)[: grammar.WORD_LIMIT]
     with pytest.raises(grammar.Unencodable):
         grammar.quote_word(longest + "x")
-    written = [grammar.quote_word(longest), bluntly(longest + "x")]
-    assert keys(nut, written) == [longest, longest]
-    assert [grammar.parse_lines(f"{one} = 1\n")[0].words[0] for one in written] == [longest, longest]
+    written = [grammar.quote_word(longest), quote_unchecked(longest + "x")]
+    assert read_as_keys(nut, written) == [longest, longest]
+    assert [grammar.parse_lines(f"{word} = 1\n")[0].words[0] for word in written] == [longest, longest]
 
 
-# of a line that upsd repeats
-MUCH = 400
+# characters of an unknown line that upsd's message repeats
+REPEATED_LENGTH = 400
 PIECES = [
     *('"', '"', "#", "\\", "\\", "=", " ", " ", "\n", "\n", "\\\n", "\t", "\v", "\f", "\r", "[", "]", "'", "\u00e9", "\x01", "\x7f"),
     *("a", "b c", '"d e"', '\\"', "h " * 31),
@@ -92,11 +96,13 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 @given(TEXTS)
 @example("a b " * 33 + "\nc")
 @example('a "b c')
-def test_parse_reads_words_as_nut_does(nut: Any, text: str) -> None:
-    """upsd repeats each line that it knows nothing of, the beginning at least."""
+def test_parse_lines_splits_words_as_nut_does(nut: Any, text: str) -> None:
+    """upsd's messages repeat the beginning of each unknown line."""
     files = {"ups.conf": "", "upsd.conf": f"LISTEN 127.0.0.1 4000\nALLOW_NO_DEVICE true\n{text}"}
-    said = nut.ask("ask_upsd", files=files, conversations=[["LIST UPS"]])["said"]
-    told = [line[:MUCH] for line in said.split("\n") if line.startswith("upsd.conf: invalid directive")]
-    assert told == [
-        " ".join(("upsd.conf: invalid directive", *line.words))[:MUCH] for line in grammar.parse_lines(text)
+    output = nut.call_inside("ask_upsd", files=files, conversations=[["LIST UPS"]])["output"]
+    reported = [
+        line[:REPEATED_LENGTH] for line in output.split("\n") if line.startswith("upsd.conf: invalid directive")
+    ]
+    assert reported == [
+        " ".join(("upsd.conf: invalid directive", *line.words))[:REPEATED_LENGTH] for line in grammar.parse_lines(text)
     ]

@@ -31,13 +31,16 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connec
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
 
-# what a driver says of an order (drivers/upshandler.h)
+# a driver's result codes for commands (drivers/upshandler.h)
 CODES = {"done": 0, "unknown": 1, "invalid": 2, "failed": 3}
 
 
 class Driver:
-    """A driver. lines: what it tells at first. commands: what each comes to: a word of CODES, "mute", or a list of lines
-    [seconds, line] that it tells afterwards."""
+    """A fake driver.
+
+    lines: its data. commands: the outcome of each: a key of CODES, "mute" (no answer), or the lines that it sends after so
+    many seconds: [[seconds, line], ...].
+    """
 
     def __init__(self, name: str, lines: list[str], commands: dict[str, Any]) -> None:
         self.lines = lines
@@ -49,21 +52,21 @@ class Driver:
         shutil.chown(path, "root", "nut")
         path.chmod(0o770)
         self._listener.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=self._serve_upsd, daemon=True).start()
 
-    def _serve(self) -> None:
+    def _serve_upsd(self) -> None:
         while True:
             connection, _unused = self._listener.accept()
-            # upsd may end at any time, and the driver then waits for the next one
+            # upsd may end at any time; then wait for the next one
             with (
                 contextlib.suppress(OSError),
                 connection,
                 connection.makefile("r", encoding="latin-1", newline="\n") as asked,
             ):
                 for line in asked:
-                    self._answer(line, lambda said, to=connection: to.sendall(f"{said}\n".encode("latin-1")))
+                    self._answer_line(line, lambda reply, to=connection: to.sendall(f"{reply}\n".encode("latin-1")))
 
-    def _answer(self, line: str, say: Callable[[str], None]) -> None:
+    def _answer_line(self, line: str, say: Callable[[str], None]) -> None:
         words = list(grammar.parse_lines(line)[0].words)
         if words[0] == "PING":
             say("PONG")
@@ -79,49 +82,49 @@ class Driver:
             if outcome != "mute" and tracking < len(words):
                 say(f"TRACKING {words[tracking + 1]} {CODES[outcome] if isinstance(outcome, str) else 0}")
             if isinstance(outcome, list):
-                threading.Thread(target=self._play, args=(outcome, say), daemon=True).start()
+                threading.Thread(target=self._play_steps, args=(outcome, say), daemon=True).start()
 
     @staticmethod
-    def _play(steps: list[tuple[float, str]], say: Callable[[str], None]) -> None:
+    def _play_steps(steps: list[tuple[float, str]], say: Callable[[str], None]) -> None:
         for seconds, line in steps:
             time.sleep(seconds)
             with contextlib.suppress(OSError):
                 say(line)
 
 
-def client(**more: Any) -> net_client.UpsdClient:
+def make_client(**more: Any) -> net_client.UpsdClient:
     return net_client.UpsdClient("127.0.0.1", inside.PORT, timeout=5, **more)
 
 
-def plain(value: Any) -> Any:
-    """Make of an answer what JSON can hold: members of a dataclass by their names."""
+def to_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: a dataclass becomes a dict."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {key: to_json(one) for key, one in value.items()}
+    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def attempt(ask: Callable[[], Any]) -> Any:
-    """Return the answer; or the kind and the words of the error."""
+def try_call(ask: Callable[[], Any]) -> Any:
+    """Return the result of a call, or the class and the text of its error."""
     try:
-        return plain(ask())
+        return to_json(ask())
     except (net_errors.UpsdFailure, net_commands.OrderRefused) as error:
         return [type(error).__name__, str(error)]
 
 
-def conversation(job: dict[str, Any]) -> list[Any]:
-    """Ask method after method of one client."""
+def hold_conversation(job: dict[str, Any]) -> list[Any]:
+    """Call methods of one client in turn and return the results."""
     answers: list[Any] = []
     tracking = ""
-    with client() as one:
+    with make_client() as one:
         for method, *given in job["ask"]:
-            # "$" is the last id of a tracking
+            # "$" stands for the latest tracking id
             words = [tracking if word == "$" else word for word in given]
-            # the driver's answer takes its time
+            # the driver needs a moment to answer
             end = time.monotonic() + (0.5 if method == "get_tracking" else 0)
             while True:
-                answer = attempt(partial(getattr(one, method), *words))
+                answer = try_call(partial(getattr(one, method), *words))
                 if answer != "PENDING" or time.monotonic() > end:
                     break
                 time.sleep(0.02)
@@ -131,10 +134,10 @@ def conversation(job: dict[str, Any]) -> list[Any]:
     return answers
 
 
-def echo(job: dict[str, Any]) -> list[Any]:
-    """Set a variable to values, one after another, and return what came back from the driver by upsd."""
+def echo_values(job: dict[str, Any]) -> list[Any]:
+    """Set a variable to several values in turn, and return the values that upsd serves afterwards."""
     found = []
-    with client() as one:
+    with make_client() as one:
         one.authenticate("admin", job["password"])
         for value in job["values"]:
             one.renew_timeout()
@@ -146,24 +149,24 @@ def echo(job: dict[str, Any]) -> list[Any]:
     return found
 
 
-def orders(job: dict[str, Any]) -> list[Any]:
-    """Give orders as the module does."""
+def give_orders(job: dict[str, Any]) -> list[Any]:
+    """Give commands as the module does and return the results."""
     found = []
     for username, password, method, words, keywords in job["orders"]:
-        operator = net_commands.Operator(client, "a", username, password)
+        operator = net_commands.Operator(make_client, "a", username, password)
         permission = net_commands.Permission(**keywords.pop("permission", {}))
         arguments = [*words, permission] if method != "set_fsd" else [permission]
-        found.append(attempt(partial(getattr(operator, method), *arguments, **keywords)))
+        found.append(try_call(partial(getattr(operator, method), *arguments, **keywords)))
     return found
 
 
-def encrypted(job: dict[str, Any]) -> list[Any]:
-    """Connect with TLS."""
+def connect_with_tls(job: dict[str, Any]) -> list[Any]:
+    """Connect with TLS for each pair of authority and name, and return the results."""
     found = []
     for ca, name in job["trust"]:
 
-        def see(ca: str = ca, name: str = name) -> Any:
-            with client(tls=net_connection.TlsOptions(ca, name)) as one:
+        def take_snapshot_with_tls(ca: str = ca, name: str = name) -> Any:
+            with make_client(tls=net_connection.TlsOptions(ca, name)) as one:
                 expires = one.peer_not_after
                 return [
                     one.get_version(),
@@ -172,30 +175,33 @@ def encrypted(job: dict[str, Any]) -> list[Any]:
                     one.list_vars("a"),
                 ]
 
-        found.append(attempt(see))
+        found.append(try_call(take_snapshot_with_tls))
     return found
 
 
-def looked(job: dict[str, Any]) -> list[Any]:
-    """Look as ups_info does, while others are logged in."""
-    with client() as in_front:
+def take_look(job: dict[str, Any]) -> list[Any]:
+    """Take a snapshot as ups_info does, while a client is logged in."""
+    with make_client() as in_front:
         in_front.authenticate("look", "x")
         in_front.login("a")
-        with client() as one:
+        with make_client() as one:
             report = snapshot.observe_upsd(one, job.get("ups"), job.get("expected", ()), gather=snapshot.GATHER)
-        answer = plain(report)
+        answer = to_json(report)
         in_front.logout()
-    with client() as one:
+    with make_client() as one:
         return [answer, one.num_logins("a")]
 
 
-def said(job: dict[str, Any]) -> list[str]:
-    """Send lines as they are, a connection a conversation, and return what upsd answers."""
+def exchange_lines(job: dict[str, Any]) -> list[str]:
+    """Send lines unchanged, one connection per conversation, and return upsd's answers."""
     where = ("127.0.0.1", inside.PORT)
-    return [inside.talk(socket.create_connection(where, inside.SECONDS), lines) for lines in job["conversations"]]
+    return [inside.send_lines(socket.create_connection(where, inside.SECONDS), lines) for lines in job["conversations"]]
 
 
-OPERATIONS = {function.__name__: function for function in (conversation, echo, orders, encrypted, looked, said)}
+OPERATIONS = {
+    function.__name__: function
+    for function in (hold_conversation, echo_values, give_orders, connect_with_tls, take_look, exchange_lines)
+}
 
 
 def main() -> None:
@@ -204,25 +210,25 @@ def main() -> None:
         Driver(name, one["lines"], one.get("commands", {}))
     if "tls" in job:
         folder = inside.HERE / "tls"
-        nss.make_database(folder, nss.TlsMaterial(**job["tls"]), inside.runner)
+        nss.make_database(folder, nss.TlsMaterial(**job["tls"]), inside.run_program)
     dummies = job.get("dummies", [])
     with inside.ExitStack() as stack:
         for name in dummies:
-            stack.enter_context(inside.started(str(inside.PROGRAMS / "dummy-ups"), "-F", "-a", name))
+            stack.enter_context(inside.run_daemon(str(inside.PROGRAMS / "dummy-ups"), "-F", "-a", name))
         end = time.monotonic() + inside.SECONDS / 2
         while not all((inside.HERE / f"dummy-ups-{name}").exists() for name in dummies) and time.monotonic() < end:
             time.sleep(0.05)
-        server = stack.enter_context(inside.started(str(inside.PROGRAMS / "upsd"), "-F"))
-        connection = inside.connect(server)
+        server = stack.enter_context(inside.run_daemon(str(inside.PROGRAMS / "upsd"), "-F"))
+        connection = inside.connect_to_upsd(server)
         if connection is None:
-            sys.exit(inside.said("upsd"))
+            sys.exit(inside.read_log("upsd"))
         connection.close()
         wait_for_data(job.get("drivers", {}), dummies)
         print(json.dumps(OPERATIONS[job["operation"]](job)))
 
 
 def wait_for_data(drivers: dict[str, Any], dummies: list[str]) -> None:
-    """Wait until upsd has all that the drivers tell: it answers its clients between two lines of theirs."""
+    """Wait until upsd has all data of the drivers. It answers clients even while it has only part of them."""
     told = {
         name: {line.split()[1] for line in driver["lines"] if line.startswith("SETINFO ")}
         | set(driver.get("commands", {}))
@@ -231,14 +237,14 @@ def wait_for_data(drivers: dict[str, Any], dummies: list[str]) -> None:
     gather = (snapshot.VARIABLES, snapshot.COMMANDS)
     end = time.monotonic() + inside.SECONDS / 2
     while time.monotonic() < end:
-        with client() as one:
+        with make_client() as one:
             states = snapshot.take_snapshot(one, sorted([*drivers, *dummies]), gather)
             if all(
                 state.fresh and told.get(state.name, set()) <= {*state.variables, *state.commands} for state in states
             ):
                 return
         time.sleep(0.05)
-    sys.exit(f"no data: {inside.said('upsd')}")
+    sys.exit(f"no data: {inside.read_log('upsd')}")
 
 
 if __name__ == "__main__":

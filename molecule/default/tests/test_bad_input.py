@@ -36,11 +36,11 @@ CASES = {
     ),
     "password that NUT would corrupt": (
         extra_vars(nut_client_password="with blank"),
-        ["nut_client_password can't be used: it holds"],
+        ["nut_client_password can't be used: it contains"],
     ),
     "password that TrueNAS would corrupt": (
         extra_vars(nut_client_password="a=b"),
-        ["nut_client_password can't be used: it holds"],
+        ["nut_client_password can't be used: it contains"],
     ),
     "Proxmox before TrueNAS": (
         extra_vars(nut_server_gate={"enabled": False}, nut_server_upsmon_conf={"FINALDELAY": 5}),

@@ -93,13 +93,13 @@ class Host:
             self.start()
         return 0, ""
 
-    def watcher(self, memory: watch.Memory | None = None) -> watch_loop.UpsdWatcher:
+    def watcher(self, memory: watch.WatchMemory | None = None) -> watch_loop.UpsdWatcher:
         def save(text: str) -> None:
             self.saved = text
             self.saves += 1
 
         return watch_loop.UpsdWatcher(
-            self.conf, memory or watch.Memory("b"), log=self.lines.append, save=save, run=self, alive=lambda: None
+            self.conf, memory or watch.WatchMemory("b"), log=self.lines.append, save=save, run=self, alive=lambda: None
         )
 
     def order(self, line: str) -> None:

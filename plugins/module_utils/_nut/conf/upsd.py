@@ -40,7 +40,7 @@ class User:
 
 
 def read_listen_lines(upsd_conf: str) -> list[tuple[str, int]]:
-    """Return the address, as written, and port of each LISTEN line of a upsd.conf."""
+    """Return the address, as written, and port of each LISTEN line of an upsd.conf."""
     listen = [
         line.words[1:] for line in grammar.parse_lines(upsd_conf) if line.words[0] == "LISTEN" and len(line.words) > 1
     ]

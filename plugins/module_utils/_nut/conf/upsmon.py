@@ -50,7 +50,7 @@ class Monitor:
 
 
 def read_monitors(upsmon_conf: str) -> tuple[Monitor, ...]:
-    """Read the MONITOR lines of a upsmon.conf. As in NUT, the first line for a system counts."""
+    """Read the MONITOR lines of an upsmon.conf. As in NUT, the first line for a system counts."""
     found: dict[str, Monitor] = {}
     for line in grammar.parse_lines(upsmon_conf):
         if line.words[0] == "MONITOR" and len(line.words) >= 6 and line.words[2].isdigit():

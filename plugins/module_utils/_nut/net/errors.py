@@ -26,11 +26,11 @@ class UpsdError(UpsdFailure):
 
 
 class DataStale(UpsdError):
-    """The driver runs, but its UPS has sent nothing for longer than MAXAGE."""
+    """The driver is running, but its UPS has sent nothing for longer than MAXAGE."""
 
 
 class DriverNotConnected(UpsdError):
-    """The driver of this UPS does not run, or upsd cannot reach it."""
+    """The driver of this UPS is not running, or upsd can't reach it."""
 
 
 class UnknownUps(UpsdError):
@@ -96,7 +96,7 @@ class WrongName(Untrusted):
 
 
 MEANINGS = {
-    "ACCESS-DENIED": "it does not allow this to this host or user",
+    "ACCESS-DENIED": "this host or user does not have the right",
     "ALREADY-ATTACHED": "this connection is logged in already",
     "ALREADY-LOGGED-IN": "this connection is logged in already",
     "ALREADY-SET-PASSWORD": "this connection has a password already",
@@ -104,7 +104,7 @@ MEANINGS = {
     "ALREADY-SSL-MODE": "this connection is encrypted already",
     "CMD-NOT-SUPPORTED": "the UPS has no such command",
     "DATA-STALE": "the driver has not heard from the UPS for too long",
-    "DRIVER-NOT-CONNECTED": "the driver of this UPS does not run",
+    "DRIVER-NOT-CONNECTED": "the driver of this UPS is not running",
     "FEATURE-NOT-CONFIGURED": "it has no TLS, or could not read its certificate when it started (see its journal)",
     "FEATURE-NOT-SUPPORTED": "it was built without TLS",
     "INSTCMD-FAILED": "it could not hand the command to the driver",
@@ -143,5 +143,5 @@ def explain_error(error: OSError) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
         return "no complete answer in time"
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused (does upsd run, LISTEN on this address, and may this host connect to it?)"
+        return "connection refused (check that upsd is running, listens on this address, and lets this host connect)"
     return error.strerror or str(error) or type(error).__name__

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The process of upsd, seen and helped from outside: whether it works, which of its connections are full, and closing these.
+"""The process of upsd, observed and helped from outside: its activity, its full connections, and how to close them.
 
-upsd (2.8.0 and 2.8.1) has one thread, and writes to its clients without a time limit. So root takes a copy of its sockets'
-descriptors (pidfd_getfd(2), Linux 5.6, with CAP_SYS_PTRACE): what is set on the copy holds for the socket. This needs no
-program, no parsing of what one prints, and not the kernel option without which `ss -K` does nothing.
+upsd 2.8.0 and 2.8.1 have one thread, and write to clients without a time limit. So root copies the descriptors of upsd's
+sockets (pidfd_getfd(2), Linux 5.6, with CAP_SYS_PTRACE): an option that is set on a copy applies to the socket. This needs no
+other program and no parsing of its output, nor the kernel option without which `ss -K` has no effect.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from ..base.hostnames import join_host, normal_address
 from ..base.process import read_status
 
 SEND_MICROSECONDS = 1000
-"""How long upsd may wait to write to a client whose buffer is full. The kernel rounds it up to its tick, 1 to 10 ms."""
+"""Time limit for a write of upsd to a client whose buffer is full. The kernel rounds it up to its tick, 1 to 10 ms."""
 
-_PIDFD_GETFD = 438  # the same number on every architecture that Debian has
+_PIDFD_GETFD = 438  # the system call's number on all architectures of Debian
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("9I")  # include/uapi/linux/sock_diag.h: SK_MEMINFO_*
 _TIMEVAL = struct.Struct("ll")
 _LINGER = struct.Struct("ii")
-_BACKLOG_OFFSET = 24  # of tcpi_unacked in struct tcp_info; of a listening socket, how many wait to be accepted
+_BACKLOG_OFFSET = (
+    24  # of tcpi_unacked in struct tcp_info; for a listening socket, the number of connections not accepted yet
+)
 _TCP_INFO_BYTES = 28
 
 
@@ -46,28 +48,28 @@ class ProcessEnded(Exception):
 
 
 class SocketAccessDenied(Exception):
-    """The kernel, or a container, does not let this process see another one's sockets; the message says why."""
+    """The kernel, or a container, denies this process access to upsd's sockets; the message says why."""
 
 
 @dataclass(frozen=True)
 class Activity:
-    """What a process does. state: the kernel's letter (R, S, D, T, t, Z). ticks: processor time so far. age: seconds."""
+    """The activity of a process."""
 
-    state: str
-    ticks: int
-    age: float
+    state: str  # the kernel's letter: R, S, D, T, t, Z
+    ticks: int  # of processor time so far
+    age: float  # seconds
 
 
 @dataclass(frozen=True)
 class ClientConnection:
-    """A client's connection to upsd. inode: the socket's number. unread, queued, room: bytes."""
+    """A client's connection to upsd."""
 
-    inode: int
+    inode: int  # of the socket
     address: str
     port: int
-    unread: int  # that upsd has not read yet
-    queued: int  # that the client has not taken yet, with the kernel's overhead
-    room: int  # for what is queued
+    unread: int  # bytes that upsd has not read yet
+    queued: int  # bytes that the client has not received yet, including the kernel's overhead
+    room: int  # bytes that can be queued
 
     @property
     def is_full(self) -> bool:
@@ -81,22 +83,22 @@ class ClientConnection:
 
 @dataclass(frozen=True)
 class Sockets:
-    """The TCP sockets of upsd. waiting: connections that it has not accepted yet."""
+    """The TCP sockets of upsd."""
 
     connections: tuple[ClientConnection, ...]
-    waiting: int
+    waiting: int  # connections that upsd has not accepted yet
 
     @property
     def has_work(self) -> bool:
-        """Return whether somebody waits for upsd: with a connection, or with a command that it has not read."""
+        """Return whether upsd has a connection to accept, or a command to read."""
         return bool(self.waiting) or any(connection.unread for connection in self.connections)
 
 
 class UpsdProcess:
-    """A running upsd. Raises Gone when it has ended, NotAllowed where its sockets can't be had."""
+    """A running upsd. Methods raise ProcessEnded if it has ended, and SocketAccessDenied."""
 
     def __init__(self, pid: int, proc: Path = Path("/proc")) -> None:
-        """Hold on to a process: its number may be another one's later, but not for this object."""
+        """Open a pidfd, so that this object never refers to another process that reuses the id."""
         self.pid, self._folder = pid, proc / str(pid)
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -106,7 +108,7 @@ class UpsdProcess:
             raise SocketAccessDenied(f"pidfd_open: {getattr(error, 'strerror', error)}") from None
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the pidfd."""
         os.close(self._pidfd)
 
     def has_ended(self) -> bool:
@@ -116,7 +118,7 @@ class UpsdProcess:
         return bool(poll.poll(0))
 
     def read_activity(self) -> Activity:
-        """Return what the process does now."""
+        """Return the current activity of the process."""
         try:
             text = (self._folder / "stat").read_text(encoding="ascii", errors="replace")
         except (FileNotFoundError, ProcessLookupError):
@@ -124,31 +126,31 @@ class UpsdProcess:
         return parse_stat(text, os.sysconf("SC_CLK_TCK"), read_boottime())
 
     def limit_write_time(self) -> None:
-        """Give upsd a time limit for its writes: on each TCP socket, and so on each one that it accepts from now on."""
-        for _inode, found in self._tcp_sockets():
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, SEND_MICROSECONDS))
+        """Set the time limit for writes on all TCP sockets of upsd. Connections that it accepts later inherit it."""
+        for _inode, copy in self._copy_sockets():
+            copy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, SEND_MICROSECONDS))
 
     def read_sockets(self) -> Sockets:
-        """Return the connections of its clients, and how many wait to be accepted."""
+        """Return the sockets of upsd."""
         connections, waiting = [], 0
-        for inode, found in self._tcp_sockets():
-            with contextlib.suppress(OSError):  # one that has just been closed
-                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    waiting += _count_waiting(found)
+        for inode, copy in self._copy_sockets():
+            with contextlib.suppress(OSError):  # it may have been closed meanwhile
+                if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    waiting += _count_waiting(copy)
                 else:
-                    connections.append(_read_connection(inode, found))
+                    connections.append(_read_connection(inode, copy))
         return Sockets(tuple(connections), waiting)
 
     def close_connections(self, inodes: frozenset[int]) -> None:
-        """Close connections at once. upsd's write fails then, and it forgets the client; what was queued is thrown away."""
-        for inode, found in self._tcp_sockets():
+        """Close connections at once, dropping queued data. upsd's next write fails, and it drops the client."""
+        for inode, copy in self._copy_sockets():
             if inode in inodes:
                 with contextlib.suppress(OSError):
-                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(1, 0))
-                    found.shutdown(socket.SHUT_RDWR)
+                    copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(1, 0))
+                    copy.shutdown(socket.SHUT_RDWR)
 
-    def _tcp_sockets(self) -> Iterator[tuple[int, socket.socket]]:
-        # not by /proc/PID/fd: that folder is nut's alone, and root may lack the capability to look into it, as in containers
+    def _copy_sockets(self) -> Iterator[tuple[int, socket.socket]]:
+        # not through /proc/PID/fd: nut owns that folder, and in a container root may lack the capability to read it
         for number in range(self._table_size()):
             descriptor = self._copy_descriptor(number)
             if descriptor is None:
@@ -157,19 +159,19 @@ class UpsdProcess:
             if not stat.S_ISSOCK(about.st_mode):
                 os.close(descriptor)
                 continue
-            with socket.socket(fileno=descriptor) as found:
-                if found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM:
-                    yield about.st_ino, found
+            with socket.socket(fileno=descriptor) as copy:
+                if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.type == socket.SOCK_STREAM:
+                    yield about.st_ino, copy
 
     def _table_size(self) -> int:
-        """Return how many descriptors the kernel has room for in the process: no number is higher."""
+        """Return the size of the process's descriptor table; all descriptors are below it."""
         try:
             return int(read_status(self._folder)["FDSize"])
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessEnded from None
 
     def _copy_descriptor(self, number: int) -> int | None:
-        """Return a copy of a descriptor of the process; None if it has none of this number."""
+        """Return a copy of a descriptor of the process; None if it is not open."""
         libc = ctypes.CDLL(None, use_errno=True)
         descriptor = libc.syscall(_PIDFD_GETFD, self._pidfd, number, 0)
         if descriptor >= 0:
@@ -183,7 +185,7 @@ class UpsdProcess:
 
 
 def parse_stat(text: str, ticks_per_second: int, uptime: float) -> Activity:
-    """Read /proc/PID/stat. The name of the process, in brackets, may hold anything."""
+    """Read the text of /proc/PID/stat. The name of the process, in brackets, may contain anything."""
     fields = text[text.rindex(")") + 2 :].split()
     return Activity(fields[0], int(fields[11]) + int(fields[12]), uptime - int(fields[19]) / ticks_per_second)
 
@@ -193,8 +195,8 @@ def _count_waiting(listener: socket.socket) -> int:
     return int(struct.unpack_from("I", info, _BACKLOG_OFFSET)[0])
 
 
-def _read_connection(inode: int, found: socket.socket) -> ClientConnection:
-    address, port = found.getpeername()[:2]
-    memory = _MEMINFO.unpack(found.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
-    unread = struct.unpack("i", fcntl.ioctl(found, termios.FIONREAD, b"\0" * 4))[0]
+def _read_connection(inode: int, connection: socket.socket) -> ClientConnection:
+    address, port = connection.getpeername()[:2]
+    memory = _MEMINFO.unpack(connection.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+    unread = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
     return ClientConnection(inode, normal_address(address), port, unread, queued=memory[5], room=memory[3])

@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether upsd hangs, which connections block it, and when it may be restarted: decided from what was seen, and remembered.
+"""Decides whether upsd hangs, which connections block it, and when to restart it; and what nut-watch remembers of that.
 
-A hung upsd is told from a slow machine by its process, not by a clock alone: somebody waits for it, and it sleeps and uses no
-processor time. One that is runnable, or waits for a disk, is slow, and has a minute.
+A hung upsd is told from a slow host by its process: it has work waiting, but sleeps and uses no processor time. An upsd that is
+runnable or waits for a disk is only slow, and gets BUSY_SECONDS.
 
-On battery a restart is the last resort on NUT 2.8.1 and 2.8.2: an upsmon of these that fails one poll while its UPS was on
-battery shuts down at once. It polls every 5 s and waits 5 s for an answer, so after BATTERY_SECONDS of silence each upsmon has
-decided. Then a restart loses nothing, and lets the primary's FSD reach the machines that are still up. NUT 2.8.0 waits for
-DEADTIME (15 s) since the last answer, so there an early restart prevents the shutdown.
+On battery a restart is the last resort with NUT 2.8.1 and 2.8.2, whose upsmon shuts down at once if a single poll fails while
+its UPS is on battery. upsmon polls every 5 s and waits 5 s for an answer, so after BATTERY_SECONDS of silence every upsmon has
+made its decision. A restart then loses nothing, and lets the primary's FSD reach the machines that are still up. NUT 2.8.0 waits
+for DEADTIME (15 s) after the last answer, so an early restart prevents that shutdown.
 """
 
 from __future__ import annotations
@@ -33,54 +33,56 @@ if TYPE_CHECKING:
 VERSION = 1
 
 ASKS = 3
-"""Questions in a row without an answer before a restart is thought of."""
+"""Failed polls in a row before a restart is considered."""
 IDLE_SECONDS = 3.0
-"""How long upsd must have slept through its work, seen at each look. With the questions before it, about 6 s of silence."""
+"""An upsd that has slept for so long while work was waiting hangs. With the polls before, that is about 6 s of silence."""
 BUSY_SECONDS = 60.0
-"""How long a upsd that is slow, but not asleep, may say nothing."""
+"""An upsd that is slow, but not asleep, is restarted after so much silence."""
 BATTERY_SECONDS = 20.0
+"""On battery, with a hasty upsmon, upsd is restarted only after so much silence."""
 START_SECONDS = 10.0
-"""An upsd that is younger than this is starting."""
+"""An upsd younger than this is still starting."""
 RESTARTS, RESTART_SECONDS = 3, 3600.0
-"""How many restarts there may be within how long."""
+"""At most so many restarts within so many seconds."""
 FLOOD_LOOKS, FLOOD_SECONDS = 3, 10.0
-"""An address whose connections are full that often within this long sends without reading."""
+"""A client floods upsd if its connections are full so often within so many seconds."""
 UNREAD_BYTES = 128
-"""More commands than that a client has sent at once only to keep upsd busy."""
+"""No NUT client sends more than this before it reads an answer."""
 MERGE_SECONDS = 600.0
-"""Events of one kind and address that are no further apart than this are one."""
-EVENTS = 50  # how many are kept
+"""Events of one kind and address within so many seconds are merged."""
+EVENTS = 50
+"""Events that are kept."""
 
 MAINS, BATTERY, UNKNOWN = "mains", "battery", "unknown"
-BLOCKED, FLOODED, RESTARTED, LEFT, LISTENS = "blocked", "flooded", "restarted", "left alone", "listens"
+BLOCKED, FLOODED, RESTARTED, NOT_RESTARTED = "blocked", "flooded", "restarted", "not restarted"
 
 
-# What is seen
+# Decisions
 
 
 def latest_power_status(before: str, now: str) -> str:
-    """Return the status that counts for the power, of the one that counted so far and a new one.
+    """Return the new status if it tells the source of power; otherwise the status before.
 
-    One that says nothing of the power (stale data, a driver that waits, a UPS that was unplugged) changes nothing: upsmon, too, takes
-    a UPS that was on battery for that until it says OL, and one that was on mains for that until it says OB.
+    With stale data, a waiting driver or an unplugged UPS the source is unknown. upsmon, too, takes a UPS to be on battery until it
+    reports OL, and on mains until it reports OB.
     """
     return before if _tells_power(before) and not _tells_power(now) else now
 
 
-def power_source(words: Iterable[str]) -> str:
-    """Return where the power comes from by the last words of all UPSes: MAINS, BATTERY (also during FSD), or UNKNOWN.
+def power_source(last_statuses: Iterable[str]) -> str:
+    """Return MAINS, BATTERY (also during FSD) or UNKNOWN, from latest_power_status() of each UPS.
 
-    A UPS that is not there, and has not been, has no say. One whose data have been stale from the beginning may be on battery.
+    A UPS that has never been there is ignored. A UPS whose data have always been stale makes the source UNKNOWN.
     """
-    flags = [found for found in map(split_status, words) if ABSENT not in found]
+    flags = [flags for flags in map(split_status, last_statuses) if ABSENT not in flags]
     if any(map(may_be_outage, flags)):
         return BATTERY
-    return MAINS if flags and all("OL" in found for found in flags) else UNKNOWN
+    return MAINS if flags and all("OL" in ups_flags for ups_flags in flags) else UNKNOWN
 
 
-def is_mains_seen(words: Iterable[str], statuses: Iterable[str]) -> bool:
-    """Return whether a UPS says now that there are mains, and none said last that it is on battery."""
-    return power_source(words) != BATTERY and any("OL" in split_status(status) for status in statuses)
+def is_mains_seen(last_statuses: Iterable[str], statuses: Iterable[str]) -> bool:
+    """Return whether a UPS reports mains now, and none was last on battery."""
+    return power_source(last_statuses) != BATTERY and any("OL" in split_status(status) for status in statuses)
 
 
 def _tells_power(status: str) -> bool:
@@ -89,49 +91,53 @@ def _tells_power(status: str) -> bool:
 
 
 def is_hasty(release: str) -> bool:
-    """Return whether upsmon of a release shuts down at once when one poll fails on battery. One that is unknown is taken for it."""
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", release)
-    return found is None or (2, 8, 1) <= tuple(map(int, found.groups())) < (2, 8, 3)
+    """Return whether upsmon of a release shuts down at once if one poll fails on battery; True if the release is unknown."""
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", release)
+    return numbers is None or (2, 8, 1) <= tuple(map(int, numbers.groups())) < (2, 8, 3)
 
 
 def blocking_connections(before: Sockets, now: Sockets) -> tuple[ClientConnection, ...]:
-    """Return the connections to close while upsd is silent: those that block it, and those that would do so next.
+    """Return the connections to close while upsd is silent: those that block it, and those that would block it next.
 
-    One that was full at two looks blocks it. Of a client that reads slowly some may have moved: it blocks upsd all the same. Of the
-    same address also those go that upsd has many commands to read from: no NUT client sends a second one before its answer.
+    A connection that is full in both looks blocks upsd, even if a slow client has read some bytes in between. From the same
+    address, connections with many unread commands are closed, too: they would block upsd next.
     """
     full = {connection.inode for connection in before.connections if connection.is_full}
-    many = {connection.inode for connection in before.connections if connection.unread > UNREAD_BYTES}
-    blocking = {found.inode: found for found in now.connections if found.is_full and found.inode in full}
+    flooded = {connection.inode for connection in before.connections if connection.unread > UNREAD_BYTES}
+    blocking = {
+        connection.inode: connection
+        for connection in now.connections
+        if connection.is_full and connection.inode in full
+    }
     addresses = {connection.address for connection in blocking.values()}
     return tuple(
-        found
-        for found in now.connections
-        if found.inode in blocking
-        or (found.address in addresses and found.inode in many and found.unread > UNREAD_BYTES)
+        connection
+        for connection in now.connections
+        if connection.inode in blocking
+        or (connection.address in addresses and connection.inode in flooded and connection.unread > UNREAD_BYTES)
     )
 
 
 @dataclass(frozen=True)
-class Silence:
-    """That upsd does not answer. Times: seconds of a clock that never goes back."""
+class UpsdSilence:
+    """How long upsd has not answered. Times: seconds of a clock that never goes back."""
 
     since: float  # the last answer, or the start of the watch
-    asks: int = 0  # questions without an answer since then
-    ticks: int = -1  # the processor time of upsd at the last look
-    idle_since: float | None = None  # since when it has slept though there was work; None: it does not
+    asks: int = 0  # failed polls since then
+    ticks: int = -1  # upsd's processor time in the last look, in clock ticks
+    idle_since: float | None = None  # since when it has slept while work was waiting; None: it has not
 
-    def with_look(self, now: float, activity: Activity, has_work: bool) -> Silence:
-        """Return it with one more look at upsd, after a question that got no answer."""
+    def with_look(self, now: float, activity: Activity, has_work: bool) -> UpsdSilence:
+        """Return the silence after another failed poll and a look at upsd's process."""
         rests = has_work and activity.state in ("S", "T") and activity.ticks == self.ticks
         idle_since = (now if self.idle_since is None else self.idle_since) if rests else None
-        return Silence(self.since, self.asks + 1, activity.ticks, idle_since)
+        return UpsdSilence(self.since, self.asks + 1, activity.ticks, idle_since)
 
 
 def is_restart_due(
-    silence: Silence, now: float, activity: Activity, *, power: str, hasty: bool, has_work: bool
+    silence: UpsdSilence, now: float, activity: Activity, *, power: str, hasty: bool, has_work: bool
 ) -> bool:
-    """Return whether upsd hangs so that only a restart helps, and it is time for that."""
+    """Return whether upsd hangs and should be restarted now."""
     if silence.asks < ASKS or activity.age < START_SECONDS or activity.state == "t" or not has_work:
         return False
     silent = now - silence.since
@@ -141,14 +147,14 @@ def is_restart_due(
     return idle or silent >= BUSY_SECONDS
 
 
-class Floods:
-    """Which addresses have connections that are full again and again, though upsd, which drops them, is not blocked."""
+class FloodDetector:
+    """Addresses whose connections are full again and again, although upsd is not blocked because it drops them."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[float]] = {}
 
     def note_look(self, sockets: Sockets, now: float) -> list[str]:
-        """Take a look at the connections; return the addresses that send without reading."""
+        """Record a look at the connections; return the addresses that send commands without reading the answers."""
         for address in {connection.address for connection in sockets.connections if connection.is_full}:
             self._seen.setdefault(address, []).append(now)
         recent = {name: [at for at in times if now - at < FLOOD_SECONDS] for name, times in self._seen.items()}
@@ -156,78 +162,74 @@ class Floods:
         return sorted(name for name, times in self._seen.items() if len(times) >= FLOOD_LOOKS)
 
 
-# What is remembered
+# The memory
 
 
 @dataclass(frozen=True)
 class WatchEvent:
-    """Something that happened. first, last: seconds since 1970. address: whose connection it was, "" if nobody's."""
+    """An event, or several equal ones."""
 
-    kind: str
-    address: str
-    words: str
-    first: float
-    last: float
+    kind: str  # BLOCKED, FLOODED, RESTARTED or NOT_RESTARTED
+    address: str  # of the client; "" without one
+    message: str
+    first: float  # seconds since 1970
+    last: float  # seconds since 1970
     times: int = 1
 
     def __str__(self) -> str:
-        """Return it in one line."""
+        """Return the event in one line."""
         again = f" ({self.times} times, until {format_time(self.last)})" if self.times > 1 else ""
-        return f"{format_time(self.first)}  {printable(self.words, 300)}{again}"
+        return f"{format_time(self.first)}  {printable(self.message, 300)}{again}"
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What outlives the watcher. restarts: when upsd was restarted, in seconds of this boot. tried: LISTEN lines, by a restart.
+class WatchMemory:
+    """What is saved for the next run of nut-watch. The source of power is not: it may have changed, and UNKNOWN only costs time."""
 
-    release: that of upsd, as it said itself. A watcher that starts while upsd hangs can't ask. The power is not kept: it may have
-    failed since, and "unknown" costs only time.
-    """
-
-    boot: str = ""
-    restarts: tuple[float, ...] = ()
-    tried: tuple[str, ...] = ()
+    boot: str = ""  # boot id of the kernel
+    restarts: tuple[float, ...] = ()  # when upsd was restarted, in seconds since boot
+    restarted_for: tuple[str, ...] = ()  # addresses of LISTEN lines for which upsd was restarted
     events: tuple[WatchEvent, ...] = ()
-    release: str = ""
+    release: str = ""  # of upsd, which a watcher that starts while upsd hangs can't ask
 
     def may_restart(self, now: float) -> bool:
         """Return whether another restart is allowed."""
         return len(self._recent_restarts(now)) < RESTARTS
 
-    def with_restart(self, now: float) -> Memory:
-        """Return it with a restart."""
+    def with_restart(self, now: float) -> WatchMemory:
+        """Return the memory with another restart."""
         return replace(self, restarts=(*self._recent_restarts(now), now))
 
-    def with_event(self, event: WatchEvent) -> tuple[Memory, bool]:
-        """Return it with an event, and whether that is news: the same once more within MERGE_SECONDS is only counted."""
+    def with_event(self, event: WatchEvent) -> tuple[WatchMemory, bool]:
+        """Return the memory with an event, and whether it is new; an equal one within MERGE_SECONDS is only counted."""
         same = [old for old in self.events if (old.kind, old.address) == (event.kind, event.address)]
         if same and 0 <= event.first - same[-1].last < MERGE_SECONDS:
-            merged = replace(same[-1], last=event.last, times=same[-1].times + 1, words=event.words)
+            merged = replace(same[-1], last=event.last, times=same[-1].times + 1, message=event.message)
             others = [old for old in self.events if old is not same[-1]]
             return replace(self, events=(*others, merged)), False
         return replace(self, events=(*self.events, event)[-EVENTS:]), True
 
-    def for_boot(self, boot: str) -> Memory:
-        """Return what of it counts in a boot: of another one, the events alone."""
-        return self if boot and self.boot == boot else Memory(boot, events=self.events)
+    def for_boot(self, boot: str) -> WatchMemory:
+        """Return the memory for a boot: of another boot's memory only the events."""
+        return self if boot and self.boot == boot else WatchMemory(boot, events=self.events)
 
     def _recent_restarts(self, now: float) -> tuple[float, ...]:
         return tuple(at for at in self.restarts if 0 <= now - at < RESTART_SECONDS)
 
 
-def dump_memory(memory: Memory) -> str:
-    """Return the text of the memory's file."""
+def dump_memory(memory: WatchMemory) -> str:
+    """Return the memory as JSON."""
     return records.dump_record(memory, VERSION)
 
 
-def load_memory(text: str, boot: str) -> Memory:
-    """Read what dump() wrote, for this boot. Never raises: a broken memory is none."""
+def load_memory(text: str, boot: str) -> WatchMemory:
+    """Return the memory from JSON, for this boot; an empty one if the text is damaged."""
     try:
-        return records.load_record(Memory, text, VERSION).for_boot(boot)
+        return records.load_record(WatchMemory, text, VERSION).for_boot(boot)
     except records.RecordError:
-        return Memory(boot)
+        return WatchMemory(boot)
 
 
-def recall_memory(path: Path, boot: str) -> Memory:
-    """Read the memory's file, for this boot. Never raises: a broken memory is none."""
-    return (records.recall_record(Memory, path, VERSION) or Memory()).for_boot(boot)
+def recall_memory(path: Path, boot: str) -> WatchMemory:
+    """Return the memory from its file, for this boot; an empty one if the file is missing or damaged."""
+    return (records.recall_record(WatchMemory, path, VERSION) or WatchMemory()).for_boot(boot)

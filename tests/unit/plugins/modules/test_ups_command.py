@@ -296,7 +296,7 @@ def test_contradictory_options_fail_module(
     [
         ("INSTCMD ups beeper.mute", "ERR ACCESS-DENIED\n", "`instcmds = beeper.mute` in the section [admin]"),
         ("PASSWORD s3cret", "PASSWORD s3cret\n", "answered PASSWORD with something"),
-        ("LIST CMD ups", "ERR DRIVER-NOT-CONNECTED\n", "the driver of this UPS does not run"),
+        ("LIST CMD ups", "ERR DRIVER-NOT-CONNECTED\n", "the driver of this UPS is not running"),
     ],
 )
 def test_error_of_upsd_is_explained(

@@ -246,7 +246,7 @@ USB_POLICY = {
         {"vendor": "051d", "name": "ups", "driver": "usbhid-ups", "options": {"pollinterval": 5, "offdelay": "20"}}
     ],
 }
-WATCHED = watch.Memory(
+WATCHED = watch.WatchMemory(
     "boot", (1.0,), ("192.0.2.1 3493",), (watch.WatchEvent("blocked", "192.0.2.5", "w", 2.0, 3.0, 4),), "2.8.0"
 )
 REPORT = {"findings": [{"check": "c", "host": "h", "verdict": "ok", "seen": "s", "todo": ""}]}

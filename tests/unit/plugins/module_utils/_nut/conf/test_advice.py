@@ -78,11 +78,11 @@ ADVICE: dict[str, tuple[Mapping[str, str], Release, list[str]]] = {
 
 
 @pytest.mark.parametrize(("files", "release", "begins"), ADVICE.values(), ids=ADVICE.keys())
-def test_advice(files: Mapping[str, str], release: Release, begins: list[str]) -> None:
-    said = list_advice(files, release)
+def test_advice_names_problem_and_remedy(files: Mapping[str, str], release: Release, begins: list[str]) -> None:
+    messages = list_advice(files, release)
     number = ".".join(map(str, release))
-    assert [words.startswith(f"NUT {number}: {begin}") for words, begin in zip(said, begins, strict=True)] == [
+    assert [words.startswith(f"NUT {number}: {begin}") for words, begin in zip(messages, begins, strict=True)] == [
         True
     ] * len(begins)
-    # what is bad, and what to do
-    assert all(words.count(". ") == 1 and words.endswith(".") for words in said)
+    # two sentences: the problem, and what to do
+    assert all(words.count(". ") == 1 and words.endswith(".") for words in messages)

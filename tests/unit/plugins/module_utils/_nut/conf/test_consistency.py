@@ -32,13 +32,13 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("files", RIGHT.values(), ids=RIGHT.keys())
-def test_files_that_fit_together(files: Mapping[str, str]) -> None:
+def test_consistent_files_have_no_problem(files: Mapping[str, str]) -> None:
     assert consistency.find_inconsistencies(files) == []
 
 
 WRONG: dict[str, tuple[Mapping[str, str], str]] = {
     "no newline": (with_text("upsd.conf", "15\n", "15"), "upsd.conf: the last line has no newline, so NUT drops it"),
-    "nut.conf without one": (with_text("nut.conf", "server\n", "server"), "nut.conf: the last line has no newline"),
+    "nut.conf without newline": (with_text("nut.conf", "server\n", "server"), "nut.conf: the last line has no newline"),
     "a # in quotes": (with_text("upsmon.conf", "secret1", "sec#ret1"), "upsmon.conf, line 1: a # inside quotes"),
     "open quotes": (with_text("ups.conf", '"auto"', '"auto'), "ups.conf, line 3: quotes are still open"),
     "not ASCII": (with_text("upsd.users", "secret1", "geheim-ü"), "upsd.users, line 2: NUT drops the character U+00FC"),
@@ -100,61 +100,61 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("files", "said"), WRONG.values(), ids=WRONG.keys())
-def test_files_that_do_not_fit_together(files: Mapping[str, str], said: str) -> None:
+@pytest.mark.parametrize(("files", "expected"), WRONG.values(), ids=WRONG.keys())
+def test_inconsistency_is_reported(files: Mapping[str, str], expected: str) -> None:
     wrong = consistency.find_inconsistencies(files)
-    assert said in "\n".join(wrong)
+    assert expected in "\n".join(wrong)
     assert not [line for line in wrong if "secret" in line or "geheim" in line]
 
 
 @pytest.mark.parametrize("host", ["localhost:3493", "localhost", "127.0.0.1", "[::1]:3493"])
-def test_this_host_by_any_name(host: str) -> None:
+def test_password_is_compared_for_any_name_of_this_host(host: str) -> None:
     files = with_text("upsmon.conf", "localhost:3493", host, with_text("upsd.users", "secret1", "other"))
     (wrong,) = consistency.find_inconsistencies(files)
     assert "the password differs" in wrong
 
 
-def test_each_mistake_is_told_once() -> None:
+def test_each_mistake_is_reported_once() -> None:
     files = with_text("nut.conf", "netserver", "none", with_text("upsmon.conf", "ups@", "usp@"))
     assert len(consistency.find_inconsistencies(files)) == 2
 
 
-def test_values_are_looked_at_too() -> None:
+def test_wrong_values_are_reported() -> None:
     wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "DEADTIME 15s\n"})
-    assert any("DEADTIME" in one for one in wrong)
+    assert any("DEADTIME" in message for message in wrong)
 
 
 @pytest.mark.parametrize("name", ["a+b", "a/b"])
-def test_a_section_that_no_unit_can_be_called(name: str) -> None:
+def test_section_name_must_be_valid_for_a_unit(name: str) -> None:
     section = f"[{name}]\ndriver = dummy-ups\nport = x\n"
     assert any(
-        f"[{name}]: the name of a UPS may have only" in one
-        for one in consistency.find_inconsistencies({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
+        f"[{name}]: the name of a UPS may have only" in message
+        for message in consistency.find_inconsistencies({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
     )
 
 
-def test_two_sections_that_upsd_takes_for_one() -> None:
+def test_section_names_that_differ_only_in_case_are_reported() -> None:
     section = "[UPS]\ndriver = dummy-ups\nport = x\n"
     wrong = consistency.find_inconsistencies({**PRIMARY, "ups.conf": PRIMARY["ups.conf"] + section})
-    assert sum("differ only in case" in one for one in wrong) == 2
+    assert sum("differ only in case" in message for message in wrong) == 2
 
 
-def test_certificates_that_nobody_can_check() -> None:
+def test_certverify_without_certpath_is_reported() -> None:
     wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "CERTVERIFY 1\n"})
-    assert any("CERTVERIFY without CERTPATH" in one for one in wrong)
+    assert any("CERTVERIFY without CERTPATH" in message for message in wrong)
 
 
-def test_the_last_of_a_directive_counts() -> None:
-    """As in NUT: what stands in an escape hatch comes behind the template's own."""
+def test_last_line_of_a_directive_counts() -> None:
+    """As in NUT, so that extra lines override the template."""
     wrong = consistency.find_inconsistencies({**SECONDARY, "upsmon.conf": SECONDARY["upsmon.conf"] + "MINSUPPLIES 0\n"})
-    assert any("MINSUPPLIES is 0" in one for one in wrong)
+    assert any("MINSUPPLIES is 0" in message for message in wrong)
 
 
 @pytest.mark.parametrize("blanks", ["  ", "\t"])
-def test_blanks_before_a_mode_hide_nothing(blanks: str) -> None:
-    """A shell reads them away, and with MODE=none a reboot cuts the UPS."""
+def test_mode_with_blanks_before_the_name_is_recognized(blanks: str) -> None:
+    """A shell ignores the blanks, and with MODE=none a reboot could cut the power."""
     wrong = consistency.find_inconsistencies({**PRIMARY, "nut.conf": f"MODE=netserver\n{blanks}MODE=none\n"})
-    assert any("MODE is none" in one for one in wrong)
+    assert any("MODE is none" in message for message in wrong)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,10 @@ def test_blanks_before_a_mode_hide_nothing(blanks: str) -> None:
         ("LISTEN 127.0.0.1\nLISTEN 192.0.2.1\n", ""),
     ],
 )
-def test_addresses_of_which_upsd_gets_one_alone(listen: str, part: str) -> None:
-    wrong = [one for one in consistency.find_inconsistencies({**PRIMARY, "upsd.conf": listen}) if "is part of" in one]
-    assert [one.split()[2] for one in wrong] == ([part] if part else [])
+def test_overlapping_listen_addresses_are_reported(listen: str, part: str) -> None:
+    wrong = [
+        message
+        for message in consistency.find_inconsistencies({**PRIMARY, "upsd.conf": listen})
+        if "is part of" in message
+    ]
+    assert [message.split()[2] for message in wrong] == ([part] if part else [])

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A password and a user name are judged alike at each door: the lookup, upsd.users, MONITOR on either side, TrueNAS."""
+"""Passwords and user names are checked alike everywhere: in the lookup, upsd.users, MONITOR on either side, and TrueNAS."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SERVER = {
 }
 
 
-def looked_up(user: str, password: str) -> list[str]:
+def check_lookup(user: str, password: str) -> list[str]:
     lookup = LookupModule()
     lookup.set_options = lambda **_options: None
     lookup.get_option = {"user": user, "given": password}.__getitem__
@@ -47,71 +47,73 @@ def looked_up(user: str, password: str) -> list[str]:
     return []
 
 
-def of_a_client(user: str, password: str) -> list[str]:
+def check_client_monitor(user: str, password: str) -> list[str]:
     return consistency.find_inconsistencies(
         {"upsmon.conf": CLIENT.format(grammar.quote_word(user), grammar.quote_word(password))}
     )
 
 
-def of_a_server(user: str, password: str) -> list[str]:
+def check_server_monitor(user: str, password: str) -> list[str]:
     line = f"MONITOR ups@192.0.2.1 0 {grammar.quote_word(user)} {grammar.quote_word(password)} secondary\n"
     return consistency.find_inconsistencies({**SERVER, "upsmon.conf": SERVER["upsmon.conf"] + line})
 
 
-def of_upsd(user: str, password: str) -> list[str]:
+def check_upsd_users(user: str, password: str) -> list[str]:
     login = f"{grammar.quote_word(f'[{user}]')}\npassword = {grammar.quote_word(password)}\n"
     return consistency.find_inconsistencies({**SERVER, "upsd.users": SERVER["upsd.users"] + login})
 
 
-def of_truenas(user: str, password: str) -> list[str]:
+def check_truenas(user: str, password: str) -> list[str]:
     return [str(problem) for problem in truenas.find_problems({"monuser": user, "monpwd": password})]
 
 
-DOORS: Mapping[str, Callable[[str, str], list[str]]] = {
-    "lookup": looked_up,
-    "nut_client's MONITOR": of_a_client,
-    "nut_server's MONITOR": of_a_server,
-    "upsd.users": of_upsd,
-    "TrueNAS": of_truenas,
+CHECKS: Mapping[str, Callable[[str, str], list[str]]] = {
+    "lookup": check_lookup,
+    "nut_client's MONITOR": check_client_monitor,
+    "nut_server's MONITOR": check_server_monitor,
+    "upsd.users": check_upsd_users,
+    "TrueNAS": check_truenas,
 }
 
 
-@pytest.mark.parametrize("login", DOORS.values(), ids=DOORS.keys())
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
 @pytest.mark.parametrize(("text", "verdict"), VERDICTS.items(), ids=[text[:9] for text in VERDICTS])
-def test_a_password_has_one_verdict_at_each_door(
-    login: Callable[[str, str], list[str]], text: str, verdict: str
+def test_password_gets_the_same_verdict_everywhere(
+    check: Callable[[str, str], list[str]], text: str, verdict: str
 ) -> None:
-    wrong = login("user", text)
+    wrong = check("user", text)
     assert len(wrong) == bool(verdict)
     assert all(verdict in line and (not text or text not in line) for line in wrong)
 
 
-@pytest.mark.parametrize("login", DOORS.values(), ids=DOORS.keys())
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
 @pytest.mark.parametrize(("text", "verdict"), VERDICTS.items(), ids=[text[:9] for text in VERDICTS])
-def test_a_user_name_has_one_verdict_at_each_door(
-    login: Callable[[str, str], list[str]], text: str, verdict: str
+def test_user_name_gets_the_same_verdict_everywhere(
+    check: Callable[[str, str], list[str]], text: str, verdict: str
 ) -> None:
-    wrong = login(text, "s3cret")
+    wrong = check(text, "s3cret")
     assert len(wrong) == bool(verdict)
     assert all(verdict in line for line in wrong)
 
 
-@pytest.mark.parametrize("login", [of_a_client, of_a_server, of_upsd, of_truenas])
-def test_a_login_without_a_name_or_a_password_is_refused(login: Callable[[str, str], list[str]]) -> None:
-    for wrong in (login("", "s3cret"), login("user", "")):
+@pytest.mark.parametrize("check", [check_client_monitor, check_server_monitor, check_upsd_users, check_truenas])
+def test_empty_user_name_or_password_is_refused(check: Callable[[str, str], list[str]]) -> None:
+    for wrong in (check("", "s3cret"), check("user", "")):
         assert [line for line in wrong if "is empty" in line]
 
 
-def test_the_line_and_the_way_out_are_named() -> None:
-    assert of_a_client("media", "a#b=c") == [
+def test_message_names_line_and_remedy() -> None:
+    assert check_client_monitor("media", "a#b=c") == [
         "upsmon.conf: MONITOR ups@192.0.2.1: the password contains a '#' and a '=': upsmon sends it unquoted, and upsd would read"
         " a different password. Safe characters are letters, digits, '.', '_' and '-'"
     ]
-    assert of_upsd("admin", "a#b=c")[0].startswith("upsd.users, [admin]: the password contains a '#' and a '='")
+    assert check_upsd_users("admin", "a#b=c")[0].startswith(
+        "upsd.users, [admin]: the password contains a '#' and a '='"
+    )
 
 
-def test_the_rest_of_a_password_with_blanks_is_not_told() -> None:
-    """Without quotes, the fifth word is a part of it, and the sixth another."""
+def test_no_part_of_a_password_with_blanks_is_shown() -> None:
+    """Without quotes, the fifth and sixth words of the line are parts of the password."""
     wrong = consistency.find_inconsistencies({"upsmon.conf": CLIENT.format("media", "open sesame")})
     assert wrong
     assert not [line for line in wrong if "open" in line or "sesame" in line]

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import directives
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives import (
@@ -15,26 +13,23 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.directives i
     Release,
 )
 
-if TYPE_CHECKING:
-    pass
-
 BOOKWORM, TRIXIE, SID = (2, 8, 0), (2, 8, 1), (2, 8, 5)
 RELEASES = [(2, 7, 4), BOOKWORM, TRIXIE, (2, 8, 2), (2, 8, 3), (2, 8, 4), SID]
 
 ENTRIES = {
-    f"{place}: {name}": one
+    f"{place}: {name}": directive
     for place, table in (*DIRECTIVES.items(), ("section", DEVICE), ("AT", directives.AT_COMMANDS))
-    for name, one in table.items()
+    for name, directive in table.items()
 }
 
 
-@pytest.mark.parametrize("one", ENTRIES.values(), ids=ENTRIES.keys())
-def test_each_entry_is_whole(one: directives.Directive) -> None:
-    assert one.kind in directives.KINDS or "|" in one.kind
-    # one fate for each: refused everywhere, refused where it is unknown, or left out
-    assert [bool(one.needed), bool(one.never), bool(one.without)].count(True) <= 1
-    assert not (one.needed + one.never + one.without).endswith(".")
-    assert RELEASES[0] <= one.since <= (2, 8, 6)
+@pytest.mark.parametrize("directive", ENTRIES.values(), ids=ENTRIES.keys())
+def test_every_entry_is_complete(directive: directives.Directive) -> None:
+    assert directive.kind in directives.KINDS or "|" in directive.kind
+    # at most one of: always refused, refused where unknown, omitted where unknown
+    assert [bool(directive.needed), bool(directive.never), bool(directive.without)].count(True) <= 1
+    assert not (directive.needed + directive.never + directive.without).endswith(".")
+    assert RELEASES[0] <= directive.since <= (2, 8, 6)
 
 
 SINCE: dict[str, Release] = {
@@ -44,7 +39,7 @@ SINCE: dict[str, Release] = {
     "nut.conf: NUT_DEBUG_PROCNAME": SID,
     "upssched.conf: DEBUG_MIN": SID,
     "section: busport": TRIXIE,
-    # global since ever, but in a section NUT 2.8.1 calls it invalid
+    # always valid as a global key, but NUT 2.8.1 rejects it in a section
     "section: maxstartdelay": (2, 8, 3),
     "section: usb_hid_ep_in": (2, 8, 2),
     "section: onlinedischarge_onbattery": (2, 8, 2),
@@ -53,10 +48,10 @@ SINCE: dict[str, Release] = {
 
 
 @pytest.mark.parametrize(("name", "since"), SINCE.items())
-def test_since_when(name: str, since: Release) -> None:
+def test_directive_has_the_right_release(name: str, since: Release) -> None:
     assert ENTRIES[name].since == since
 
 
-def test_types_of_notifications() -> None:
+def test_number_of_notification_types_of_each_release() -> None:
     counted = [len([name for name, since in NOTIFY_TYPES.items() if since <= release]) for release in RELEASES]
     assert counted == [10, 11, 15, 16, 30, 30, 31]

@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 QUIET = {
     "usbhid-ups": (0, "Network UPS Tools - Generic HID driver 0.52 (2.8.1)\nUSB communication driver (libusb 1.0) 0.46\n"),
-    # upsd says that much on every start, and is stopped by `timeout`
+    # upsd prints this on every start, and is stopped by `timeout`
     "upsd": (124, "upsd 2.8.1\nlistening on 127.0.0.1 port 0\nCan't connect to UPS [ups] (usbhid-ups-ups): No such file\n"),
-    # upsmon -K: no flag is set, so the exit code is 1 where all is well
+    # upsmon -K exits with 1 if no flag is set, which is fine
     "upsmon": (1, "Network UPS Tools upsmon 2.8.1\nUPS: ups@localhost:3493 (primary) (power value 1)\n"),
 }  # fmt: skip
 
 
 class Nut:
-    """NUT's programs: by name, an exit code and what is said. Notes what was run, and the files that were there."""
+    """Simulates NUT's programs: exit code and output for each name. Records commands and files."""
 
-    def __init__(self, **said: tuple[int, str]) -> None:
-        self.said = {**QUIET, **{name.replace("_", "-"): words for name, words in said.items()}}
+    def __init__(self, **outputs: tuple[int, str]) -> None:
+        self.outputs = {**QUIET, **{name.replace("_", "-"): words for name, words in outputs.items()}}
         self.run: list[list[str]] = []
         self.files: dict[str, str] = {}
         self.modes: dict[str, int] = {}
 
     def find(self, name: str) -> Path | None:
-        return Path("/nut", name) if name in self.said else None
+        return Path("/nut", name) if name in self.outputs else None
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         self.run.append(list(command))
@@ -45,23 +45,23 @@ class Nut:
         self.modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (here, *here.iterdir())}
         self.modes["."] = self.modes.pop(here.name)
         name = next(word for word in command if word.startswith("/nut/"))
-        code, said = self.said[name.rpartition("/")[2]]
-        return code, said.replace("HERE", str(here))
+        code, output = self.outputs[name.rpartition("/")[2]]
+        return code, output.replace("HERE", str(here))
 
 
-def program_of(command: Sequence[str]) -> str:
+def find_nut_program(command: Sequence[str]) -> str:
     return next(word for word in command if word.startswith("/nut/"))
 
 
-def judged(nut: Nut, files: Mapping[str, str], room: Path) -> list[str]:
+def check_files(nut: Nut, files: Mapping[str, str], room: Path) -> list[str]:
     wrong = dry_run.check_files(files, nut, nut.find, (os.getuid(), os.getgid()), room=room)
     assert not list(room.iterdir())
     return wrong
 
 
-def test_the_programs_of_a_primary(tmp_path: Path) -> None:
+def test_programs_of_a_primary_check_the_files(tmp_path: Path) -> None:
     nut = Nut()
-    assert judged(nut, PRIMARY, tmp_path) == []
+    assert check_files(nut, PRIMARY, tmp_path) == []
     here = nut.run[0][7].partition("=")[2]
     assert Path(here).parent == tmp_path
     assert re.fullmatch(r"homelab-nut-check-\w{8}", Path(here).name)
@@ -73,15 +73,15 @@ def test_the_programs_of_a_primary(tmp_path: Path) -> None:
         ["timeout", "1.5", *environment, "/nut/upsd", "-F"],
         [*environment, "/nut/upsmon", "-P", "4194303", "-K", "-f", f"{here}/upsmon.conf"],
     ]
-    # nothing of it may disturb what runs: not the port, and not a file that others can read
+    # the check must not take upsd's port or leave files that others can read
     assert nut.files == {**PRIMARY, "upsd.conf": "MAXAGE 15\nLISTEN 127.0.0.1 0\n"}
     assert nut.modes == {".": 0o750, "state": 0o770, **dict.fromkeys(PRIMARY, 0o640)}
 
 
-def test_the_programs_of_a_secondary(tmp_path: Path) -> None:
+def test_programs_of_a_secondary_check_the_files(tmp_path: Path) -> None:
     nut = Nut()
-    assert judged(nut, SECONDARY, tmp_path) == []
-    assert [program_of(command) for command in nut.run] == ["/nut/upsmon"]
+    assert check_files(nut, SECONDARY, tmp_path) == []
+    assert [find_nut_program(command) for command in nut.run] == ["/nut/upsmon"]
     assert nut.files == SECONDARY
 
 
@@ -140,27 +140,29 @@ COMPLAINTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("program", "said", "wrong"), COMPLAINTS.values(), ids=COMPLAINTS.keys())
-def test_what_nut_says_is_judged(tmp_path: Path, program: str, said: tuple[int, str], wrong: list[str]) -> None:
-    assert judged(Nut(**{program: said}), PRIMARY, tmp_path) == wrong
+@pytest.mark.parametrize(("program", "output", "wrong"), COMPLAINTS.values(), ids=COMPLAINTS.keys())
+def test_complaints_of_nut_are_reported(
+    tmp_path: Path, program: str, output: tuple[int, str], wrong: list[str]
+) -> None:
+    assert check_files(Nut(**{program: output}), PRIMARY, tmp_path) == wrong
 
 
-def test_upsd_is_not_asked_where_a_driver_complains(tmp_path: Path) -> None:
+def test_upsd_is_not_run_if_a_driver_complains(tmp_path: Path) -> None:
     nut = Nut(usbhid_ups=(0, "Fatal error: 'x' is not a valid flag for this driver.\n"))
-    judged(nut, PRIMARY, tmp_path)
+    check_files(nut, PRIMARY, tmp_path)
     assert "/nut/upsd" not in [word for command in nut.run for word in command]
 
 
 @pytest.mark.parametrize("driver", ["usbhid-upps", "../../bin/sh", "", "a b"])
-def test_a_driver_that_is_not_there(tmp_path: Path, driver: str) -> None:
+def test_missing_driver_is_reported(tmp_path: Path, driver: str) -> None:
     nut = Nut()
-    (wrong,) = judged(nut, with_text("ups.conf", "usbhid-ups", driver), tmp_path)
+    (wrong,) = check_files(nut, with_text("ups.conf", "usbhid-ups", driver), tmp_path)
     assert wrong.startswith(f"ups.conf, [ups]: this host has no driver {driver!r}.")
-    assert [program_of(command) for command in nut.run] == ["/nut/upsmon"]
+    assert [find_nut_program(command) for command in nut.run] == ["/nut/upsmon"]
 
 
-def test_a_driver_is_no_path(tmp_path: Path) -> None:
-    """The finder is not even asked: a driver's name may not lead elsewhere."""
+def test_driver_must_not_be_a_path(tmp_path: Path) -> None:
+    """A driver's name that is a path is rejected before the search."""
     asked: list[str] = []
 
     def find(name: str) -> Path:
@@ -173,10 +175,10 @@ def test_a_driver_is_no_path(tmp_path: Path) -> None:
     assert set(asked) == {"upsmon", "upsd"}
 
 
-def test_each_section_has_its_driver_asked(tmp_path: Path) -> None:
+def test_driver_of_each_section_is_run(tmp_path: Path) -> None:
     nut = Nut(dummy_ups=(0, "Fatal error: 'x' is not a valid flag for this driver.\n"))
     text = PRIMARY["ups.conf"] + "[dummy]\n    driver = dummy-ups\n    x\n"
-    wrong = judged(nut, {**PRIMARY, "ups.conf": text}, tmp_path)
+    wrong = check_files(nut, {**PRIMARY, "ups.conf": text}, tmp_path)
     assert wrong == ["ups.conf, [dummy]: Fatal error: 'x' is not a valid flag for this driver."]
     assert [command[command.index("-a") - 1 :][:3] for command in nut.run[:2]] == [
         ["/nut/usbhid-ups", "-a", "ups"],
@@ -185,35 +187,35 @@ def test_each_section_has_its_driver_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("absent", ["upsmon", "upsd"])
-def test_where_nut_is_not_installed(tmp_path: Path, absent: str) -> None:
-    """In check mode, before its first installation, there is nobody to ask."""
+def test_missing_nut_skips_the_check(tmp_path: Path, absent: str) -> None:
+    """In check mode before the first installation, there is no NUT to check the files."""
     nut = Nut()
-    del nut.said[absent]
-    assert judged(nut, PRIMARY, tmp_path) == []
+    del nut.outputs[absent]
+    assert check_files(nut, PRIMARY, tmp_path) == []
     assert nut.run == []
 
 
-def test_a_secondary_needs_no_upsd(tmp_path: Path) -> None:
+def test_secondary_needs_no_upsd(tmp_path: Path) -> None:
     nut = Nut(upsmon=(1, "invalid directive X\n"))
-    del nut.said["upsd"]
-    assert judged(nut, SECONDARY, tmp_path) == ["upsmon.conf: invalid directive X"]
+    del nut.outputs["upsd"]
+    assert check_files(nut, SECONDARY, tmp_path) == ["upsmon.conf: invalid directive X"]
 
 
 @pytest.mark.parametrize("line", ["LISTEN 0.0.0.0", '"LISTEN" ::', "   LISTEN 192.0.2.1 1234", "\tLISTEN *"])
-def test_upsd_listens_where_it_disturbs_nobody(tmp_path: Path, line: str) -> None:
+def test_upsd_listens_on_a_free_port(tmp_path: Path, line: str) -> None:
     nut = Nut()
-    judged(nut, {**PRIMARY, "upsd.conf": f"{line}\n# LISTEN here\nMAXAGE 15\n"}, tmp_path)
+    check_files(nut, {**PRIMARY, "upsd.conf": f"{line}\n# LISTEN here\nMAXAGE 15\n"}, tmp_path)
     assert nut.files["upsd.conf"] == "# LISTEN here\nMAXAGE 15\nLISTEN 127.0.0.1 0\n"
 
 
-def test_a_comment_may_say_anything(tmp_path: Path) -> None:
+def test_comments_may_have_any_characters(tmp_path: Path) -> None:
     nut = Nut()
     files = {name: f"# Büro\n{text}" for name, text in PRIMARY.items()}
-    assert judged(nut, files, tmp_path) == []
+    assert check_files(nut, files, tmp_path) == []
     assert nut.files["ups.conf"] == files["ups.conf"]
 
 
-def test_nothing_is_left_behind_when_it_is_cut_short(tmp_path: Path) -> None:
+def test_interrupted_check_leaves_no_files(tmp_path: Path) -> None:
     def cut(_command: Sequence[str]) -> tuple[int, str]:
         raise KeyboardInterrupt
 
@@ -225,42 +227,40 @@ def test_nothing_is_left_behind_when_it_is_cut_short(tmp_path: Path) -> None:
 UPSSCHED = {
     "CMDSCRIPT must be set before any ATs in the config file!\n": "CMDSCRIPT must be set before any ATs in the config file!",
     "upssched.conf: invalid directive AT ONBATT\n": "upssched.conf: invalid directive AT",
-    # once on each stream
+    # printed on both streams
     "Parse error: HERE/upssched.conf:1: Unbalanced word\n" * 2: "Parse error: upssched.conf:1: Unbalanced word",
 }
 
 
-@pytest.mark.parametrize(("said", "wrong"), UPSSCHED.items())
-def test_upssched_reads_its_file(tmp_path: Path, said: str, wrong: str) -> None:
+@pytest.mark.parametrize(("output", "wrong"), UPSSCHED.items())
+def test_upssched_checks_upssched_conf(tmp_path: Path, output: str, wrong: str) -> None:
     files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
-    nut = Nut(upssched=(0, said))
-    assert judged(nut, files, tmp_path) == [f"upssched.conf: {wrong}"]
-    # an event that nobody waits for
+    nut = Nut(upssched=(0, output))
+    assert check_files(nut, files, tmp_path) == [f"upssched.conf: {wrong}"]
+    # an event without an AT line
     assert nut.run[-1][-3:] == ["UPSNAME=__none", "NOTIFYTYPE=__none", "/nut/upssched"]
-    assert judged(Nut(upssched=(0, "")), files, tmp_path) == []
+    assert check_files(Nut(upssched=(0, "")), files, tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "said"),
+    ("program", "code", "output"),
     [
         ("upsmon", 1, "setpriv: setresuid failed: Operation not permitted"),
         ("upsmon", 126, "env: '/nut/upsmon': Permission denied"),
         ("upssched", 127, "env: '/nut/upssched': No such file or directory"),
     ],
 )
-def test_a_program_that_could_not_be_run_is_not_taken_for_content(
-    tmp_path: Path, program: str, code: int, said: str
-) -> None:
+def test_program_that_cannot_run_is_reported(tmp_path: Path, program: str, code: int, output: str) -> None:
     files = {**SECONDARY, "upssched.conf": "CMDSCRIPT /bin/true\n"}
     nut = Nut(upssched=(0, "")) if program == "upsmon" else Nut()
-    nut.said[program] = (code, f"{said}\n")
-    assert judged(nut, files, tmp_path) == [f"{program}.conf: {said}"]
+    nut.outputs[program] = (code, f"{output}\n")
+    assert check_files(nut, files, tmp_path) == [f"{program}.conf: {output}"]
 
 
 TLS = nss.TlsMaterial("ca", "certificate", "key", "pve")
 
 
-def test_certificates_are_tried_where_nothing_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_are_checked_in_a_scratch_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
     def make(folder: Path, tls: nss.TlsMaterial, *_arguments: object) -> None:
@@ -281,7 +281,7 @@ def test_certificates_are_tried_where_nothing_reads_them(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_certificates_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_arguments: object) -> None:
         raise nss.NssError("the key does not fit")
 
@@ -294,8 +294,8 @@ def test_certificates_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("line", ["monitor ups@x 1 u tOpSeCrEt secondary", "certident nick tOpSeCrEt"])
-def test_no_secret_of_a_line_that_a_daemon_does_not_know(tmp_path: Path, line: str) -> None:
-    """It prints the whole line, and a MONITOR that is misspelled has a password."""
+def test_password_in_an_invalid_line_is_not_shown(tmp_path: Path, line: str) -> None:
+    """NUT prints the whole line, and a misspelled MONITOR line has a password."""
     nut = Nut(upsmon=(1, f"HERE/upsmon.conf line 7: invalid directive {line}\n"))
-    (said,) = judged(nut, SECONDARY, tmp_path)
-    assert said == f"upsmon.conf: upsmon.conf line 7: invalid directive {line.split(maxsplit=1)[0]}"
+    (output,) = check_files(nut, SECONDARY, tmp_path)
+    assert output == f"upsmon.conf: upsmon.conf line 7: invalid directive {line.split(maxsplit=1)[0]}"

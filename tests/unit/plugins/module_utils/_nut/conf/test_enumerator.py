@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enumerator, ups_conf
 
-# What nut-driver-enumerator.sh of 2.8.0 and 2.8.1 says of a section [a]; "" is the global part
+# checksums by nut-driver-enumerator.sh of 2.8.0 and 2.8.1 for a section; "" is the global part
 DIGESTS: dict[str, tuple[str, str, str | None]] = {
     "a section": ("[a]\ndriver = x\n", "a", "57b756fc0a8a008ce8a8edb74f455d59"),
     "tidied": ('# c\n\n \t[a] # d\n\n\t driver\t=  "x" \n#e\n[b]\nport = y\n', "a", "57b756fc0a8a008ce8a8edb74f455d59"),
@@ -21,7 +21,7 @@ DIGESTS: dict[str, tuple[str, str, str | None]] = {
 
 
 @pytest.mark.parametrize(("text", "name", "digest"), DIGESTS.values(), ids=DIGESTS.keys())
-def test_digest(text: str, name: str, digest: str | None) -> None:
+def test_checksum_is_that_of_the_enumerator(text: str, name: str, digest: str | None) -> None:
     assert enumerator.section_checksum(text, name) == digest
 
 
@@ -39,17 +39,17 @@ def test_digest(text: str, name: str, digest: str | None) -> None:
         ("[a]\nx=1\ny=3\n", False),
     ],
 )
-def test_what_makes_a_difference_to_the_enumerator(text: str, same: bool) -> None:
+def test_only_relevant_changes_change_the_checksum(text: str, same: bool) -> None:
     assert (enumerator.section_checksum(text, "a") == enumerator.section_checksum("[a]\nx = 1\ny = 2\n", "a")) is same
 
 
-def test_the_digest_of_a_file_that_is_to_be_written() -> None:
+def test_checksum_of_rendered_text() -> None:
     conf = ups_conf.parse_ups_conf('z\n[a]\nport = y\ndriver = x\ndesc = "one \\\\101 \\\\t \\\\cut"\n')
     text = ups_conf.render_conf(conf)
     assert [enumerator.section_checksum(conf, name) for name in ("", "a")] == [
         enumerator.section_checksum(text, name) for name in ("", "a")
     ]
-    # the shell's echo stops at \c
+    # echo of the shell stops at \c
     assert enumerator.section_checksum(text, "a") == enumerator.section_checksum(text.replace("cut", "c"), "a")
     assert enumerator.section_checksum(text, "a") == enumerator.section_checksum(text.replace("\\\\101", "A"), "a")
     assert enumerator.section_checksum(text, "a") != enumerator.section_checksum(text.replace("one", "two"), "a")

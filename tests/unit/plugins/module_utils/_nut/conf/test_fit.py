@@ -103,15 +103,15 @@ LEFT_OUT: dict[str, tuple[str, Release, str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "release", "text", "fitted", "said"), LEFT_OUT.values(), ids=LEFT_OUT.keys())
-def test_left_out(name: str, release: Release, text: str, fitted: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "release", "text", "fitted", "message"), LEFT_OUT.values(), ids=LEFT_OUT.keys())
+def test_unknown_directive_is_omitted(name: str, release: Release, text: str, fitted: str, message: str) -> None:
     other = {"other.conf": "OFFDURATION 30\n"}
-    assert fit_files({name: text, **other}, release) == Fitted({name: fitted, **other}, (said,), ())
+    assert fit_files({name: text, **other}, release) == Fitted({name: fitted, **other}, (message,), ())
 
 
 KEPT: dict[str, tuple[str, Release, str]] = {
     "known": ("upsmon.conf", TRIXIE, "OFFDURATION 30\n"),
-    "known to nobody": ("upsmon.conf", BOOKWORM, "OFDURATION 30\nNOTIFYMSG FOO a\n"),
+    "unknown to all releases": ("upsmon.conf", BOOKWORM, "OFDURATION 30\nNOTIFYMSG FOO a\n"),
     "misspelled, as the daemon will say": ("upsmon.conf", BOOKWORM, "offduration 30\n"),
     "a comment": ("upsmon.conf", BOOKWORM, "# OFFDURATION 30\n"),
     "inside a text": ("upsmon.conf", BOOKWORM, 'SHUTDOWNCMD "OFFDURATION \\\nOFFDURATION 30"\n'),
@@ -128,11 +128,11 @@ KEPT: dict[str, tuple[str, Release, str]] = {
 
 
 @pytest.mark.parametrize(("name", "release", "text"), KEPT.values(), ids=KEPT.keys())
-def test_kept(name: str, release: Release, text: str) -> None:
+def test_known_directive_is_kept(name: str, release: Release, text: str) -> None:
     assert fit_files({name: text}, release) == Fitted({name: text}, (), ())
 
 
-def test_a_sentence_is_said_once() -> None:
+def test_message_is_not_repeated() -> None:
     fitted = fit_files({"upssched.conf": "AT OFF * EXECUTE a\nAT OFF u@h EXECUTE b\n"}, BOOKWORM)
     assert fitted.files == {"upssched.conf": ""}
     assert len(fitted.left_out) == 1
@@ -152,15 +152,15 @@ REFUSED: dict[str, tuple[str, Release, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "release", "text", "said"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused_where_leaving_it_out_is_unsafe(name: str, release: Release, text: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "release", "text", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_unsafe_omission_is_refused(name: str, release: Release, text: str, message: str) -> None:
     fitted = fit_files({name: text}, release)
     assert (fitted.files, fitted.left_out) == ({name: text}, ())
     (sentence,) = fitted.refused
-    assert said in sentence
+    assert message in sentence
 
 
-# One value of each kind that NUT takes
+# a valid value of each kind
 SAMPLES = {
     **{"number": "1", "positive": "2", "integer": "-1", "seconds": "5", "boolean": "True", "exit": "no", "hex": "0x81"},
     **{
@@ -177,12 +177,12 @@ SAMPLES = {
 }
 
 
-def sample(kind: str) -> str:
+def find_sample(kind: str) -> str:
     return SAMPLES[kind] if kind in SAMPLES else kind.partition("|")[0]
 
 
-def written(name: str, word: str, one: directives.Directive) -> str:
-    value = sample(one.kind)
+def write_line(name: str, word: str, directive: directives.Directive) -> str:
+    value = find_sample(directive.kind)
     if word in ("actions", "instcmds", "password"):
         return f"{word} = {value}"
     if name == "ups.conf":
@@ -193,56 +193,58 @@ def written(name: str, word: str, one: directives.Directive) -> str:
 Known = tuple[str, "Release"]
 
 
-def known(name: str, table: Mapping[str, directives.Directive]) -> list[Known]:
-    lines = [(written(name, word, one), one.since) for word, one in table.items() if not one.needed + one.never]
+def list_known_lines(name: str, table: Mapping[str, directives.Directive]) -> list[Known]:
+    lines = [
+        (write_line(name, word, directive), directive.since)
+        for word, directive in table.items()
+        if not directive.needed + directive.never
+    ]
     if name == "upsmon.conf":
         for kind, since in NOTIFY_TYPES.items():
             lines += [(f'NOTIFYMSG {kind} "a %s"', since), (f"NOTIFYFLAG {kind} IGNORE", since)]
     return lines
 
 
-def around(name: str) -> st.SearchStrategy[str]:
+def draw_comment(name: str) -> st.SearchStrategy[str]:
     return st.sampled_from(["", "# OFFDURATION 5\n", "\n", "  \t\n", "# ü\n", "# NUT_DEBUG_LEVEL=1\n"])
 
 
-def decorated(name: str, line: str) -> st.SearchStrategy[str]:
+def decorate_line(name: str, line: str) -> st.SearchStrategy[str]:
     forms = [f"{line}\n", f"  {line} \n"]
     if name != "nut.conf":
         forms += [f"{line} # a \\\n", re.sub(r" (?=\w)", " \\\\\n", line, count=1) + "\n"]
-        # a backslash behind quotes would begin another word
+        # a backslash after a quote would begin another word
         forms += [] if line.endswith('"') else [f"{line}\\\n\n"]
     return st.sampled_from(forms)
 
 
 @st.composite
-def files(draw: st.DrawFn) -> tuple[str, list[tuple[str, Release]]]:
-    """Make a file as pieces of text, each with the release since which NUT knows it."""
+def make_file(draw: st.DrawFn) -> tuple[str, list[tuple[str, Release]]]:
+    """Return the name of a file and its text in pieces, each with the first release that knows it."""
     name = draw(st.sampled_from(sorted(DIRECTIVES)))
     pieces: list[tuple[str, Release]] = []
 
-    def some(table: Mapping[str, directives.Directive]) -> None:
-        for line, since in draw(st.lists(st.sampled_from(known(name, table)), max_size=6)):
-            pieces.append((draw(around(name)), RELEASES[0]))
-            pieces.append((draw(decorated(name, line)), since))
+    def add_pieces(table: Mapping[str, directives.Directive]) -> None:
+        for line, since in draw(st.lists(st.sampled_from(list_known_lines(name, table)), max_size=6)):
+            pieces.append((draw(draw_comment(name)), RELEASES[0]))
+            pieces.append((draw(decorate_line(name, line)), since))
 
     if name == "upssched.conf":
         pieces.append((SCHED, RELEASES[0]))
     if name != "upsd.users":
-        some(DIRECTIVES[name])
+        add_pieces(DIRECTIVES[name])
     if name == "ups.conf":
         for header in draw(st.lists(st.sampled_from("abc"), unique=True)):
             pieces.append((f"[{header}]\ndriver = usbhid-ups\nport = auto\n", RELEASES[0]))
-            some({key: one for key, one in DEVICE.items() if key not in ("driver", "port")})
+            add_pieces({key: directive for key, directive in DEVICE.items() if key not in ("driver", "port")})
     if name == "upsd.users":
         pieces.append(("[u]\n", RELEASES[0]))
-        some(DIRECTIVES[name])
+        add_pieces(DIRECTIVES[name])
     return name, pieces
 
 
-@given(files(), st.sampled_from(RELEASES))
-def test_what_a_release_knows_survives_byte_for_byte(
-    made: tuple[str, list[tuple[str, Release]]], release: Release
-) -> None:
+@given(make_file(), st.sampled_from(RELEASES))
+def test_known_lines_are_kept_byte_for_byte(made: tuple[str, list[tuple[str, Release]]], release: Release) -> None:
     name, pieces = made
     text = "".join(piece for piece, _unused in pieces)
     fitted = fit_files({name: text}, release)
@@ -280,13 +282,13 @@ GARBAGE = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from(sorted([*DIRECTIVES, "x"])), GARBAGE), st.sampled_from([*RELEASES, (3, 0, 0)]))
-def test_garbage(made: Mapping[str, str], release: Release) -> None:
+def test_any_text_is_fitted(made: Mapping[str, str], release: Release) -> None:
     fitted = fit_files(made, release)
     assert fit_files(fitted.files, release).files == fitted.files
     assert list_advice(made, release) == [*dict.fromkeys(list_advice(made, release))]
-    for one in (release, None):
-        assert all(isinstance(words, str) for words in find_wrong_values(made, one))
-    # what is left is read as it was read before
+    for known_release in (release, None):
+        assert all(isinstance(words, str) for words in find_wrong_values(made, known_release))
+    # the remaining text is read like before
     for name in set(made) - {"nut.conf", "x"}:
         before = [line.words for line in grammar.parse_lines(made[name])]
         after = [line.words for line in grammar.parse_lines(fitted.files[name])]
@@ -294,10 +296,10 @@ def test_garbage(made: Mapping[str, str], release: Release) -> None:
         assert all(words in rest for words in after)
 
 
-# What NUT would take for something else in silence
+# text that NUT would silently misread
 
 
-# Addresses that may not be there
+# addresses that may be missing
 
 
 @pytest.mark.parametrize("order", [("127.0.0.1", "192.0.2.1"), ("192.0.2.1", "127.0.0.1")])
@@ -309,13 +311,13 @@ def test_garbage(made: Mapping[str, str], release: Release) -> None:
         ((2, 8, 2), None, "ALLOW_NOT_ALL_LISTENERS true\n"),
     ],
 )
-def test_upsd_starts_though_an_address_is_not_there(
+def test_loopback_is_the_listen_line_that_upsd_requires(
     order: tuple[str, str], release: Release, first: str | None, more: str
 ) -> None:
-    """2.8.0 insists on the last LISTEN, 2.8.1 on the first, later ones on all: it must be loopback, which is always there."""
+    """2.8.0 requires the last LISTEN, 2.8.1 the first, later releases all. Loopback always exists."""
     text = f"# ours\nLISTEN {order[0]} 3493\nMAXAGE 15\nLISTEN {order[1]} 3493"
     fitted = fit_files({"upsd.conf": text}, release).files["upsd.conf"]
-    others = [one for one in order if one != first]
+    others = [address for address in order if address != first]
     expected = (first, *others) if first else order
     assert [address for address, _port in upsd.read_listen_lines(fitted)] == list(expected)
     assert fitted.startswith("# ours\nLISTEN")
@@ -335,13 +337,13 @@ def test_upsd_starts_though_an_address_is_not_there(
         "",
     ],
 )
-def test_where_nothing_has_to_be_done_for_that(text: str) -> None:
+def test_listen_lines_without_risk_are_unchanged(text: str) -> None:
     assert fit_files({"upsd.conf": text}, (2, 8, 2)).files["upsd.conf"] == text
 
 
 @pytest.mark.parametrize("release", [(2, 8, 0), (2, 8, 1), (2, 8, 3), (2, 9, 0)])
 @pytest.mark.parametrize("driver", ["usbhid-ups", "nutdrv_qx"])
-def test_a_key_alone_is_judged_as_in_its_file(driver: str, release: Release) -> None:
+def test_single_key_gets_the_same_verdict_as_in_the_file(driver: str, release: Release) -> None:
     keys = [key.replace("*", "x") for key in directives.DEVICE]
     for key in (*keys, "POLLFREQ", "default.battery.charge", "no-such-key"):
         text = ups_conf.render_sections((Section("ups", (("driver", driver), (key, "1"))),))

@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F), max_size=grammar.WORD_LIMIT)
-# Characters that mean something to the parser, often; others, now and then.
+# mostly characters that are special to the parser
 TRICKY = st.text(st.one_of(st.sampled_from('"\\#= \n\t\rab[]é\x01\x7f'), st.characters()), max_size=80)
 
 
-def words_of(text: str) -> list[tuple[str, ...]]:
+def list_words(text: str) -> list[tuple[str, ...]]:
     return [line.words for line in grammar.parse_lines(text)]
 
 
 @given(PRINTABLE)
-def test_what_encode_writes_is_read_back(word: str) -> None:
-    assert words_of(grammar.quote_word(word) + "\n") == [(word,)]
+def test_quoted_word_is_read_back(word: str) -> None:
+    assert list_words(grammar.quote_word(word) + "\n") == [(word,)]
     assert grammar.find_problems(grammar.quote_word(word) + "\n") == []
 
 
 @given(st.lists(PRINTABLE, min_size=1, max_size=grammar.WORDS_LIMIT))
-def test_what_join_writes_is_read_back(words: list[str]) -> None:
+def test_joined_words_are_read_back(words: list[str]) -> None:
     line = grammar.join_words(words)
-    assert words_of(line + "\n") == [tuple(words)]
+    assert list_words(line + "\n") == [tuple(words)]
     assert "\n" not in line
 
 
@@ -43,7 +43,7 @@ def test_what_join_writes_is_read_back(words: list[str]) -> None:
         ("x" * 512, '"' + "x" * 512 + '"'),
     ],
 )
-def test_encode(word: str, written: str) -> None:
+def test_word_is_quoted_and_escaped(word: str, written: str) -> None:
     assert grammar.quote_word(word) == written
 
 
@@ -58,25 +58,25 @@ def test_encode(word: str, written: str) -> None:
         ("x" * 513, 512, "513 characters"),
     ],
 )
-def test_encode_refuses_what_nut_would_change(word: str, position: int, reason: str) -> None:
+def test_word_that_nut_would_change_is_refused(word: str, position: int, reason: str) -> None:
     with pytest.raises(grammar.Unencodable, match=reason) as caught:
         grammar.quote_word(word)
     assert caught.value.position == position
 
 
-def test_join_quotes_only_what_needs_it() -> None:
+def test_joined_words_are_quoted_only_if_necessary() -> None:
     assert grammar.join_words(["GET", "VAR", "ups", "ups.status"]) == "GET VAR ups ups.status"
     assert grammar.join_words(["a", "=", "b c", ""]) == 'a "=" "b c" ""'
 
 
-def test_join_refuses_too_many_words_and_too_long_ones() -> None:
+def test_too_many_and_too_long_words_are_refused() -> None:
     with pytest.raises(grammar.Unencodable, match="33 words"):
         grammar.join_words(["x"] * 33)
     with pytest.raises(grammar.Unencodable, match="513 characters"):
         grammar.join_words(["x" * 513])
 
 
-# Each of these was read the same way by upsd 2.8.0 and 2.8.1.
+# verified with upsd 2.8.0 and 2.8.1
 @pytest.mark.parametrize(
     ("text", "read"),
     [
@@ -113,11 +113,11 @@ def test_join_refuses_too_many_words_and_too_long_ones() -> None:
         (" ".join("x" * 40) + "\nz\n", [("x",) * 32, ("z",)]),
     ],
 )
-def test_parse_reads_as_nut_does(text: str, read: list[tuple[str, ...]]) -> None:
-    assert words_of(text) == read
+def test_lines_are_parsed_as_by_nut(text: str, read: list[tuple[str, ...]]) -> None:
+    assert list_words(text) == read
 
 
-def test_a_line_has_the_number_on_which_it_begins() -> None:
+def test_line_number_is_that_of_the_first_line() -> None:
     text = '# first\n\na \\\nb\n"c\nd"\ne "f#g\nh\n'
     assert [(line.number, line.words) for line in grammar.parse_lines(text)] == [
         (3, ("a", "b")),
@@ -140,19 +140,19 @@ def test_a_line_has_the_number_on_which_it_begins() -> None:
         ('a "b', 1, "open at the end of the file"),
     ],
 )
-def test_problems(text: str, line: int, message: str) -> None:
+def test_problem_is_found_with_line_number(text: str, line: int, message: str) -> None:
     (problem,) = grammar.find_problems(text)
     assert problem.line == line
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(problem.message)
 
 
-def test_a_clean_file_has_no_problems() -> None:
+def test_clean_file_has_no_problems() -> None:
     assert grammar.find_problems('[ups]\n    driver = usbhid-ups # yes\n    desc = "UPS \\#1"\n    ignorelb\n') == []
 
 
 @given(TRICKY)
-def test_parse_takes_anything(text: str) -> None:
+def test_any_text_can_be_parsed(text: str) -> None:
     for line in grammar.parse_lines(text):
         assert 1 <= line.number <= text.count("\n") + 1
         assert line.words
@@ -160,13 +160,13 @@ def test_parse_takes_anything(text: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["s3cret", "a'b!$%&*()+,-./:;<>?@^_`{|}~", "[a[b]c]", 'a"b', "x" * 501])
-def test_a_password_that_travels(password: str) -> None:
+def test_safe_password_is_accepted(password: str) -> None:
     assert grammar.find_password_problem(password) is None
     assert grammar.find_user_problem(password) is None
 
 
 @pytest.mark.parametrize(
-    ("password", "why"),
+    ("password", "message"),
     [
         ("", "is empty"),
         ("a b", "a space"),
@@ -179,10 +179,10 @@ def test_a_password_that_travels(password: str) -> None:
         ("x" * 502, "502 characters"),
     ],
 )
-def test_a_password_that_does_not_travel(password: str, why: str) -> None:
+def test_unsafe_password_is_refused(password: str, message: str) -> None:
     problem = grammar.find_password_problem(password)
     assert problem is not None
-    with pytest.raises(AssertionError, match=why):
+    with pytest.raises(AssertionError, match=message):
         raise AssertionError(problem)
     assert len(password) < 2 or password not in problem
     assert grammar.find_user_problem(password) == problem

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def taken() -> Iterator[int]:
-    """A port on which another program listens."""
+def taken_port() -> Iterator[int]:
+    """Yield a port on which another program listens."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -28,31 +28,31 @@ def taken() -> Iterator[int]:
 
 
 @pytest.fixture
-def free() -> int:
+def free_port() -> int:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         return int(other.getsockname()[1])
 
 
-def test_a_port_of_another_program(taken: int) -> None:
-    (wrong,) = host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", "", serves=True)
-    assert f"LISTEN 127.0.0.1 {taken}: another program uses this port" in wrong
+def test_port_of_another_program_is_reported(taken_port: int) -> None:
+    (wrong,) = host.find_unbindable(f"LISTEN 127.0.0.1 {taken_port}\n", "", serves=True)
+    assert f"LISTEN 127.0.0.1 {taken_port}: another program uses this port" in wrong
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "localhost", "0.0.0.0", "*"])
-def test_a_port_that_is_free(free: int, where: str) -> None:
-    assert host.find_unbindable(f"LISTEN {where} {free}\n", "", serves=False) == []
+def test_free_port_is_fine(free_port: int, where: str) -> None:
+    assert host.find_unbindable(f"LISTEN {where} {free_port}\n", "", serves=False) == []
 
 
 @pytest.mark.parametrize("old", ["LISTEN 0.0.0.0 {}\n", "LISTEN 127.0.0.1 {}\n"])
-def test_the_port_of_upsd_itself(taken: int, old: str) -> None:
-    """upsd lets go of it when it is restarted."""
-    assert host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=True) == []
-    # but it does not run: so it is not upsd that holds it
-    assert len(host.find_unbindable(f"LISTEN 127.0.0.1 {taken}\n", old.format(taken), serves=False)) == 1
+def test_port_of_running_upsd_is_fine(taken_port: int, old: str) -> None:
+    """upsd releases the port when it restarts."""
+    assert host.find_unbindable(f"LISTEN 127.0.0.1 {taken_port}\n", old.format(taken_port), serves=True) == []
+    # upsd does not run, so another program has the port
+    assert len(host.find_unbindable(f"LISTEN 127.0.0.1 {taken_port}\n", old.format(taken_port), serves=False)) == 1
 
 
-def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
+def test_upsd_without_listen_uses_the_default_port() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", 3493))
@@ -61,18 +61,18 @@ def test_a_upsd_without_a_listen_line_has_the_standard_port() -> None:
 
 
 @pytest.mark.parametrize("old", ["", "LISTEN 0.0.0.0 3493\n"])
-def test_an_address_of_another_host(old: str) -> None:
+def test_foreign_address_is_reported(old: str) -> None:
     wrong = host.find_unbindable("LISTEN 127.0.0.1 3493\nLISTEN 192.0.2.77 3493\n", old, serves=bool(old))
     (words,) = wrong
     assert words.startswith("upsd.conf: LISTEN 192.0.2.77: this host does not have that address. Use one that it has")
 
 
-def test_a_name_that_nobody_knows() -> None:
+def test_unknown_name_is_reported() -> None:
     (wrong,) = host.find_unbindable("LISTEN no-such-host.invalid 3493\n", "", serves=False)
     assert "LISTEN no-such-host.invalid: the address can't be resolved" in wrong
 
 
-def shell(command: Sequence[str]) -> tuple[int, str]:
+def run_shell(command: Sequence[str]) -> tuple[int, str]:
     assert command[0] == "sh"
     return subprocess.run(command, check=False, capture_output=True).returncode, ""
 
@@ -87,7 +87,7 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
         ({"upsmon.conf": f'{MON}SHUTDOWNCMD "/no/such now"\n'}, ["upsmon.conf: SHUTDOWNCMD /no/such"]),
         ({"upsmon.conf": f"{MON}SHUTDOWNCMD /etc/passwd\n"}, ["upsmon.conf: SHUTDOWNCMD /etc/passwd"]),
         ({"upsmon.conf": f"{MON}NOTIFYCMD /etc\n"}, ["upsmon.conf: NOTIFYCMD /etc"]),
-        # found as a shell finds it, which runs it
+        # found in PATH, as by the shell that runs the command
         ({"upsmon.conf": f"{MON}SHUTDOWNCMD sh\n"}, []),
         ({"upsmon.conf": f"{MON}SHUTDOWNCMD shutdwon\n"}, ["upsmon.conf: SHUTDOWNCMD shutdwon"]),
         ({"upsmon.conf": f'{MON}SHUTDOWNCMD "exec sh"\n'}, []),
@@ -97,12 +97,12 @@ MON = "MONITOR ups@localhost 1 u p primary\n"
         ({}, []),
     ],
 )
-def test_programs(files: dict[str, str], wrong: list[str]) -> None:
-    found = host.find_unrunnable(files, shell)
-    assert [one.partition(": this program does not exist")[0] for one in found] == wrong
+def test_missing_programs_are_reported(files: dict[str, str], wrong: list[str]) -> None:
+    found = host.find_unrunnable(files, run_shell)
+    assert [message.partition(": this program does not exist")[0] for message in found] == wrong
 
 
-def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftover_flag_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs, common = (tmp_path / name for name in ("ours", "the irs", "common"))
     monkeypatch.setattr(host, "COMMON_FLAGS", (str(common),))
     texts = [f'POWERDOWNFLAG "{theirs}"\n', f"POWERDOWNFLAG {ours}\n", "MINSUPPLIES 1\n"]
@@ -110,17 +110,17 @@ def test_a_flag_that_a_shutdown_has_left(tmp_path: Path, monkeypatch: pytest.Mon
     for path in (ours, theirs, common):
         path.write_text("upsmon-shutdown-file")
         os.utime(path, (0, 0))
-    said = host.find_old_flags(texts)
-    assert [flag.partition(" left ")[2].partition(" behind")[0] for flag in said] == [
+    messages = host.find_old_flags(texts)
+    assert [flag.partition(" left ")[2].partition(" behind")[0] for flag in messages] == [
         str(theirs),
         str(ours),
         str(common),
     ]
-    assert "1970-01-01" in said[0]
-    assert f"rm '{theirs}'" in said[0]
+    assert "1970-01-01" in messages[0]
+    assert f"rm '{theirs}'" in messages[0]
 
 
-def test_paths_that_root_alone_can_change(tmp_path: Path) -> None:
+def test_paths_that_only_root_can_change_are_fine(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "cut").write_text("#!/bin/sh\n")
     files = {
@@ -131,7 +131,7 @@ def test_paths_that_root_alone_can_change(tmp_path: Path) -> None:
     assert host.find_untrusted({"upsmon.conf": 'SHUTDOWNCMD "wall off; /sbin/poweroff"\n'}, tmp_path) == []
 
 
-def test_paths_that_others_than_root_can_change(tmp_path: Path) -> None:
+def test_paths_that_others_can_change_are_reported(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     (shared / "nut").mkdir(parents=True)
     shared.chmod(0o777)
@@ -173,24 +173,24 @@ tmpfs /with\\040blank tmpfs rw 0 0
         ("/running/killpower", True),
     ],
 )
-def test_a_flag_that_a_reboot_leaves(path: str, lasts: bool) -> None:
-    said = host.find_lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
-    assert bool(said) == lasts
-    assert all(path in one for one in said)
+def test_flag_that_survives_a_reboot_is_reported(path: str, lasts: bool) -> None:
+    messages = host.find_lasting_flag(f'POWERDOWNFLAG "{path}"\n', MOUNTS)
+    assert bool(messages) == lasts
+    assert all(path in message for message in messages)
 
 
-def test_no_flag_lasts_for_ever() -> None:
+def test_missing_flag_is_fine() -> None:
     assert host.find_lasting_flag("MINSUPPLIES 1\n", MOUNTS) == []
 
 
-def test_what_a_package_has_brought(tmp_path: Path) -> None:
+def test_unchanged_package_files_are_recognized(tmp_path: Path) -> None:
     ours, theirs, unknown = (tmp_path / name for name in ("a.conf", "b.conf", "c.conf"))
     for path in (ours, theirs, unknown):
         path.write_text(f"# {path.name}\n")
 
     def dpkg(command: Sequence[str]) -> tuple[int, str]:
         assert command[0] == "dpkg-query"
-        # nut-server is not installed: dpkg-query says so, and tells of the other
+        # nut-server is not installed, which dpkg-query reports besides the other package
         return 1, (
             f" {ours} {hashlib.md5(ours.read_bytes(), usedforsecurity=False).hexdigest()}\n {theirs} {'0' * 32}\n\n"
             "dpkg-query: no packages found matching nut-server\n"
@@ -207,7 +207,7 @@ MISSING = {
         "upsmon.conf: this host has no user no-such-user",
     ),
     "a user of drivers": ({"ups.conf": "user = no-such-user\n"}, "ups.conf: this host has no user no-such-user"),
-    "a user of one driver": (
+    "the user of a driver": (
         {"ups.conf": "[a]\nuser = no-such-user\n"},
         "ups.conf: this host has no user no-such-user",
     ),
@@ -231,32 +231,34 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize(("files", "said"), MISSING.values(), ids=MISSING.keys())
-def test_what_the_files_name_and_the_host_lacks(files: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(("files", "message"), MISSING.values(), ids=MISSING.keys())
+def test_missing_files_and_users_are_reported(files: dict[str, str], message: str) -> None:
     found = host.find_missing(files, Path("/to/be/made"))
-    assert [one[: len(said)] for one in found] == ([said] if said else [])
+    assert [line[: len(message)] for line in found] == ([message] if message else [])
 
 
 @pytest.mark.parametrize("command", ["/bin/sh;/no/such", "/bin/sh>/dev/null", "/bin/sh&", "/bin/sh -c 'x; y'"])
-def test_a_command_is_a_line_of_a_shell(command: str) -> None:
-    assert host.find_unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, shell) == []
+def test_command_may_be_a_shell_line(command: str) -> None:
+    assert host.find_unrunnable({"upsmon.conf": f'SHUTDOWNCMD "{command}"\n'}, run_shell) == []
 
 
-def test_a_name_with_an_address_that_this_host_has(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    """Of a name's addresses upsd takes the first that it can have."""
-    places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free)) for address in ("192.0.2.77", "127.0.0.1")]
+def test_name_with_an_own_address_is_fine(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    """upsd binds the first possible address of a name."""
+    places = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, free_port)) for address in ("192.0.2.77", "127.0.0.1")
+    ]
     monkeypatch.setattr(host.socket, "getaddrinfo", lambda *_arguments, **_options: places)
-    assert host.find_unbindable(f"LISTEN pve {free}\n", "", serves=False) == []
+    assert host.find_unbindable(f"LISTEN pve {free_port}\n", "", serves=False) == []
 
 
-def test_an_address_that_can_not_be_bound_at_all() -> None:
-    """Link-local: it says nothing without the name of an interface."""
+def test_link_local_address_is_fine() -> None:
+    """A link-local address needs the name of an interface."""
     (wrong,) = host.find_unbindable("LISTEN fe80::1 3493\n", "", serves=False)
     assert "LISTEN fe80::1" in wrong
 
 
 @pytest.mark.parametrize("key", ["driverpath", "statepath"])
-def test_a_directory_of_ups_conf(key: str) -> None:
+def test_missing_directory_of_ups_conf_is_reported(key: str) -> None:
     assert host.find_missing({"ups.conf": f"{key} = /no/such\n"}) == [
         f"ups.conf: {key}: the directory /no/such does not exist. Create it, or use another one"
     ]

@@ -22,10 +22,10 @@ PRIMARY = nss.TlsMaterial(f"{ONE}\n{TWO}\n", f"{TWO}\n{ONE}\n", f"{KEY}\n", "pve
 
 
 class Programs:
-    """certutil, openssl and pk12util as far as they are seen from here: they read files, and write others."""
+    """Simulates certutil, openssl and pk12util: they read files, and write others."""
 
-    def __init__(self, fails: str = "", code: int = 1, said: str = "") -> None:
-        self.fails, self.code, self.said = fails, code, said
+    def __init__(self, fails: str = "", code: int = 1, output: str = "") -> None:
+        self.fails, self.code, self.output = fails, code, output
         self.ran: list[list[str]] = []
         self.read: list[str] = []
         self.modes: set[int] = set()
@@ -33,7 +33,7 @@ class Programs:
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         self.ran.append(list(command))
         if self.fails and " ".join(command).startswith(self.fails):
-            return self.code, self.said
+            return self.code, self.output
         for flag in ("-i", "-in"):
             if flag in command:
                 self.read.append(Path(command[command.index(flag) + 1]).read_text())
@@ -47,7 +47,7 @@ class Programs:
         return 0, ""
 
 
-def test_a_database_of_a_primary(tmp_path: Path) -> None:
+def test_primary_gets_a_database_with_key(tmp_path: Path) -> None:
     programs = Programs()
     folder = tmp_path / "tls-1"
     nss.make_database(folder, PRIMARY, programs, OWNER)
@@ -70,22 +70,22 @@ def test_a_database_of_a_primary(tmp_path: Path) -> None:
     assert "-name pve" in " ".join(programs.ran[3])
 
 
-def test_a_database_of_a_secondary_needs_no_openssl(tmp_path: Path) -> None:
+def test_database_of_a_secondary_needs_no_openssl(tmp_path: Path) -> None:
     programs = Programs()
     nss.make_database(tmp_path / "tls-1", SECONDARY, programs, OWNER)
     assert [command[0] for command in programs.ran] == ["certutil", "certutil"]
 
 
-def test_no_secret_is_an_argument(tmp_path: Path) -> None:
+def test_secrets_are_no_arguments(tmp_path: Path) -> None:
     programs = Programs()
     nss.make_database(tmp_path / "tls-1", PRIMARY, programs, OWNER)
-    said = " ".join(word for command in programs.ran for word in command)
-    assert "c2VjcmV0" not in said
-    assert "PRIVATE" not in said
+    arguments = " ".join(word for command in programs.ran for word in command)
+    assert "c2VjcmV0" not in arguments
+    assert "PRIVATE" not in arguments
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "said", "message"),
+    ("program", "code", "output", "message"),
     [
         (
             "certutil -N",
@@ -110,25 +110,25 @@ def test_no_secret_is_an_argument(tmp_path: Path) -> None:
         ("pk12util", 24, "", "pk12util .*: exit code 24"),
     ],
 )
-def test_at_once_or_not_at_all(tmp_path: Path, program: str, code: int, said: str, message: str) -> None:
+def test_failing_program_leaves_no_database(tmp_path: Path, program: str, code: int, output: str, message: str) -> None:
     with pytest.raises(nss.NssError, match=message):
-        nss.make_database(tmp_path / "tls-1", PRIMARY, Programs(program, code, said), OWNER)
+        nss.make_database(tmp_path / "tls-1", PRIMARY, Programs(program, code, output), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_ca_that_is_none(tmp_path: Path) -> None:
+def test_invalid_ca_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(nss.NssError, match="the text of the CA contains no certificate"):
         nss.make_database(tmp_path / "tls-1", nss.TlsMaterial("PEM"), Programs(), OWNER)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_group_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         nss.make_database(tmp_path / "tls-1", SECONDARY, Programs(), (os.getuid(), "no-such-group"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_run_that_was_cut_short_left(tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_run_are_removed(tmp_path: Path) -> None:
     left = tmp_path / "tls-1.new" / "import"
     left.mkdir(parents=True)
     (left / "certificate.pem").write_text("old")
@@ -137,7 +137,7 @@ def test_what_a_run_that_was_cut_short_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
 
 
-def test_one_that_is_in_use_stays_as_it_is(tmp_path: Path) -> None:
+def test_existing_database_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "tls-1"
     folder.mkdir()
     (folder / "cert9.db").write_text("in use")
@@ -147,7 +147,7 @@ def test_one_that_is_in_use_stays_as_it_is(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tls-1"]
 
 
-def test_the_path_tells_the_content() -> None:
+def test_path_depends_on_the_content() -> None:
     others = [replace(PRIMARY, **{name: f"{TWO}{TWO}"}) for name in ("ca", "certificate", "key", "nickname")]
     paths = [nss.database_path(tls) for tls in (PRIMARY, SECONDARY, *others)]
     assert len(set(paths)) == len(paths)
@@ -155,22 +155,22 @@ def test_the_path_tells_the_content() -> None:
     assert all(path.name.startswith(nss.PREFIX) and len(path.name) == len(nss.PREFIX) + 12 for path in paths)
 
 
-def test_the_path_is_the_same_for_ever() -> None:
-    """Else an update of the collection would restart everything."""
+def test_path_never_changes() -> None:
+    """Otherwise an update of the collection would restart all daemons."""
     assert str(nss.database_path(SECONDARY)) == "/etc/nut/tls-50bd62ebfdb4"
 
 
-def test_a_newline_that_is_lost_on_the_way_does_not_matter() -> None:
+def test_trailing_newline_does_not_matter() -> None:
     bare = replace(PRIMARY, ca=PRIMARY.ca.strip(), certificate=f"\n{PRIMARY.certificate}", key=PRIMARY.key.strip())
     assert nss.database_path(bare) == nss.database_path(PRIMARY)
 
 
-def test_what_stands_where_counts() -> None:
+def test_order_of_the_parts_matters() -> None:
     assert nss.database_path(nss.TlsMaterial("a", "b", "c")) != nss.database_path(nss.TlsMaterial("a", "bc"))
 
 
 @pytest.fixture
-def sound(tmp_path: Path) -> Path:
+def good_database(tmp_path: Path) -> Path:
     folder = tmp_path / "tls-0123456789ab"
     folder.mkdir()
     folder.chmod(0o750)
@@ -180,20 +180,20 @@ def sound(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_database_that_is_as_it_was_made(sound: Path) -> None:
-    assert nss.is_sound(sound, (os.getuid(), os.getgid()))
-    assert not nss.is_sound(sound, (os.getuid() + 1, os.getgid()))
-    assert not nss.is_sound(sound.with_name("tls-other"), (os.getuid(), os.getgid()))
+def test_unchanged_database_is_good(good_database: Path) -> None:
+    assert nss.is_sound(good_database, (os.getuid(), os.getgid()))
+    assert not nss.is_sound(good_database, (os.getuid() + 1, os.getgid()))
+    assert not nss.is_sound(good_database.with_name("tls-other"), (os.getuid(), os.getgid()))
 
 
 @pytest.mark.parametrize("name", ["cert9.db", "key4.db", "pkcs11.txt"])
-def test_a_database_that_somebody_has_touched(sound: Path, name: str) -> None:
-    (sound / name).chmod(0o644)
-    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
-    (sound / name).unlink()
-    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
+def test_changed_database_is_recognized(good_database: Path, name: str) -> None:
+    (good_database / name).chmod(0o644)
+    assert not nss.is_sound(good_database, (os.getuid(), os.getgid()))
+    (good_database / name).unlink()
+    assert not nss.is_sound(good_database, (os.getuid(), os.getgid()))
 
 
-def test_a_database_that_all_may_enter(sound: Path) -> None:
-    sound.chmod(0o755)
-    assert not nss.is_sound(sound, (os.getuid(), os.getgid()))
+def test_database_that_others_can_read_is_recognized(good_database: Path) -> None:
+    good_database.chmod(0o755)
+    assert not nss.is_sound(good_database, (os.getuid(), os.getgid()))

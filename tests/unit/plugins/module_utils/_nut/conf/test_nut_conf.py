@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("conf", "said"),
+    ("conf", "expected"),
     [
         (None, "NUT is not installed"),
         ("", "nut.conf is neither"),
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
         ('MODE="netserver"\n', ""),
     ],
 )
-def test_a_host_where_nut_is_not_configured(tmp_path: Path, conf: str | None, said: str) -> None:
+def test_unconfigured_nut_is_recognized(tmp_path: Path, conf: str | None, expected: str) -> None:
     path = tmp_path / "nut.conf"
     (tmp_path / "ups.conf").touch()
     if conf is not None:
         path.write_text(conf)
     missing = nut_conf.find_lack(tmp_path)
-    if said:
-        assert said in missing
+    if expected:
+        assert expected in missing
         assert "make pve tags=ups" in missing
     else:
         assert missing == ""
 
 
-def test_a_host_without_ups_conf(tmp_path: Path) -> None:
+def test_missing_ups_conf_is_recognized(tmp_path: Path) -> None:
     (tmp_path / "nut.conf").write_text("MODE=netserver\n")
     assert "/ups.conf does not exist. Deploy it first" in nut_conf.find_lack(tmp_path)

@@ -10,7 +10,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact impor
 from hypothesis import given
 from hypothesis import strategies as st
 
-# Characters that mean something to the parser, often; others, now and then.
+# mostly characters that are special to the parser
 TRICKY = st.text(st.one_of(st.sampled_from('"\\#= \n\t\rab[]é\x01\x7f'), st.characters()), max_size=80)
 
 USERS = """\
@@ -26,7 +26,7 @@ USERS = """\
 """
 
 
-def test_redact_touches_only_the_secret() -> None:
+def test_only_secrets_are_redacted() -> None:
     assert redact_text("/etc/nut/upsd.users", USERS) == USERS.replace('"hunter2"', "<redacted>").replace(
         "hunter2", "<redacted>"
     )
@@ -46,7 +46,7 @@ def test_redact_touches_only_the_secret() -> None:
         ("upsmon.conf", "# MONITOR ups@pve 1 mon hunter2 primary", "# <redacted>"),
         ("ups.conf", "    privPassword = hunter2", "    privPassword = <redacted>"),
         ("ups.conf", "    community = hunter2", "    community = <redacted>"),
-        # malformed, so nobody knows what is what
+        # malformed, so any word may be the password
         ("upsd.users", "password = hunter2 hunter3", "<redacted>"),
         ("upsd.users", "password hunter2", "<redacted>"),
         ("upsd.users", "pasword = hunter2", "<redacted>"),
@@ -69,7 +69,7 @@ def test_redact_touches_only_the_secret() -> None:
         ("upsd.users.bak", "anything", "<redacted>"),
     ],
 )
-def test_redact_one_line(name: str, line: str, shown: str) -> None:
+def test_secret_in_a_line_is_redacted(name: str, line: str, shown: str) -> None:
     assert redact_text(name, line + "\n") == shown + "\n"
     assert redact_text(name, f"\n{line}\n\n") == f"\n{shown}\n\n"
 
@@ -88,7 +88,7 @@ def test_redact_one_line(name: str, line: str, shown: str) -> None:
         ("upssched.conf", "AT ONBATT * EXECUTE password"),
     ],
 )
-def test_redact_leaves_the_harmless_alone(name: str, line: str) -> None:
+def test_harmless_line_is_unchanged(name: str, line: str) -> None:
     for text in (line, line + "\n", f"\n\n{line}\r\n\n"):
         assert redact_text(name, text) == text
 
@@ -110,7 +110,7 @@ def test_redact_leaves_the_harmless_alone(name: str, line: str) -> None:
         ("upsd.users", "[a]\nhunter2", "[a]\n<redacted>"),
     ],
 )
-def test_redact_over_several_lines(name: str, text: str, shown: str) -> None:
+def test_secret_over_several_lines_is_redacted(name: str, text: str, shown: str) -> None:
     assert redact_text(name, text) == shown
 
 
@@ -119,9 +119,7 @@ JUNK = st.text(st.sampled_from('"\\#= \tab\x01é[]'), max_size=6)
 
 
 @given(before=TRICKY, glue=JUNK, left=JUNK, right=JUNK, after=TRICKY)
-def test_redact_never_shows_a_password_whatever_stands_around_it(
-    before: str, glue: str, left: str, right: str, after: str
-) -> None:
+def test_password_is_redacted_in_any_context(before: str, glue: str, left: str, right: str, after: str) -> None:
     text = f"{before}\npassword ={glue}{left}{SECRET}{right}\n{after}"
     shown = redact_text("upsd.users", text)
     assert SECRET not in shown
@@ -129,7 +127,7 @@ def test_redact_never_shows_a_password_whatever_stands_around_it(
 
 
 @given(before=TRICKY, left=JUNK, right=JUNK, after=TRICKY)
-def test_redact_never_shows_the_password_of_a_monitor(before: str, left: str, right: str, after: str) -> None:
+def test_password_of_a_monitor_line_is_redacted(before: str, left: str, right: str, after: str) -> None:
     text = f"{before}\nMONITOR ups@pve 1 mon {left}{SECRET}{right} primary\n{after}"
     shown = redact_text("upsmon.conf", text)
     assert SECRET not in shown
@@ -137,13 +135,13 @@ def test_redact_never_shows_the_password_of_a_monitor(before: str, left: str, ri
 
 
 @given(st.sampled_from(["ups.conf", "upsd.conf", "upsd.users", "upsmon.conf", "other"]), TRICKY)
-def test_redact_takes_anything_and_is_done_at_once(name: str, text: str) -> None:
+def test_any_text_is_redacted_quickly(name: str, text: str) -> None:
     shown = redact_text(name, text)
     assert shown.count("\n") == text.count("\n")
 
 
 @pytest.mark.parametrize("name", ["upsd.conf", "upsd.users", "upsmon.conf", "ups.conf"])
-def test_each_directive_is_shown_unless_it_holds_a_secret(name: str) -> None:
+def test_only_directives_with_secrets_are_redacted(name: str) -> None:
     for word, directive in directives.DIRECTIVES[name].items():
         shown = redact_text(name, f"{word} something\n")
         assert ("<redacted>" in shown) == (directive.kind in ("monitor", "identity", "password")), word

@@ -30,9 +30,9 @@ SAID: dict[str, Release | None] = {
 }
 
 
-@pytest.mark.parametrize(("said", "release"), SAID.items())
-def test_the_release_in_what_a_program_says(said: str, release: Release | None) -> None:
-    assert read_release(said) == release
+@pytest.mark.parametrize(("output", "release"), SAID.items())
+def test_release_is_read_from_program_output(output: str, release: Release | None) -> None:
+    assert read_release(output) == release
 
 
 INSTALLED: dict[str, tuple[dict[str, str], Release | None, list[list[str]]]] = {
@@ -52,7 +52,7 @@ INSTALLED: dict[str, tuple[dict[str, str], Release | None, list[list[str]]]] = {
 
 
 @pytest.mark.parametrize(("programs", "release", "run"), INSTALLED.values(), ids=INSTALLED.keys())
-def test_the_installed_release(programs: Mapping[str, str], release: Release | None, run: list[list[str]]) -> None:
+def test_installed_release_is_found(programs: Mapping[str, str], release: Release | None, run: list[list[str]]) -> None:
     asked = []
 
     def runner(command: Sequence[str]) -> tuple[int, str]:
@@ -64,4 +64,4 @@ def test_the_installed_release(programs: Mapping[str, str], release: Release | N
     assert asked == run
 
 
-# What a release does not know
+# directives that a release does not know

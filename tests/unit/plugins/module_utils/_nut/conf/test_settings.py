@@ -26,13 +26,13 @@ OWN = {"POLLFREQ": 5, "HOSTSYNC": 30, "NOTIFYCMD": ""}
         ({"FORCESSL": False, "MINSUPPLIES": 0}, {**OWN, "FORCESSL": False, "MINSUPPLIES": 0, "NOTIFYCMD": None}),
     ],
 )
-def test_user_settings_take_the_place_of_the_role_s_own(given: Any, merged: dict[str, Any]) -> None:
+def test_user_settings_override_the_role(given: Any, merged: dict[str, Any]) -> None:
     merged = {name: value for name, value in merged.items() if value is not None}
     assert settings.merge_settings(given, OWN, "upsmon.conf", "nut_server") == merged
 
 
 @pytest.mark.parametrize(
-    ("file", "given", "said"),
+    ("file", "given", "message"),
     [
         ("upsmon.conf", {"OFDURATION": 3}, "OFDURATION is not a directive of upsmon.conf. Did you mean OFFDURATION?"),
         ("upsmon.conf", {"offduration": 3}, "offduration must be written OFFDURATION."),
@@ -56,16 +56,16 @@ def test_user_settings_take_the_place_of_the_role_s_own(given: Any, merged: dict
         ("upsd.conf", {"CERTFILE": "/x"}, "CERTFILE is refused: Debian's NUT is built with NSS"),
     ],
 )  # fmt: skip
-def test_mistake_is_named_with_its_variable(file: str, given: dict[Any, Any], said: str) -> None:
+def test_mistake_is_reported_with_the_variable(file: str, given: dict[Any, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings.merge_settings(given, {}, file, "nut_server")
     variable = settings.variable_of("nut_server", file)
-    assert str(caught.value).startswith(f"{variable}: {said}")
-    if said.endswith((".", "?")):
-        assert str(caught.value) == f"{variable}: {said}"
+    assert str(caught.value).startswith(f"{variable}: {message}")
+    if message.endswith((".", "?")):
+        assert str(caught.value) == f"{variable}: {message}"
 
 
-def test_all_mistakes_are_named_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         settings.merge_settings({"OFDURATION": 1, "DEADTIME": "x"}, {}, "upsmon.conf", "nut_client")
     assert str(caught.value) == (
@@ -75,19 +75,19 @@ def test_all_mistakes_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(settings.PRIMARY_ONLY))
-def test_secondary_can_not_have_what_is_for_a_primary(name: str) -> None:
+def test_directive_of_a_primary_is_refused_for_a_secondary(name: str) -> None:
     file = "upsmon.conf" if name in DIRECTIVES["upsmon.conf"] else "nut.conf"
     with pytest.raises(SettingsError, match=f"{name} is for a host with a UPS, not for a secondary"):
         settings.merge_settings({name: "x"}, {}, file, "nut_client")
 
 
-def test_secondary_has_no_file_for_a_directive_of_upsd() -> None:
+def test_directive_of_upsd_is_refused_for_a_secondary() -> None:
     with pytest.raises(SettingsError, match=r"MAXAGE is a directive of upsd.conf, .* A secondary has no such file"):
         settings.merge_settings({"MAXAGE": 1}, {}, "upsmon.conf", "nut_client")
 
 
 @given(st.dictionaries(st.sampled_from(sorted(DIRECTIVES["upsmon.conf"])), st.text() | st.integers() | st.booleans()))
-def test_password_is_never_told(given: dict[str, Any]) -> None:
+def test_password_is_never_shown(given: dict[str, Any]) -> None:
     secret = "hunter2 hunter2"
     with pytest.raises(SettingsError) as caught:
         settings.merge_settings({**given, "CERTIDENT": ["a", secret, secret]}, {}, "upsmon.conf", "nut_server")
@@ -95,15 +95,15 @@ def test_password_is_never_told(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"upsmon": "x"}, "nut_server_extra_lines: upsmon is not one of nut.conf, .* Did you mean upsmon.conf\\?$"),
         ({"upsmon.conf": ["x"]}, "nut_server_extra_lines: upsmon.conf must be text"),
         (["x"], "nut_server_extra_lines must map file names to text"),
     ],
 )
-def test_extra_lines_that_no_file_can_have(given: Any, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_invalid_extra_lines_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         settings.take_extra_lines(given, "upsmon.conf", "nut_server")
 
 
@@ -117,7 +117,7 @@ def test_extra_lines_follow_a_comment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "said"),
+    ("device", "message"),
     [
         (
             {"name": "ups", "offdelay": "soon"},
@@ -128,17 +128,17 @@ def test_extra_lines_follow_a_comment() -> None:
         ({"name": "a b"}, "nut_server_devices: device 'a b': a name may have only"),
     ],
 )
-def test_device_that_can_not_be_written(device: dict[str, Any], said: str) -> None:
+def test_invalid_device_is_refused(device: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings.write_devices([device])
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
-def test_drivers_other_than_usbhid_ups_may_give_keys_another_meaning() -> None:
+def test_keys_may_have_other_meanings_for_other_drivers() -> None:
     made = settings.write_devices([{"name": "ups", "driver": "nutdrv_qx", "options": {"offdelay": "1.5"}}])
     assert 'offdelay = "1.5"' in made
 
 
-def test_every_truth_is_a_kind_that_directives_have() -> None:
+def test_every_boolean_kind_is_used() -> None:
     kinds = {directive.kind for table in DIRECTIVES.values() for directive in table.values()}
     assert set(TRUTHS) <= kinds

@@ -94,7 +94,7 @@ KEYS: dict[str, tuple[dict[str, Any], tuple[tuple[str, str | None], ...]]] = {
 
 
 @pytest.mark.parametrize(("device", "keys"), KEYS.values(), ids=KEYS.keys())
-def test_a_device(device: dict[str, Any], keys: tuple[tuple[str, str | None], ...]) -> None:
+def test_device_becomes_a_section(device: dict[str, Any], keys: tuple[tuple[str, str | None], ...]) -> None:
     assert ups_conf.build_section(device) == Section("ups", keys)
 
 
@@ -102,13 +102,13 @@ NAMES = ["", None, "a b", "a.b", "a@b", "a/b", "ü", "default", "ups\n", "[ups]"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_no_unit_can_have(name: Any) -> None:
+def test_invalid_name_is_refused(name: Any) -> None:
     with pytest.raises(DeviceError, match="a name may have only letters, digits, hyphens and underscores"):
         ups_conf.build_section({"name": name})
 
 
 @pytest.mark.parametrize("name", ["ups", "UPS-1", "a_b", "1", 5])
-def test_a_name(name: Any) -> None:
+def test_valid_name_is_accepted(name: Any) -> None:
     assert ups_conf.build_section({"name": name}).name == str(name)
 
 
@@ -163,27 +163,27 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("device", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_device_that_cannot_be_written(device: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(("device", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_invalid_device_is_refused(device: dict[str, Any], message: str) -> None:
     with pytest.raises(DeviceError) as caught:
         ups_conf.build_section(device)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_two_devices_of_one_name() -> None:
+def test_duplicate_name_is_refused() -> None:
     devices = [{"name": "a"}, {"name": "b"}, {"name": "a"}, {"name": "B"}, {"name": "b"}]
     with pytest.raises(DeviceError, match=r"two devices are called a, b\."):
         ups_conf.build_sections(devices)
 
 
-def test_of_a_section_driver_and_port_come_first() -> None:
+def test_driver_and_port_come_first_in_a_section() -> None:
     keys = (("sdorder", "1"), ("port", "old"), ("driver", "x"), ("nolock", None), ("port", "y"))
     assert ups_conf.render_sections([Section("ups", keys)]) == (
         '[ups]\n    driver = "x"\n    port = "old"\n    port = "y"\n    sdorder = "1"\n    nolock\n'
     )
 
 
-def test_rendered() -> None:
+def test_sections_are_rendered() -> None:
     devices = [
         {"name": "ups", "desc": 'UPS #1 "rack" \\ = [x]', "options": {"pollonly": True, "offdelay": 60}},
         {"name": "spare", "driver": "dummy-ups", "port": "spare.dev"},
@@ -217,7 +217,7 @@ PARSED: dict[str, tuple[str, UpsConf]] = {
         "[a]\nx = 1\n[b]\n[a]\ny = 2\n",
         UpsConf((), {"a": Section("a", (("x", "1"), ("y", "2"))), "b": Section("b", ())}),
     ),
-    # NUT looks no further than the first word
+    # NUT reads only the first word
     "a header with more behind it": (
         '[a] b = c\nx = 1\n"[d e]" f\ny\n',
         UpsConf((), {"a": Section("a", (("x", "1"),)), "d e": Section("d e", (("y", None),))}),
@@ -234,16 +234,16 @@ PARSED: dict[str, tuple[str, UpsConf]] = {
 
 
 @pytest.mark.parametrize(("text", "conf"), PARSED.values(), ids=PARSED.keys())
-def test_parsed(text: str, conf: UpsConf) -> None:
+def test_text_is_parsed(text: str, conf: UpsConf) -> None:
     assert ups_conf.parse_ups_conf(text) == conf
     assert list(ups_conf.parse_ups_conf(text).sections) == list(conf.sections)
 
 
-def test_comments_and_blanks_are_no_difference_and_order_is() -> None:
-    one = ups_conf.parse_ups_conf("[a]\ndriver = x\nport = auto\n")
-    assert one == ups_conf.parse_ups_conf('# c\n\n  [a]\n\tdriver="x" # d\n\n port  = "auto"\n')
-    assert one != ups_conf.parse_ups_conf("[a]\nport = auto\ndriver = x\n")
-    assert one != ups_conf.parse_ups_conf("[a]\ndriver = x\nport = auto\nport = auto\n")
+def test_order_of_keys_matters_but_not_blanks_and_comments() -> None:
+    conf = ups_conf.parse_ups_conf("[a]\ndriver = x\nport = auto\n")
+    assert conf == ups_conf.parse_ups_conf('# c\n\n  [a]\n\tdriver="x" # d\n\n port  = "auto"\n')
+    assert conf != ups_conf.parse_ups_conf("[a]\nport = auto\ndriver = x\n")
+    assert conf != ups_conf.parse_ups_conf("[a]\ndriver = x\nport = auto\nport = auto\n")
 
 
 TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
@@ -278,16 +278,16 @@ BESIDE = st.dictionaries(
         max_size=3,
     )
 )
-def test_what_is_rendered_is_read_back(devices: list[dict[str, Any]]) -> None:
+def test_rendered_sections_are_read_back(devices: list[dict[str, Any]]) -> None:
     made = ups_conf.build_sections(devices)
     text = ups_conf.render_sections(made)
     assert grammar.find_problems(text) == []
-    assert ups_conf.parse_ups_conf(text) == UpsConf((), {one.name: one for one in made})
+    assert ups_conf.parse_ups_conf(text) == UpsConf((), {section.name: section for section in made})
 
 
-# A whole file
+# Complete files
 
-# Characters that mean something to the parser, and words that mean something in the file
+# characters that are special to the parser, and words that are special in the file
 ODD = st.lists(
     st.sampled_from(
         [
@@ -311,22 +311,22 @@ ODD = st.lists(
 
 
 @given(ODD)
-def test_a_file_that_is_written_anew_says_the_same(text: str) -> None:
+def test_rewritten_file_has_the_same_meaning(text: str) -> None:
     conf = ups_conf.parse_ups_conf(text)
     again = ups_conf.render_conf(conf)
     assert grammar.find_problems(again) == []
     read = ups_conf.parse_ups_conf(again)
     assert (read.settings, list(read.sections)) == (conf.settings, list(conf.sections))
-    for name, one in conf.sections.items():
-        driver, port = ([pair for pair in one.keys if pair[0] == key] for key in ("driver", "port"))
-        others = [pair for pair in one.keys if pair[0] not in ("driver", "port")]
+    for name, section in conf.sections.items():
+        driver, port = ([pair for pair in section.keys if pair[0] == key] for key in ("driver", "port"))
+        others = [pair for pair in section.keys if pair[0] not in ("driver", "port")]
         assert list(read.sections[name].keys) == [*driver, *port, *others]
     assert ups_conf.render_conf(read) == again
 
 
-def test_a_whole_file() -> None:
+def test_complete_file_is_rewritten() -> None:
     text = """\
-# as somebody wrote it
+# as written by the user
 nowait
 maxretry=3
 [office] # the first
@@ -359,15 +359,15 @@ maxretry = "3"
 
 
 @pytest.mark.parametrize(("value", "written"), [(True, "yes"), (False, "no"), ("auto", "auto")])
-def test_synchronous_is_yes_or_no_and_no_flag(value: object, written: str) -> None:
-    """YAML takes a bare yes for true."""
+def test_synchronous_is_written_as_yes_or_no(value: object, written: str) -> None:
+    """YAML reads an unquoted yes as true."""
     assert dict(ups_conf.build_section({"name": "ups", "synchronous": value}).keys)["synchronous"] == written
 
 
 @pytest.mark.parametrize("where", ["top", "options"])
 @pytest.mark.parametrize("key", ["vendorid", "productid", "serial"])
-def test_digits_that_are_no_number(where: str, key: str) -> None:
-    """YAML makes 307 of 0463."""
+def test_digits_must_be_quoted(where: str, key: str) -> None:
+    """YAML reads 0463 as 307."""
     device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
     with pytest.raises(DeviceError, match=f"device ups: YAML reads {key} as a number.*quotes"):
         ups_conf.build_section(device)

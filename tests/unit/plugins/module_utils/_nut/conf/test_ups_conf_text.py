@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 
-def test_the_file_as_it_is_written() -> None:
+def test_file_has_header_settings_and_marked_sections() -> None:
     res = resolve_names(known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
     text = compose_text("# Written by Ansible.\n# Twice.\n", res.conf, res.found)
     assert text == (
@@ -66,7 +66,7 @@ port = auto
 """
 
 
-def test_what_does_not_change_keeps_its_text() -> None:
+def test_unchanged_sections_keep_their_text() -> None:
     was = ups_conf.parse_ups_conf(OLD)
     changed = UpsConf(
         was.settings, {**was.sections, "ups": Section("ups", (("driver", "nutdrv_qx"), ("port", "auto")))}
@@ -80,7 +80,7 @@ def test_what_does_not_change_keeps_its_text() -> None:
     assert compose_text(header_of(OLD), was, found_sections(OLD), OLD) == OLD
 
 
-def test_other_settings_are_written_anew() -> None:
+def test_changed_settings_are_rewritten() -> None:
     was = ups_conf.parse_ups_conf(OLD)
     text = compose_text("", replace(was, settings=(("maxretry", "5"),)), frozenset(), OLD)
     assert text.startswith('maxretry = "5"\n\n# the old one\n')
@@ -95,7 +95,7 @@ def test_other_settings_are_written_anew() -> None:
         "# a \\\n[a]\n  driver = x\n[b]\ndriver = z",
     ],
 )
-def test_an_odd_file_is_read_as_nut_reads_it(old: str) -> None:
+def test_odd_file_is_read_as_by_nut(old: str) -> None:
     was = ups_conf.parse_ups_conf(old)
     for wish in (was, UpsConf(was.settings, {**was.sections, "n": Section("n", (("driver", "x"),))})):
         for found in (frozenset[str](), frozenset({"a"})):
@@ -104,7 +104,7 @@ def test_an_odd_file_is_read_as_nut_reads_it(old: str) -> None:
             assert found_sections(text) == found & wish.sections.keys()
 
 
-def test_a_header_is_comment() -> None:
+def test_header_is_the_leading_comment() -> None:
     assert compose_text("[x]\n  driver = y\n", NUL, ()) == ""
     assert header_of(f"# a\n{MARK}\n[x]\n") == "# a\n"
     assert header_of("\n# a\n") == ""

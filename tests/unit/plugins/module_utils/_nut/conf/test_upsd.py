@@ -29,9 +29,9 @@ USERS: dict[str, tuple[str, dict[str, User]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "found"), USERS.values(), ids=USERS.keys())
-def test_users(text: str, found: dict[str, User]) -> None:
-    assert upsd.read_users(text) == found
+@pytest.mark.parametrize(("text", "users"), USERS.values(), ids=USERS.keys())
+def test_users_are_read(text: str, users: dict[str, User]) -> None:
+    assert upsd.read_users(text) == users
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_users(text: str, found: dict[str, User]) -> None:
         ("LISTEN * 4000\n", [("127.0.0.1", 4000)]),
         ("LISTEN 192.0.2.1 4000\nLISTEN 127.0.0.1 5000\n", [("127.0.0.1", 5000), ("192.0.2.1", 4000)]),
         ("LISTEN :: 4000\n", [("::1", 4000)]),
-        # of its addresses upsd takes the first that it can have, and that may be ::1
+        # upsd binds the first possible address of a name, which may be ::1
         ("LISTEN localhost 4001\n", [("localhost", 4001)]),
         ("LISTEN 192.0.2.1 4000\nLISTEN 192.0.2.2 5000\n", [("192.0.2.1", 4000), ("192.0.2.2", 5000)]),
     ],
 )
-def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
+def test_local_addresses_of_upsd_come_first(text: str, places: list[tuple[str, int]]) -> None:
     assert upsd.local_upsd(text) == places
 
 
@@ -64,12 +64,12 @@ def test_where_upsd_is_asked(text: str, places: list[tuple[str, int]]) -> None:
         ("pve.lan", ["127.0.0.1", "::1", "0.0.0.0", "::", "192.0.2.1", "2001:db8::1"]),
     ],
 )
-def test_which_sockets_a_listen_line_asks_for(listen: str, sockets: list[str]) -> None:
+def test_listen_line_matches_only_own_sockets(listen: str, sockets: list[str]) -> None:
     addresses = ["127.0.0.1", "::1", "0.0.0.0", "::", "192.0.2.1", "2001:db8::1"]
     assert [address for address in addresses if upsd.is_listen((listen, 3493), (address, 3493))] == sockets
     assert not any(upsd.is_listen((listen, 3493), (address, 3494)) for address in addresses)
 
 
-def test_the_ports_on_which_a_host_reaches_its_own_upsd() -> None:
+def test_local_ports_are_those_on_loopback() -> None:
     assert upsd.local_ports("LISTEN 127.0.0.1 1\nLISTEN * 2\nLISTEN 192.0.2.1 3\nLISTEN localhost\n") == [1, 2, 3493]
     assert upsd.local_ports("") == []

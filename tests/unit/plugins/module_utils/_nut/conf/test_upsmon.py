@@ -20,7 +20,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon impor
         ("ups@[2001:db8::1]", "ups", "2001:db8::1", 3493),
         ("ups@[2001:db8::1]:1234", "ups", "2001:db8::1", 1234),
         ("ups@[::1]:", "ups", "::1", 3493),
-        # a host's old file may hold anything: no port, and no exception
+        # the old file of a host may have anything: no port, but no exception
         ("ups@pve:nut", "ups", "pve", 0),
         ("ups@pve:-1", "ups", "pve", 0),
         ("ups@pve:\u0663", "ups", "pve", 0),
@@ -28,9 +28,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon impor
         ("ups@[::1]:x", "ups", "::1", 0),
     ],
 )
-def test_a_system(system: str, ups: str, host: str, port: int) -> None:
-    one = Monitor(system, 1, "u", "p", "secondary")
-    assert (one.ups, one.host, one.port) == (ups, host, port)
+def test_system_is_split_into_ups_host_and_port(system: str, ups: str, host: str, port: int) -> None:
+    monitor = Monitor(system, 1, "u", "p", "secondary")
+    assert (monitor.ups, monitor.host, monitor.port) == (ups, host, port)
 
 
 UPSMON = """\
@@ -48,7 +48,7 @@ EMPTY
 """
 
 
-def test_monitor_lines() -> None:
+def test_monitor_lines_are_read() -> None:
     assert upsmon.read_monitors(UPSMON) == (
         Monitor("ups@localhost", 1, "monitor", "se cret", "primary"),
         Monitor("spare@192.0.2.1", 0, "media", "#1", "slave"),
@@ -60,7 +60,7 @@ def test_monitor_lines() -> None:
     ("name", "value"),
     [("MINSUPPLIES", "3"), ("SHUTDOWNCMD", "/sbin/shutdown -h +0"), ("EMPTY", None), ("minsupplies", None), ("NIX", None)],
 )  # fmt: skip
-def test_a_directive(name: str, value: str | None) -> None:
+def test_last_value_of_a_directive_is_read(name: str, value: str | None) -> None:
     assert grammar.find_directive(UPSMON, name) == value
 
 
@@ -76,5 +76,5 @@ def test_a_directive(name: str, value: str | None) -> None:
         ("CERTHOST pve a 0 0\nCERTHOST pve b 1 1\n", "b"),
     ],
 )
-def test_under_which_name_a_certificate_is_checked(text: str, name: str) -> None:
+def test_certificate_name_is_read_from_certhost(text: str, name: str) -> None:
     assert upsmon.certificate_name(text, "pve") == name

@@ -76,11 +76,11 @@ RIGHT: dict[str, tuple[str, str, Release | None]] = {
 
 
 @pytest.mark.parametrize(("name", "text", "release"), RIGHT.values(), ids=RIGHT.keys())
-def test_right_values(name: str, text: str, release: Release | None) -> None:
+def test_right_values_are_accepted(name: str, text: str, release: Release | None) -> None:
     assert find_wrong_values({name: text}, release) == []
 
 
-# file -> text -> what is said of it
+# file -> text -> message
 WRONG: dict[str, dict[str, str]] = {
     "upsmon.conf": {
         "POLLFREQ abc": "POLLFREQ is 'abc', must be a whole number of seconds, without a unit",
@@ -182,17 +182,17 @@ WRONG: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"), [(name, *one) for name, texts in WRONG.items() for one in texts.items()]
+    ("name", "text", "message"), [(name, *case) for name, texts in WRONG.items() for case in texts.items()]
 )
 @pytest.mark.parametrize("release", [None, BOOKWORM, SID])
-def test_wrong_values(name: str, text: str, said: str, release: Release | None) -> None:
+def test_wrong_value_is_reported(name: str, text: str, message: str, release: Release | None) -> None:
     (sentence,) = find_wrong_values({name: text + "\n"}, release)
     assert sentence.startswith(name)
-    assert said in sentence
+    assert message in sentence
     assert not sentence.endswith(".")
 
 
-def test_quotes_that_nut_2_8_0_would_not_take_away() -> None:
+def test_quotes_that_nut_2_8_0_would_keep_are_refused() -> None:
     files = {"nut.conf": 'POWEROFF_WAIT="30"\n'}
     for release in (None, BOOKWORM):
         (wrong,) = find_wrong_values(files, release)
@@ -200,7 +200,7 @@ def test_quotes_that_nut_2_8_0_would_not_take_away() -> None:
     assert find_wrong_values(files, TRIXIE) == []
 
 
-def test_two_parts_where_upsmon_knows_one() -> None:
+def test_second_placeholder_is_refused_before_nut_2_8_3() -> None:
     (wrong,) = find_wrong_values({"upsmon.conf": 'NOTIFYMSG ALARM "%s %s"\n'}, (2, 8, 2))
     assert "NOTIFYMSG ALARM: the text may have one %s for the UPS" in wrong
 
@@ -219,7 +219,7 @@ def test_two_parts_where_upsmon_knows_one() -> None:
         ("nut.conf", "MONITOR u@h 1 me s3cret primary\n"),
     ],
 )
-def test_secrets_are_never_told(name: str, text: str) -> None:
+def test_secrets_are_never_shown(name: str, text: str) -> None:
     wrong = find_wrong_values({name: text}, None)
     assert wrong
     assert "s3cret" not in "".join(wrong)
@@ -228,15 +228,15 @@ def test_secrets_are_never_told(name: str, text: str) -> None:
 STATE_PATHS: dict[str, tuple[dict[str, str], Release | None, bool]] = {
     "both": ({"ups.conf": "STATEPATH = /x/\n"}, SID, True),
     "release unknown": ({"ups.conf": "statepath = /x\n"}, None, True),
-    "the drivers alone are told": ({"ups.conf": "statepath = /y\n"}, SID, False),
-    "drivers that don't know it": ({"ups.conf": "statepath = /x\n"}, (2, 8, 2), False),
-    "nobody is told": ({"ups.conf": ""}, SID, False),
-    "all are told": ({"nut.conf": "MODE=netserver\nNUT_STATEPATH=/x\n"}, TRIXIE, True),
+    "only the drivers have a path": ({"ups.conf": "statepath = /y\n"}, SID, False),
+    "drivers that don't know the key": ({"ups.conf": "statepath = /x\n"}, (2, 8, 2), False),
+    "no path": ({"ups.conf": ""}, SID, False),
+    "a path for all": ({"nut.conf": "MODE=netserver\nNUT_STATEPATH=/x\n"}, TRIXIE, True),
 }
 
 
 @pytest.mark.parametrize(("files", "release", "right"), STATE_PATHS.values(), ids=STATE_PATHS.keys())
-def test_upsd_looks_where_the_drivers_put_their_sockets(
+def test_state_paths_of_upsd_and_drivers_must_match(
     files: Mapping[str, str], release: Release | None, right: bool
 ) -> None:
     wrong = find_wrong_values({**files, "upsd.conf": "STATEPATH /x\n"}, release)

@@ -221,7 +221,7 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
     ),
     "upsd hung": (
         replace(SEEN, upsd_events=(
-            watch.WatchEvent(watch.RESTARTED, "", "upsd said nothing for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
+            watch.WatchEvent(watch.RESTARTED, "", "upsd did not answer for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
         "upsd-watch", WARNING, "Restarted it",
     ),
     "the watch of upsd does not run": (
