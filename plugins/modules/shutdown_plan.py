@@ -353,7 +353,7 @@ ha:
   returned: always
   type: list
   elements: str
-  sample: [HA works 1 guest (104)]
+  sample: [HA manages 1 guest (104)]
 guests:
   description: The guests of the primary. Those that a stage stops come first.
   returned: always

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""UPSes, and a host on which they get their names and their drivers, for the tests of both."""
+"""UPSes, and a simulated host that names them and runs their drivers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def known(wanted: str | None = AUTO, now: str | UpsConf = NUL, **more: Any) -> K
 
 
 def noted(was: KnownUpses, now: UpsConf, res: NameResolution) -> dict[str, str]:
-    """The notes of what was written: what is not ours was not written by us."""
+    """Return the notes after writing ups.conf; fixed sections keep theirs."""
     made = {
         name: ups_conf.render_sections((section,)) for name, section in now.sections.items() if name not in res.fixed
     }
@@ -101,14 +101,14 @@ def noted(was: KnownUpses, now: UpsConf, res: NameResolution) -> dict[str, str]:
 
 
 def after(was: KnownUpses, res: NameResolution) -> KnownUpses:
-    """What is known when a resolution was put in place."""
+    """Return what is known after a resolution was applied."""
     written = noted(was, res.conf, res)
     return KnownUpses(was.wanted, res.conf, res.found, res.memory, written)
 
 
 @dataclass
 class Host:
-    """A host that does what resolve() and plan() say, with drivers that do as they are told."""
+    """A host that applies resolutions and plans; its drivers always obey."""
 
     wanted: str | None = AUTO
     policy: UsbPolicy = DEFAULT
@@ -126,7 +126,7 @@ class Host:
         return resolve_names(self.known, upses, self.policy, self.release)
 
     def settle(self, *upses: UsbUps) -> NameResolution:
-        """Have UPSes plugged in for long, and all drivers serve."""
+        """Apply the resolution for these UPSes, and let some time pass with all drivers serving."""
         res = self.resolve(*upses)
         self.known = after(self.known, res)
         for name in res.conf.sections:
@@ -165,7 +165,7 @@ RELOAD = "reload nut-server"
 
 
 def told(made: HotplugPlan) -> list[str]:
-    """The plan in short, in its order."""
+    """Return a short form of a plan's steps, in order."""
     short = [f"permit {node}" for node, _unused in made.permits]
     short += [_short(f"{action.verb} {action.unit}") for action in made.before]
     short += ["write"] if made.conf is not None else []

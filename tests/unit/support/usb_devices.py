@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Devices on the USB bus, and how the C library matches what NUT's drivers match."""
+"""USB devices, and pattern matching by the C library as in NUT's drivers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def at(name: str, device: int = 9, **further: str) -> UsbDevice:
 
 
 def libc_takes(pattern: str, text: str) -> bool:
-    """Match as NUT's match_regex() does: regcomp with REG_EXTENDED | REG_ICASE, and the match must be the whole."""
+    """Match the whole text as NUT's match_regex() does, with REG_EXTENDED | REG_ICASE."""
     libc = ctypes.CDLL(None)
     compiled = ctypes.create_string_buffer(256)
     span = (ctypes.c_int * 2)()

@@ -20,8 +20,8 @@ from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import UnitAction
 from ..usb.resolution import NameResolution
-from .look import Observation, strip_numbers
 from .memory import HistoryEntry, HotplugState, save_state
+from .observation import Observation, strip_numbers
 from .observe import DUMMY, Observer
 
 MODE = 0o640
@@ -70,7 +70,7 @@ class Actor(Observer):
 
     def apply_plan(self, look: Observation) -> HotplugOutcome:
         """Apply the plan of an observation. The caller holds the lock. Failed actions are in the outcome; they raise nothing."""
-        work = _Execution(self, look, self._report_news(look), owed=[*look.owed])
+        work = _Execution(self, look, self._log_news(look), owed=[*look.owed])
         for node, reason in look.plan.permits:
             work.permit_node(node, reason)
         wrong = self._check_sections(look)
@@ -86,12 +86,12 @@ class Actor(Observer):
         self._save_state(work.state.with_history(*work.history))
         return work.build_outcome()
 
-    def _report_news(self, look: Observation) -> HotplugState:
+    def _log_news(self, look: Observation) -> HotplugState:
         """Log new remarks and new or finished deferrals. Returns the state that includes them."""
         memory = look.state
         for line in look.remarks:
             if line not in memory.remarks_made:
-                self._say_once(line)
+                self._log_once(line)
         now = self.wall()
         before = {strip_numbers(line): line for line in memory.deferred}
         deferred = {}
@@ -99,19 +99,19 @@ class Actor(Observer):
             known = before.pop(strip_numbers(line), "")
             deferred[known or line] = memory.deferred.get(known, now)
             if not known:
-                self._say_once(f"deferred: {line}")
-        decided = []
+                self._log_once(f"deferred: {line}")
+        finished = []
         for line in before.values():
             how = "now done" if look.has_changes else "no longer needed"
             since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
-            decided.append(HistoryEntry(now, "", how, f"{since}: {line}"))
+            finished.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in look.plan.waits.items():
             self.debug(f"{name or 'upsd'}: checked again in {max(until - look.time, 0):.1f} s")
         state = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
-        return state.with_history(*decided)
+        return state.with_history(*finished)
 
-    def _say_once(self, line: str) -> None:
+    def _log_once(self, line: str) -> None:
         if line not in self._said_lines:
             self._said_lines.add(line)
             self.say(printable(line, 500))
@@ -123,7 +123,7 @@ class Actor(Observer):
             self.local.hotplug_state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             save_state(self.local.hotplug_state, new)
         except (OSError, base_files.WriteError) as error:
-            self._say_once(f"can't save the state between runs: {error}")
+            self._log_once(f"can't save the state between runs: {error}")
 
     def _check_sections(self, look: Observation) -> dict[str, str]:
         """Let NUT's own drivers read the changed sections, in a scratch directory.
@@ -172,7 +172,7 @@ class _Execution:
         self.failed.append(line)
         self.state = replace(self.state, remarks_made=(*self.state.remarks_made, line))
         if line not in self.look.state.remarks_made:
-            self.host._say_once(line)
+            self.host._log_once(line)
             self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
     def record_refusal(self, name: str, reason: str) -> None:
@@ -192,14 +192,14 @@ class _Execution:
         try:
             permit_node(Path(self.host.policy.dev), node, self.host.local.owner[1])
         except (OSError, KeyError, ValueError) as error:
-            self.record_failure(node, f"permit {node}", f"{getattr(error, 'strerror', None) or error}")
+            self.record_failure(node, f"give NUT access to {node}", f"{getattr(error, 'strerror', None) or error}")
             return
-        self.record_done(node, f"permit {node}", reason)
+        self.record_done(node, f"give NUT access to {node}", reason)
 
     def run_later_action(self, action: UnitAction) -> None:
         """Run one of the actions that follow the file."""
         if action.unit == base_systemd.ENUMERATOR:
-            self.spare_drivers()
+            self.update_checksums()
         self.run_action(action)
 
     def note_intent(self) -> None:
@@ -269,10 +269,10 @@ class _Execution:
             return
         self.record_done(name, f"{action.verb} {action.unit}", action.reason)
 
-    def spare_drivers(self) -> None:
+    def update_checksums(self) -> None:
         """Update the enumerator's checksums of unchanged sections, so that it does not restart their drivers.
 
-        They differ if somebody edited a section and restarted the driver by hand, and because 2.8.1 does not record a section that a
+        They differ if somebody edited a section and restarted the driver by hand, and with 2.8.1, which does not record a section that a
         driver reloaded.
         """
         host, text = self.host, self.look.new_text or self.look.old_text
@@ -318,8 +318,8 @@ def permit_node(dev: Path, node: str, group: str | int) -> None:
         # in tests the nodes are FIFOs
         if not stat.S_ISCHR(mode) and not (stat.S_ISFIFO(mode) and dev != Path("/dev")):
             raise ValueError("not a device")
-        itself = Path(f"/proc/self/fd/{handle}")
-        os.chown(itself, -1, number)
-        itself.chmod(stat.S_IMODE(mode) | 0o060)
+        link = Path(f"/proc/self/fd/{handle}")
+        os.chown(link, -1, number)
+        link.chmod(stat.S_IMODE(mode) | 0o060)
     finally:
         os.close(handle)

@@ -33,8 +33,8 @@ from ..usb.policy import UsbPolicy
 from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
 from ..usb.sections import DUMMY_PORT
 from . import decide, owed, quiet
-from .look import Observation, describe_device
 from .memory import HotplugState, Plugging, load_state
+from .observation import Observation, describe_device
 
 UPSD_SECONDS = 5.0
 # DriverState.error if upsd could not be asked; not one of upsd's own codes
@@ -63,9 +63,8 @@ class _UpsdAnswers:
 
     status: Mapping[str, tuple[str, ...]]  # name -> flags, of the UPSes that have data
     errors: Mapping[str, str]  # name -> error code, of the others
-    not_on_mains: (
-        tuple[str, ...] | None
-    )  # UPSes that are not plainly on mains, with status; None if upsd could not be asked
+    # UPSes that are not plainly on mains, with status; None if upsd could not be asked
+    not_on_mains: tuple[str, ...] | None
 
 
 def _keep_sections(resolution: NameResolution, known: KnownUpses, names: Iterable[str]) -> NameResolution:
@@ -98,18 +97,16 @@ class Observer:
     release: Release | None = None  # of the host's NUT; None: ask it
     say: Callable[[str], None] = _ignore_line  # logs one line per decision
     debug: Callable[[str], None] = _ignore_line  # logs what led to it
-    watched_files: Sequence[
-        Path
-    ] = ()  # a change of these (policy, program) causes a full run, as a change of NUT's files does
+    # policy and program: a change of these files causes a full run, as a change of NUT's files does
+    watched_files: Sequence[Path] = ()
     udev_tables: Sequence[Path] = ()  # directories of udev's rules; (): Debian's
     clock: Callable[[], float] = read_boottime
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = read_boot_id
     _said_lines: set[str] = field(default_factory=set, init=False)
-    _refused: dict[str, str] = field(
-        default_factory=dict, init=False
-    )  # text of a section, or of ups.conf -> why NUT refused it
+    # text of a section, or of ups.conf -> why NUT refused it
+    _refused: dict[str, str] = field(default_factory=dict, init=False)
     _state: HotplugState | None = field(default=None, init=False)
 
     def observe_host(self) -> Observation:
@@ -149,7 +146,7 @@ class Observer:
         remarks += [f"{describe_device(ups.device)} is not served: {why}" for ups, why in resolution.unserved]
         remarks += resolution.remarks
         return Observation(
-            glance=seen_bus,
+            bus_text=seen_bus,
             files=files,
             time=now,
             release=release,

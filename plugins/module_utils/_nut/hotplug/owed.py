@@ -48,7 +48,11 @@ def add_owed(
         before, due = _split_restarts(due, units)
     restarted = {action.unit for action in due if action.verb == "restart"}
     after = [action for action in plan.after if action.verb != "reload" or action.unit not in restarted]
-    why = ", ".join(power) if power else "upsd does not say whether the mains are on"
+    why = (
+        f"waiting until the mains are back, because of {', '.join(power)}"
+        if power
+        else "upsd is not answering, so it is unknown whether the mains are on"
+    )
     lines = tuple(f"{action.verb} {action.unit} is postponed ({action.reason}): {why}" for action in postponed)
     ordered = tuple(sorted([*after, *due], key=rank_action)) if due else plan.after
     return replace(plan, before=(*plan.before, *before), after=ordered, deferred=(*plan.deferred, *lines)), postponed

@@ -106,7 +106,7 @@ _LEGEND_OBSERVED = (
 
 
 def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
-    """Return the page. seen: what to draw beside the plan; {} if nothing was seen, None for the plan alone."""
+    """Return the page. seen: measured times to draw beside the plan; {} if nothing was measured, None for the plan alone."""
     kind, sign, _unused = _VERDICTS[plan.holds]
     primary = escape_text(plan.primary.name)
     subject = f"Shutdown of {primary}: planned and measured" if seen is not None else f"Shutdown plan of {primary}"

@@ -69,7 +69,7 @@ def main(policy: ShutdownPolicy, options: RecordOptions, host: RehearsalHost, ou
 
 
 def format_record(data: Mapping[str, Any]) -> str:
-    """Return record_report() as text for people."""
+    """Return build_record_report() as text for people."""
     lines = [f"{moment:+8.1f} s  {event}" for moment, event in data["steps"]]
     offered = [Offer(**offer).inventory_line for offer in data["offers"]]
     return "\n".join([*lines, "", data["table"], *(["", "For the inventory:", *offered] if offered else [])])

@@ -68,7 +68,7 @@ def read_offers(data: object, primary: str, secondaries: Collection[str]) -> lis
 def find_offers(
     policy: ShutdownPolicy, took: Mapping[str, float | None], primary: str, own: float | None
 ) -> list[Offer]:
-    """Return an Offer for each measured time that differs from the inventory's by more than a second and a tenth."""
+    """Return an Offer for each of the inventory's times that is too short, or differs by more than 1 s and 10 %."""
     inventory: list[tuple[str, bool, float | None]] = [
         (machine.name, False, machine.shutdown_time) for machine in policy.machines
     ]

@@ -203,7 +203,7 @@ def _record_problems(notes: Notes, machines: Mapping[str, Sequence[float | None]
 
 
 def format_record_table(data: Mapping[str, Any]) -> str:
-    """Return record_report() as a table, with how long each machine took and the verdict."""
+    """Return build_record_report() as a table, with each machine's duration and the verdict."""
     lines = _format_times("s since FSD", data["machines"], data, ["powers off", "is off"], data["took"])
     if data["guests"] is not None:
         lines += [

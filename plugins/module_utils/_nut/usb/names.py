@@ -81,17 +81,17 @@ class _Resolver:
         self.devices = [ups.device for ups in upses]
         self.remarks: list[str] = []
         self.unserved: list[tuple[UsbUps, str]] = []
-        self.given: dict[str, Sighting] = {}
-        self.drivers: dict[str, str] = {}
+        self.given: dict[str, Sighting] = {}  # name -> its UPS
+        self.drivers: dict[str, str] = {}  # name -> the driver of its UPS
         self.fixed: dict[str, Section] = {}
         self.declared: dict[str, Section] = {}
-        self.found: list[str] = []
+        self.found: list[str] = []  # names of found sections
         self._sort_sections(edited)
-        self.left = [
+        self.unnamed = [
             Sighting(ups, policy.rule_for(ups.device), fingerprint.make_fingerprint(ups.device)) for ups in upses
         ]
-        self.ignored = [sighting for sighting in self.left if sighting.rule and sighting.rule.ignore]
-        self.left = [sighting for sighting in self.left if sighting not in self.ignored]
+        self.ignored = [sighting for sighting in self.unnamed if sighting.rule and sighting.rule.ignore]
+        self.unnamed = [sighting for sighting in self.unnamed if sighting not in self.ignored]
         self.reserved = {rule.name.lower() for rule in policy.rules if rule.name}
 
     def _sort_sections(self, edited: frozenset[str]) -> None:
@@ -99,12 +99,8 @@ class _Resolver:
         wanted = self.known.wanted.sections if self.known.wanted else {}
         conf = self.known.conf.sections
         spelled = {name.lower() for name in wanted}
-        for name in edited:
-            remedy = (
-                "Run the playbook to restore it from the inventory"
-                if name in wanted
-                else "Delete it to have it recreated"
-            )
+        for name in sorted(edited):
+            remedy = "Run the playbook to restore it" if name in wanted else "Delete it to have it recreated"
             self.remarks.append(f"[{name}] in ups.conf was edited by hand and is left alone. {remedy}")
         for name, section in wanted.items():
             if name in edited:
@@ -125,9 +121,7 @@ class _Resolver:
                         "playbook removes it"
                     )
             elif name.lower() in spelled:
-                self.remarks.append(
-                    f"[{name}] was removed from ups.conf: the inventory has the same name in different case"
-                )
+                self.remarks.append(f"[{name}] was removed from ups.conf: the inventory spells that name differently")
             else:
                 self.found.append(name)
 
@@ -208,13 +202,13 @@ class _Resolver:
     def _give_name(self, name: str, sighting: Sighting, driver: str) -> None:
         self.given[name] = sighting
         self.drivers[name] = driver
-        self.left.remove(sighting)
+        self.unnamed.remove(sighting)
         if name not in self.fixed and name not in self.declared and name not in self.found:
             self.found.append(name)
 
     def _refuse_ups(self, sighting: Sighting, why: str) -> None:
         self.unserved.append((sighting.ups, why))
-        self.left.remove(sighting)
+        self.unnamed.remove(sighting)
 
     def _compare_to_memory(self, name: str, sighting: Sighting) -> int:
         memory = self.known.memory.get(name)
@@ -232,7 +226,7 @@ class _Resolver:
             specific = bool(identifying_pairs(section.keys))
             takes = [
                 sighting
-                for sighting in self.left
+                for sighting in self.unnamed
                 if matches_device(section, sighting.device) and (specific or sighting.driver == driver)
             ]
             if takes:
@@ -247,7 +241,7 @@ class _Resolver:
         return 3 if any(self._compare_to_memory(other, sighting) == 3 for other in self.our_names) else 2
 
     def _refuse_too_new(self) -> None:
-        for sighting in tuple(self.left):
+        for sighting in tuple(self.unnamed):
             since = _SINCE.get(sighting.device.ids)
             if since and self.release < since and not (sighting.rule and sighting.rule.driver):
                 self._refuse_ups(
@@ -294,7 +288,7 @@ class _Resolver:
         """Give the names that rules of the policy set."""
         wishes: dict[str, list[Sighting]] = {}
         spelled = {name.lower(): name for name in (*self.fixed, *self.our_names)}
-        for sighting in self.left:
+        for sighting in self.unnamed:
             if sighting.rule and sighting.rule.name:
                 wishes.setdefault(spelled.get(sighting.rule.name.lower(), sighting.rule.name), []).append(sighting)
         for name, wishers in wishes.items():
@@ -330,14 +324,14 @@ class _Resolver:
         Only if it is clear which UPS is meant: by the declared keys, or because there is only one.
         """
         nameless = [
-            sighting for sighting in self.left if not any(self._has_held(name, sighting) for name in self.our_names)
+            sighting for sighting in self.unnamed if not any(self._has_held(name, sighting) for name in self.our_names)
         ]
         for name in [name for name in self.free_names if name in self.declared and self._is_new(name)]:
             held = {
                 other: sighting
                 for other in self.free_names
                 if other in self.found
-                for sighting in self.left
+                for sighting in self.unnamed
                 if self._has_held(other, sighting) and self._is_allowed(name, sighting)
             }
             clear = bool(identifying_pairs(self.declared[name].keys)) and not any(
@@ -371,7 +365,7 @@ class _Resolver:
         """Give each name back to the UPS that had it."""
         for stayed in (True, False):
             for name in self.free_names:
-                same = [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 3]
+                same = [sighting for sighting in self.unnamed if self._compare_to_memory(name, sighting) == 3]
                 self._give_first(
                     name, [sighting for sighting in same if not stayed or self._has_stayed(name, sighting)]
                 )
@@ -380,13 +374,17 @@ class _Resolver:
         for name in sorted(forgotten, key=lambda name: -len(self._own_pins(name))):
             self._give_first(
                 name,
-                [sighting for sighting in self.left if matches_device(self.known.conf.sections[name], sighting.device)],
+                [
+                    sighting
+                    for sighting in self.unnamed
+                    if matches_device(self.known.conf.sections[name], sighting.device)
+                ],
             )
 
     def _give_to_moved(self) -> None:
         """Give a name to a UPS of its model without a serial at another port, if only that UPS can be meant."""
         alike = {
-            name: [sighting for sighting in self.left if self._compare_to_memory(name, sighting) == 2]
+            name: [sighting for sighting in self.unnamed if self._compare_to_memory(name, sighting) == 2]
             for name in self.free_names
         }
         for name, candidates in alike.items():
@@ -404,7 +402,7 @@ class _Resolver:
 
     def _hand_over(self) -> None:
         """Give the remaining UPSes the names of absent ones."""
-        for sighting in tuple(self.left):
+        for sighting in tuple(self.unnamed):
             names = [
                 name for name in self.free_names if self._is_vacant(name, sighting) and self._driver_for(name, sighting)
             ]
@@ -428,14 +426,10 @@ class _Resolver:
         return (-len(identifying_pairs(declared.keys)) if declared else 0, not model, self.our_names.index(name))
 
     def _name_unknown(self) -> None:
+        """Give new names to the remaining UPSes, or refuse them."""
         taken = {name.lower() for name in (*self.fixed, *self.our_names)} | self.reserved
-        for sighting in tuple(self.left):
-            if not sighting.driver:
-                self._refuse_ups(
-                    sighting,
-                    "no driver is known for it. Set one in a rule of the policy, or ignore the device there",
-                )
-            elif len(self.found) >= FOUND_MOST:
+        for sighting in [sighting for sighting in self.unnamed if sighting.driver]:
+            if len(self.found) >= FOUND_MOST:
                 self._refuse_ups(
                     sighting,
                     f"this host already has the limit of {FOUND_MOST} found UPSes. Declare it, or run the playbook to remove old ones",
@@ -448,3 +442,7 @@ class _Resolver:
                     number += 1
                 taken.add(name.lower())
                 self._give_name(name, sighting, sighting.driver)
+        self._give_to_moved()  # again: with the others named, only one UPS may be meant now
+        for sighting in tuple(self.unnamed):
+            why = "no driver is known for it. Set one in a rule of the policy, or ignore the device there"
+            self._refuse_ups(sighting, why)

@@ -158,8 +158,8 @@ class SectionWriter:
         last = get_last_section(name, old, self.memory.get(name), self.policy) or unknown
         driver, pins = get_value(last, "driver"), identifying_pairs(last.keys)
         # options that are no longer declared go; those of rules stay
-        known = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*last.keys}
-        options = tuple(pair for pair in last.keys if pair in known and pair[0].lower() not in (*FIRST, *KEYS))
+        kept = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*last.keys}
+        options = tuple(pair for pair in last.keys if pair in kept and pair[0].lower() not in (*FIRST, *KEYS))
         base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
         rest = self._keep_supported(name, driver, (pair for pair in base.keys if pair[0].lower() not in FIRST))
         keys = (*_drop_given(pins, rest), *rest, *_drop_given(options, rest))

@@ -42,7 +42,9 @@ def test_pending_restart_of_running_unit_waits_for_mains(served: Machine) -> Non
     served.go()
     assert served.did == []
     assert not served.leaves.exists()
-    assert served.said == ["deferred: restart nut-driver@ups.service is postponed ([ups] changed): ups (OB)"]
+    assert served.said == [
+        "deferred: restart nut-driver@ups.service is postponed ([ups] changed): waiting until the mains are back, because of ups (OB)"
+    ]
     served.status.clear()
     served.go()
     assert served.did == ["restart nut-driver@ups.service"]

@@ -22,10 +22,10 @@ ALLOWED = {NAS: ("198.51.100.5", "2001:db8::5"), BOX: ("192.0.2.0/24",)}
 TEXT = access.render_table([3493], ALLOWED)
 
 
-def rules(text: str) -> list[str]:
-    """Return what stands in the chains of a file: all that can touch a packet."""
-    found = re.findall(r"chain \w+ \{\n(.*?)\n\t\}", text, re.DOTALL)
-    return [line.strip() for chain in found for line in chain.splitlines()]
+def list_rules(text: str) -> list[str]:
+    """Return the rules in all chains of a file."""
+    chains = re.findall(r"chain \w+ \{\n(.*?)\n\t\}", text, re.DOTALL)
+    return [line.strip() for chain in chains for line in chain.splitlines()]
 
 
 # Sources
@@ -51,7 +51,7 @@ def rules(text: str) -> list[str]:
         ("7of9", "7of9"),
     ],
 )
-def test_an_address_a_network_or_a_name(given_text: str, usual: str) -> None:
+def test_source_is_an_address_a_network_or_a_name(given_text: str, usual: str) -> None:
     assert allow.parse_source(given_text) == usual
 
 
@@ -95,19 +95,19 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", [one for one in HOSTILE if one not in ("include", "any ")])
-def test_what_is_none_of_them(text: str) -> None:
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text not in ("include", "any ")])
+def test_invalid_source_is_refused(text: str) -> None:
     with pytest.raises(AccessError) as error:
         allow.parse_source(text)
     assert str(error.value).isprintable()
 
 
-def test_an_address_with_the_length_of_a_network_is_told_both_ways_out() -> None:
+def test_network_with_host_bits_is_refused_with_both_remedies() -> None:
     with pytest.raises(AccessError, match=r"write 192\.0\.2\.0/24 for the network, or 192\.0\.2\.5 for the host"):
         allow.parse_source("192.0.2.5/24")
 
 
-def test_everybody() -> None:
+def test_any_allows_all_addresses() -> None:
     assert allow.parse_allow("any") == allow.parse_allow(["any"]) == ("any",)
     assert allow.parse_allow(["192.0.2.5", "any", "192.0.2.5"]) == ("192.0.2.5", "any")
     assert allow.parse_allow(None) == allow.parse_allow("") == allow.parse_allow([]) == ()
@@ -118,8 +118,8 @@ def test_everybody() -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_word_or_refused(text: str) -> None:
-    """What gets through can stand in a file of nft's, and in a line of its own there, without a second meaning."""
+def test_any_text_is_a_safe_word_or_refused(text: str) -> None:
+    """An accepted text is safe in a file for nft, and on its own line there."""
     try:
         source = make_source(text, text)
     except AccessError:
@@ -131,7 +131,7 @@ def test_any_text_is_a_word_or_refused(text: str) -> None:
 # Names
 
 
-def test_names_are_looked_up_and_literals_are_not() -> None:
+def test_only_names_are_resolved() -> None:
     asked = []
 
     def resolve(name: str, seconds: float) -> Sequence[str]:
@@ -141,15 +141,15 @@ def test_names_are_looked_up_and_literals_are_not() -> None:
         return {"nas.lan": ["2001:db8::5", "198.51.100.7", "fe80::5%eth0", "198.51.100.7"], "self": ["127.0.1.1"]}[name]
 
     sources = [NAS, BOX, NAS, make_source("away", "away"), make_source("self", "self")]
-    found, problems = access.resolve_sources(sources, resolve)
-    assert found == {NAS: ("198.51.100.7", "2001:db8::5", "fe80::5"), BOX: ("192.0.2.0/24",)}
+    addresses, problems = access.resolve_sources(sources, resolve)
+    assert addresses == {NAS: ("198.51.100.7", "2001:db8::5", "fe80::5"), BOX: ("192.0.2.0/24",)}
     assert sorted(asked) == [("away", 5.0), ("nas.lan", 5.0), ("self", 5.0)]
     assert problems[AllowedSource("away", "away")].startswith("away does not resolve on this host (no such name)")
     assert "self resolves to 127.0.1.1 on this host" in problems[AllowedSource("self", "self")]
     assert all("nut_client_address of that host, or nut_server_allow" in words for words in problems.values())
 
 
-def test_what_was_known_stays_and_is_told() -> None:
+def test_known_addresses_are_kept_and_failures_reported() -> None:
     before = access.parse_sources(TEXT)
     new = make_source("tv", "tv.lan")
     allowed, warnings = access.keep_known_addresses(
@@ -160,17 +160,17 @@ def test_what_was_known_stays_and_is_told() -> None:
         "nas does not resolve. Until then it may connect from 198.51.100.5, 2001:db8::5, as before",
         "tv does not resolve. Until then it can't connect, and is not told about a power cut",
     ]
-    # an address of another time, of a source that is written otherwise by now, does not count
+    # an old address of a source that is now written differently does not count
     assert access.keep_known_addresses({}, {make_source("nas", "nas.home"): "x"}, before)[0] == {
         make_source("nas", "nas.home"): ()
     }
 
 
-def test_a_name_with_another_address_is_let_in_and_nobody_is_shut_out() -> None:
+def test_new_address_is_added_and_none_removed() -> None:
     wider = access.widen_table(TEXT, lambda _name, _seconds: ["198.51.100.77"])
     assert access.parse_sources(wider) == {**ALLOWED, NAS: ("198.51.100.5", "2001:db8::5", "198.51.100.77")}
     assert access.parse_ports(wider) == {3493}
-    # as before, or fewer: nothing is written
+    # the same addresses, or fewer: nothing is written
     assert access.widen_table(wider, lambda _name, _seconds: ["198.51.100.77"]) == wider
 
     def fails(_name: str, _seconds: float) -> Sequence[str]:
@@ -180,22 +180,22 @@ def test_a_name_with_another_address_is_let_in_and_nobody_is_shut_out() -> None:
     assert access.widen_table(TEXT, lambda _name, _seconds: ["127.0.0.1"]) == TEXT
 
 
-def test_a_name_server_can_not_fill_the_table() -> None:
+def test_number_of_addresses_of_a_name_is_limited() -> None:
     text = TEXT
     for number in range(200):
         text = access.widen_table(text, lambda _name, _seconds, number=number: [f"203.0.113.{number}"])  # type: ignore[misc]
     assert access.parse_sources(text)[NAS] == tuple(f"203.0.113.{number}" for number in range(192, 200))
 
 
-# The text
+# The file
 
 
-def test_the_text() -> None:
+def test_file_has_sources_ports_and_rules() -> None:
     assert access.parse_sources(TEXT) == ALLOWED
     assert access.parse_ports(TEXT) == {3493}
     assert "elements = { 192.0.2.0/24, 198.51.100.5 }" in TEXT
     assert "elements = { 2001:db8::5 }" in TEXT
-    # one transaction, whether there is a table or not
+    # one transaction, whether the table exists or not
     body = [line for line in TEXT.splitlines() if not line.startswith("#")]
     assert body[:3] == ["table inet homelab_nut", "delete table inet homelab_nut", "table inet homelab_nut {"]
     assert "flush" not in TEXT
@@ -215,56 +215,54 @@ SOURCES = st.dictionaries(
 
 
 @given(st.sets(st.integers(1, 65535), min_size=1, max_size=5), SOURCES)
-def test_it_is_about_the_ports_of_upsd_and_nothing_else(
-    ports: set[int], allowed: dict[AllowedSource, list[str]]
-) -> None:
+def test_rules_concern_only_ports_of_upsd(ports: set[int], allowed: dict[AllowedSource, list[str]]) -> None:
     text = access.render_table(ports, allowed)
-    hook, *those = rules(text)
+    hook, *rules = list_rules(text)
     assert hook == "type filter hook input priority -10; policy accept;"
-    assert those
-    assert all(rule.startswith("tcp dport @ports ") for rule in those)
+    assert rules
+    assert all(rule.startswith("tcp dport @ports ") for rule in rules)
     assert text.count("chain ") == 1
     assert re.findall(r"set ports \{\n\t\ttype inet_service\n\t\telements = \{ (.*) \}\n", text) == [
         ", ".join(map(str, sorted(ports)))
     ]
-    # this host comes first, and the last rule refuses
-    assert those[0] == 'tcp dport @ports iifname "lo" accept'
-    assert those[-1].endswith("reject with tcp reset")
+    # the first rule accepts this host, and the last one rejects
+    assert rules[0] == 'tcp dport @ports iifname "lo" accept'
+    assert rules[-1].endswith("reject with tcp reset")
     body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     assert set(re.findall(r"table (\S+ \S+)", body)) == {"inet homelab_nut"}
     assert access.parse_ports(text) == ports
 
 
 @pytest.mark.parametrize("ports", [[], [0], [65536], [-1], [22, 70000], [True]])
-def test_a_port_that_is_none(ports: list[int]) -> None:
+def test_invalid_port_is_refused(ports: list[int]) -> None:
     with pytest.raises(AccessError, match="port must be a number from 1 to 65535"):
         access.render_table(ports, {})
 
 
 @given(SOURCES)
-def test_no_two_parts_of_a_set_overlap(allowed: dict[AllowedSource, list[str]]) -> None:
-    """nft would refuse the whole file."""
-    networks = access.collapse_networks(one for those in allowed.values() for one in those)
+def test_networks_of_a_set_never_overlap(allowed: dict[AllowedSource, list[str]]) -> None:
+    """nft would reject the whole file."""
+    networks = access.collapse_networks(text for texts in allowed.values() for text in texts)
     for number, network in enumerate(networks):
-        assert not any(network.version == one.version and network.overlaps(one) for one in networks[:number])
+        assert not any(network.version == other.version and network.overlaps(other) for other in networks[:number])
 
 
 @given(st.text())
-def test_any_file_can_be_read(text: str) -> None:
-    for source, those in access.parse_sources(f"# allowed: {text}\n# allowed: a a {text}").items():
-        access.render_table([1], {source: those})
+def test_any_file_can_be_parsed(text: str) -> None:
+    for source, networks in access.parse_sources(f"# allowed: {text}\n# allowed: a a {text}").items():
+        access.render_table([1], {source: networks})
 
 
-# The kernel's
+# The table in the kernel
 
 
 NETWORK = {"prefix": {"addr": "192.0.2.0", "len": 24}}
-AS_IT_SHOULD_BE = [NETWORK, "198.51.100.5", "2001:db8::5"]
+EXPECTED = [NETWORK, "198.51.100.5", "2001:db8::5"]
 
 
-def test_the_table_as_the_kernel_has_it() -> None:
-    told = listed(AS_IT_SHOULD_BE, [{"elem": {"val": "203.0.113.9", "timeout": 86400, "expires": 86000}}])
-    loaded = access.parse_table(told)
+def test_loaded_table_is_parsed() -> None:
+    listing = listed(EXPECTED, [{"elem": {"val": "203.0.113.9", "timeout": 86400, "expires": 86000}}])
+    loaded = access.parse_table(listing)
     assert loaded is not None
     assert loaded.refused == 5
     assert loaded.refused_from == ("203.0.113.9",)
@@ -273,42 +271,44 @@ def test_the_table_as_the_kernel_has_it() -> None:
     assert access.explain_refusals(access.parse_table(listed())) == access.explain_refusals(None) == ""
 
 
-def test_neighbours_as_a_range() -> None:
+def test_range_of_addresses_is_parsed() -> None:
     loaded = access.parse_table(listed([{"range": ["192.0.2.4", "192.0.2.6"]}]))
     assert loaded is not None
     assert loaded.allowed == access.collapse_networks(["192.0.2.4", "192.0.2.5", "192.0.2.6"])
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("listing", "words"),
     [
         (
-            listed([*AS_IT_SHOULD_BE, "203.0.113.9"]),
+            listed([*EXPECTED, "203.0.113.9"]),
             "the loaded table allows 192.0.2.0/24, 198.51.100.5, 203.0.113.9, 2001:db8::5",
         ),
-        (listed(AS_IT_SHOULD_BE[:1]), "the loaded table allows 192.0.2.0/24"),
+        (listed(EXPECTED[:1]), "the loaded table allows 192.0.2.0/24"),
         (listed([]), "the loaded table allows no address"),
-        (listed(AS_IT_SHOULD_BE, rules=6), "the rules of the loaded table were changed"),
-        (listed(AS_IT_SHOULD_BE, rules=8), "the rules of the loaded table were changed"),
-        (listed(AS_IT_SHOULD_BE).replace('"input"', '"forward"'), "the rules of the loaded table were changed"),
+        (listed(EXPECTED, rules=6), "the rules of the loaded table were changed"),
+        (listed(EXPECTED, rules=8), "the rules of the loaded table were changed"),
+        (listed(EXPECTED).replace('"input"', '"forward"'), "the rules of the loaded table were changed"),
         (
-            listed(AS_IT_SHOULD_BE).replace('"policy": "accept"', '"policy": "drop"'),
+            listed(EXPECTED).replace('"policy": "accept"', '"policy": "drop"'),
             "the rules of the loaded table were changed",
         ),
-        (listed(AS_IT_SHOULD_BE, ports=[3493, 22]), "the loaded table covers other ports"),
-        (listed(AS_IT_SHOULD_BE, ports=[]), "the loaded table covers other ports"),
+        (listed(EXPECTED, ports=[3493, 22]), "the loaded table covers other ports"),
+        (listed(EXPECTED, ports=[]), "the loaded table covers other ports"),
         ("", "the table inet homelab_nut is not loaded"),
         ("[]", "the table inet homelab_nut is not loaded"),
         ("[" * 100000, "the table inet homelab_nut is not loaded"),
         ('{"nftables": [{"set": {}}]}', "the table inet homelab_nut is not loaded"),
     ],
 )
-def test_a_table_that_differs(told: str, words: str) -> None:
-    assert access.find_difference(access.parse_table(told), TEXT) == words
+def test_difference_of_the_loaded_table_is_described(listing: str, words: str) -> None:
+    assert access.find_difference(access.parse_table(listing), TEXT) == words
 
 
-def test_who_is_in() -> None:
+def test_address_in_a_network_is_allowed() -> None:
     networks = access.collapse_networks(["192.0.2.0/24", "2001:db8::/32"])
-    assert [access.is_allowed(one, networks) for one in ("192.0.2.9", "2001:db8::9", "127.0.0.1", "::1")] == [True] * 4
+    assert [access.is_allowed(address, networks) for address in ("192.0.2.9", "2001:db8::9", "127.0.0.1", "::1")] == [
+        True
+    ] * 4
     assert not access.is_allowed("198.51.100.1", networks)
     assert not access.is_allowed(str(ipaddress.ip_address("2001:db9::1")), networks)

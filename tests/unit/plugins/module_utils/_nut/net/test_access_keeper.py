@@ -18,8 +18,8 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("now", [["192.0.2.5"], []])
-def test_nothing_to_do(machine: Machine, now: list[str]) -> None:
-    """Also where no name server answers, as in a power cut."""
+def test_unchanged_addresses_change_nothing(machine: Machine, now: list[str]) -> None:
+    """Even if no name server answers, for example in a power cut."""
     machine.now = now
     before = machine.file.stat()
     assert machine.main("refresh") == 0
@@ -27,7 +27,7 @@ def test_nothing_to_do(machine: Machine, now: list[str]) -> None:
     assert machine.file.stat() == before
 
 
-def test_another_address(machine: Machine) -> None:
+def test_new_address_is_added_to_file_and_table(machine: Machine) -> None:
     machine.file.chmod(0o644)
     machine.now = ["192.0.2.6"]
     assert machine.main("refresh") == 0
@@ -39,14 +39,14 @@ def test_another_address(machine: Machine) -> None:
     assert machine.out == []
 
 
-def test_a_table_that_somebody_flushed(machine: Machine) -> None:
+def test_flushed_table_is_loaded_again(machine: Machine) -> None:
     machine.loaded = None
     assert machine.main("refresh") == 0
     assert machine.out == ["the table inet homelab_nut is not loaded; loading it again"]
     assert machine.loaded == ["192.0.2.5"]
 
 
-def test_a_table_is_loaded_before_a_name_server_is_asked(machine: Machine) -> None:
+def test_table_is_loaded_before_names_are_resolved(machine: Machine) -> None:
     machine.loaded = None
     loaded: list[object] = []
     resolve = machine.resolve
@@ -63,14 +63,14 @@ def test_a_table_is_loaded_before_a_name_server_is_asked(machine: Machine) -> No
 
 
 def leave_pending(machine: Machine) -> Path:
-    """Leave what a run leaves that was killed as soon as a set of NUT's files counted."""
+    """Leave the files of a run that was killed right after the manifest was written."""
     path = machine.root / "etc/nut/upsd.conf"
     path.write_text("old\n")
     manifest = machine.root / sets.MANIFEST.relative_to("/")
     manifest.parent.mkdir(parents=True)
 
     def die(_entries: object) -> None:
-        """Do as one who is killed: nothing finishes, and nothing is undone."""
+        """Stop like a killed process, without finishing or undoing anything."""
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def leave_pending(machine: Machine) -> Path:
     return path
 
 
-def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
+def test_set_of_a_killed_run_is_finished(machine: Machine) -> None:
     path = leave_pending(machine)
     assert path.read_text() == "old\n"
     assert machine.main("refresh") == 0
@@ -89,18 +89,18 @@ def test_what_a_killed_run_left_is_finished(machine: Machine) -> None:
     assert not (machine.root / sets.MANIFEST.relative_to("/")).exists()
     (line,) = machine.out
     assert line.endswith("now all are new")
-    # the table was as it should be
+    # the table was correct
     assert machine.commands == []
 
 
-def test_a_run_at_work_is_not_taken_for_a_killed_one(machine: Machine) -> None:
+def test_live_run_is_not_taken_for_a_killed_run(machine: Machine) -> None:
     path = leave_pending(machine)
     with files.hold_lock(machine.root / "run" / sets.LOCK, 0):
         assert machine.main("refresh") == 0
     assert path.read_text() == "old\n"
 
 
-def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
+def test_table_that_cannot_be_loaded_is_an_error(machine: Machine) -> None:
     machine.loaded, machine.refuses = None, True
     assert machine.main("refresh") == 1
     (line,) = machine.err
@@ -108,7 +108,7 @@ def test_a_table_that_can_not_be_loaded(machine: Machine) -> None:
     assert line.isprintable()
 
 
-def test_a_deployment_is_at_work(machine: Machine) -> None:
+def test_running_deployment_postpones_the_refresh(machine: Machine) -> None:
     machine.now = ["192.0.2.6"]
     with files.hold_lock(machine.root / "run" / sets.LOCK, 0):
         assert machine.main("refresh") == 0
@@ -116,7 +116,7 @@ def test_a_deployment_is_at_work(machine: Machine) -> None:
     assert machine.commands == []
 
 
-def test_status(machine: Machine) -> None:
+def test_status_lists_sources_and_refusals(machine: Machine) -> None:
     assert machine.main("status") == 0
     assert machine.out == [
         "nas: 192.0.2.5",

@@ -37,7 +37,7 @@ def clock() -> Clock:
         ({"battery.charge": "89.9"}, "89.9"),
     ],
 )
-def test_when_no_test_begins(server: FakeUpsd, clock: Clock, variables: dict[str, str], words: str) -> None:
+def test_battery_test_is_refused(server: FakeUpsd, clock: Clock, variables: dict[str, str], words: str) -> None:
     server.variables.update(variables)
     mine = operator(server, clock)
     for ask in (
@@ -52,7 +52,7 @@ def test_when_no_test_begins(server: FakeUpsd, clock: Clock, variables: dict[str
     assert server.orders == []
 
 
-def test_a_deep_test_needs_leave(server: FakeUpsd, clock: Clock) -> None:
+def test_deep_test_needs_permission(server: FakeUpsd, clock: Clock) -> None:
     with pytest.raises(OrderRefused, match="may_drain_battery: true"):
         operator(server, clock).test_battery("deep", Permission(cut_power=True))
 
@@ -60,7 +60,7 @@ def test_a_deep_test_needs_leave(server: FakeUpsd, clock: Clock) -> None:
 @pytest.mark.parametrize(
     "variables", [{"battery.charge": "90"}, {"battery.charge": "50"}, {"ups.status": "OL RB"}, {"battery.charge": "?"}]
 )
-def test_when_a_test_may_begin(server: FakeUpsd, clock: Clock, variables: dict[str, str]) -> None:
+def test_battery_test_is_permitted(server: FakeUpsd, clock: Clock, variables: dict[str, str]) -> None:
     server.variables.update(variables)
     assert operator(server, clock).plan_battery_test("quick", Permission(charge=50)) == "test.battery.start.quick"
 
@@ -69,10 +69,10 @@ Step = tuple[float, dict[str, str]]
 RESULT = "ups.test.result"
 
 
-def watched(
+def run_test(
     server: FakeUpsd, clock: Clock, steps: list[Step], kind: str = "quick", **more: Any
 ) -> battery_test.BatteryVerdict:
-    """Test the battery of a UPS that does so: what changes so many seconds after the command."""
+    """Test the battery of a UPS that changes its variables in steps, each some seconds after the command."""
 
     def begin(words: tuple[str, ...]) -> None:
         if words[0] == "instcmd":
@@ -94,10 +94,10 @@ OUT: Step = (2, {"ups.status": "OB DISCHRG"})
 BACK: Step = (14, {"ups.status": "OL CHRG"})
 
 
-def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
+def test_passed_test_is_recognized(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [OUT, (3.0, {RESULT: "In progress"}), BACK, (15.0, {RESULT: "Done and passed"})]
-    verdict = watched(server, clock, steps)
+    verdict = run_test(server, clock, steps)
     assert (verdict.verdict, verdict.explanation, verdict.result) == (
         "passed",
         "the UPS reports 'Done and passed'",
@@ -106,61 +106,61 @@ def test_a_test_that_is_passed(server: FakeUpsd, clock: Clock) -> None:
     assert 14 <= verdict.seconds <= 18
 
 
-def test_a_test_that_is_not_passed(server: FakeUpsd, clock: Clock) -> None:
-    verdict = watched(server, clock, [OUT, BACK, (15.0, {RESULT: "Done and error"})])
+def test_failed_test_is_recognized(server: FakeUpsd, clock: Clock) -> None:
+    verdict = run_test(server, clock, [OUT, BACK, (15.0, {RESULT: "Done and error"})])
     assert (verdict.verdict, verdict.explanation) == ("failed", "the UPS reports 'Done and error'")
 
 
-def test_an_old_result_is_not_taken_for_the_new_one(server: FakeUpsd, clock: Clock) -> None:
+def test_old_result_is_ignored(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and error"
-    verdict = watched(server, clock, [OUT, BACK, (40.0, {RESULT: "Done and passed"})])
+    verdict = run_test(server, clock, [OUT, BACK, (40.0, {RESULT: "Done and passed"})])
     assert verdict.verdict == "passed"
     server.variables[RESULT] = "Done and passed"
-    verdict = watched(server, clock, [OUT, BACK, (40.0, {RESULT: "Done and warning"})])
+    verdict = run_test(server, clock, [OUT, BACK, (40.0, {RESULT: "Done and warning"})])
     assert verdict.verdict == "failed"
 
 
-def test_a_result_that_stays_is_believed_after_a_while(server: FakeUpsd, clock: Clock) -> None:
+def test_unchanged_result_counts_after_a_while(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
-    verdict = watched(server, clock, [OUT, BACK])
+    verdict = run_test(server, clock, [OUT, BACK])
     assert (verdict.verdict, verdict.explanation) == ("passed", "the UPS reports 'Done and passed'")
     assert 14 + battery_test.SETTLE - 2 <= verdict.seconds <= 14 + battery_test.SETTLE + 4
 
 
-def test_a_new_date_makes_a_result_new(server: FakeUpsd, clock: Clock) -> None:
+def test_new_date_makes_an_equal_result_new(server: FakeUpsd, clock: Clock) -> None:
     server.variables.update({RESULT: "Passed", "ups.test.date": "2026/01/01"})
-    verdict = watched(server, clock, [OUT, BACK, (15.0, {"ups.test.date": "2026/11/22"})])
+    verdict = run_test(server, clock, [OUT, BACK, (15.0, {"ups.test.date": "2026/11/22"})])
     assert verdict.verdict == "passed"
     assert verdict.seconds < 20
 
 
 @pytest.mark.parametrize("flags", ["OB", "OL CAL", "OL TEST", "OL DISCHRG"])
-def test_a_ups_that_tells_no_result(server: FakeUpsd, clock: Clock, flags: str) -> None:
-    verdict = watched(server, clock, [(2.0, {"ups.status": flags}), BACK])
+def test_flags_show_the_end_of_a_test_without_result(server: FakeUpsd, clock: Clock, flags: str) -> None:
+    verdict = run_test(server, clock, [(2.0, {"ups.status": flags}), BACK])
     assert verdict.verdict == "passed"
     assert "reports no result" in verdict.explanation
 
 
-def test_a_flag_that_was_there_before_is_no_test(server: FakeUpsd, clock: Clock) -> None:
+def test_earlier_flag_is_no_sign_of_a_test(server: FakeUpsd, clock: Clock) -> None:
     server.variables["ups.status"] = "OL DISCHRG"
-    verdict = watched(server, clock, [])
+    verdict = run_test(server, clock, [])
     assert (verdict.verdict, verdict.explanation) == ("unknown", "the UPS showed no sign of a test")
 
 
-def test_a_test_that_only_the_result_shows(server: FakeUpsd, clock: Clock) -> None:
+def test_result_alone_shows_a_test(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
-    verdict = watched(server, clock, [(3.0, {RESULT: "In progress"}), (70.0, {RESULT: "Done and error"})])
+    verdict = run_test(server, clock, [(3.0, {RESULT: "In progress"}), (70.0, {RESULT: "Done and error"})])
     assert (verdict.verdict, verdict.explanation) == ("failed", "the UPS reports 'Done and error'")
-    verdict = watched(server, clock, [(1.0, {RESULT: "Test scheduled"})], wait=100)
+    verdict = run_test(server, clock, [(1.0, {RESULT: "Test scheduled"})], wait=100)
     assert (verdict.verdict, verdict.explanation) == (
         "unknown",
         "the test has not ended (ups.status: OL CHRG, Test scheduled)",
     )
 
 
-def test_no_sign_of_a_test(server: FakeUpsd, clock: Clock) -> None:
+def test_missing_signs_give_an_unknown_verdict(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
-    verdict = watched(server, clock, [])
+    verdict = run_test(server, clock, [])
     assert (verdict.verdict, verdict.explanation) == (
         "unknown",
         "the UPS showed no sign of a test; its last result is 'Done and passed'",
@@ -168,75 +168,77 @@ def test_no_sign_of_a_test(server: FakeUpsd, clock: Clock) -> None:
     assert verdict.seconds == pytest.approx(battery_test.SECONDS["quick"], abs=1)
 
 
-def test_the_battery_has_to_be_replaced(server: FakeUpsd, clock: Clock) -> None:
-    verdict = watched(server, clock, [OUT, (14.0, {"ups.status": "OL RB", RESULT: "Done and passed"})])
+def test_new_flag_to_replace_the_battery_fails_the_test(server: FakeUpsd, clock: Clock) -> None:
+    verdict = run_test(server, clock, [OUT, (14.0, {"ups.status": "OL RB", RESULT: "Done and passed"})])
     assert (verdict.verdict, "(RB)" in verdict.explanation) == ("failed", True)
 
 
-def test_a_battery_that_had_to_be_replaced_before(server: FakeUpsd, clock: Clock) -> None:
+def test_earlier_flag_to_replace_the_battery_does_not_fail_the_test(server: FakeUpsd, clock: Clock) -> None:
     server.variables["ups.status"] = "OL RB"
-    verdict = watched(server, clock, [(2.0, {"ups.status": "OB RB"}), (9.0, {"ups.status": "OL RB", RESULT: "Passed"})])
+    verdict = run_test(
+        server, clock, [(2.0, {"ups.status": "OB RB"}), (9.0, {"ups.status": "OL RB", RESULT: "Passed"})]
+    )
     assert verdict.verdict == "passed"
 
 
 @pytest.mark.parametrize("result", ["Done and passed", ""])
-def test_a_battery_that_is_low_at_once(server: FakeUpsd, clock: Clock, result: str) -> None:
+def test_low_battery_fails_a_quick_test(server: FakeUpsd, clock: Clock, result: str) -> None:
     steps = [
         OUT,
         (5.0, {"ups.status": "OB LB"}),
         (14.0, {"ups.status": "OL CHRG", **({RESULT: result} if result else {})}),
     ]
-    verdict = watched(server, clock, steps)
+    verdict = run_test(server, clock, steps)
     assert (verdict.verdict, "(LB)" in verdict.explanation) == ("failed", True)
 
 
-def test_a_deep_test_ends_with_a_low_battery(server: FakeUpsd, clock: Clock) -> None:
+def test_low_battery_does_not_fail_a_deep_test(server: FakeUpsd, clock: Clock) -> None:
     low: list[Step] = [OUT, (3000.0, {"ups.status": "OB LB"}), (3100.0, {"ups.status": "OL CHRG", RESULT: "OK"})]
-    verdict = watched(server, clock, low, "deep")
+    verdict = run_test(server, clock, low, "deep")
     assert (verdict.verdict, verdict.explanation) == ("passed", "the UPS reports 'OK'")
     assert server.orders == [("instcmd", "a", "test.battery.start.deep")]
 
 
-def test_a_test_that_does_not_end(server: FakeUpsd, clock: Clock) -> None:
-    verdict = watched(server, clock, [OUT], wait=60)
+def test_endless_test_is_unknown_after_the_timeout(server: FakeUpsd, clock: Clock) -> None:
+    verdict = run_test(server, clock, [OUT], wait=60)
     assert (verdict.verdict, verdict.explanation) == ("unknown", "the test has not ended (ups.status: OB DISCHRG)")
     assert clock.now == pytest.approx(160)
 
 
-def test_a_test_that_was_aborted(server: FakeUpsd, clock: Clock) -> None:
-    verdict = watched(server, clock, [OUT, (5.0, {"ups.status": "OL CHRG", RESULT: "Aborted"})])
+def test_aborted_test_is_unknown(server: FakeUpsd, clock: Clock) -> None:
+    verdict = run_test(server, clock, [OUT, (5.0, {"ups.status": "OL CHRG", RESULT: "Aborted"})])
     assert (verdict.verdict, verdict.explanation) == ("unknown", "the UPS reports 'Aborted'")
 
 
-def test_a_word_on_the_way_is_not_the_last_one(server: FakeUpsd, clock: Clock) -> None:
+def test_intermediate_result_is_not_final(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [(1.0, {RESULT: "No test initiated"}), OUT, BACK, (30.0, {RESULT: "Done and error"})]
-    assert watched(server, clock, steps).verdict == "failed"
+    assert run_test(server, clock, steps).verdict == "failed"
 
 
-def test_looks_that_fail(server: FakeUpsd, clock: Clock) -> None:
+def test_failing_queries_are_survived(server: FakeUpsd, clock: Clock) -> None:
     steps = [OUT, (5.0, {"error": "now"}), (12.0, {}), BACK, (15.0, {RESULT: "Passed"})]
-    assert watched(server, clock, steps).verdict == "passed"
+    assert run_test(server, clock, steps).verdict == "passed"
     server.variables[RESULT] = ""
-    verdict = watched(server, clock, [OUT, (5.0, {"error": "now"})], wait=30)
+    verdict = run_test(server, clock, [OUT, (5.0, {"error": "now"})], wait=30)
     assert (verdict.verdict, "at the end upsd at pve:3493" in verdict.explanation) == ("unknown", True)
 
 
-def test_what_was_not_seen_does_not_count(server: FakeUpsd, clock: Clock) -> None:
+def test_unseen_discharge_does_not_count(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
     steps = [OUT, BACK, (17.0, {"error": "now"}), (60.0, {}), (65.0, {RESULT: "Done and error"})]
-    assert watched(server, clock, steps).verdict == "failed"
+    assert run_test(server, clock, steps).verdict == "failed"
 
 
-def test_a_ups_without_a_status_has_not_ended_its_test(server: FakeUpsd, clock: Clock) -> None:
+def test_missing_status_does_not_end_the_test(server: FakeUpsd, clock: Clock) -> None:
     silent = {"ups.status": "", RESULT: "Done and passed"}
     steps = [OUT, (5.0, silent), (50.0, {"ups.status": "OL", RESULT: "Done and error"})]
-    assert watched(server, clock, steps).verdict == "failed"
+    assert run_test(server, clock, steps).verdict == "failed"
 
 
-def test_a_test_that_did_not_begin(server: FakeUpsd, clock: Clock) -> None:
+def test_refused_command_is_no_test(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
-    verdict = watched(server, clock, [OUT, BACK])
+    verdict = run_test(server, clock, [OUT, BACK])
     assert (verdict.verdict, verdict.explanation.startswith("the test did not start: the driver answered FAILED")) == (
         "unknown",
         True,
@@ -244,6 +246,6 @@ def test_a_test_that_did_not_begin(server: FakeUpsd, clock: Clock) -> None:
     assert verdict.seconds == 0
 
 
-def test_the_time_is_up_before_the_result_is_sure(server: FakeUpsd, clock: Clock) -> None:
+def test_unconfirmed_result_counts_at_the_timeout(server: FakeUpsd, clock: Clock) -> None:
     server.variables[RESULT] = "Done and passed"
-    assert watched(server, clock, [OUT, BACK], wait=20).verdict == "passed"
+    assert run_test(server, clock, [OUT, BACK], wait=20).verdict == "passed"

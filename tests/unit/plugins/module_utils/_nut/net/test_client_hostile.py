@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""All that asks upsd, with one that means harm: each question ends in time, as its documentation says, in printable words.
+"""Every query of upsd against a hostile upsd: each ends in time, as documented, and with printable text.
 
 400 cases, the same in each run; HOSTILE_TIMES=10 makes 4000, HOSTILE_SEED=1 others.
 """
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 CA = certificates.make_ca("our CA", datetime.now(timezone.utc))
 CASES = 400
-# What upsd is given, far below what a question may take, far below what an attack goes on for.
+# the timeout of a query, the longest time that a query may take, and how long an attack goes on
 SECONDS = 0.15
 LATEST = 10.0
 PATIENCE = 30.0
@@ -162,15 +162,15 @@ def broken_tls(peer: socket.socket, _answer: bytes, chance: random.Random) -> bo
 
 
 SOFT = (reordered, doubled, spoiled, numbers, renamed, said)
-# those that need a timeout are few, so that many fit into little time
+# only few attacks that cause a timeout, to save time
 ATTACKS: tuple[Attack, ...] = (*SOFT * 3, silence, drip, endless_line, endless_list, torn, torn, reset, broken_tls)
 
 
 class HostileUpsd(FakeUpsd):
-    """Answers as it should some times, then attacks, and goes on as it likes best if it is still spoken to."""
+    """Answers a few requests correctly, then attacks, and goes on at random if there are more requests."""
 
     def prepare(self, chance: random.Random, attack: Attack) -> None:
-        """Choose what the next connection gets."""
+        """Choose the attack on the next connection."""
         self.plan = chance, attack, chance.choice((0, 0, 0, 1, 1, 2, 3, 4, 5, 8, 12, 15))
 
     def _talk(self, connection: socket.socket) -> None:
@@ -190,7 +190,7 @@ class HostileUpsd(FakeUpsd):
 
 
 class Asker:
-    """The questions that the library's programs ask; each returns what came, for people or for a decision."""
+    """The queries of the library's programs. Each returns its answer."""
 
     def __init__(self, port: int, conf: Path) -> None:
         self.port, self.conf = port, conf
@@ -204,7 +204,7 @@ class Asker:
         with net_client.UpsdClient(
             "127.0.0.1", self.port, SECONDS, net_connection.TlsOptions(CA.certificate, "localhost")
         ):
-            raise AssertionError("nobody here has a certificate")
+            raise AssertionError("the server has no certificate")
 
     def read_ups(self) -> Any:
         return observe.read_ups(policy.UpsAddress("ups", "127.0.0.1", self.port), time.monotonic, SECONDS)
@@ -213,7 +213,7 @@ class Asker:
         return stages_loop.ask_upsd(policy.UpsAddress("ups", "127.0.0.1", self.port))
 
     def quiet(self) -> Any:
-        # its answers are compared, and shown to nobody
+        # the answers are only compared, and never shown
         return len(quiet.ask_upsd("127.0.0.1", self.port, ["ups", "spare"], SECONDS))
 
     def watch(self) -> Any:
@@ -227,21 +227,21 @@ class Asker:
 
 
 FAILURES = (net_errors.UpsdFailure, grammar.Unencodable)
-# what each may raise, by its documentation
+# query -> the exceptions that it may raise
 ASKS: dict[str, tuple[type[Exception], ...]] = {
     **dict.fromkeys(("look", "encrypted", "read_ups"), FAILURES),
     **{"ask_upsd": (), "quiet": (OSError,), "watch": (*FAILURES, OSError)},
 }
 
 
-def texts(answer: Any) -> list[str]:
-    """List the texts in an answer."""
+def list_texts(answer: Any) -> list[str]:
+    """Return all texts in an answer."""
     if isinstance(answer, str):
         return [answer]
     parts = vars(answer) if is_dataclass(answer) else answer
     if isinstance(parts, Mapping):
-        return [text for pair in parts.items() for part in pair for text in texts(part)]
-    return [text for part in parts for text in texts(part)] if isinstance(parts, (list, tuple)) else []
+        return [text for pair in parts.items() for part in pair for text in list_texts(part)]
+    return [text for part in parts for text in list_texts(part)] if isinstance(parts, (list, tuple)) else []
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def server() -> Iterator[HostileUpsd]:
     hostile.close()
 
 
-def test_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_survive_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages_loop, "ASK_SECONDS", SECONDS)
     asker = Asker(server.port, tmp_path / "upsd.conf")
     faults: list[str] = []
@@ -263,7 +263,7 @@ def test_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest
         server.prepare(chance, attack)
         began = time.monotonic()
         try:
-            shown, came = texts(getattr(asker, name)()), True
+            shown, came = list_texts(getattr(asker, name)()), True
         except ASKS[name] as error:
             shown, came = [str(error)], False
         except Exception as error:
@@ -274,7 +274,7 @@ def test_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest
         faults += [f"{case}: {name} with {attack.__name__} says {text!r}" for text in shown if not text.isprintable()]
         assert elapsed < LATEST, f"{case}: {name} with {attack.__name__}"
     assert faults == []
-    # each got an answer at times, and failed at times; ask_upsd returns None then, and nobody here has a certificate
+    # each query succeeded and failed at least once; ask_upsd returns None on failure, and the server has no certificate
     assert seen == {*((name, True) for name in ASKS), *((name, False) for name in ASKS)} - {
         ("encrypted", True),
         ("ask_upsd", False),

@@ -33,14 +33,14 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_a_command(server: FakeUpsd, clock: Clock) -> None:
+def test_command_is_given(server: FakeUpsd, clock: Clock) -> None:
     outcome = operator(server, clock).give_command("Beeper.mute", None, Permission())
     assert outcome == net_commands.OrderOutcome("success", "the driver did it")
     assert server.said == [("authenticate", "admin", "s3cret"), ("instcmd", "a", "beeper.mute")]
     assert clock.now == pytest.approx(100.3)
 
 
-def test_a_command_with_a_value(server: FakeUpsd, clock: Clock) -> None:
+def test_command_may_have_a_value(server: FakeUpsd, clock: Clock) -> None:
     operator(server, clock).give_command("beeper.mute", "", Permission())
     assert server.orders == [("instcmd", "a", "beeper.mute", "")]
 
@@ -55,7 +55,7 @@ def test_a_command_with_a_value(server: FakeUpsd, clock: Clock) -> None:
         ("PENDING", "pending", "not answered within 3 s"),
     ],
 )
-def test_a_command_that_comes_to_nothing(server: FakeUpsd, clock: Clock, said: str, result: str, words: str) -> None:
+def test_failed_command_is_explained(server: FakeUpsd, clock: Clock, said: str, result: str, words: str) -> None:
     server.tracking = [said]
     outcome = operator(server, clock).give_command("beeper.mute", None, Permission(), 3)
     assert outcome.result == result
@@ -64,7 +64,7 @@ def test_a_command_that_comes_to_nothing(server: FakeUpsd, clock: Clock, said: s
 
 
 @pytest.mark.parametrize("tracked", [True, False])
-def test_without_tracking_the_result_is_unknown(server: FakeUpsd, clock: Clock, tracked: bool) -> None:
+def test_result_without_tracking_is_unknown(server: FakeUpsd, clock: Clock, tracked: bool) -> None:
     server.old = tracked
     outcome = operator(server, clock, tracked=tracked).give_command("beeper.mute", None, Permission())
     assert outcome.result == "unknown"
@@ -75,7 +75,7 @@ def test_without_tracking_the_result_is_unknown(server: FakeUpsd, clock: Clock, 
     ("where", "words"),
     [("instcmd", "may or may not have received it"), ("get_tracking", "has received it; afterwards")],
 )
-def test_a_server_that_goes_away(server: FakeUpsd, clock: Clock, where: str, words: str) -> None:
+def test_lost_connection_gives_an_unknown_result(server: FakeUpsd, clock: Clock, where: str, words: str) -> None:
     server.errors[where] = GONE
     outcome = operator(server, clock).give_command("beeper.mute", None, Permission())
     assert outcome.result == "unknown"
@@ -83,7 +83,7 @@ def test_a_server_that_goes_away(server: FakeUpsd, clock: Clock, where: str, wor
     assert "pve:3493" in outcome.explanation
 
 
-def test_an_order_that_upsd_can_not_hand_on(server: FakeUpsd, clock: Clock) -> None:
+def test_order_that_upsd_cannot_forward_has_failed(server: FakeUpsd, clock: Clock) -> None:
     server.errors["instcmd"] = net_errors.UpsdError("INSTCMD-FAILED", "pve:3493", "INSTCMD")
     assert operator(server, clock).give_command("beeper.mute", None, Permission()).result == "failed"
     server.errors["set_var"] = net_errors.UpsdError("SET-FAILED", "pve:3493", "SET VAR")
@@ -94,11 +94,13 @@ def test_an_order_that_upsd_can_not_hand_on(server: FakeUpsd, clock: Clock) -> N
 @pytest.mark.parametrize(
     ("command", "option", "word"),
     [
-        *((one, "may_cut_power", "cut the power") for one in CUTS),
-        *((one, "may_drain_battery", "empty the battery") for one in DRAINS),
+        *((command, "may_cut_power", "cut the power") for command in CUTS),
+        *((command, "may_drain_battery", "empty the battery") for command in DRAINS),
     ],
 )
-def test_what_needs_leave(server: FakeUpsd, clock: Clock, command: str, option: str, word: str) -> None:
+def test_dangerous_command_needs_permission(
+    server: FakeUpsd, clock: Clock, command: str, option: str, word: str
+) -> None:
     server.commands = (*CUTS, *DRAINS)
     other = Permission(drain_battery=option == "may_cut_power", cut_power=option == "may_drain_battery")
     for ask in (
@@ -109,20 +111,20 @@ def test_what_needs_leave(server: FakeUpsd, clock: Clock, command: str, option: 
             with pytest.raises(OrderRefused, match=f"{option}: true") as caught:
                 ask(permission)
             assert word in str(caught.value)
-    # nobody was asked even
+    # no connection was opened
     assert (server.opened, server.said) == (0, [])
 
 
-def test_what_is_allowed_is_done(server: FakeUpsd, clock: Clock) -> None:
+def test_permitted_command_is_given(server: FakeUpsd, clock: Clock) -> None:
     assert operator(server, clock).give_command("load.off", None, Permission(cut_power=True)).result == "success"
     assert (
         operator(server, clock).give_command("test.battery.start.deep", None, Permission(drain_battery=True)).result
         == "success"
     )
-    assert [one[2] for one in server.orders] == ["load.off", "test.battery.start.deep"]
+    assert [order[2] for order in server.orders] == ["load.off", "test.battery.start.deep"]
 
 
-def test_a_command_that_there_is_not(server: FakeUpsd, clock: Clock) -> None:
+def test_unknown_command_is_refused(server: FakeUpsd, clock: Clock) -> None:
     with pytest.raises(OrderRefused, match=r"a has no command beeper\.enable\. It has beeper\.mute, load\.off, test"):
         operator(server, clock).give_command("beeper.enable", None, Permission())
     server.commands = ()
@@ -131,14 +133,14 @@ def test_a_command_that_there_is_not(server: FakeUpsd, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("ask", ["plan_command", "plan_settings", "check_fsd"])
-def test_a_ups_that_there_is_not(server: FakeUpsd, clock: Clock, ask: str) -> None:
-    one = net_commands.Operator(lambda: cast(UpsdClient, server), "nix")
+def test_unknown_ups_is_an_error(server: FakeUpsd, clock: Clock, ask: str) -> None:
+    unknown = net_commands.Operator(lambda: cast(UpsdClient, server), "nix")
     given: dict[str, list[Any]] = {"plan_command": ["beeper.mute"], "plan_settings": [{"ups.id": "y"}], "check_fsd": []}
     with pytest.raises(net_errors.UnknownUps, match="it serves a, b"):
-        getattr(one, ask)(*given[ask], Permission(cut_power=True))
+        getattr(unknown, ask)(*given[ask], Permission(cut_power=True))
 
 
-def test_without_a_right(server: FakeUpsd, clock: Clock) -> None:
+def test_missing_right_is_explained(server: FakeUpsd, clock: Clock) -> None:
     server.errors = dict.fromkeys(("instcmd", "set_var", "fsd"), NO_RIGHT)
     with pytest.raises(
         OrderRefused, match=r"the user admin give the command beeper\.mute .*`instcmds = beeper\.mute` in .*\[admin\]"
@@ -152,21 +154,21 @@ def test_without_a_right(server: FakeUpsd, clock: Clock) -> None:
         operator(server, clock).set_fsd(Permission(cut_power=True))
 
 
-def test_without_a_user(server: FakeUpsd, clock: Clock) -> None:
-    nobody = operator(server, clock, username="", password="")
+def test_missing_user_is_refused(server: FakeUpsd, clock: Clock) -> None:
+    anonymous = operator(server, clock, username="", password="")
     for ask in (
-        lambda: nobody.give_command("beeper.mute", None, Permission()),
-        lambda: nobody.set_variables({"ups.id": "y"}, Permission()),
-        lambda: nobody.set_fsd(Permission(cut_power=True)),
+        lambda: anonymous.give_command("beeper.mute", None, Permission()),
+        lambda: anonymous.set_variables({"ups.id": "y"}, Permission()),
+        lambda: anonymous.set_fsd(Permission(cut_power=True)),
     ):
         with pytest.raises(OrderRefused, match="requires a username and password to"):
             ask()
     assert server.said == []
-    assert nobody.plan_command("beeper.mute", Permission()) == "beeper.mute"
-    assert nobody.set_variables({"ups.id": "x"}, Permission()) == []
+    assert anonymous.plan_command("beeper.mute", Permission()) == "beeper.mute"
+    assert anonymous.set_variables({"ups.id": "x"}, Permission()) == []
 
 
-def test_words_that_can_not_be_sent(server: FakeUpsd, clock: Clock) -> None:
+def test_text_that_cannot_be_sent_is_refused(server: FakeUpsd, clock: Clock) -> None:
     server.errors = dict.fromkeys(("instcmd", "set_var"), grammar.Unencodable("character 1 is not ASCII"))
     with pytest.raises(OrderRefused, match=r"the value of beeper\.mute: character 1"):
         operator(server, clock).give_command("beeper.mute", "\xe9", Permission())
@@ -183,7 +185,7 @@ def test_words_that_can_not_be_sent(server: FakeUpsd, clock: Clock) -> None:
 # Variables
 
 
-def test_only_what_differs_is_set(server: FakeUpsd, clock: Clock) -> None:
+def test_only_different_variables_are_set(server: FakeUpsd, clock: Clock) -> None:
     wanted = {"ups.delay.shutdown": "20.0", "ups.id": "new", "input.sensitivity": "10"}
     planned = operator(server, clock).plan_settings(wanted, Permission())
     assert planned == (
@@ -192,10 +194,10 @@ def test_only_what_differs_is_set(server: FakeUpsd, clock: Clock) -> None:
     )
     assert server.said == []
     done = operator(server, clock).set_variables(wanted, Permission())
-    assert [one for one, _unused in done] == list(planned)
-    assert [one.result for _unused, one in done] == ["success", "success"]
+    assert [setting for setting, _unused in done] == list(planned)
+    assert [outcome.result for _unused, outcome in done] == ["success", "success"]
     assert server.orders == [("set_var", "a", "ups.id", "new"), ("set_var", "a", "input.sensitivity", "010")]
-    # nothing is left, so nobody has to say who he is
+    # no variables differ, so no login is needed
     server.said.clear()
     assert operator(server, clock).set_variables(wanted, Permission()) == []
     assert server.said == []
@@ -218,24 +220,24 @@ def test_only_what_differs_is_set(server: FakeUpsd, clock: Clock) -> None:
         ("UPS.timer.SHUTDOWN", "5", "may_cut_power: true"),
     ],
 )
-def test_values_that_are_refused(server: FakeUpsd, clock: Clock, name: str, value: str, words: str) -> None:
+def test_invalid_value_is_refused(server: FakeUpsd, clock: Clock, name: str, value: str, words: str) -> None:
     server.variables = {**server.variables, name: "5"} if name.startswith("UPS") else server.variables
     for ask in (operator(server, clock).plan_settings, operator(server, clock).set_variables):
         with pytest.raises(OrderRefused) as caught:
-            # all are checked before one is set
+            # all values are checked before the first is set
             ask({"battery.charge.low": "30", name: value}, Permission())
         assert words in str(caught.value)
     assert server.orders == []
 
 
 @pytest.mark.parametrize("value", ["0", "60", "120", "180", "59.5"])
-def test_values_at_the_edge(server: FakeUpsd, clock: Clock, value: str) -> None:
+def test_value_at_the_limit_is_accepted(server: FakeUpsd, clock: Clock, value: str) -> None:
     assert operator(server, clock).plan_settings({"ups.delay.shutdown": value}, Permission())[0].after == value
     assert operator(server, clock).plan_settings({"ups.id": "12345"}, Permission())
     assert operator(server, clock).plan_settings({"ups.timer.shutdown": "5"}, Permission(cut_power=True))
 
 
-def test_a_ups_that_makes_something_else_of_it(server: FakeUpsd, clock: Clock) -> None:
+def test_value_changed_by_the_ups_is_a_failure(server: FakeUpsd, clock: Clock) -> None:
     server.obeys = False
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission(), 4)
     assert outcome == net_commands.OrderOutcome("success", "the driver did it, but after 4 s it is x", "x")
@@ -244,12 +246,12 @@ def test_a_ups_that_makes_something_else_of_it(server: FakeUpsd, clock: Clock) -
     assert (outcome.result, outcome.value) == ("unknown", "x")
 
 
-def test_a_variable_tells_itself_what_tracking_can_not(server: FakeUpsd, clock: Clock) -> None:
+def test_new_value_shows_success_without_tracking(server: FakeUpsd, clock: Clock) -> None:
     ((_setting, outcome),) = operator(server, clock, tracked=False).set_variables({"ups.id": "y"}, Permission())
     assert outcome == net_commands.OrderOutcome("success", "it is y now", "y")
 
 
-def test_a_value_that_is_there_needs_no_answer_of_the_driver(server: FakeUpsd, clock: Clock) -> None:
+def test_reached_value_needs_no_result_of_the_driver(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["PENDING"]
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission(), 4)
     assert outcome == net_commands.OrderOutcome("success", "it is y now", "y")
@@ -258,14 +260,14 @@ def test_a_value_that_is_there_needs_no_answer_of_the_driver(server: FakeUpsd, c
     assert (outcome.result, outcome.value) == ("pending", "y")
 
 
-def test_a_setting_that_failed_is_not_looked_for(server: FakeUpsd, clock: Clock) -> None:
+def test_failed_setting_is_not_waited_for(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
     server.obeys = False
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission(), 4)
     assert (outcome.result, clock.now) == ("failed", 100)
 
 
-def test_it_takes_a_while_until_the_value_is_there(server: FakeUpsd, clock: Clock) -> None:
+def test_new_value_is_waited_for(server: FakeUpsd, clock: Clock) -> None:
     server.obeys = False
     clock.later.append((103, lambda: server.variables.update({"ups.id": "y"})))
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
@@ -273,13 +275,13 @@ def test_it_takes_a_while_until_the_value_is_there(server: FakeUpsd, clock: Cloc
     assert 103 <= clock.now < 104.1
 
 
-def test_it_stops_at_the_first_that_fails(server: FakeUpsd, clock: Clock) -> None:
+def test_first_failure_stops_further_settings(server: FakeUpsd, clock: Clock) -> None:
     server.tracking = ["FAILED"]
     done = operator(server, clock).set_variables({"ups.id": "y", "battery.charge.low": "30"}, Permission())
-    assert [(one.name, outcome.result) for one, outcome in done] == [("ups.id", "failed")]
+    assert [(setting.name, outcome.result) for setting, outcome in done] == [("ups.id", "failed")]
 
 
-def test_a_server_that_goes_away_after_a_setting(server: FakeUpsd, clock: Clock) -> None:
+def test_lost_connection_after_a_setting_is_unknown(server: FakeUpsd, clock: Clock) -> None:
     server.errors["get_var"] = GONE
     ((_setting, outcome),) = operator(server, clock).set_variables({"ups.id": "y"}, Permission())
     assert (outcome.result, "pve:3493" in outcome.explanation) == ("success", True)
@@ -292,7 +294,7 @@ def test_a_server_that_goes_away_after_a_setting(server: FakeUpsd, clock: Clock)
 # FSD
 
 
-def test_fsd(server: FakeUpsd, clock: Clock) -> None:
+def test_fsd_needs_permission_and_is_set(server: FakeUpsd, clock: Clock) -> None:
     for ask in (operator(server, clock).set_fsd, operator(server, clock).check_fsd):
         with pytest.raises(OrderRefused, match="may_cut_power: true"):
             ask(Permission(drain_battery=True))

@@ -18,15 +18,15 @@ HARMLESS = [
 ]
 
 
-def test_what_a_command_may_do() -> None:
+def test_effect_of_each_command_is_known() -> None:
     def effect(command: str) -> Effect | None:
-        found = find_danger(command)
-        assert found is None or found.why
-        return found.effect if found else None
+        danger = find_danger(command)
+        assert danger is None or danger.why
+        return danger.effect if danger else None
 
-    assert {one: effect(one) for one in HARMLESS} == dict.fromkeys(HARMLESS)
-    assert {one: effect(one) for one in CUTS} == dict.fromkeys(CUTS, Effect.POWER)
-    assert {one: effect(one) for one in DRAINS} == dict.fromkeys(DRAINS, Effect.DRAIN)
+    assert {command: effect(command) for command in HARMLESS} == dict.fromkeys(HARMLESS)
+    assert {command: effect(command) for command in CUTS} == dict.fromkeys(CUTS, Effect.POWER)
+    assert {command: effect(command) for command in DRAINS} == dict.fromkeys(DRAINS, Effect.DRAIN)
     assert effect("test.battery.start.quick") is Effect.BATTERY
 
 
@@ -49,6 +49,6 @@ OTHER_VARIABLES = [
 ]
 
 
-def test_what_setting_a_variable_may_do() -> None:
-    assert [one for one in SAFE_VARIABLES if find_danger_of_variable(one)] == []
-    assert [one for one in OTHER_VARIABLES if not find_danger_of_variable(one)] == []
+def test_only_safe_variables_are_harmless() -> None:
+    assert [name for name in SAFE_VARIABLES if find_danger_of_variable(name)] == []
+    assert [name for name in OTHER_VARIABLES if not find_danger_of_variable(name)] == []

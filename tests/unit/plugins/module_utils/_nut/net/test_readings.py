@@ -38,7 +38,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot impo
         ("", None, False, (), False),
     ],
 )
-def test_status(status: str, on_battery: bool | None, plainly: bool, cautions: tuple[str, ...], outage: bool) -> None:
+def test_flags_are_interpreted(
+    status: str, on_battery: bool | None, plainly: bool, cautions: tuple[str, ...], outage: bool
+) -> None:
     reading = read_variables({"ups.status": status})
     assert reading.flags == tuple(status.split())
     assert reading.on_battery is on_battery
@@ -69,14 +71,14 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("text", [*UNKNOWN, "604801", "3932100"])
 @pytest.mark.parametrize("name", ["runtime", "runtime_low"])
-def test_unknown_runtime(name: str, text: str) -> None:
+def test_implausible_runtime_is_unknown(name: str, text: str) -> None:
     reading = read_variables({f"battery.{name.replace('_', '.')}": text})
     assert reading == Reading(())
 
 
 @pytest.mark.parametrize("text", [*UNKNOWN, "100.1", "255", "65535"])
 @pytest.mark.parametrize("name", ["charge", "charge_low"])
-def test_unknown_charge(name: str, text: str) -> None:
+def test_implausible_charge_is_unknown(name: str, text: str) -> None:
     reading = read_variables({f"battery.{name.replace('_', '.')}": text})
     assert reading == Reading(())
 
@@ -84,27 +86,27 @@ def test_unknown_charge(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "number"), [("1", 1), ("0.5", 0.5), ("100", 100), ("99.90", 99.9), ("020", 20), ("+3", 3), ("1.2e+01", 12)]
 )
-def test_known_numbers(text: str, number: float) -> None:
+def test_plausible_number_is_read(text: str, number: float) -> None:
     variables = {f"battery.{name}": text for name in ("charge", "runtime", "charge.low", "runtime.low")}
     assert read_variables(variables) == Reading((), number, number, number, number)
 
 
-def test_runtime_of_up_to_seven_days() -> None:
-    # 65535 is what a UPS says that lasts longer than its field can hold: it is true enough
+def test_runtime_up_to_seven_days_is_plausible() -> None:
+    # 65535 is the largest value of a 16-bit field: a longer runtime is still plausible
     assert read_variables({"battery.runtime": "65535"}).runtime == 65535
     assert read_variables({"battery.runtime": "604800"}).runtime == 604800
 
 
-def test_what_is_not_said_is_unknown() -> None:
+def test_missing_values_are_unknown() -> None:
     assert read_variables({}) == Reading((), None, None, None, None)
 
 
-def test_flags_that_are_given_count() -> None:
+def test_given_flags_override_the_status() -> None:
     assert read_variables({"battery.charge": "7"}, ("OL", "CHRG")) == Reading(("OL", "CHRG"), charge=7)
     assert read_variables({"ups.status": "OL"}, ()).flags == ()
 
 
-def test_reading_of_a_state() -> None:
+def test_reading_is_made_from_a_state() -> None:
     state = UpsState("ups", "", ("OB",), True, None, {"battery.runtime": "0", "battery.charge": "95"}, (), 0)
     assert state.reading == Reading(("OB",), charge=95)
     assert replace(state, variables={}).reading == Reading(("OB",))
@@ -114,9 +116,9 @@ def test_reading_of_a_state() -> None:
     ("text", "number"),
     [("0", 0), ("12.5", 12.5), ("-1", None), ("nan", None), ("inf", None), ("", None), (None, None), ("a", None)],
 )
-def test_quantity(text: str | None, number: float | None) -> None:
+def test_quantity_is_a_finite_number(text: str | None, number: float | None) -> None:
     assert readings.parse_quantity(text) == number
 
 
-def test_each_flag_that_counts_has_words() -> None:
+def test_every_relevant_flag_has_words() -> None:
     assert set(vocabulary.FLAGS) >= readings.CAUTION

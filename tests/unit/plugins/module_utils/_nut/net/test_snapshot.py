@@ -24,7 +24,7 @@ def server() -> Iterator[FakeUpsd]:
         yield fake
 
 
-def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
+def test_snapshot_has_everything(server: FakeUpsd) -> None:
     with server.client() as client:
         ups, spare = snapshot.take_snapshot(client, gather=snapshot.GATHER)
     assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
@@ -45,7 +45,7 @@ def test_snapshot_of_all_there_is(server: FakeUpsd) -> None:
     assert (spare.error, spare.commands, spare.writable) == ("DATA-STALE", {}, {})
 
 
-def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
+def test_only_requested_parts_are_queried(server: FakeUpsd) -> None:
     server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
     with server.client() as client:
         ups, spare = snapshot.take_snapshot(client, gather=())
@@ -54,7 +54,7 @@ def test_only_what_is_wanted_is_asked_for(server: FakeUpsd) -> None:
     assert server.asked == ["LIST UPS", "GET VAR ups ups.status", "GET VAR spare ups.status"]
 
 
-def test_a_description_is_asked_for_once(server: FakeUpsd) -> None:
+def test_description_is_queried_once(server: FakeUpsd) -> None:
     server.answers["LIST CMD spare"] = (
         "BEGIN LIST CMD spare\nCMD spare load.off\nCMD spare BEEPER.mute\nEND LIST CMD spare\n"
     )
@@ -62,34 +62,34 @@ def test_a_description_is_asked_for_once(server: FakeUpsd) -> None:
     with server.client() as client:
         _ups, spare = snapshot.take_snapshot(client, gather=[snapshot.COMMANDS])
     assert spare.commands == {"load.off": "", "BEEPER.mute": "Be quiet"}
-    assert sum(one.startswith("GET CMDDESC") for one in server.asked) == 2
+    assert sum(request.startswith("GET CMDDESC") for request in server.asked) == 2
 
 
-def test_writable_of(server: FakeUpsd) -> None:
+def test_writable_variable_is_found_without_case(server: FakeUpsd) -> None:
     with server.client() as client:
-        found = snapshot.find_writable(client, "ups", "UPS.id")
-        assert found is not None
-        assert (found.name, found.value) == ("ups.id", "x y")
+        variable = snapshot.find_writable(client, "ups", "UPS.id")
+        assert variable is not None
+        assert (variable.name, variable.value) == ("ups.id", "x y")
         assert snapshot.find_writable(client, "ups", "ups.status") is None
         with pytest.raises(net_errors.VarNotSupported):
             snapshot.find_writable(client, "ups", "nix")
 
 
-def test_who_is_not_expected(server: FakeUpsd) -> None:
+def test_unexpected_clients_are_listed(server: FakeUpsd) -> None:
     with server.client() as client:
-        assert snapshot.observe_upsd(client, ["ups"], ["pve"], addresses_of).unexpected == ("192.0.2.3",)
-        assert snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], addresses_of).unexpected == ()
+        assert snapshot.observe_upsd(client, ["ups"], ["pve"], resolve_name).unexpected == ("192.0.2.3",)
+        assert snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], resolve_name).unexpected == ()
         assert snapshot.observe_upsd(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == (
             "127.0.0.1",
         )
         assert snapshot.observe_upsd(client, ["ups"]).unexpected == ()
-        # they are asked for where they are expected
-        report = snapshot.observe_upsd(client, ["ups"], ["nas"], addresses_of, gather=[])
+        # clients are queried if any are expected
+        report = snapshot.observe_upsd(client, ["ups"], ["nas"], resolve_name, gather=[])
         assert (report.missing, report.upses[0].variables) == ((), {})
         assert (report.tls_version, report.tls_expires) == (None, None)
 
 
-def test_snapshot(server: FakeUpsd) -> None:
+def test_snapshot_lists_states_and_clients(server: FakeUpsd) -> None:
     with server.client() as client:
         ups, spare = snapshot.take_snapshot(client)
     assert (ups.name, ups.description, ups.status, ups.fresh, ups.error) == (
@@ -104,7 +104,7 @@ def test_snapshot(server: FakeUpsd) -> None:
     assert (spare.variables, spare.num_logins) == ({}, None)
 
 
-def test_snapshot_of_some(server: FakeUpsd) -> None:
+def test_snapshot_can_be_limited_to_some_upses(server: FakeUpsd) -> None:
     with server.client() as client:
         assert [state.name for state in snapshot.take_snapshot(client, ["UPS"])] == ["ups"]
         assert snapshot.take_snapshot(client, []) == ()
@@ -113,7 +113,7 @@ def test_snapshot_of_some(server: FakeUpsd) -> None:
 
 
 @pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
-def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
+def test_waiting_driver_is_not_fresh(status: str) -> None:
     answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
     with serving(answers) as server, server.client() as client:
         (state,) = snapshot.take_snapshot(client, ["ups"])
@@ -124,29 +124,29 @@ def test_a_driver_that_is_still_starting_is_not_fresh(status: str) -> None:
 NAMES = {"pve": ("127.0.1.1",), "nas": ("2001:db8::3", "192.0.2.3"), "vm": ("192.0.2.4",)}
 
 
-def addresses_of(name: str, timeout: float) -> Sequence[str]:
+def resolve_name(name: str, timeout: float) -> Sequence[str]:
     try:
         return NAMES[name]
     except KeyError:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
 
 
-def test_all_is_well(server: FakeUpsd) -> None:
+def test_report_without_problems_is_ok(server: FakeUpsd) -> None:
     with server.client() as client:
-        report = snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], addresses_of)
+        report = snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], resolve_name)
     assert report.is_ok
     assert report.message == (
         f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
     )
 
 
-def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
+def test_all_problems_are_in_one_line(server: FakeUpsd) -> None:
     with server.client() as client:
         report = snapshot.observe_upsd(
             client,
             None,
             ["pve", "vm", "nowhere", "192.0.2.5"],
-            lambda name, timeout: (name,) if name[0].isdigit() else addresses_of(name, timeout),
+            lambda name, timeout: (name,) if name[0].isdigit() else resolve_name(name, timeout),
         )
     assert not report.is_ok
     assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
@@ -160,15 +160,15 @@ def test_what_is_wrong_is_said_in_one_line(server: FakeUpsd) -> None:
     )
 
 
-def test_a_server_without_a_ups_is_not_well() -> None:
+def test_server_without_ups_is_not_ok() -> None:
     with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
-        report = snapshot.observe_upsd(client, None, ["pve"], addresses_of)
+        report = snapshot.observe_upsd(client, None, ["pve"], resolve_name)
     assert not report.is_ok
     assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in (logged in: none)")
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only during sleep."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.now = 100.0
@@ -183,36 +183,36 @@ class Clock:
         self.then()
 
 
-def test_waiting_ends_when_the_last_client_has_logged_in(server: FakeUpsd) -> None:
+def test_wait_ends_with_the_last_login(server: FakeUpsd) -> None:
     def log_in() -> None:
         if clock.now >= 103:
             server.answers["LIST CLIENT ups"] = "BEGIN LIST CLIENT ups\nCLIENT ups 192.0.2.4\nEND LIST CLIENT ups\n"
 
     clock = Clock(log_in)
     report = snapshot.wait_until_ok(
-        server.client, ["ups"], ["vm"], wait=60, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
+        server.client, ["ups"], ["vm"], wait=60, addresses_of=resolve_name, clock=clock, sleep=clock.sleep
     )
     assert report.is_ok
     assert clock.now == 103
 
 
-def test_waiting_ends_in_time(server: FakeUpsd) -> None:
+def test_wait_ends_at_the_timeout(server: FakeUpsd) -> None:
     clock = Clock()
     report = snapshot.wait_until_ok(
-        server.client, ["ups"], ["vm"], wait=2.5, addresses_of=addresses_of, clock=clock, sleep=clock.sleep
+        server.client, ["ups"], ["vm"], wait=2.5, addresses_of=resolve_name, clock=clock, sleep=clock.sleep
     )
     assert [missing.name for missing in report.missing] == ["vm"]
     assert clock.now == 102.5
 
 
-def test_without_wait_there_is_one_look(server: FakeUpsd) -> None:
+def test_no_wait_queries_once(server: FakeUpsd) -> None:
     clock = Clock()
     assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).is_ok
     assert server.looks == 1
     assert clock.now == 100
 
 
-def test_waiting_for_a_server_that_starts() -> None:
+def test_starting_server_is_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = listener.getsockname()[1]
     with serving() as server:
@@ -226,7 +226,7 @@ def test_waiting_for_a_server_that_starts() -> None:
 
 
 @pytest.mark.parametrize(("ups", "kind"), [(["nix"], net_errors.UnknownUps), (None, net_errors.Unreachable)])
-def test_what_is_still_wrong_after_waiting_is_raised(
+def test_last_error_is_raised_after_the_wait(
     server: FakeUpsd, ups: list[str] | None, kind: type[net_errors.UpsdFailure]
 ) -> None:
     if ups is None:
@@ -257,7 +257,7 @@ STATES = {
 
 
 @pytest.mark.parametrize(("status", "busy"), STATES.items(), ids=STATES.keys())
-def test_careful(status: str, busy: bool) -> None:
+def test_cautious_states_are_recognized(status: str, busy: bool) -> None:
     state = snapshot.UpsState("ups", "", tuple(status.split()), True, None, {}, (), 0)
     assert snapshot.list_not_on_mains([state]) == ([f"ups ({status})"] if busy else [])
     assert snapshot.list_not_on_mains([replace(state, fresh=False)]) == []

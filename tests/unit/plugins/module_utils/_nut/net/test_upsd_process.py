@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""upsd's process and its sockets, seen from outside."""
+"""upsd's process and its sockets, as the kernel shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process 
 from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import until
 
 
-def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address() -> None:
+def test_ipv4_client_of_an_ipv6_socket_keeps_the_ipv4_address() -> None:
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
@@ -26,13 +26,13 @@ def test_an_ipv4_client_of_an_ipv6_socket_has_its_own_address() -> None:
                 client.sendall(b"GET VAR ups ups.status\n")
                 process = UpsdProcess(os.getpid())
                 until(lambda: process.read_sockets().has_work, "what was sent arrives")
-                ours = [found for found in process.read_sockets().connections if found.port == client.getsockname()[1]]
-                assert [(found.address, found.unread, found.is_full) for found in ours] == [("127.0.0.1", 23, False)]
+                ours = [peer for peer in process.read_sockets().connections if peer.port == client.getsockname()[1]]
+                assert [(peer.address, peer.unread, peer.is_full) for peer in ours] == [("127.0.0.1", 23, False)]
                 assert str(ours[0]) == f"127.0.0.1:{ours[0].port}"
                 process.close()
 
 
-def test_an_ended_process() -> None:
+def test_ended_process_is_recognized() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = UpsdProcess(child.pid)
     assert not process.has_ended()
@@ -47,6 +47,6 @@ def test_an_ended_process() -> None:
     process.close()
 
 
-def test_what_the_kernel_says_of_a_process() -> None:
+def test_process_is_read_from_proc() -> None:
     text = "780 (a) S) (upsd) T 1 780 780 0 -1 4194560 1 0 0 0 17 25 0 0 20 0 1 0 9000 1 1 1 1 1"
     assert parse_stat(text, 100, 1000.0) == Activity("T", 42, 910.0)

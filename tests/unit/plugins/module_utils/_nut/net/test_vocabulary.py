@@ -20,11 +20,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import vocabu
         ("", ""),
     ],
 )
-def test_status_words(flags: str, words: str) -> None:
+def test_flags_are_described(flags: str, words: str) -> None:
     assert vocabulary.describe_status(vocabulary.split_status(flags)) == words
 
 
-def test_each_flag_that_counts_has_words() -> None:
+def test_every_relevant_flag_has_words() -> None:
     assert set(vocabulary.FLAGS) >= {"OL", "RB", "CHRG", "DISCHRG", "OVER", "TRIM", "BOOST", "ALARM"}
 
 
@@ -60,11 +60,11 @@ RESULTS = {
 
 
 @pytest.mark.parametrize(("text", "verdict"), RESULTS.items())
-def test_judge(text: str, verdict: str) -> None:
+def test_test_result_is_judged(text: str, verdict: str) -> None:
     assert vocabulary.judge_test_result(text) == verdict
 
 
-def test_split_status() -> None:
+def test_status_is_split_into_flags() -> None:
     assert vocabulary.split_status("OB LB") == ("OB", "LB")
     assert vocabulary.split_status("") == ()
 
@@ -103,7 +103,7 @@ def test_split_status() -> None:
         ("battery.voltage", "13.", "13."),
     ],
 )
-def test_typed_value(name: str, text: str, value: object) -> None:
+def test_value_gets_a_type(name: str, text: str, value: object) -> None:
     typed = vocabulary.convert_value(name, text)
     assert typed == value
     assert type(typed) is type(value)
@@ -126,6 +126,6 @@ def test_typed_value(name: str, text: str, value: object) -> None:
         ("nan", "nan", True),
     ],
 )
-def test_same_value(one: str, other: str, same: bool) -> None:
+def test_equal_values_are_recognized(one: str, other: str, same: bool) -> None:
     assert vocabulary.is_same_value(one, other) is same
     assert vocabulary.is_same_value(other, one) is same

@@ -476,7 +476,7 @@ def test_unreadable_proxmox_guests_leave_guests_time_undecided() -> None:
 
 
 def test_migrating_ha_makes_plan_infeasible() -> None:
-    words = ("HA works 1 guest (104)", "shutdown_policy is freeze")
+    words = ("HA manages 1 guest (104)", "shutdown_policy is freeze")
     plan = SITE.plan(ProxmoxGuests(ha=words))
     constraint = find_constraint(plan, "HA")
     assert (constraint.holds, constraint.slack, constraint.reason, constraint.remedy) == (
@@ -493,7 +493,7 @@ def test_migrating_ha_makes_plan_infeasible() -> None:
     assert constraint.remedy == "set shutdown_policy to freeze (Datacenter, Options, HA Settings)"
     assert spell_verdict(moves) == "The plan does not hold: HA fails"
     assert not [constraint for constraint in SITE.plan().constraints if constraint.name == "HA"]
-    assert "HA works 1 guest (104); shutdown_policy is freeze" in draw_table(plan)
+    assert "HA manages 1 guest (104); shutdown_policy is freeze" in draw_table(plan)
 
 
 def test_remarks_become_constraints() -> None:

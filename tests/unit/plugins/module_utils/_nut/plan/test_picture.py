@@ -173,11 +173,11 @@ def test_page_lists_guests_with_their_stopper() -> None:
 
 
 def test_constraint_without_numbers_shows_no_slack() -> None:
-    ha = ("HA works 1 guest (104)", "shutdown_policy is migrate")
+    ha = ("HA manages 1 guest (104)", "shutdown_policy is migrate")
     fails = Page(picture.draw_page(make_plan(MACHINES, [UPS], TIMING, [STAGE], ProxmoxGuests(ha=ha, migrates=True))))
     place = fails.words.index("HA")
     assert fails.words[place - 1 : place + 3] == [
-        "fails", "HA", "HA works 1 guest (104); shutdown_policy is migrate",
+        "fails", "HA", "HA manages 1 guest (104); shutdown_policy is migrate",
         "Set shutdown_policy to freeze (Datacenter, Options, HA Settings)",
     ]  # fmt: skip
 

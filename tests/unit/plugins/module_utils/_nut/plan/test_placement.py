@@ -279,7 +279,7 @@ def test_time_of_proxmox_to_stop_guests() -> None:
 
 
 def test_time_of_ha_to_stop_guests() -> None:
-    ha = HaSetup("freeze", frozenset({101, 900}), ("HA works 2 guests",))
+    ha = HaSetup("freeze", frozenset({101, 900}), ("HA manages 2 guests",))
     placed = place_on(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
     # first Proxmox's own guests, all at once; then HA's, which always have 60 s, and 20 s until HA acts
     assert seconds(placed) == (192 + 72 + 20, 30 + 30 + 20)
@@ -295,7 +295,7 @@ def test_time_of_ha_to_stop_guests() -> None:
     # a guest that a stage has stopped takes no time
     staged = place_on(with_guests(WEB, DNS, ha=ha), {"stage": Selector(((101, None),))})
     assert seconds(staged) == (32, 30)
-    assert (placed.proxmox.ha, placed.proxmox.migrates) == (("HA works 2 guests",), False)
+    assert (placed.proxmox.ha, placed.proxmox.migrates) == (("HA manages 2 guests",), False)
 
 
 def test_guests_are_stopped_by_startup_order() -> None:
@@ -384,7 +384,7 @@ def test_host_without_proxmox_is_empty(tmp_path: Path) -> None:
 
 def test_unreadable_host_raises_guests_error(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
-    with pytest.raises(GuestsError, match="etc/pve/local is not there"):
+    with pytest.raises(GuestsError, match="etc/pve/local: start Proxmox"):
         placement.observe_host(run_quietly, tmp_path)
 
 

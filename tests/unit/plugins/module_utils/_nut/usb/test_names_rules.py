@@ -171,6 +171,17 @@ def test_remembered_ups_without_section_or_known_driver_gets_usbhid_ups_at_once(
     assert (again.conf, again.plugged) == (res.conf, res.plugged)
 
 
+def test_ups_without_known_driver_gets_its_old_name_back_once_its_twin_is_named() -> None:
+    moved = replace(CPS_ELSEWHERE, driver="", device=replace(CPS_ELSEWHERE.device, hid_power=None))
+    plain = '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n'
+    memory = {"ups": fingerprint.make_fingerprint(CPS.device)}
+    was = known(None, plain, found=frozenset({"ups"}), memory=memory)
+    res = resolve_names(was, [moved, CPS_TWIN], UsbPolicy(takeover=False), R81)
+    assert {name: served.device.name for name, served in res.plugged.items()} == {"ups": "1-2", "ups2": "1-4"}
+    again = resolve_names(after(was, res), [moved, CPS_TWIN], UsbPolicy(takeover=False), R81)
+    assert (again.conf, again.plugged) == (res.conf, res.plugged)
+
+
 def test_found_name_whose_ups_a_fixed_section_has_does_not_make_a_moved_ups_ambiguous() -> None:
     """[ups2] goes because [mine] has its UPS, so the UPS that moved can only be that of [ups]."""
     plain = '    driver = "usbhid-ups"\n    port = "auto"\n'
