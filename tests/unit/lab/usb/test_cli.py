@@ -65,7 +65,7 @@ def status(cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> dict[str, Any
     return answer
 
 
-def test_a_session(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_control_the_ups(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert [ups["port"] for ups in status(cli, capsys)["upses"]] == [1, 4]
     assert cli.main(["pve", "plug", "eaton", "--serial", "", "--vendor-string", 'a"b', "--id", "0463:0001"]) == 0
     assert capsys.readouterr().out == "pve: port 2, device 004\n"
@@ -92,7 +92,7 @@ def test_a_session(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[st
     assert "unplugged from port 2: eaton ''" in text
 
 
-def test_hostile_strings_pass_as_they_are(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_strings_are_passed_unchanged(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     """The shelf has no malicious UPS, so each string may be anything that a command line can hold."""
     evil = ']\n[evil]\ndriver = "x" # $(id) `id` \\'
     assert cli.main(["pve", "plug", "apc", "--serial", evil, "--product-string", "ü" * 200, "--fickle"]) == 0
@@ -103,7 +103,7 @@ def test_hostile_strings_pass_as_they_are(host: Path, cli: ModuleType, capsys: p
     assert (sysfs / "product").read_text() == "ü" * 126 + "\n"
 
 
-def test_models(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_are_listed(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pve", "models"]) == 0
     assert "cps      0764:0501  CPS CP1500EPFCLCD  serial ''" in capsys.readouterr().out
 
@@ -117,14 +117,14 @@ def test_models(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str])
         (["pve", "set", "charge=1000"], "pve: charge must be a whole number from 0 to 100"),
     ],
 )
-def test_errors(
+def test_mistakes_are_reported(
     host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert cli.main(words) == 1
     assert message in capsys.readouterr().err
 
 
-def test_no_lab(
+def test_missing_lab_is_reported(
     tmp_path: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "hosts_directory", lambda: tmp_path / "usb")
