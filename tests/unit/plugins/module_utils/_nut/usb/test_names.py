@@ -357,6 +357,15 @@ def test_declared_name_replaces_a_found_name() -> None:
     assert (list(res.conf.sections), res.found) == (["my-ups"], frozenset())
 
 
+def test_declared_name_replaces_a_found_name_even_if_the_ups_moved_at_the_same_time() -> None:
+    host = Host(None)
+    host.settle(CPS)
+    host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "my-ups")))
+    res = host.resolve(CPS_ELSEWHERE)
+    assert list(res.plugged) == ["my-ups"]
+    assert list(res.conf.sections) == ["my-ups"]
+
+
 def test_declared_keys_select_among_found_upses() -> None:
     res = declared_later('[desk]\n    driver = "auto"\n    vendorid = "0764"\n', APC, CPS_ELSEWHERE)
     assert {name: found_ups.device.ids for name, found_ups in res.plugged.items()} == {
