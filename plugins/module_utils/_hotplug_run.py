@@ -13,7 +13,7 @@ from ._command import warn_with_host
 from ._host import explain_missing_primary
 from ._hotplug import choose_policy, make_host
 from ._nut.base import files, systemd
-from ._nut.hotplug.look import Observation, describe_device, diff_ups_conf
+from ._nut.hotplug.observation import Observation, describe_device, diff_ups_conf
 from ._nut.hotplug.observe import ReconcileError
 from ._nut.hotplug.reconcile import HotplugHost
 from ._nut.programs import nut_hotplug

@@ -9,42 +9,44 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: shutdown_service
-short_description: The service that waits until the other machines are down
+short_description: Install nut-shutdown, which powers off a primary after the other machines are down
 version_added: 0.2.0
 description:
-  - Puts the policy, the units, the logrotate and the tmpfiles.d file of C(nut-shutdown) in place. Or removes all of them.
-  - C(nut-shutdown.service) is not started. C(upsmon) does so, as its SHUTDOWNCMD, and the unit powers the host off.
-  - C(nut-stages.service) is started, where it is given. It watches the UPS and does what the stages of the policy say.
-  - C(nut-watch.service) is started. It watches C(upsd), and helps it when it hangs.
-  - It does in one round trip what the role nut_server needs. The program itself comes by M(homelab.nut.zipapp).
+  - Installs or removes the policy, the systemd units and drop-ins, and the logrotate and tmpfiles.d files of C(nut-shutdown).
+    The role nut_server uses it. M(homelab.nut.zipapp) installs the program itself.
+  - C(nut-shutdown.service) is not started here. C(upsmon) starts it as its SHUTDOWNCMD; it waits until the other machines are
+    down, then powers off the host.
+  - C(nut-stages.service), if given, is started. It watches the UPS and runs the stages of the policy.
+  - C(nut-watch.service) is started. It watches C(upsd), and unblocks or restarts it when it hangs.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   state:
     description:
-      - V(present) puts O(files) in place.
-      - V(absent) removes them, the program, and what it remembers. Its log stays.
+      - V(present) installs O(files).
+      - V(absent) removes them, the program and its state. The log is kept.
     type: str
     choices: [present, absent]
     default: present
   files:
     description:
-      - The files, name to text. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-watch.service),
+      - The contents of the files, by name. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-watch.service),
         V(nut-monitor.conf), V(nut-server.conf), V(nut-driver-hardening.conf), V(nut-server-hardening.conf),
         V(nut-monitor-hardening.conf), V(nut-watch-hardening.conf), V(logrotate) and V(tmpfiles).
       - V(nut-monitor.conf) and V(nut-server.conf) are drop-ins of C(nut-monitor.service) and C(nut-server.service).
       - V(nut-driver-hardening.conf), V(nut-server-hardening.conf), V(nut-monitor-hardening.conf) and
-        V(nut-watch-hardening.conf) are further ones, of C(nut-driver@.service) and C(nut-watch.service), too. Each is tried first,
-        by a unit of its own that does nothing. Where systemd can't apply it, as in some containers, it is left out, with a warning.
-        In check mode nothing is tried, and what the last run could not apply is left out.
-      - The daemons that run are not restarted here when one of these changes. The next M(homelab.nut.config) does so, which first
-        asks whether a UPS is on battery.
-      - V(nut-stages.service) may be empty. Then it is stopped, and not there. These may be empty, too.
-      - V(tmpfiles) makes the spare of C(upsmon)'s POWERDOWNFLAG, now and at each boot. It may be empty. Then there is none.
+        V(nut-watch-hardening.conf) are drop-ins that sandbox C(nut-driver@.service), C(nut-server.service),
+        C(nut-monitor.service) and C(nut-watch.service). Each is first tried on a transient unit that does nothing. If systemd
+        can't apply it, as in some containers, it is left out, with a warning. Check mode tries nothing, and leaves out what the
+        last run could not apply.
+      - A change to a drop-in does not restart NUT's daemons here. The next M(homelab.nut.config) restarts them, after checking
+        that no UPS is on battery.
+      - If V(nut-stages.service) is empty, that service is stopped and removed. The hardening drop-ins may be empty, too.
+      - V(tmpfiles) creates the spare of C(upsmon)'s POWERDOWNFLAG, now and at each boot. If it is empty, there is no spare.
       - Required if O(state=present).
     type: dict
   renewed:
-    description: Whether the program has been replaced. Then C(nut-stages.service) and C(nut-watch.service), which run, are restarted.
+    description: Whether the program was replaced. If so, C(nut-stages.service) and C(nut-watch.service) are restarted if they run.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -53,26 +55,26 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Remove what waits for the other machines
+- name: Remove nut-shutdown
   homelab.nut.shutdown_service:
     state: absent
 """
 
 RETURN = r"""
 files:
-  description: The files that were replaced, or would be.
+  description: Names of the files that were replaced, or would be in check mode.
   returned: always
   type: list
   elements: str
   sample: [shutdown.json]
 removed:
-  description: The paths that were removed, or would be.
+  description: Paths that were removed, or would be in check mode.
   returned: always
   type: list
   elements: str
   sample: [/etc/systemd/system/nut-shutdown.service]
 actions:
-  description: The commands that were run, or would be, with the reason. Restarts of NUT's daemons are left to M(homelab.nut.config).
+  description: Commands that were run, or would be in check mode, with the reason. M(homelab.nut.config) restarts NUT's daemons.
   returned: always
   type: list
   elements: str

@@ -20,8 +20,8 @@ from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import UnitAction
 from ..usb.resolution import NameResolution
-from .look import Observation, strip_numbers
 from .memory import HistoryEntry, HotplugState, save_state
+from .observation import Observation, strip_numbers
 from .observe import DUMMY, Observer
 
 MODE = 0o640
@@ -70,7 +70,7 @@ class Actor(Observer):
 
     def apply_plan(self, look: Observation) -> HotplugOutcome:
         """Apply the plan of an observation. The caller holds the lock. Failed actions are in the outcome; they raise nothing."""
-        work = _Execution(self, look, self._report_news(look), owed=[*look.owed])
+        work = _Execution(self, look, self._log_news(look), owed=[*look.owed])
         for node, reason in look.plan.permits:
             work.permit_node(node, reason)
         wrong = self._check_sections(look)
@@ -86,12 +86,12 @@ class Actor(Observer):
         self._save_state(work.state.with_history(*work.history))
         return work.build_outcome()
 
-    def _report_news(self, look: Observation) -> HotplugState:
+    def _log_news(self, look: Observation) -> HotplugState:
         """Log new remarks and new or finished deferrals. Returns the state that includes them."""
         memory = look.state
         for line in look.remarks:
             if line not in memory.remarks_made:
-                self._say_once(line)
+                self._log_once(line)
         now = self.wall()
         before = {strip_numbers(line): line for line in memory.deferred}
         deferred = {}
@@ -99,7 +99,7 @@ class Actor(Observer):
             known = before.pop(strip_numbers(line), "")
             deferred[known or line] = memory.deferred.get(known, now)
             if not known:
-                self._say_once(f"deferred: {line}")
+                self._log_once(f"deferred: {line}")
         finished = []
         for line in before.values():
             how = "now done" if look.has_changes else "no longer needed"
@@ -111,7 +111,7 @@ class Actor(Observer):
         state = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
         return state.with_history(*finished)
 
-    def _say_once(self, line: str) -> None:
+    def _log_once(self, line: str) -> None:
         if line not in self._said_lines:
             self._said_lines.add(line)
             self.say(printable(line, 500))
@@ -123,7 +123,7 @@ class Actor(Observer):
             self.local.hotplug_state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             save_state(self.local.hotplug_state, new)
         except (OSError, base_files.WriteError) as error:
-            self._say_once(f"can't save the state between runs: {error}")
+            self._log_once(f"can't save the state between runs: {error}")
 
     def _check_sections(self, look: Observation) -> dict[str, str]:
         """Let NUT's own drivers read the changed sections, in a scratch directory.
@@ -172,7 +172,7 @@ class _Execution:
         self.failed.append(line)
         self.state = replace(self.state, remarks_made=(*self.state.remarks_made, line))
         if line not in self.look.state.remarks_made:
-            self.host._say_once(line)
+            self.host._log_once(line)
             self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
     def record_refusal(self, name: str, reason: str) -> None:
@@ -199,7 +199,7 @@ class _Execution:
     def run_later_action(self, action: UnitAction) -> None:
         """Run one of the actions that follow the file."""
         if action.unit == base_systemd.ENUMERATOR:
-            self.spare_drivers()
+            self.update_checksums()
         self.run_action(action)
 
     def note_intent(self) -> None:
@@ -269,7 +269,7 @@ class _Execution:
             return
         self.record_done(name, f"{action.verb} {action.unit}", action.reason)
 
-    def spare_drivers(self) -> None:
+    def update_checksums(self) -> None:
         """Update the enumerator's checksums of unchanged sections, so that it does not restart their drivers.
 
         They differ if somebody edited a section and restarted the driver by hand, and with 2.8.1, which does not record a section that a

@@ -164,7 +164,7 @@ class _Planner:
             if name in changed:
                 self._replace_section(name)
             elif name in self.resolution.plugged:
-                self._mend_driver(name)
+                self._check_driver(name)
         for name in self.old:
             if name not in self.target and self._driver_state(name).unit.runs:
                 # otherwise the enumerator starts the new driver first, which then finds the UPS in use
@@ -267,13 +267,15 @@ class _Planner:
     def _only_adds_detail(self, name: str) -> bool:
         # a driver that has not had time to fail counts as working
         work = {
-            other for other in self.resolution.plugged if self._driver_state(other).is_fresh or self._is_young(other)
+            other
+            for other in self.resolution.plugged
+            if self._driver_state(other).is_fresh or self._is_within_grace(other)
         }
         return only_adds_keys(name, self.known, self.resolution) and are_others_served(
             name, self.known, self.resolution, work
         )
 
-    def _is_young(self, name: str) -> bool:
+    def _is_within_grace(self, name: str) -> bool:
         state = self._driver_state(name)
         if name not in self.old or state.plugged_since is None:
             return True
@@ -290,7 +292,7 @@ class _Planner:
             return  # the enumerator starts it
         if state.unit.runs:
             self.before.append(UnitAction("stop", unit, why))
-        elif state.unit.active == "inactive" and not self._is_owed(name):
+        elif state.unit.active == "inactive" and not self._is_start_owed(name):
             return
         if state.unit.enabled != "masked" and (name not in self.resolution.absent or is_dummy(self.target[name])):
             self.drivers.append(UnitAction("start", unit, why))
@@ -331,14 +333,14 @@ class _Planner:
                 f"NUT's group can't write to {describe_device(self._plugged_device(name))}, which is [{name}]"
             )
 
-    def _is_owed(self, name: str) -> bool:
+    def _is_start_owed(self, name: str) -> bool:
         """Return whether the driver has not been started since its UPS was plugged in. The start may have been postponed."""
         state, tries = self._driver_state(name), self.tries.get(name)
         return state.is_new_device or (
             tries is not None and state.plugged_since is not None and state.plugged_since > tries.last_try
         )
 
-    def _mend_driver(self, name: str) -> None:
+    def _check_driver(self, name: str) -> None:
         """Restart or start a driver if it needs that: its section stays and its UPS is plugged in."""
         state = self._driver_state(name)
         if state.is_fresh:
@@ -350,16 +352,16 @@ class _Planner:
         if state.unit.enabled == "masked":
             self.deferred.append(f"[{name}]: its unit is masked, so its driver is left stopped")
         elif state.unit.active in ("active", "reloading"):
-            self._revive_driver(name, state)
+            self._restart_silent_driver(name, state)
         elif state.unit.active == "activating":
-            self._hasten_start(name, state)
+            self._restart_slow_start(name, state)
         elif state.unit.active == "deactivating":
             self.waits[name] = self.now + GRACE
         elif state.unit.active == "failed":
             self._try_action(name, "start", f"{self._describe_presence(name)}, but its driver has failed")
         elif state.unit.enabled not in ("enabled", "enabled-runtime"):
-            self._register_unit(name)
-        elif self._is_owed(name):
+            self._make_unit(name)
+        elif self._is_start_owed(name):
             self._try_action(name, "start", f"{self._describe_presence(name)}, but its driver is not running")
         else:
             self.deferred.append(
@@ -380,7 +382,7 @@ class _Planner:
         ):
             self.waits[name] = until
 
-    def _revive_driver(self, name: str, state: DriverState) -> None:
+    def _restart_silent_driver(self, name: str, state: DriverState) -> None:
         """Restart a running driver that has no data although its UPS is plugged in, once it has had time to reconnect."""
         plugged = state.plugged_since if state.plugged_since is not None else self.now
         is_replugged = state.silent_since <= plugged + GRACE
@@ -402,10 +404,10 @@ class _Planner:
         )
         self._try_action(name, "restart", f"{self._describe_presence(name)}, but its driver {what}")
 
-    def _hasten_start(self, name: str, state: DriverState) -> None:
+    def _restart_slow_start(self, name: str, state: DriverState) -> None:
         """Restart a driver that is starting, or is waiting for systemd to retry, if that takes too long."""
         tries = self.tries.get(name, Tries())
-        if self._is_owed(name):
+        if self._is_start_owed(name):
             self._try_action(
                 name, "restart", f"{self._describe_presence(name)}, but its driver is waiting for systemd to retry"
             )
@@ -420,7 +422,7 @@ class _Planner:
                 name, "restart", f"{self._describe_presence(name)}, but its driver does not finish starting"
             )
 
-    def _register_unit(self, name: str) -> None:
+    def _make_unit(self, name: str) -> None:
         due = self.tries.get(name, Tries()).next_try(self.now)
         if self.busy:
             self.deferred.append(f"the unit of [{name}] is made later: {self._reason_to_wait(name)}")

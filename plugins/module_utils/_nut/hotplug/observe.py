@@ -33,8 +33,8 @@ from ..usb.policy import UsbPolicy
 from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
 from ..usb.sections import DUMMY_PORT
 from . import decide, owed, quiet
-from .look import Observation, describe_device
 from .memory import HotplugState, Plugging, load_state
+from .observation import Observation, describe_device
 
 UPSD_SECONDS = 5.0
 # DriverState.error if upsd could not be asked; not one of upsd's own codes
@@ -146,7 +146,7 @@ class Observer:
         remarks += [f"{describe_device(ups.device)} is not served: {why}" for ups, why in resolution.unserved]
         remarks += resolution.remarks
         return Observation(
-            glance=seen_bus,
+            bus_text=seen_bus,
             files=files,
             time=now,
             release=release,

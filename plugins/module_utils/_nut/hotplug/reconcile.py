@@ -19,7 +19,7 @@ from ..base.text import printable
 from ..conf import nut_conf
 from . import quiet, quiet_note
 from .act import Actor, HotplugOutcome
-from .look import Observation
+from .observation import Observation
 from .observe import UPSD_SECONDS, ReconcileError, digest_text
 
 LOCK_SECONDS = 60.0
@@ -31,7 +31,7 @@ SETTLE_MOST = 3.0
 POLL = 0.25
 # Limits of a run, so that a plan that never succeeds does not keep the host busy
 RUN_SECONDS = 60.0
-LOOKS = 40
+MAX_OBSERVATIONS = 40
 # Anything that is due later than this is left to a later run
 PATIENCE = 15.0
 # A full run is due after this time even if nothing has changed
@@ -72,7 +72,7 @@ class HotplugHost(Actor):
             done: list[str] = []
             failed: list[str] = []
             written = False
-            for _look in range(LOOKS):
+            for _look in range(MAX_OBSERVATIONS):
                 look = self.observe_host()
                 outcome = self.apply_plan(look)
                 done += outcome.done
@@ -85,7 +85,7 @@ class HotplugHost(Actor):
                 if not outcome.changed and not outcome.failed:
                     self._leave_quiet(look)
                 # Check as late as possible, because udev starts no second run while this service is active.
-                if late or quiet.describe_bus(self.policy.sysfs) == look.glance:
+                if late or quiet.describe_bus(self.policy.sysfs) == look.bus_text:
                     break
             return HotplugOutcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
 
@@ -113,7 +113,7 @@ class HotplugHost(Actor):
         while True:
             self.pause(POLL)
             now = self.clock()
-            if now >= min([end, *soon.values()]) or quiet.describe_bus(self.policy.sysfs) != look.glance:
+            if now >= min([end, *soon.values()]) or quiet.describe_bus(self.policy.sysfs) != look.bus_text:
                 return True
             status = self._ask_upsd(list(soon)).status
             if any(name in look.drivers and (name in status) != look.drivers[name].is_fresh for name in soon):
@@ -132,7 +132,7 @@ class HotplugHost(Actor):
             place = self._find_upsd(wanted) if wanted else ("-", 0)
             files = {**look.files, str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state))}
             until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
-            text = quiet_note.compose_note(self.policy.sysfs, look.glance, files, place, wanted, until=until)
+            text = quiet_note.compose_note(self.policy.sysfs, look.bus_text, files, place, wanted, until=until)
             base_files.replace_files({self.local.run_dir / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"can't write the note that lets the next run finish early: {error}")

@@ -21,7 +21,7 @@ from ..base.process import make_runner
 from ..base.table import format_grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
-from ..hotplug.look import Observation, describe_device
+from ..hotplug.observation import Observation, describe_device
 from ..hotplug.observe import ReconcileError
 from ..hotplug.reconcile import HotplugHost
 from ..usb import policy

@@ -29,7 +29,7 @@ STATUS = {
 }
 ON_BATTERY = {"LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OB"\nEND LIST VAR ups\n'}
 STALE = {"LIST VAR ups": "ERR DATA-STALE\n"}
-NOBODY = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
+NO_CLIENT = {"LIST CLIENT ups": "BEGIN LIST CLIENT ups\nEND LIST CLIENT ups\n"}
 
 
 class Host:
@@ -37,7 +37,7 @@ class Host:
 
     def __init__(self, root: Path, upsd: FakeUpsd) -> None:
         self.folder, self.upsd = root, upsd
-        self.told: list[str] = []
+        self.commands: list[str] = []
         self.refuses, self.release = "", ""
         self.logged = "its last line\n"
         self.files = {
@@ -69,8 +69,8 @@ class Host:
                 for name in names
             )
         if command[0] == "systemctl":
-            self.told.append(f"{command[1]} {command[-1]}")
-            if self.refuses == self.told[-1]:
+            self.commands.append(f"{command[1]} {command[-1]}")
+            if self.refuses == self.commands[-1]:
                 return 1, "Job failed."
         if command[-1] == "-V":
             return 0, f"Network UPS Tools upsmon {self.release}\n"
@@ -81,28 +81,28 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """Return a host as the role leaves it."""
     with serving(STATUS) as upsd:
-        found = Host(tmp_path, upsd)
+        fake_host = Host(tmp_path, upsd)
         monkeypatch.setattr(
             _host,
             "local_nut",
             lambda _module: LocalNut(
-                found.run,
+                fake_host.run,
                 conf_dir=tmp_path,
                 run_dir=tmp_path,
                 hotplug_state=tmp_path / "state.json",
                 manifest=tmp_path / "set.json",
                 unit_dir=tmp_path,
                 owner=(os.getuid(), os.getgid()),
-                finder=lambda name: Path(name) if found.release and name == "upsmon" else None,
+                finder=lambda name: Path(name) if fake_host.release and name == "upsmon" else None,
             ),
         )
         monkeypatch.setattr(_config, "last_log_lines", lambda unit, _runner: f"last words of {unit}")
-        yield found
+        yield fake_host
 
 
 @pytest.fixture
 def run(host: Host, capfd: pytest.CaptureFixture[str]) -> Any:
-    def run_it(*, changes: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    def run_module(*, changes: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         arguments = {"files": {**host.files, **(changes or {})}, "wait": 0, **options}
         with patch_module_args(arguments), pytest.raises(SystemExit) as end:
             config.main()
@@ -111,7 +111,7 @@ def run(host: Host, capfd: pytest.CaptureFixture[str]) -> Any:
         assert "secret1" not in json.dumps(result)
         return result
 
-    return run_it
+    return run_module
 
 
 def test_unchanged_host_is_not_changed(host: Host, run: Any) -> None:
@@ -119,7 +119,7 @@ def test_unchanged_host_is_not_changed(host: Host, run: Any) -> None:
     assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
     assert result["upses"] == {"ups": "OL CHRG"}
     assert "diff" not in result
-    assert host.told == []
+    assert host.commands == []
 
 
 def test_no_secret_is_returned(run: Any) -> None:
@@ -127,44 +127,44 @@ def test_no_secret_is_returned(run: Any) -> None:
     assert "invocation" in run(_ansible_inject_invocation=True)
 
 
-def maxage(host: Host) -> dict[str, str]:
+def raise_maxage(host: Host) -> dict[str, str]:
     return {"upsd.conf": host.files["upsd.conf"].replace("MAXAGE 15", "MAXAGE 20")}
 
 
 def test_changed_file_is_deployed(host: Host, run: Any) -> None:
-    result = run(changes=maxage(host))
+    result = run(changes=raise_maxage(host))
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
     assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
     assert result["upses"] == {"ups": "OL CHRG"}
     (diff,) = result["diff"]
     assert "-MAXAGE 15\n+MAXAGE 20\n" in diff["prepared"]
-    assert host.read() == {**host.files, **maxage(host)}
+    assert host.read() == {**host.files, **raise_maxage(host)}
     assert result["kept"] == [f"{host.folder}/upsd.conf.before-homelab-nut"]
-    assert host.told == ["reload nut-server.service"]
-    assert not run(changes=maxage(host))["changed"]
+    assert host.commands == ["reload nut-server.service"]
+    assert not run(changes=raise_maxage(host))["changed"]
 
 
 def test_check_mode_changes_nothing(host: Host, run: Any) -> None:
-    result = run(changes=maxage(host), _ansible_check_mode=True)
+    result = run(changes=raise_maxage(host), _ansible_check_mode=True)
     assert result["changed"]
     assert result["files"] == ["upsd.conf"]
     assert result["actions"] == ["reload nut-server.service: upsd.conf changed"]
     assert "+MAXAGE 20\n" in result["diff"][0]["prepared"]
     assert "upses" not in result
     assert host.read() == host.files
-    assert host.told == []
+    assert host.commands == []
 
 
 def test_on_battery_nothing_is_changed(host: Host, run: Any) -> None:
     host.upsd.answers.update(ON_BATTERY)
-    result = run(changes=maxage(host))
+    result = run(changes=raise_maxage(host))
     assert result["failed"]
     assert "ups (OB): not plainly on mains" in result["msg"]
     assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
     assert host.read() == host.files
-    assert host.told == []
-    assert run(changes=maxage(host), _ansible_check_mode=True)["failed"]
+    assert host.commands == []
+    assert run(changes=raise_maxage(host), _ansible_check_mode=True)["failed"]
 
 
 def test_on_battery_unchanged_run_succeeds(host: Host, run: Any) -> None:
@@ -176,8 +176,8 @@ def test_on_battery_unchanged_run_succeeds(host: Host, run: Any) -> None:
 
 def test_force_deploys_on_battery(host: Host, run: Any) -> None:
     host.upsd.answers.update(ON_BATTERY)
-    assert run(changes=maxage(host), force=True)["changed"]
-    assert host.read()["upsd.conf"] == maxage(host)["upsd.conf"]
+    assert run(changes=raise_maxage(host), force=True)["changed"]
+    assert host.read()["upsd.conf"] == raise_maxage(host)["upsd.conf"]
 
 
 def test_force_does_not_skip_file_checks(host: Host, run: Any) -> None:
@@ -191,7 +191,7 @@ def test_inconsistent_files_fail(host: Host, run: Any) -> None:
     assert "nothing was restarted:\nnut.conf: MODE is none" in result["msg"]
     assert (result["changed"], result["files"], result["actions"]) == (False, [], [])
     assert host.read() == host.files
-    assert host.told == []
+    assert host.commands == []
 
 
 def test_incomplete_set_of_files_fails(run: Any) -> None:
@@ -200,7 +200,7 @@ def test_incomplete_set_of_files_fails(run: Any) -> None:
 
 def test_failed_unit_start_fails(host: Host, run: Any) -> None:
     host.refuses = "restart nut-monitor.service"
-    changes = {**maxage(host), "upsmon.conf": host.files["upsmon.conf"] + "DEADTIME 20\n"}
+    changes = {**raise_maxage(host), "upsmon.conf": host.files["upsmon.conf"] + "DEADTIME 20\n"}
     result = run(changes=changes)
     assert result["failed"]
     assert "systemctl restart nut-monitor.service failed: Job failed." in result["msg"]
@@ -220,7 +220,7 @@ def test_failed_systemd_query_fails(host: Host, run: Any, monkeypatch: pytest.Mo
 def test_absent_ups_is_a_warning(host: Host, run: Any) -> None:
     """A host can be deployed without its UPS, with a warning."""
     host.upsd.answers.update(STALE)
-    result = run(changes=maxage(host))
+    result = run(changes=raise_maxage(host))
     assert not result.get("failed")
     assert result["changed"]
     assert result["upses"] == {"ups": "DATA-STALE"}
@@ -232,7 +232,7 @@ def test_absent_ups_is_a_warning(host: Host, run: Any) -> None:
 
 def test_absent_ups_fails_if_required(host: Host, run: Any) -> None:
     host.upsd.answers.update(STALE)
-    result = run(changes=maxage(host), require_ups=True)
+    result = run(changes=raise_maxage(host), require_ups=True)
     assert result["failed"]
     assert "after 0 s NUT still does not serve: upsd has no fresh data for ups: DATA-STALE" in result["msg"]
     assert "last words of nut-driver@ups.service" in result["msg"]
@@ -243,7 +243,7 @@ def test_driver_log_is_made_safe_for_terminal(host: Host, run: Any, monkeypatch:
     host.upsd.answers.update(STALE)
     monkeypatch.setattr(_config, "last_log_lines", systemd.last_log_lines)
     host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
-    result = run(changes=maxage(host), require_ups=True)
+    result = run(changes=raise_maxage(host), require_ups=True)
     assert not unfit(result["msg"])
     assert "evil \\x1b[2J\\x1b]0;pwn\\x07 text\\u202e" in result["msg"]
     # it does not look like a line of Ansible's either
@@ -261,7 +261,7 @@ def test_stopped_driver_fails(host: Host, run: Any) -> None:
 
 
 def test_missing_login_of_upsmon_fails(host: Host, run: Any) -> None:
-    host.upsd.answers.update(NOBODY)
+    host.upsd.answers.update(NO_CLIENT)
     result = run(require_ups=False)
     assert result["failed"]
     assert "has not logged in to ups@localhost" in result["msg"]
@@ -279,11 +279,11 @@ def test_unsupported_release_fails(host: Host, run: Any) -> None:
 
 def test_locked_host_fails(host: Host, run: Any) -> None:
     with base_files.hold_lock(host.folder / sets.LOCK, 0):
-        result = run(changes=maxage(host))
+        result = run(changes=raise_maxage(host))
         assert "another run is configuring NUT on this host" in result["msg"]
         assert host.read() == host.files
         # check mode needs no lock
-        assert run(changes=maxage(host), _ansible_check_mode=True)["changed"]
+        assert run(changes=raise_maxage(host), _ansible_check_mode=True)["changed"]
 
 
 def test_state_absent_empties_files(host: Host, run: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import diff_ups_conf
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observation import diff_ups_conf
 from ansible_collections.homelab.nut.plugins.modules import hotplug
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import (
     UPS_CONF,

@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_c
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import observe, quiet
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import HotplugOutcome
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.look import Observation
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observation import Observation
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers

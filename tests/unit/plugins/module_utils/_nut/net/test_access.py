@@ -24,8 +24,8 @@ TEXT = access.render_table([3493], ALLOWED)
 
 def list_rules(text: str) -> list[str]:
     """Return the rules in all chains of a file."""
-    addresses = re.findall(r"chain \w+ \{\n(.*?)\n\t\}", text, re.DOTALL)
-    return [line.strip() for chain in addresses for line in chain.splitlines()]
+    chains = re.findall(r"chain \w+ \{\n(.*?)\n\t\}", text, re.DOTALL)
+    return [line.strip() for chain in chains for line in chain.splitlines()]
 
 
 # Sources
@@ -217,17 +217,17 @@ SOURCES = st.dictionaries(
 @given(st.sets(st.integers(1, 65535), min_size=1, max_size=5), SOURCES)
 def test_rules_concern_only_ports_of_upsd(ports: set[int], allowed: dict[AllowedSource, list[str]]) -> None:
     text = access.render_table(ports, allowed)
-    hook, *those = list_rules(text)
+    hook, *rules = list_rules(text)
     assert hook == "type filter hook input priority -10; policy accept;"
-    assert those
-    assert all(rule.startswith("tcp dport @ports ") for rule in those)
+    assert rules
+    assert all(rule.startswith("tcp dport @ports ") for rule in rules)
     assert text.count("chain ") == 1
     assert re.findall(r"set ports \{\n\t\ttype inet_service\n\t\telements = \{ (.*) \}\n", text) == [
         ", ".join(map(str, sorted(ports)))
     ]
     # the first rule accepts this host, and the last one rejects
-    assert those[0] == 'tcp dport @ports iifname "lo" accept'
-    assert those[-1].endswith("reject with tcp reset")
+    assert rules[0] == 'tcp dport @ports iifname "lo" accept'
+    assert rules[-1].endswith("reject with tcp reset")
     body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     assert set(re.findall(r"table (\S+ \S+)", body)) == {"inet homelab_nut"}
     assert access.parse_ports(text) == ports

@@ -11,14 +11,14 @@ from ansible_collections.homelab.nut.tests.unit.support.access_host import Machi
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",), ("refresh", "now"), ("status", "--json"), ("--status",)])
-def test_a_wrong_command_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_wrong_command_line_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     machine = Machine(tmp_path)
     assert machine.main(*arguments) == 2
     assert "See nut-access" in machine.err[0]
     assert (machine.out, machine.commands) == ([], [])
 
 
-def test_the_help(tmp_path: Path) -> None:
+def test_help_lists_commands(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     assert machine.main("--help") == 0
     assert "load the table if it is not loaded" in machine.out[0]
@@ -26,7 +26,7 @@ def test_the_help(tmp_path: Path) -> None:
     assert machine.out[0].startswith("usage: nut-access status [-h]\n")
 
 
-def test_a_table_without_a_file(tmp_path: Path) -> None:
+def test_refresh_without_table_file_fails(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.file.unlink()
     assert machine.main("refresh") == 1

@@ -24,7 +24,7 @@ from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Pro
 ROOT = Path(__file__).resolve().parents[6]
 
 
-def test_the_gate(program: Program) -> None:
+def test_gate_runs_and_reports(program: Program) -> None:
     assert program("gate") == 0
     assert program.ran[0] == ["qm", "status", "100"]
     assert program.out[-1].endswith("the gate ends (down): all are down")
@@ -34,7 +34,7 @@ def test_the_gate(program: Program) -> None:
     assert program.json("gate.json")["by"] == "hand"
 
 
-def test_what_was_waited_for_by_hand_does_not_count_for_systemd(program: Program) -> None:
+def test_gate_run_by_hand_does_not_count_for_systemd(program: Program) -> None:
     program("gate")
     program.out.clear()
     program.by_systemd()
@@ -57,14 +57,14 @@ def test_what_was_waited_for_by_hand_does_not_count_for_systemd(program: Program
         "run-u1.service",
     ],
 )
-def test_what_a_service_or_a_session_starts_is_by_hand(program: Program, unit: str) -> None:
+def test_gate_of_other_service_or_session_is_by_hand(program: Program, unit: str) -> None:
     """Each of their children inherits INVOCATION_ID, and an exec() SYSTEMD_EXEC_PID, too."""
     program.by_systemd(unit)
     assert program("gate") == 0
     assert program.json("gate.json")["by"] == "hand"
 
 
-def test_a_child_of_the_unit_is_by_hand(program: Program) -> None:
+def test_gate_of_child_process_is_by_hand(program: Program) -> None:
     program.by_systemd()
     program.environment["SYSTEMD_EXEC_PID"] = str(os.getppid())
     assert program("gate") == 0
@@ -78,7 +78,7 @@ def test_a_child_of_the_unit_is_by_hand(program: Program) -> None:
         "12:pids:/\n3:memory:/system.slice\n1:name=systemd:/machine/x/system.slice/nut-shutdown.service\n0::/\n",
     ],
 )
-def test_the_unit_is_known_by_its_group(program: Program, groups: str) -> None:
+def test_unit_is_recognized_by_cgroup(program: Program, groups: str) -> None:
     """Of both versions of cgroups, and before systemd 248, which says no SYSTEMD_EXEC_PID."""
     program.by_systemd()
     (program.folder / "proc/self/cgroup").write_text(groups)
@@ -87,14 +87,14 @@ def test_the_unit_is_known_by_its_group(program: Program, groups: str) -> None:
     assert program.json("gate.json")["by"] == "systemd"
 
 
-def test_a_shutdown_is_one_without_proc(program: Program) -> None:
+def test_unit_is_recognized_without_proc(program: Program) -> None:
     program.by_systemd()
     (program.folder / "proc/self/cgroup").unlink()
     assert program("gate") == 0
     assert program.json("gate.json")["by"] == "systemd"
 
 
-def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_is_printed_and_delays_exit(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("odd")
 
@@ -105,7 +105,7 @@ def test_a_crash_is_told_and_waits_a_moment(program: Program, monkeypatch: pytes
     assert program.slept == [1.0]
 
 
-def test_a_policy_that_is_wrong(program: Program) -> None:
+def test_invalid_policy_exits_2(program: Program) -> None:
     program.policy(longest=0)
     for command in ("gate", "stages", "status", "check", "guests"):
         program.err.clear()
@@ -131,7 +131,7 @@ OWN = {
 """The options that each command shows."""
 
 
-def test_the_help_lists_the_commands(program: Program) -> None:
+def test_help_lists_commands(program: Program) -> None:
     assert program("--help") == 0
     (text,) = program.out
     assert re.findall(r"^    ([a-z]+) {2,}\S", text, re.MULTILINE) == list(OWN)
@@ -140,7 +140,7 @@ def test_the_help_lists_the_commands(program: Program) -> None:
 
 
 @pytest.mark.parametrize("command", OWN)
-def test_the_help_of_a_command_shows_its_own_options(program: Program, command: str) -> None:
+def test_command_help_shows_own_options(program: Program, command: str) -> None:
     assert program(command, "--help") == 0
     (text,) = program.out
     assert text.startswith(f"usage: nut-shutdown {command} [-h]")
@@ -148,7 +148,7 @@ def test_the_help_of_a_command_shows_its_own_options(program: Program, command: 
 
 
 @pytest.mark.parametrize("command", OWN)
-def test_a_command_refuses_the_options_of_others(program: Program, command: str) -> None:
+def test_command_refuses_options_of_others(program: Program, command: str) -> None:
     others = {option for options in OWN.values() for option in options.split()} - set(OWN[command].split())
     for option in sorted(others):
         assert program(command, f"--{option}=1") == 2
@@ -157,7 +157,7 @@ def test_a_command_refuses_the_options_of_others(program: Program, command: str)
     assert program.ran == []
 
 
-def test_a_wrong_command_line(program: Program) -> None:
+def test_wrong_command_line_is_refused(program: Program) -> None:
     for words in (("poweroff",), ("--json", "status"), ("gate", "--odd\x1b"), ("status", "--js")):
         assert program(*words) == 2
         assert "See nut-shutdown" in program.err[-1]
@@ -168,7 +168,7 @@ def test_a_wrong_command_line(program: Program) -> None:
 STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101, "seconds": 60}]}
 
 
-def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_run_with_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress
@@ -198,13 +198,13 @@ def test_stages(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
 
 
-def test_no_stages(program: Program) -> None:
+def test_stages_without_stages_exit_0(program: Program) -> None:
     assert program("stages") == 0
     assert program.out == [f"{program.folder}/shutdown.json has no stages: nothing to do"]
     assert sorted(path.name for path in program.folder.iterdir()) == ["shutdown.json"]
 
 
-def test_stages_that_are_wrong(program: Program) -> None:
+def test_invalid_stages_exit_2(program: Program) -> None:
     program.policy(stages=[{"name": "first", "surprise": 1}])
     for command in ("stages", "guests", "check"):
         assert program(command) == 2
@@ -214,7 +214,7 @@ def test_stages_that_are_wrong(program: Program) -> None:
     assert program("status") == 0
 
 
-def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_runs_outer_half(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def hold(policy: Any, outage: float, host: job.RehearsalHost, say: Any, *, as_json: bool) -> int:
@@ -235,7 +235,7 @@ def test_a_drill(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert program("drill", "--outage", "soon") == 2
 
 
-def test_the_inner_half_of_a_drill_reads_no_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inner_half_of_drill_reads_no_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     held = True
 
     def hold(source: int, say: Any, out: Any, *, as_json: bool) -> bool:
@@ -256,7 +256,7 @@ def test_the_inner_half_of_a_drill_reads_no_policy(program: Program, monkeypatch
     assert program("gate", "--inside") == 2
 
 
-def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_drill_exits_2(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     for error, code, words in (
         (job.RehearsalRefused("not now"), 2, "nut-shutdown drill: not now"),
         (job.RehearsalError("odd"), 1, "nut-shutdown drill failed: odd"),
@@ -270,7 +270,7 @@ def test_a_drill_that_can_not_be_held(program: Program, monkeypatch: pytest.Monk
         assert program.err.pop() == words
 
 
-def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_passes_options(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def main(policy: Any, wanted: live.RecordOptions, host: job.RehearsalHost, out: Any) -> bool:
@@ -291,7 +291,7 @@ def test_a_record(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[1][1] == dataclasses.replace(plain, **more)
 
 
-def test_a_record_that_can_not_be(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_record_exits_2(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     error: list[Exception] = [
         job.RehearsalRefused("ups is on battery\nnas is not logged in"),
         job.RehearsalError("run it as root"),
@@ -324,7 +324,7 @@ def _options(folder: Path) -> list[str]:
     return [f"--{name}={folder / name}" for name in ("policy", "state", "report", "log")]
 
 
-def test_the_program(archive: Path, tmp_path: Path) -> None:
+def test_program_runs_from_archive(archive: Path, tmp_path: Path) -> None:
     whole = {"version": 1, "upses": [], "machines": [], "settle": 3, "reserve": 30, "longest": 100}
     (tmp_path / "policy").write_text(json.dumps(whole))
     done = subprocess.run([archive, "gate", *_options(tmp_path)], capture_output=True, text=True, check=False)
@@ -333,7 +333,7 @@ def test_the_program(archive: Path, tmp_path: Path) -> None:
     assert subprocess.run([archive, "odd"], capture_output=True, check=False).returncode == 2
 
 
-def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
+def test_killed_program_resumes(archive: Path, tmp_path: Path) -> None:
     whole = {"version": 1, "upses": [], "reserve": 30, "longest": 3, "settle": 0.5}
     host = {"name": "here", "addresses": ["127.0.0.1"], "ports": [1], "shutdown_time": 1, "shutdown_limit": 1000}
     (tmp_path / "policy").write_text(json.dumps({**whole, "machines": [host]}))
@@ -349,7 +349,7 @@ def test_killed_the_program_goes_on(archive: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "state").read_text())["began"] == began
 
 
-def test_nobody_reads_what_it_says(archive: Path, tmp_path: Path) -> None:
+def test_program_survives_closed_output(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "policy").write_text('{"version": 1, "upses": [], "machines": [], "reserve": 30, "longest": 100}')
     with subprocess.Popen([archive, "gate", *_options(tmp_path)], stdout=subprocess.PIPE) as program:
         assert program.stdout

@@ -26,7 +26,7 @@ from ansible_collections.homelab.nut.plugins.modules import shutdown_plan
 ROLE = Path(__file__).resolve().parents[6] / "roles/nut_server"
 
 
-def test_a_policy_is_composed_of_the_secondaries() -> None:
+def test_policy_is_composed_from_secondaries() -> None:
     found = inventory.list_secondaries(
         {"pve": ["pve"], "truenas": ["the nas"], "ups_clients": ["media"]},
         {
@@ -51,7 +51,7 @@ def test_a_policy_is_composed_of_the_secondaries() -> None:
     assert compose_policy(found, ["ups"], 3493, settle=3, reserve=60, longest=99).longest == 99
 
 
-def test_stages_know_the_addresses_of_secondaries() -> None:
+def test_stage_gets_addresses_of_secondaries() -> None:
     groups = {"pve": ["pve"], "truenas": ["nas"]}
     hostvars = {"pve": {}, "nas": {"ansible_host": "[2001:db8::20]"}}
     found = inventory.list_secondaries(groups, hostvars)
@@ -80,7 +80,7 @@ class Lazy(list[Any]):
         super().__init__()
 
 
-def test_a_policy_is_plain_data_whatever_its_stages_are_made_of() -> None:
+def test_policy_is_plain_data_for_any_mapping_type_of_stages() -> None:
     tags = Lazy()
     tags.append("nas")
     made = compose_policy([], ["ups"], 3493, settle=3, reserve=60, stages=[{"name": "a", "charge": 50, "tags": tags}])
@@ -89,7 +89,7 @@ def test_a_policy_is_plain_data_whatever_its_stages_are_made_of() -> None:
     assert json.loads(json.dumps(data)) == data
 
 
-def test_a_stage_has_the_same_members_everywhere() -> None:
+def test_stage_has_same_members_everywhere() -> None:
     """A stage is declared in the role, in the policy, in the module and in the plan. None may lack what another one has."""
     specs = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
     chooses, tells = {"guests", "tags", "storage_of", "seconds"}, {"notify", "message"}

@@ -27,14 +27,14 @@ TEXT = "upsmon-shutdown-file"
         (None, flag.MISSING),
     ],
 )
-def test_the_text_counts(tmp_path: Path, text: str | None, state: str) -> None:
+def test_flag_status_depends_on_text(tmp_path: Path, text: str | None, state: str) -> None:
     path = tmp_path / "killpower"
     if text is not None:
         path.write_text(text)
     assert flag.read_flag(str(path)) == state
 
 
-def test_what_is_no_file_of_its_own_is_no_flag(tmp_path: Path) -> None:
+def test_irregular_file_is_foreign_flag(tmp_path: Path) -> None:
     (tmp_path / "real").write_text(TEXT)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "folder").mkdir()
@@ -43,7 +43,7 @@ def test_what_is_no_file_of_its_own_is_no_flag(tmp_path: Path) -> None:
     assert {flag.read_flag(str(tmp_path / name)) for name in ("link", "folder", "fifo")} == {flag.FOREIGN}
 
 
-def test_somebody_elses_file_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_other_user_is_foreign_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "killpower").write_text(TEXT)
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
@@ -51,7 +51,7 @@ def test_somebody_elses_file_is_no_flag(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("before", ["nothing", "", "by hand", "a link", "a link to nowhere"])
-def test_it_is_written_whatever_stands_there(tmp_path: Path, before: str) -> None:
+def test_write_flag_replaces_any_file_or_link(tmp_path: Path, before: str) -> None:
     path, victim = tmp_path / "killpower", tmp_path / "victim"
     victim.write_text("precious")
     if before.startswith("a link"):
@@ -82,7 +82,7 @@ print(flag.read_flag(sys.argv[1]))
     ("spare", "said"),
     [(TEXT, ["set"]), ("", ["failed: File too large", "spoiled"]), (None, ["failed: File too large", "spoiled"])],
 )
-def test_without_space_the_spare_takes_its_place(tmp_path: Path, spare: str | None, said: list[str]) -> None:
+def test_spare_becomes_flag_without_space(tmp_path: Path, spare: str | None, said: list[str]) -> None:
     path = tmp_path / "killpower"
     path.write_text("")
     if spare is not None:

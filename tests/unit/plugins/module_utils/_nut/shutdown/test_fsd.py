@@ -58,7 +58,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     one.signalled()
 
 
-def test_of_2_8_0_and_2_8_1_the_child_is_told(host: Host) -> None:
+def test_fsd_signals_child_in_2_8_0_and_2_8_1(host: Host) -> None:
     main = host.start("upsmon", ROOT)
     host.main = str(main)
     # what SHUTDOWNCMD or NOTIFYCMD has started, and an upsmon of somebody else's
@@ -72,7 +72,7 @@ def test_of_2_8_0_and_2_8_1_the_child_is_told(host: Host) -> None:
     assert host.asked[0][:3] == ["timeout", "--kill-after=5", "10"]
 
 
-def test_of_2_8_5_the_main_process_is_told(host: Host) -> None:
+def test_fsd_signals_main_process_in_2_8_5(host: Host) -> None:
     main = host.start("upsmon", NUT)
     host.main = str(main)
     host.start("upsmon", ROOT, main)
@@ -80,7 +80,7 @@ def test_of_2_8_5_the_main_process_is_told(host: Host) -> None:
     assert host.signalled() == [main]
 
 
-def test_an_upsmon_that_runs_as_root_is_told_too(host: Host) -> None:
+def test_fsd_signals_upsmon_running_as_root(host: Host) -> None:
     main = host.start("upsmon", ROOT)
     host.main = str(main)
     child = host.start("upsmon", ROOT, main)
@@ -97,7 +97,7 @@ def test_an_upsmon_that_runs_as_root_is_told_too(host: Host) -> None:
         ("4194304", 0, "nut-monitor.service has no upsmon process that sets FSD"),
     ],
 )
-def test_who_can_not_be_told(host: Host, main: str, code: int, words: str) -> None:
+def test_fsd_fails_without_upsmon(host: Host, main: str, code: int, words: str) -> None:
     host.main, host.code = main, code
     host.start("upsmon", NUT)
     with pytest.raises(fsd.FsdError, match=words.replace("?", r"\?")):
@@ -105,7 +105,7 @@ def test_who_can_not_be_told(host: Host, main: str, code: int, words: str) -> No
     assert host.signalled() == []
 
 
-def test_another_process_that_has_its_number_is_left_alone(host: Host) -> None:
+def test_fsd_ignores_other_process_with_reused_pid(host: Host) -> None:
     """systemd said a number, and the process behind it is another one by now."""
     host.main = str(host.start("sshd", NUT))
     with pytest.raises(fsd.FsdError, match="has no upsmon process"):

@@ -53,7 +53,7 @@ def _on(runtime: float | None, at: float, battery: bool | None = True) -> GateRe
     return GateReading(battery, runtime, 1000.0 + at)
 
 
-def test_it_opens_when_the_host_has_been_silent_for_the_settle_time() -> None:
+def test_gate_ends_after_silence_of_settle_time() -> None:
     course = Course()
     assert course.at(1) == GateDecision(False, "", "still waiting for nas", ("nas",))
     assert not course.at(20, False, asked=19).go
@@ -62,7 +62,7 @@ def test_it_opens_when_the_host_has_been_silent_for_the_settle_time() -> None:
     assert course.words == ["+20 nas is silent", "+22 nas is down (silent for 3.0 s; expected 60 s)"]
 
 
-def test_a_host_that_answers_in_between_begins_anew() -> None:
+def test_answer_restarts_silence() -> None:
     course = Course()
     course.at(1, False)
     course.at(3, True)
@@ -72,11 +72,11 @@ def test_a_host_that_answers_in_between_begins_anew() -> None:
     assert course.at(7, False).rule == "down"
 
 
-def test_nobody_to_wait_for() -> None:
+def test_gate_without_machines_ends_at_once() -> None:
     assert Course(replace(POLICY, machines=())).at(0) == GateDecision(True, "down", "no machines to wait for", ())
 
 
-def test_all_hosts_are_waited_for() -> None:
+def test_gate_waits_for_all_machines() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
     course.at(0, {"nas": False, "media": True})
     assert course.at(10, {"nas": False, "media": True}).waiting == ("media",)
@@ -84,14 +84,14 @@ def test_all_hosts_are_waited_for() -> None:
     assert course.at(14, {"nas": False, "media": False}).rule == "down"
 
 
-def test_a_guest_that_has_stopped_is_down_at_once() -> None:
+def test_stopped_guest_is_down_at_once() -> None:
     course = Course(replace(POLICY, machines=(VM,)))
     assert not course.at(1, True).go
     assert course.at(2, False).rule == "down"
     assert course.words == ["+2 vm is down (qm status 100 says stopped; expected 30 s)"]
 
 
-def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None:
+def test_machine_is_given_up_at_limit_while_others_are_awaited() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     assert course.at(119.9).waiting == ("nas", "media")
     assert course.at(120).waiting == ("media",)
@@ -102,7 +102,7 @@ def test_a_host_is_given_up_at_its_limit_and_the_others_are_waited_for() -> None
     )
 
 
-def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
+def test_machine_down_after_limit_is_logged() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     course.at(120)
     course.at(121, {"nas": False, "media": True})
@@ -112,7 +112,7 @@ def test_a_host_that_goes_down_after_it_was_given_up_is_told() -> None:
     assert course.at(200).rule == "limit"
 
 
-def test_a_host_that_comes_back_is_waited_for_again_but_not_beyond_its_limit() -> None:
+def test_returning_machine_is_awaited_until_limit() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     course.at(1, {"nas": False, "media": True})
     assert course.at(4, {"nas": False, "media": True}).waiting == ("media",)
@@ -122,14 +122,14 @@ def test_a_host_that_comes_back_is_waited_for_again_but_not_beyond_its_limit() -
     assert course.at(120).waiting == ("media",)
 
 
-def test_a_host_that_comes_back_after_its_limit_is_not_waited_for() -> None:
+def test_machine_returning_after_limit_is_not_awaited() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=200.0))))
     course.at(1, {"nas": False, "media": True})
     course.at(4, {"nas": False, "media": True})
     assert course.at(150).waiting == ("media",)
 
 
-def test_the_battery_ends_it() -> None:
+def test_gate_ends_when_runtime_reaches_reserve() -> None:
     course = Course()
     assert not course.at(10, power=_on(61, at=10)).go
     assert course.words == ["+10 ups is on battery, 61 s left"]
@@ -138,7 +138,7 @@ def test_the_battery_ends_it() -> None:
     )
 
 
-def test_while_nobody_is_late_only_the_least_is_kept() -> None:
+def test_least_is_kept_while_no_machine_is_late() -> None:
     # 60 s are expected of it, and 3 s of silence
     course = Course(replace(POLICY, least=20.0))
     assert not course.at(10, power=_on(21, at=10)).go
@@ -152,20 +152,20 @@ def test_while_nobody_is_late_only_the_least_is_kept() -> None:
     )
 
 
-def test_the_least_is_never_more_than_the_reserve() -> None:
+def test_least_never_exceeds_reserve() -> None:
     course = Course(replace(POLICY, least=90.0))
     assert not course.at(10, power=_on(61, at=10)).go
     assert course.at(12, power=_on(60, at=12)).go
 
 
-def test_without_upsd_the_last_runtime_counts_less_what_has_passed() -> None:
+def test_last_runtime_decreases_while_upsd_is_silent() -> None:
     course = Course()
     course.at(10, power=_on(100, at=9))
     assert not course.at(48.9).go
     assert course.at(49).rule == "battery"
 
 
-def test_a_reading_that_says_less_does_not_hide_what_was_known() -> None:
+def test_incomplete_reading_keeps_known_values() -> None:
     course = Course()
     course.at(10, power=_on(100, at=10))
     course.at(30, power=_on(None, at=30, battery=None))
@@ -173,7 +173,7 @@ def test_a_reading_that_says_less_does_not_hide_what_was_known() -> None:
     assert course.at(50).rule == "battery"
 
 
-def test_the_emptiest_ups_counts() -> None:
+def test_emptiest_ups_counts() -> None:
     rack = UpsAddress("rack", "192.0.2.9")
     course = Course(replace(POLICY, upses=(UPS, rack)))
     assert not course.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(61, at=1)}).go
@@ -183,7 +183,7 @@ def test_the_emptiest_ups_counts() -> None:
     assert not other.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(1, at=1, battery=False)}).go
 
 
-def test_on_mains_again_the_battery_is_no_reason_any_more() -> None:
+def test_battery_does_not_end_gate_on_mains() -> None:
     course = Course()
     course.at(10, power=_on(100, at=10))
     assert not course.at(20, power=_on(20, at=20, battery=False)).go
@@ -195,26 +195,26 @@ def test_on_mains_again_the_battery_is_no_reason_any_more() -> None:
     assert course.at(105, False).rule == "down"
 
 
-def test_on_battery_again_it_counts_again() -> None:
+def test_battery_ends_gate_on_battery_again() -> None:
     course = Course()
     course.at(10, power=_on(20, at=10, battery=False))
     assert course.at(12, power=_on(20, at=12)).rule == "battery"
 
 
-def test_an_older_reading_changes_nothing() -> None:
+def test_older_reading_is_ignored() -> None:
     course = Course()
     course.at(10, power=_on(500, at=10))
     assert not course.at(11, power=_on(10, at=5)).go
     assert not course.at(13).go
 
 
-def test_a_reading_of_a_moment_that_is_to_come_is_one_of_now() -> None:
+def test_reading_from_future_is_taken_as_now() -> None:
     course = Course()
     assert not course.at(12, power=_on(61, at=100)).go
     assert course.at(13).rule == "battery"
 
 
-def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
+def test_unknown_runtime_leaves_longest_as_limit() -> None:
     course = Course(replace(POLICY, machines=(replace(NAS, shutdown_limit=900.0),)))
     assert not course.at(599.9, power=_on(None, at=599)).go
     assert course.at(600) == GateDecision(
@@ -225,18 +225,18 @@ def test_runtime_is_not_known_and_only_the_longest_time_counts() -> None:
     )
 
 
-def test_who_is_down_is_a_better_reason_than_the_battery() -> None:
+def test_down_is_reported_before_battery() -> None:
     course = Course()
     course.at(10, False)
     assert course.at(600, False, power=_on(1, at=600)).rule == "down"
 
 
-def test_the_battery_is_named_before_the_longest_time() -> None:
+def test_battery_is_reported_before_longest() -> None:
     course = Course(replace(POLICY, machines=(replace(NAS, shutdown_limit=900.0),)))
     assert course.at(600, power=_on(1, at=600)).rule == "battery"
 
 
-def test_where_nobody_can_tell_the_expected_time_is_waited() -> None:
+def test_unknown_machine_is_assumed_down_after_shutdown_time() -> None:
     course = Course()
     course.at(1, None)
     assert not course.at(59.9, None).go
@@ -249,7 +249,7 @@ def test_where_nobody_can_tell_the_expected_time_is_waited() -> None:
     ]
 
 
-def test_a_network_that_goes_late_must_be_gone_for_the_settle_time() -> None:
+def test_late_network_loss_must_last_settle_time() -> None:
     course = Course()
     course.at(70, True)
     assert not course.at(71, None).go
@@ -257,7 +257,7 @@ def test_a_network_that_goes_late_must_be_gone_for_the_settle_time() -> None:
     assert course.at(74, None).rule == "assumed"
 
 
-def test_who_is_down_stays_so_when_nobody_can_tell_any_more() -> None:
+def test_machine_stays_down_when_unknown() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
     course.at(1, {"nas": False, "media": True})
     course.at(4, {"nas": False, "media": True})
@@ -267,7 +267,7 @@ def test_who_is_down_stays_so_when_nobody_can_tell_any_more() -> None:
 
 
 @pytest.mark.parametrize(("since", "rule"), [(69, "assumed"), (67, "down")])
-def test_who_was_taken_as_down_is_known_to_be_so_after_the_settle_time(since: float, rule: str) -> None:
+def test_assumed_machine_is_down_after_silence_of_settle_time(since: float, rule: str) -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
     course.at(1, {"media": True})
     assert course.at(60, {"media": True}).waiting == ("media",)
@@ -276,7 +276,7 @@ def test_who_was_taken_as_down_is_known_to_be_so_after_the_settle_time(since: fl
     assert course.at(70, {"nas": False, "media": False}).rule == rule
 
 
-def test_the_silence_of_who_was_taken_as_down_begins_anew_after_a_doubt() -> None:
+def test_silence_of_assumed_machine_restarts_when_unknown() -> None:
     course = Course(replace(POLICY, machines=(NAS, replace(NAS, name="media"))))
     course.at(1, {"media": True})
     assert course.at(60, {"media": True}).waiting == ("media",)
@@ -285,7 +285,7 @@ def test_the_silence_of_who_was_taken_as_down_begins_anew_after_a_doubt() -> Non
     assert course.at(70, {"nas": False, "media": False}).rule == "assumed"
 
 
-def test_silence_before_the_network_went_does_not_count() -> None:
+def test_silence_before_network_loss_does_not_count() -> None:
     course = Course()
     course.at(1, False)
     course.at(2, None)
@@ -293,7 +293,7 @@ def test_silence_before_the_network_went_does_not_count() -> None:
     assert course.at(8, False).rule == "down"
 
 
-def test_a_clock_that_goes_back_is_not_believed() -> None:
+def test_clock_going_back_is_ignored() -> None:
     course = Course()
     course.at(100)
     assert course.at(5).go is False
@@ -302,7 +302,7 @@ def test_a_clock_that_goes_back_is_not_believed() -> None:
     assert course.state.hosts["nas"].silent == 1100.0
 
 
-def test_status_and_runtime_as_upsd_says_them() -> None:
+def test_make_reading_parses_status_and_runtime() -> None:
     assert gate.make_reading("FSD OB LB", "120", 5) == GateReading(True, 120.0, 5, fsd=True)
     assert gate.make_reading("FSD OL CHRG", "120.5", 5) == GateReading(False, 120.5, 5, fsd=True)
     assert gate.make_reading("OL OB", None, 5) == GateReading(True, None, 5)
@@ -325,7 +325,7 @@ def _state(**changes: Any) -> GateState:
     return replace(whole, **changes)
 
 
-def test_what_is_kept_comes_back() -> None:
+def test_state_survives_dump_and_resume() -> None:
     for state in (_state(), _state(ended=("down", "all are down")), _state(flag=True)):
         assert gate.resume_state(gate.dump_state(state), "boot", "unit", 160.0) == state
 
@@ -342,11 +342,11 @@ def test_what_is_kept_comes_back() -> None:
         (_state(began=151.0), "boot", "unit", 160.0),
     ],
 )
-def test_what_is_not_of_this_shutdown_begins_anew(state: GateState, boot: str, by: str, now: float) -> None:
+def test_state_of_other_shutdown_is_not_resumed(state: GateState, boot: str, by: str, now: float) -> None:
     assert gate.resume_state(gate.dump_state(state), boot, by, now) == gate.new_state(boot, by, now)
 
 
-def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
+def test_gate_resumes_within_two_minutes() -> None:
     assert gate.resume_state(gate.dump_state(_state()), "boot", "unit", 270.0) == _state()
 
 
@@ -371,7 +371,7 @@ def test_a_gate_that_was_ended_comes_back_within_two_minutes() -> None:
         {"flag": None},
     ],
 )
-def test_a_damaged_state_begins_anew(change: dict[str, object]) -> None:
+def test_damaged_gate_state_starts_over(change: dict[str, object]) -> None:
     whole = json.loads(gate.dump_state(_state()))
     assert gate.resume_state(json.dumps({**whole, **change}), "boot", "unit", 160.0) == gate.new_state(
         "boot", "unit", 160.0
@@ -379,6 +379,6 @@ def test_a_damaged_state_begins_anew(change: dict[str, object]) -> None:
 
 
 @given(st.text(max_size=20) | st.integers(0, 400).map(lambda end: gate.dump_state(_state())[:-end]))
-def test_whatever_stands_there_never_stops_it(text: str) -> None:
+def test_resume_never_raises(text: str) -> None:
     begun = gate.new_state("boot", "unit", 160.0)
     assert gate.resume_state(text, "boot", "unit", 160.0) in (begun, _state())

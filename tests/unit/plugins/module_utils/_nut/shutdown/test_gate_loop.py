@@ -90,9 +90,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("content", ["upsmon-shutdown-file", ""])
 @pytest.mark.parametrize("by", ["systemd", "hand"])
-def test_the_killpower_flag_outlives_an_upsmon_that_is_restarted(
-    world: World, tmp_path: Path, content: str, by: str
-) -> None:
+def test_killpower_flag_outlives_restart_of_upsmon(world: World, tmp_path: Path, content: str, by: str) -> None:
     flag = tmp_path / "killpower"
     if content:
         flag.write_text(content)
@@ -108,7 +106,7 @@ def test_the_killpower_flag_outlives_an_upsmon_that_is_restarted(
         assert not flag.exists()
 
 
-def test_a_gate_that_is_started_again_remembers_the_killpower_flag(world: World, tmp_path: Path) -> None:
+def test_restarted_gate_remembers_killpower_flag(world: World, tmp_path: Path) -> None:
     flag = tmp_path / "killpower"
     flag.write_text("upsmon-shutdown-file")
     world.policy = replace(world.policy, flag=str(flag))
@@ -121,7 +119,7 @@ def test_a_gate_that_is_started_again_remembers_the_killpower_flag(world: World,
     assert flag.read_text() == "upsmon-shutdown-file"
 
 
-def test_a_link_in_the_place_of_the_flag_is_replaced_and_not_followed(world: World, tmp_path: Path) -> None:
+def test_link_at_flag_path_is_replaced_not_followed(world: World, tmp_path: Path) -> None:
     flag = tmp_path / "flags" / "killpower"
     flag.parent.mkdir()
     flag.write_text("upsmon-shutdown-file")
@@ -141,7 +139,7 @@ def test_a_link_in_the_place_of_the_flag_is_replaced_and_not_followed(world: Wor
 
 
 @pytest.mark.parametrize("left", ["", "upsmon-shut"])
-def test_a_flag_without_its_text_is_written_at_once(world: World, tmp_path: Path, left: str) -> None:
+def test_empty_flag_is_written_at_once(world: World, tmp_path: Path, left: str) -> None:
     """Where /run is full upsmon leaves an empty one, and `upsmon -K` says that no flag is set."""
     flag = tmp_path / "killpower"
     flag.write_text(left)
@@ -154,7 +152,7 @@ def test_a_flag_without_its_text_is_written_at_once(world: World, tmp_path: Path
     assert flag.read_text() == "upsmon-shutdown-file"
 
 
-def test_a_flag_that_is_not_upsmons_is_no_order_to_cut(world: World, tmp_path: Path) -> None:
+def test_foreign_flag_orders_no_power_cut(world: World, tmp_path: Path) -> None:
     flag = tmp_path / "killpower"
     flag.write_text("somebody's")
     world.policy = replace(world.policy, flag=str(flag))
@@ -165,9 +163,7 @@ def test_a_flag_that_is_not_upsmons_is_no_order_to_cut(world: World, tmp_path: P
 @pytest.mark.parametrize(
     ("by", "fsd", "cut"), [("systemd", True, True), ("systemd", False, False), ("hand", True, False)]
 )
-def test_where_upsmon_could_not_even_make_its_flag_fsd_shows_that_the_ups_must_cut(
-    world: World, tmp_path: Path, by: str, fsd: bool, cut: bool
-) -> None:
+def test_fsd_orders_power_cut_without_flag(world: World, tmp_path: Path, by: str, fsd: bool, cut: bool) -> None:
     flag = tmp_path / "killpower"
     world.policy = replace(world.policy, flag=str(flag))
     world.power = lambda now: {str(UPS): gate.make_reading("FSD OB LB" if fsd else "OB LB", "300", now)}
@@ -177,7 +173,7 @@ def test_where_upsmon_could_not_even_make_its_flag_fsd_shows_that_the_ups_must_c
 
 
 @pytest.mark.parametrize("tells", [True, False])
-def test_a_flag_that_can_not_be_written_is_told_to_all(world: World, tmp_path: Path, tells: bool) -> None:
+def test_unwritable_flag_is_reported_on_terminals(world: World, tmp_path: Path, tells: bool) -> None:
     flag = tmp_path / "flags" / "killpower"
     flag.parent.mkdir()
     flag.write_text("upsmon-shutdown-file")
@@ -197,7 +193,7 @@ def test_a_flag_that_can_not_be_written_is_told_to_all(world: World, tmp_path: P
     assert any(words in line and "stay off when the mains return" in line for line in world.said)
 
 
-def test_a_run(world: World, tmp_path: Path) -> None:
+def test_gate_waits_and_reports(world: World, tmp_path: Path) -> None:
     world.down["nas"] = 20
     report = world.run()
     assert (report.rule, report.reason) == ("down", "all are down")
@@ -220,7 +216,7 @@ def test_a_run(world: World, tmp_path: Path) -> None:
         assert (tmp_path / path).stat().st_mode & 0o777 & ~mode == 0
 
 
-def test_what_upsd_says_is_asked_for_in_each_round(world: World) -> None:
+def test_upsd_is_asked_in_each_round(world: World) -> None:
     world.power = lambda now: {str(UPS): GateReading(True, 100 - (now - 5000), now)}
     report = world.run()
     assert report.rule == "battery"
@@ -229,7 +225,7 @@ def test_what_upsd_says_is_asked_for_in_each_round(world: World) -> None:
     assert report.power[0].at == pytest.approx(report.elapsed)
 
 
-def test_killed_it_goes_on_where_it_stood(world: World) -> None:
+def test_killed_gate_resumes(world: World) -> None:
     world.policy = replace(POLICY, machines=(NAS, replace(NAS, name="media", shutdown_limit=50.0)))
     world.power = lambda now: {str(UPS): GateReading(True, 1000.0, now)} if now < 5010 else {}
     world.down["nas"] = 10
@@ -254,7 +250,7 @@ def test_killed_it_goes_on_where_it_stood(world: World) -> None:
     assert report.power[0].runtime == 1000.0
 
 
-def test_ended_it_ends_at_once_when_it_is_started_again(world: World) -> None:
+def test_ended_gate_ends_at_once_when_restarted(world: World) -> None:
     world.down["nas"] = 0
     first = world.run()
     looked = len(world.looked)
@@ -264,7 +260,7 @@ def test_ended_it_ends_at_once_when_it_is_started_again(world: World) -> None:
     assert world.said[-1].endswith("the gate has already ended: all are down")
 
 
-def test_ended_by_hand_it_begins_anew_for_systemd(world: World) -> None:
+def test_gate_run_by_hand_is_not_resumed_by_systemd(world: World) -> None:
     world.down["nas"] = 0
     world.run()
     world.down["nas"] = world.elapsed + 20
@@ -273,7 +269,7 @@ def test_ended_by_hand_it_begins_anew_for_systemd(world: World) -> None:
     assert any("is damaged or from another shutdown: starting over" in line for line in world.said)
 
 
-def test_a_damaged_state_file(world: World, tmp_path: Path) -> None:
+def test_damaged_state_file_starts_over(world: World, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/gate.json").write_bytes(b"\xff{")
     world.down["nas"] = 2
@@ -281,7 +277,7 @@ def test_a_damaged_state_file(world: World, tmp_path: Path) -> None:
     assert any("starting over" in line for line in world.said)
 
 
-def test_nothing_can_be_written_and_it_waits_all_the_same(world: World, tmp_path: Path) -> None:
+def test_gate_waits_with_unwritable_files(world: World, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name in ("state", "log"):
         (tmp_path / name).mkdir()
@@ -296,7 +292,7 @@ def test_nothing_can_be_written_and_it_waits_all_the_same(world: World, tmp_path
         assert len([line for line in world.said if f"can't write {tmp_path / path}" in line]) == 1
 
 
-def test_when_looking_fails_nobody_can_tell(world: World) -> None:
+def test_failed_probe_means_unknown(world: World) -> None:
     world.broken = "odd"
     report = world.run()
     assert report.rule == "assumed"
@@ -305,13 +301,13 @@ def test_when_looking_fails_nobody_can_tell(world: World) -> None:
     assert report.hosts[0].assumed is True
 
 
-def test_a_drill_says_so(world: World, tmp_path: Path) -> None:
+def test_drill_is_named_in_report_and_log(world: World, tmp_path: Path) -> None:
     world.down["nas"] = 0
     assert world.run(mode="drill").mode == "drill"
     assert " drill: +0.0 s  the gate begins" in (tmp_path / "log/shutdown.log").read_text()
 
 
-def test_each_line_lasts_over_a_power_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_log_line_is_synced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda handle: kept.append(Path(f"/proc/self/fd/{handle}").readlink().name))
     world.down["nas"] = 0
@@ -319,13 +315,13 @@ def test_each_line_lasts_over_a_power_cut(world: World, monkeypatch: pytest.Monk
     assert len([path for path in kept if path == "shutdown.log"]) == len(world.said)
 
 
-def test_without_report_and_log(world: World, tmp_path: Path) -> None:
+def test_gate_without_report_and_log(world: World, tmp_path: Path) -> None:
     world.down["nas"] = 0
     world.run(report_path=None, log_path=None)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_what_is_told_has_no_signs_of_its_own(world: World) -> None:
+def test_log_has_no_control_characters(world: World) -> None:
     world.broken = "a\nb\x1b[1m"
     world.policy = replace(POLICY, machines=(replace(NAS, shutdown_time=0.0),))
     world.run()
@@ -342,9 +338,7 @@ def test_what_is_told_has_no_signs_of_its_own(world: World) -> None:
         ("hand", True, True, False),
     ],
 )
-def test_nothing_is_ordered_unless_upsmon_has_begun_it(
-    tmp_path: Path, by: str, flag: bool, kept: bool, earnest: bool
-) -> None:
+def test_real_shutdown_needs_flag_and_systemd(tmp_path: Path, by: str, flag: bool, kept: bool, earnest: bool) -> None:
     path, state = tmp_path / "killpower", tmp_path / "gate.json"
     if flag:
         path.write_text("upsmon-shutdown-file")
@@ -355,7 +349,7 @@ def test_nothing_is_ordered_unless_upsmon_has_begun_it(
     assert gate_loop.is_real_shutdown(POLICY, state, by) is False
 
 
-def test_what_is_done_beside_it_is_told(world: World) -> None:
+def test_news_is_logged(world: World) -> None:
     world.down["nas"] = 20
     waiting = ["first", "second"]
     report = world.run(news=lambda: [waiting.pop(0)] if waiting else [])

@@ -98,7 +98,7 @@ def _kept(policy: ShutdownPolicy, state: GateState, elapsed: float) -> float:
 
 
 @given(policies(), LOOKS)
-def test_whatever_happens_it_ends_in_time_and_not_before_unless_a_rule_says_so(  # noqa: PLR0912, PLR0915 - it tells the rules anew
+def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tells the rules anew
     policy: ShutdownPolicy, looks: list[Look]
 ) -> None:
     state = gate.new_state("boot", "", 1000.0)

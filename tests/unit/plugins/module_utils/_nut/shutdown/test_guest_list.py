@@ -13,7 +13,7 @@ QM = "      VMID NAME\n       101 mail   running  512  8.00 77\n       103 onnas
 PCT = "VMID       Status     Lock         Name\n102        running                 films\n"
 
 
-def test_guests(program: Program) -> None:
+def test_guests_lists_stages_and_ha(program: Program) -> None:
     proxmox(program.folder)
     (program.folder / "etc/pve/ha").mkdir()
     (program.folder / "etc/pve/ha/resources.cfg").write_text("ct: 102\n\tstate started\n")
@@ -26,7 +26,7 @@ def test_guests(program: Program) -> None:
         "VM 103 (onnas)         stopped  stops in stage late (its disk is on storage nas, on 192.0.2.20), within 40 s",
         "VM 104 (other)         stopped  stops with the host, within 180 s",
         "",
-        "HA works 1 guest (102)",
+        "HA manages 1 guest (102)",
     ]
     assert program.out[0].splitlines()[-3:] == IDLE
     assert program("guests", "--json") == 0
@@ -54,13 +54,13 @@ def test_guests(program: Program) -> None:
         "seconds": 180,
         "why": "",
     }
-    assert data["ha"][0] == "HA works 1 guest (102)"
+    assert data["ha"][0] == "HA manages 1 guest (102)"
     assert data["idle"] == IDLE
     # it only looks
     assert not (program.folder / "guests.json").exists()
 
 
-def test_guests_that_nobody_can_tell_of(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guests_with_unknown_status(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     proxmox(program.folder)
     monkeypatch.setattr(Program, "qm", lambda self, command: (127, "no such program"))
     assert program("guests") == 0
@@ -69,14 +69,14 @@ def test_guests_that_nobody_can_tell_of(program: Program, monkeypatch: pytest.Mo
     assert {one["running"] for one in json.loads(program.out[1])["guests"]} == {None}
 
 
-def test_guests_where_there_are_none(program: Program) -> None:
+def test_guests_without_guests(program: Program) -> None:
     assert program("guests") == 0
     assert program.out == ["this host has no guests"]
     assert program.ran == []
 
 
-def test_guests_where_ha_can_not_be_read(program: Program) -> None:
+def test_guests_with_unreadable_ha(program: Program) -> None:
     proxmox(program.folder)
     (program.folder / "etc/pve/datacenter.cfg").mkdir()
     assert program("guests") == 0
-    assert "datacenter.cfg can't be read" in program.out[0]
+    assert "datacenter.cfg: " in program.out[0]

@@ -12,7 +12,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import p
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
 
 
-def test_names_are_kept_for_when_nobody_knows_them(tmp_path: Path) -> None:
+def test_cached_addresses_replace_failed_lookup(tmp_path: Path) -> None:
     path = tmp_path / "lib" / "addresses.json"
     path.parent.mkdir()
     known = {"nas": ("192.0.2.20", "fd00::20")}
@@ -47,7 +47,7 @@ def test_names_are_kept_for_when_nobody_knows_them(tmp_path: Path) -> None:
         *(f'{{"version": 1, "addresses": {{"nas": {found}}}}}' for found in ('"x"', "[1]", '["no address"]')),
     ],
 )
-def test_kept_names_that_are_none(tmp_path: Path, text: str) -> None:
+def test_invalid_address_cache_is_ignored(tmp_path: Path, text: str) -> None:
     path = tmp_path / "addresses.json"
     path.write_text(text)
 
@@ -58,13 +58,13 @@ def test_kept_names_that_are_none(tmp_path: Path, text: str) -> None:
         AddressCache(path, resolve)("nas", 1)
 
 
-def test_a_disk_that_can_t_be_written_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_unwritable_cache_does_not_fail_lookup(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     names = AddressCache(tmp_path / "file" / "addresses.json", lambda _name, _seconds: ("192.0.2.20",))
     assert names("nas", 1) == ("192.0.2.20",)
 
 
-def test_the_names_of_a_policy(tmp_path: Path) -> None:
+def test_policy_names_are_resolved(tmp_path: Path) -> None:
     policy = shutdown_policy.check_policy(
         {
             "version": 1,

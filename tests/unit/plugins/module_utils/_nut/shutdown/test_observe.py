@@ -19,7 +19,7 @@ from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, VM
 
 
-def test_guests_and_hosts_are_looked_at() -> None:
+def test_machines_are_observed_by_network_and_proxmox() -> None:
     asked: list[list[str]] = []
     answers = {"100": (0, "status: running\n"), "101": (0, "status: stopped\n"), "102": (2, "no such guest\n")}
 
@@ -55,7 +55,7 @@ def test_guests_and_hosts_are_looked_at() -> None:
     assert {tuple(one) for one in asked} == {("qm", "status", "100"), ("pct", "status", "101"), ("qm", "status", "102")}
 
 
-def test_what_proxmox_said_long_ago_does_not_count() -> None:
+def test_old_answer_about_guest_is_unknown() -> None:
     now = [1000.0]
     looker = observe.MachineObserver([VM], lambda command: (0, "status: running"), lambda: now[0])
     try:
@@ -70,7 +70,7 @@ def test_what_proxmox_said_long_ago_does_not_count() -> None:
         looker.stop_polling()
 
 
-def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
+def test_hanging_qm_does_not_delay_gate() -> None:
     stuck = threading.Event()
 
     def run(command: Any) -> tuple[int, str]:
@@ -85,7 +85,7 @@ def test_a_guest_whose_program_hangs_holds_nobody_up() -> None:
         stuck.set()
 
 
-def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
+def test_slow_name_lookup_does_not_delay_gate() -> None:
     stuck = threading.Event()
 
     def resolve(name: str, seconds: float) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def test_a_name_that_takes_too_long_holds_nobody_up() -> None:
     assert looker.targets == [probe.ProbeTarget("nas", ("192.0.2.7",), (22, 443))]
 
 
-def test_upsd_is_asked() -> None:
+def test_upsd_is_polled_for_each_ups() -> None:
     answers = {
         "GET VAR ups ups.status": 'VAR ups ups.status "FSD OB LB"\n',
         "GET VAR ups battery.runtime": 'VAR ups battery.runtime "240"\n',
@@ -138,7 +138,7 @@ KNOWN = {
 LOGIN = ("monitor", "secret")
 
 
-def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
+def test_lost_fsd_is_set_again(tmp_path: Path) -> None:
     said: list[str] = []
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
     with serving(answers) as server:
@@ -154,7 +154,7 @@ def test_fsd_is_set_again_where_upsd_has_forgotten_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
-def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) -> None:
+def test_fsd_is_set_only_if_missing_and_login_is_known(status: str, known: bool) -> None:
     with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
         observe.read_ups(
@@ -163,7 +163,7 @@ def test_fsd_is_set_only_where_it_lacks_and_is_ours(status: str, known: bool) ->
         assert not [line for line in server.asked if "FSD" in line or "USERNAME" in line]
 
 
-def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
+def test_refused_fsd_is_logged_and_reading_counts() -> None:
     said: list[str] = []
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
     with serving(answers) as server:
@@ -175,7 +175,7 @@ def test_an_order_that_is_refused_is_told_and_the_reading_counts() -> None:
     assert "setting it again failed" in said[0]
 
 
-def test_whose_login_it_is(tmp_path: Path) -> None:
+def test_primary_login_is_found_in_upsmon_conf(tmp_path: Path) -> None:
     conf = tmp_path / "upsmon.conf"
     conf.write_text(
         'MONITOR ups@localhost:3493 1 monitor "pass word" primary\nMONITOR other@localhost 0 x y secondary\n'

@@ -48,7 +48,7 @@ WHOLE: dict[str, Any] = {
 }
 
 
-def test_a_policy_is_read() -> None:
+def test_policy_is_read() -> None:
     assert policy.read_policy(json.dumps(WHOLE).encode()) == ShutdownPolicy(
         (UpsAddress("ups", "localhost", 3493),),
         (
@@ -64,7 +64,7 @@ def test_a_policy_is_read() -> None:
     )
 
 
-def test_what_may_be_left_out_of_a_policy() -> None:
+def test_policy_defaults() -> None:
     small = {"version": 1, "upses": [{"name": "ups"}], "machines": [], "reserve": 0, "longest": 1}
     assert policy.check_policy(small) == ShutdownPolicy((UpsAddress("ups", "localhost", 3493),), (), 3.0, 0.0, 1.0)
 
@@ -135,13 +135,13 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["stages"], [7], "$.stages[0]: must be an object"),
     ],
 )
-def test_what_is_wrong_with_a_policy_is_told(path: list[str | int], to: object, words: str) -> None:
+def test_invalid_policy_member_is_named(path: list[str | int], to: object, words: str) -> None:
     with pytest.raises(ShutdownPolicyError) as caught:
         policy.check_policy(_changed(*path, to=to))
     assert any(line.startswith(words) for line in str(caught.value).splitlines()), str(caught.value)
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_policy_problems_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "shutdown.json"
     path.write_text(json.dumps({**WHOLE, "reserve": -1, "longest": -1}))
     with pytest.raises(ShutdownPolicyError) as caught:
@@ -164,13 +164,13 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ('{"version": 1, "version": 1}', "$.version: is given twice"),
     ],
 )
-def test_what_is_no_policy(text: str | bytes, words: str) -> None:
+def test_non_policy_is_refused(text: str | bytes, words: str) -> None:
     with pytest.raises(ShutdownPolicyError) as caught:
         policy.read_policy(text)
     assert str(caught.value).startswith(words)
 
 
-def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_policy_names_role(tmp_path: Path) -> None:
     with pytest.raises(ShutdownPolicyError, match=r"shutdown\.json: can't be read: No such file.*nut_server"):
         policy.load_policy(tmp_path / "shutdown.json")
 
@@ -188,7 +188,7 @@ def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
         ),
     )
 )
-def test_whatever_is_no_policy_is_refused(data: object) -> None:
+def test_any_other_data_is_refused(data: object) -> None:
     # what is drawn never has all that a policy or a machine needs
     for whole in (data, {**WHOLE, "machines": [data]}):
         with pytest.raises(ShutdownPolicyError):
@@ -205,7 +205,7 @@ def test_whatever_is_no_policy_is_refused(data: object) -> None:
 # Stages
 
 
-def test_stages_are_read() -> None:
+def test_stages_are_parsed() -> None:
     assert read_stages([NAS, FSD, {**CHARGE, "name": "n", "notify": ["/bin/x"], "message": "m", "runtime": 3}]) == (
         Stage(
             "nas-guests",
@@ -221,7 +221,7 @@ def test_stages_are_read() -> None:
     assert read_stages([{**EARLY, "guests": [{"kind": "qm", "id": 101}]}])[0].guests[0].seconds == 180
 
 
-def test_guests_of_a_stage_are_read() -> None:
+def test_stage_guests_are_parsed() -> None:
     whole = {
         "name": "nas",
         "charge": 50,
@@ -295,6 +295,6 @@ def test_guests_of_a_stage_are_read() -> None:
         ([{"name": "x", "charge": 3}], r"^\$\.stages\[0\]: does nothing"),
     ],
 )
-def test_what_is_wrong_with_a_stage_is_told(data: Any, words: str) -> None:
+def test_invalid_stage_member_is_named(data: Any, words: str) -> None:
     with pytest.raises(ShutdownPolicyError, match=words):
         read_stages(data)

@@ -64,28 +64,28 @@ def silent() -> Iterator[int]:
 # TCP
 
 
-def test_a_port_that_accepts_is_an_answer(listener: socket.socket) -> None:
+def test_accepting_port_is_answer(listener: socket.socket) -> None:
     assert probe.probe_machine(["127.0.0.1"], [listener.getsockname()[1]], 5, TCP_ONLY) is True
 
 
-def test_a_port_that_refuses_is_an_answer(refused: int) -> None:
+def test_refusing_port_is_answer(refused: int) -> None:
     assert probe.probe_machine(["127.0.0.1"], [refused], 5, TCP_ONLY) is True
 
 
-def test_silence(silent: int) -> None:
+def test_silent_port_is_no_answer(silent: int) -> None:
     assert probe.probe_machine(["127.0.0.1"], [silent], SHORT, TCP_ONLY) is False
 
 
-def test_one_port_of_many_is_enough(silent: int, refused: int) -> None:
+def test_any_port_is_enough(silent: int, refused: int) -> None:
     assert probe.probe_machine(["127.0.0.1"], [silent, refused], 5, TCP_ONLY) is True
     assert probe.probe_machine(["127.0.0.1"], [refused, silent], 5, TCP_ONLY) is True
 
 
-def test_one_address_of_many_is_enough(refused: int) -> None:
+def test_any_address_is_enough(refused: int) -> None:
     assert probe.probe_machine(["nonsense", "127.0.0.1"], [refused], 5, TCP_ONLY) is True
 
 
-def test_each_machine_has_its_own_answer(silent: int, refused: int) -> None:
+def test_each_machine_has_own_answer(silent: int, refused: int) -> None:
     targets = [
         ProbeTarget("up", ("127.0.0.1",), (refused,)),
         ProbeTarget("down", ("127.0.0.1",), (silent,)),
@@ -100,7 +100,7 @@ def test_each_machine_has_its_own_answer(silent: int, refused: int) -> None:
     }
 
 
-def test_it_does_not_wait_when_all_have_answered(refused: int, listener: socket.socket) -> None:
+def test_probe_ends_when_all_have_answered(refused: int, listener: socket.socket) -> None:
     clock = iter(float(one) for one in range(1000))
     io = ProbeIO(no_ping, lambda: next(clock), NO_CARDS)
     targets = [
@@ -145,18 +145,18 @@ def _with(**codes: int) -> tuple[Callable[[int, int, int], socket.socket], list[
         (errno.ENOBUFS, None),
     ],
 )
-def test_what_the_kernel_says_at_once(code: int, expected: bool | None) -> None:
+def test_immediate_connect_error_is_classified(code: int, expected: bool | None) -> None:
     make, asked = _with(p1=code)
     assert probe.probe_machine(["192.0.2.1"], [1], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is expected
     assert asked == [("192.0.2.1", 1)]
 
 
-def test_one_attempt_that_went_out_is_enough_to_be_silent() -> None:
+def test_single_sent_packet_is_enough_for_silence() -> None:
     make, _asked = _with(p1=errno.ENETUNREACH, p2=errno.EHOSTUNREACH)
     assert probe.probe_machine(["192.0.2.1"], [1, 2], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is False
 
 
-def test_addresses_of_both_families_and_a_zone() -> None:
+def test_addresses_of_both_families_with_zone() -> None:
     make, asked = _with(p1=errno.EHOSTUNREACH)
     index = socket.if_nametoindex("lo")
     probe.probe_machine(
@@ -201,7 +201,7 @@ def _told_by(offender: str | None, refused: bool = True) -> Callable[[int, int, 
         ("fd00::1", "fd00::fe", False),
     ],
 )
-def test_a_gateway_that_refuses_for_it_is_no_answer(address: str, offender: str | None, expected: bool) -> None:
+def test_refusal_by_router_is_no_answer(address: str, offender: str | None, expected: bool) -> None:
     assert probe.probe_machine([address], [1], SHORT, ProbeIO(_told_by(offender), interfaces=NO_CARDS)) is expected
 
 
@@ -259,13 +259,13 @@ def _ask(answer: Callable[[bytes], tuple[bytes, str]], address: str = "192.0.2.1
     return probe.probe_machine([address], [], SHORT, _pinging(lambda packet, to: [answer(packet)], raw))
 
 
-def test_an_echo_is_an_answer() -> None:
+def test_echo_reply_is_answer() -> None:
     assert _ask(lambda packet: (IP + reply(packet), "192.0.2.1")) is True
     assert _ask(lambda packet: (reply(packet, 129), "fd00::1"), "fd00::1") is True
     assert _ask(lambda packet: (reply(packet, 129), "fe80::1%eth0"), "fe80::1%7") is True
 
 
-def test_what_looks_like_an_echo_and_is_none() -> None:
+def test_other_packets_are_no_echo_reply() -> None:
     assert _ask(lambda packet: (IP + reply(packet), "192.0.2.2")) is False
     assert _ask(lambda packet: (IP + reply(packet, number=1), "192.0.2.1")) is False
     assert _ask(lambda packet: (IP + reply(packet, sequence=1), "192.0.2.1")) is False
@@ -279,13 +279,13 @@ def test_what_looks_like_an_echo_and_is_none() -> None:
     assert _ask(lambda packet: (reply(packet, 129, number=1), "fd00::1"), "fd00::1") is False
 
 
-def test_without_the_right_to_raw_sockets_the_kernel_minds_the_id() -> None:
+def test_ping_socket_ignores_id() -> None:
     assert _ask(lambda packet: (reply(packet, number=0x1234), "192.0.2.1"), raw=False) is True
     assert _ask(lambda packet: (reply(packet, sequence=1), "192.0.2.1"), raw=False) is False
     assert _ask(lambda packet: (reply(packet), "192.0.2.2"), raw=False) is False
 
 
-def test_a_request_is_right() -> None:
+def test_echo_request_has_valid_checksum() -> None:
     sent: list[bytes] = []
 
     def answer(packet: bytes, to: str) -> list[tuple[bytes, str]]:
@@ -304,7 +304,7 @@ def test_a_request_is_right() -> None:
     assert len({packet[6:8] for packet in sent[:2]}) == 2
 
 
-def test_answers_find_their_machines_among_others() -> None:
+def test_echo_replies_are_matched_to_machines() -> None:
     def answer(packet: bytes, to: str) -> list[tuple[bytes, str]]:
         # first one that was not asked for, then the right one, then it again
         return (
@@ -317,7 +317,7 @@ def test_answers_find_their_machines_among_others() -> None:
     assert probe.probe_machines(targets, SHORT, _pinging(answer)) == {"1": True, "2": False, "3": True}
 
 
-def test_who_answers_an_echo_is_not_connected_to() -> None:
+def test_answered_echo_avoids_connection() -> None:
     # _pinging() lets nobody connect
     io = _pinging(lambda packet, to: [(IP + reply(packet), to)])
     assert probe.probe_machine(["192.0.2.1"], [22], 5, io) is True
@@ -326,11 +326,11 @@ def test_who_answers_an_echo_is_not_connected_to() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"), [(errno.ENETUNREACH, None), (errno.EPERM, None), (errno.EHOSTUNREACH, False)]
 )
-def test_a_request_that_can_not_be_sent(code: int, expected: bool | None) -> None:
+def test_unsendable_echo_request(code: int, expected: bool | None) -> None:
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], fails=code)) is expected
 
 
-def test_the_real_loopback_is_up() -> None:
+def test_loopback_is_up() -> None:
     def may(kind: int) -> bool:
         try:
             socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP).close()
@@ -353,7 +353,7 @@ def _cards(folder: Path, **carriers: str | None) -> Path:
     return folder
 
 
-def test_whether_a_card_has_a_link(tmp_path: Path) -> None:
+def test_link_of_network_cards(tmp_path: Path) -> None:
     assert probe.has_link(_cards(tmp_path / "1", eno1="0\n", eno2="1\n")) is True
     assert probe.has_link(_cards(tmp_path / "2", eno1="0\n", vmbr0="1\n")) is False
     # one that is not up has no carrier that could be read
@@ -362,7 +362,7 @@ def test_whether_a_card_has_a_link(tmp_path: Path) -> None:
     assert probe.has_link(tmp_path / "5") is None
 
 
-def test_silence_without_a_link_says_nothing(tmp_path: Path, silent: int) -> None:
+def test_silence_without_link_is_unknown(tmp_path: Path, silent: int) -> None:
     down, up = _cards(tmp_path / "1", eno1="0\n"), _cards(tmp_path / "2", eno1="1\n")
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=down)) is None
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=up)) is False
@@ -373,7 +373,7 @@ def test_silence_without_a_link_says_nothing(tmp_path: Path, silent: int) -> Non
     assert probe.probe_machine(["127.0.0.1"], [silent], SHORT, ProbeIO(no_ping, interfaces=down)) is False
 
 
-def test_no_more_files_can_be_opened() -> None:
+def test_exhausted_descriptors_are_unknown() -> None:
     def make(family: int, kind: int, protocol: int) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -397,7 +397,7 @@ def test_no_more_files_can_be_opened() -> None:
         (127, "No such file or directory", None),
     ],
 )
-def test_what_proxmox_says_of_a_guest(code: int, said: str, expected: bool | None) -> None:
+def test_guest_status_is_parsed(code: int, said: str, expected: bool | None) -> None:
     asked: list[list[str]] = []
 
     def run(command: Any) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names im
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, proxmox
 
 
-def test_check(program: Program) -> None:
+def test_check_reports_valid_policy(program: Program) -> None:
     assert program("check") == 0
     assert program.out == [f"{program.folder}/shutdown.json is valid; machines to wait for: 1, at most 100 s"]
     program.policy(stages=[{"name": "first", "surprise": 1}])
@@ -25,7 +25,7 @@ def test_check(program: Program) -> None:
     assert program("gate") == 0
 
 
-def test_check_refuses_a_program_of_a_stage_that_others_can_write(program: Program) -> None:
+def test_check_refuses_notify_program_writable_by_others(program: Program) -> None:
     script = program.folder / "tell"
     script.write_text("#!/bin/sh\n")
     program.policy(stages=[{"name": "first", "on_battery": 60, "notify": [str(script), "x"]}])
@@ -38,7 +38,7 @@ def test_check_refuses_a_program_of_a_stage_that_others_can_write(program: Progr
 
 
 @pytest.mark.parametrize("command", ["check", "guests", "status"])
-def test_what_only_looks_writes_nothing(program: Program, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_read_only_commands_write_nothing(program: Program, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     proxmox(program.folder)
     (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
     program.policy(
@@ -63,7 +63,7 @@ def contents(folder: Path) -> Mapping[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_refresh_finds_the_guests_and_keeps_them(program: Program) -> None:
+def test_refresh_saves_guests(program: Program) -> None:
     proxmox(program.folder)
     program.policy(stages=STAGES)
     assert program("refresh") == 0
@@ -75,7 +75,7 @@ def test_refresh_finds_the_guests_and_keeps_them(program: Program) -> None:
     assert program.ran == []
 
 
-def test_refresh_keeps_the_addresses_of_names(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_saves_addresses(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     proxmox(program.folder)
     (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
     program.policy(stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}])
@@ -98,17 +98,17 @@ def test_refresh_keeps_the_addresses_of_names(program: Program, monkeypatch: pyt
     assert program.err == []
 
 
-def test_refresh_where_the_guests_can_not_be_found(program: Program) -> None:
+def test_refresh_without_readable_guests(program: Program) -> None:
     (program.folder / "etc/pve").mkdir(parents=True)
     program.policy(stages=STAGES)
     # the policy is right all the same
     assert program("refresh") == 0
-    assert "etc/pve/local is not there: start Proxmox's cluster file system" in program.err[0]
+    assert "etc/pve/local: start Proxmox's cluster file system" in program.err[0]
     assert len(program.err) == 1
     assert not (program.folder / "guests.json").exists()
 
 
-def test_refresh_where_the_guests_can_not_be_kept(program: Program) -> None:
+def test_refresh_with_unwritable_guests_file(program: Program) -> None:
     proxmox(program.folder)
     program.policy(stages=STAGES)
     (program.folder / "guests.json").mkdir()
@@ -116,7 +116,7 @@ def test_refresh_where_the_guests_can_not_be_kept(program: Program) -> None:
     assert "guests.json could not be written" in program.err[-1]
 
 
-def test_refresh_without_guests_looks_at_none(program: Program) -> None:
+def test_refresh_without_selectors_reads_no_guests(program: Program) -> None:
     (program.folder / "etc/pve").mkdir(parents=True)
     program.policy(stages=[{"name": "end", "charge": 30, "fsd": True}])
     assert program("refresh") == 0
@@ -124,7 +124,7 @@ def test_refresh_without_guests_looks_at_none(program: Program) -> None:
     assert len(program.out) == 1
 
 
-def test_refresh_where_proxmox_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_times_out_when_proxmox_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     proxmox(program.folder)
     path = program.folder / "etc/pve/storage.cfg"
     path.unlink()

@@ -78,7 +78,7 @@ def finding(world: World, *found: Any, kept: Sequence[ChosenGuest] | None = None
     return one
 
 
-def test_guests_are_found_when_an_outage_begins(world: World) -> None:
+def test_guests_are_looked_up_when_outage_begins(world: World) -> None:
     finds = finding(world, [chosen(101), chosen(102)])
     world.story((0, OL), (1000, OB))
     world.stay_until = 999
@@ -91,7 +91,7 @@ def test_guests_are_found_when_an_outage_begins(world: World) -> None:
     assert world.has("shutting down VM 101 (guest101), within 60 s")
 
 
-def test_guests_are_found_anew_in_each_outage(world: World) -> None:
+def test_guests_are_looked_up_in_each_outage(world: World) -> None:
     finds = finding(world, [chosen(101)], [chosen(102)])
     world.story((0, OB), (60, OL), (1000, OB), (1200, OL))
     world.stay_until = 1100
@@ -100,7 +100,7 @@ def test_guests_are_found_anew_in_each_outage(world: World) -> None:
     assert (world.count("shutdown", 101), world.count("shutdown", 102)) == (0, 1)
 
 
-def test_fsd_waits_until_the_guests_are_found(world: World) -> None:
+def test_fsd_waits_for_guest_lookup(world: World) -> None:
     finding(world, (6, [chosen(101)]))
     world.story((0, OB))
     world.go({**TAGGED, "on_battery": 0})
@@ -108,7 +108,7 @@ def test_fsd_waits_until_the_guests_are_found(world: World) -> None:
     assert 26 <= world.told[0] <= 28
 
 
-def test_fsd_waits_at_most_10_s_for_guests_to_be_found(world: World) -> None:
+def test_fsd_waits_at_most_10s_for_guest_lookup(world: World) -> None:
     finding(world, (1e6, [chosen(101)]))
     world.story((0, OB))
     world.kill_at = BOOT + 400
@@ -119,7 +119,7 @@ def test_fsd_waits_at_most_10_s_for_guests_to_be_found(world: World) -> None:
     assert sum("were not found within 10 s" in line for line in world.lines) == 1
 
 
-def test_a_search_that_hangs_is_not_started_again(world: World) -> None:
+def test_hanging_guest_lookup_is_not_repeated(world: World) -> None:
     finds = finding(world, (1e6, []))
     world.story(*((place * 200.0, OB if place % 2 == 0 else OL) for place in range(6)))
     world.kill_at = BOOT + 1000
@@ -129,7 +129,7 @@ def test_a_search_that_hangs_is_not_started_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("found", [(1e6, []), GuestsError("/etc/pve/local is not there"), ValueError("odd")])
-def test_guests_found_last_count_where_a_search_fails(world: World, found: Any) -> None:
+def test_failed_guest_lookup_uses_last_result(world: World, found: Any) -> None:
     finding(world, found, kept=[chosen(101), chosen(102)])
     world.story((0, OB))
     world.go(TAGGED)
@@ -138,7 +138,7 @@ def test_guests_found_last_count_where_a_search_fails(world: World, found: Any) 
     assert world.has("using those found last")
 
 
-def test_a_search_that_failed_is_started_again(world: World) -> None:
+def test_failed_guest_lookup_is_repeated(world: World) -> None:
     finds = finding(world, GuestsError("x is not there"), GuestsError("x is not there"), [chosen(101)])
     world.story((0, OB))
     world.go(TAGGED)
@@ -148,7 +148,7 @@ def test_a_search_that_failed_is_started_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("then", [OB, None])
-def test_guests_are_found_anew_by_a_program_started_again_in_an_outage(world: World, then: Says) -> None:
+def test_restarted_program_looks_up_guests_again(world: World, then: Says) -> None:
     finds = finding(world, [chosen(101)])
     world.story((0, OB), (50, then))
     world.stay_until = 86400
@@ -160,7 +160,7 @@ def test_guests_are_found_anew_by_a_program_started_again_in_an_outage(world: Wo
     assert finds.tries == [0, 60]
 
 
-def test_guests_found_last_are_stopped_at_once_and_those_found_later_too(world: World) -> None:
+def test_last_known_guests_are_stopped_before_lookup_ends(world: World) -> None:
     # 101 is not meant any more, and 103 is new
     finds = finding(world, (130, [chosen(102), chosen(103)]), kept=[chosen(101), chosen(102)])
     world.story((0, OB))
@@ -174,14 +174,14 @@ def test_guests_found_last_are_stopped_at_once_and_those_found_later_too(world: 
     assert set(json.loads(world.state.read_text())["guests_to_start"]) == {"qm/101", "pct/102", "qm/103"}
 
 
-def test_a_guest_that_no_stage_means_any_more_is_not_stopped(world: World) -> None:
+def test_guest_no_longer_selected_is_not_stopped(world: World) -> None:
     finding(world, (5, [chosen(102)]), kept=[chosen(101), chosen(102)])
     world.story((0, OB))
     world.go(TAGGED)
     assert world.seen_at_fsd == [[101, 103]]
 
 
-def test_fsd_does_not_wait_after_a_restart_for_a_guest_that_no_stage_names_any_more(world: World) -> None:
+def test_fsd_after_restart_ignores_guest_no_longer_selected(world: World) -> None:
     finding(world, (105, []), [], kept=[chosen(101)])
     world.host.add_guest(101, shutdown=60)
     world.story((0, OB))
@@ -193,7 +193,7 @@ def test_fsd_does_not_wait_after_a_restart_for_a_guest_that_no_stage_names_any_m
     assert set(json.loads(world.state.read_text())["guests_to_start"]) == {"qm/101"}
 
 
-def test_a_guest_without_a_kind_is_stopped_only_when_found(world: World) -> None:
+def test_guest_without_kind_is_stopped_only_after_lookup(world: World) -> None:
     world.finder = Finds(world)
     world.finder.found = [lambda: {}]
     guests_of(world)
@@ -203,7 +203,7 @@ def test_a_guest_without_a_kind_is_stopped_only_when_found(world: World) -> None
     assert world.seen_at_fsd == [[101]]
 
 
-def test_guests_are_not_looked_for_where_no_stage_stops_any(world: World) -> None:
+def test_guests_are_not_looked_up_without_selectors(world: World) -> None:
     finds = finding(world, [chosen(101)])
     world.story((0, OB))
     world.go(FSD | {"on_battery": 10})
@@ -211,7 +211,7 @@ def test_guests_are_not_looked_for_where_no_stage_stops_any(world: World) -> Non
     assert world.told == [10]
 
 
-def test_guests_that_can_not_be_kept_are_stopped_all_the_same(world: World) -> None:
+def test_guests_are_stopped_with_unwritable_guests_file(world: World) -> None:
     finds = finding(world, [chosen(101)])
     finds.broken = True
     world.story((0, OB))
@@ -223,7 +223,7 @@ def test_guests_that_can_not_be_kept_are_stopped_all_the_same(world: World) -> N
 
 
 @pytest.mark.parametrize("status", ["FSD OB LB", "FSD OL"])
-def test_guests_are_found_and_stopped_after_fsd_of_somebody_else(world: World, status: str) -> None:
+def test_guests_are_stopped_after_foreign_fsd(world: World, status: str) -> None:
     finding(world, (8, [chosen(101)]))
     world.story((0, {"ups.status": status}))
     assert "FSD" in world.go(TAGGED)

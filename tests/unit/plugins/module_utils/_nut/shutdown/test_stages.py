@@ -37,7 +37,7 @@ POLICY = read_stages([EARLY, {**NAS, "charge": 40}, {**FSD, "runtime": 300}])
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 40), powers, st.integers(0, 3)), max_size=60))
-def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
+def test_rules_hold_for_any_readings(  # noqa: PLR0912, PLR0915
     steps: list[tuple[float, Power, int]],
 ) -> None:
     state, now, jobs = StagesState(boot="b"), 100.0, dict[str, tuple[str, int]]()
@@ -114,11 +114,11 @@ def test_the_rules_hold_whatever_the_ups_says(  # noqa: PLR0912, PLR0915
     assert not state.guests_to_start
 
 
-def test_a_stop_that_ends_after_its_outage_counts_no_more() -> None:
+def test_stop_outcome_after_outage_is_ignored() -> None:
     assert stages.note_stopped(StagesState(), "qm/101", "stopped") == StagesState()
 
 
-def test_decide_needs_no_more_than_data() -> None:
+def test_decide_stages_is_pure() -> None:
     state = StagesState(boot="b", outage_since=0.0)
     found = stages.decide_stages(POLICY, state, 61.0, Power(True))
     assert [action.kind for action in found.actions] == ["notify", "stop_guests"]
@@ -126,7 +126,7 @@ def test_decide_needs_no_more_than_data() -> None:
     assert stages.decide_stages(POLICY, state, 59.9, Power(True)).actions == ()
 
 
-def test_an_outage_is_not_over_while_a_guest_still_goes_down() -> None:
+def test_outage_lasts_while_guest_goes_down() -> None:
     state = StagesState(
         boot="b",
         outage_since=0.0,
@@ -140,7 +140,7 @@ def test_an_outage_is_not_over_while_a_guest_still_goes_down() -> None:
     assert stages.decide_stages(POLICY, state, 60.0, Power(False)).state.outage_since is None
 
 
-def test_fsd_does_not_wait_for_a_guest_that_is_being_started() -> None:
+def test_fsd_does_not_wait_for_starting_guest() -> None:
     state = StagesState(boot="b", outage_since=0.0, guests_to_start={"qm/900": False})
     found = stages.decide_stages(POLICY[2:], state, 10.0, Power(True, runtime=100), {"qm/900"}).state
     found_later = stages.decide_stages(POLICY[2:], found, 20.0, Power(True, runtime=100), {"qm/900"})

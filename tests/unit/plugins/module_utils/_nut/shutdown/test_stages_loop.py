@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("second", [4, 60, 118])
-def test_killed_before_the_stage(world: World, second: float) -> None:
+def test_killed_before_stage_begins(world: World, second: float) -> None:
     guests_of(world)
     world.story((0, OB))
     world.kill_at = BOOT + second
@@ -67,7 +67,7 @@ def test_killed_while_guests_go_down(world: World) -> None:
     assert json.loads(world.state.read_text())["guests_to_start"] == {"qm/101": False, "pct/102": False}
 
 
-def test_killed_and_a_guest_goes_down_just_before_it_is_told_again(world: World) -> None:
+def test_killed_and_guest_goes_down_before_second_shutdown(world: World) -> None:
     guests_of(world, first=50)
     world.story((0, OB))
     world.kill_at = BOOT + 130
@@ -86,7 +86,7 @@ def test_killed_and_a_guest_goes_down_just_before_it_is_told_again(world: World)
     assert "qm/101" in json.loads(world.state.read_text())["guests_to_start"]
 
 
-def test_killed_while_a_guest_hangs_its_time_goes_on(world: World) -> None:
+def test_killed_while_guest_hangs_keeps_time_limit(world: World) -> None:
     guests_of(world, first=None)
     world.story((0, OB))
     world.kill_at = BOOT + 150
@@ -107,7 +107,7 @@ def test_killed_while_a_guest_hangs_its_time_goes_on(world: World) -> None:
     assert world.running(101) == []
 
 
-def test_killed_between_the_guests_and_fsd(world: World) -> None:
+def test_killed_between_guests_and_fsd(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     world.kill_before_fsd = True
@@ -121,7 +121,7 @@ def test_killed_between_the_guests_and_fsd(world: World) -> None:
     assert len(world.host.read_calls()) == calls
 
 
-def test_killed_and_the_mains_return_meanwhile(world: World) -> None:
+def test_killed_and_mains_return(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (143, OL))
     world.kill_before_fsd = True
@@ -162,7 +162,7 @@ def test_killed_while_guests_are_started(world: World) -> None:
     "text",
     ["", "{", "null", "[]", '{"version": 2}', "\xff", '{"version": 1, "boot": "boot-1", "guests_to_start": 3}'],
 )
-def test_a_damaged_state(world: World, text: str) -> None:
+def test_damaged_stages_state_starts_over(world: World, text: str) -> None:
     guests_of(world)
     world.state.parent.mkdir()
     world.state.write_text(text, encoding="latin-1")
@@ -172,7 +172,7 @@ def test_a_damaged_state(world: World, text: str) -> None:
     assert world.has("can't use ")
 
 
-def test_a_state_that_is_no_file(world: World) -> None:
+def test_state_path_is_fifo(world: World) -> None:
     guests_of(world)
     world.state.parent.mkdir()
     os.mkfifo(world.state)
@@ -181,7 +181,7 @@ def test_a_state_that_is_no_file(world: World) -> None:
     assert len(world.told) == 1
 
 
-def test_a_state_of_another_boot(world: World) -> None:
+def test_state_of_other_boot_is_dropped(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     world.kill_at = BOOT + 100
@@ -193,7 +193,7 @@ def test_a_state_of_another_boot(world: World) -> None:
     assert world.has("from another boot")
 
 
-def test_after_the_reboot_proxmox_starts_its_guests_itself(world: World) -> None:
+def test_reboot_leaves_guests_to_proxmox(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     world.go(NAS)
@@ -204,7 +204,7 @@ def test_after_the_reboot_proxmox_starts_its_guests_itself(world: World) -> None
     assert not world.state.exists()
 
 
-def test_after_the_reboot_what_ha_was_told_is_told_otherwise(world: World) -> None:
+def test_reboot_starts_guests_managed_by_ha(world: World) -> None:
     guests_of(world, ha=True)
     world.story((0, OB))
     world.go(NAS)
@@ -218,7 +218,7 @@ def test_after_the_reboot_what_ha_was_told_is_told_otherwise(world: World) -> No
     assert not world.state.exists()
 
 
-def test_after_the_reboot_upsd_takes_its_time(world: World) -> None:
+def test_reboot_waits_for_slow_upsd(world: World) -> None:
     guests_of(world, ha=True)
     world.story((0, OB))
     world.go(NAS)
@@ -229,7 +229,7 @@ def test_after_the_reboot_upsd_takes_its_time(world: World) -> None:
     assert world.running(101) == [101]
 
 
-def test_the_state_can_not_be_written(world: World) -> None:
+def test_unwritable_state_does_not_stop_stages(world: World) -> None:
     guests_of(world)
     world.state.parent.write_text("no folder")
     world.story((0, OB))
@@ -246,7 +246,7 @@ def test_the_state_can_not_be_written(world: World) -> None:
         max_leaves=5,
     ),
 )
-def test_a_memory_with_any_type_in_any_place_is_read_or_dropped(
+def test_state_with_any_types_is_read_or_dropped(
     tmp_path_factory: pytest.TempPathFactory, name: str, value: Any
 ) -> None:
     path = tmp_path_factory.mktemp("state") / "stages.json"
@@ -264,7 +264,7 @@ def test_a_memory_with_any_type_in_any_place_is_read_or_dropped(
     stages.decide_stages(read_stages([NAS]), found, 10.0, Power(True))
 
 
-def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
+def test_state_survives_save_and_load(tmp_path: Path) -> None:
     whole = StagesState(
         boot="b",
         outage_since=1.0,
@@ -288,7 +288,7 @@ def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
     assert stages_loop.load_state(path, "")[0].outage_since is None
 
 
-def test_a_second_run_ends_at_once(world: World) -> None:
+def test_second_instance_ends_at_once(world: World) -> None:
     world.story((0, OB))
     world.state.parent.mkdir()
     with files.hold_lock(world.state.with_name("stages.json.lock"), 0.0):
@@ -329,7 +329,7 @@ stages_loop.run_stages(
 """
 
 
-def test_kill_9_and_again_with_processes_and_the_real_clock(tmp_path: Path) -> None:
+def test_kill_9_and_restart_with_real_processes(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "guests").mkdir()
     host = stand_in.GuestFolder(tmp_path / "guests", 1.0)

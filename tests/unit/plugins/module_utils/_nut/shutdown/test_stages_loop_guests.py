@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Guests
 
 
-def test_two_stages_at_once(world: World) -> None:
+def test_two_stages_begin_together(world: World) -> None:
     guests_of(world)
     one = {"name": "one", "on_battery": 60, "guests": [{"kind": "qm", "id": 101, "seconds": 100}]}
     two = {
@@ -47,7 +47,7 @@ def test_two_stages_at_once(world: World) -> None:
     assert world.seen_at_fsd == [[]]
 
 
-def test_fsd_of_a_later_stage_waits_for_the_guests_of_an_earlier_one(world: World) -> None:
+def test_fsd_waits_for_guests_of_earlier_stage(world: World) -> None:
     guests_of(world, first=90)
     world.story((0, OB))
     world.go(EARLY, {**NAS, "on_battery": 80, "guests": []})
@@ -55,7 +55,7 @@ def test_fsd_of_a_later_stage_waits_for_the_guests_of_an_earlier_one(world: Worl
     assert world.seen_at_fsd == [[102]]
 
 
-def test_stages_one_after_the_other(world: World) -> None:
+def test_stages_begin_in_turn(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (200, ob(29)))
     world.go(EARLY, FSD)
@@ -64,7 +64,7 @@ def test_stages_one_after_the_other(world: World) -> None:
     assert [line.split("stage ")[1].split(" ")[0] for line in begun] == ["early", "the-end"]
 
 
-def test_guests_of_a_stage_go_down_at_the_same_time(world: World) -> None:
+def test_guests_of_stage_go_down_in_parallel(world: World) -> None:
     guests_of(world, first=50, second=50)
     world.story((0, OB))
     world.go(NAS)
@@ -72,7 +72,7 @@ def test_guests_of_a_stage_go_down_at_the_same_time(world: World) -> None:
 
 
 @pytest.mark.parametrize(("kind", "number", "seconds"), [("qm", 101, 100), ("pct", 102, 60)])
-def test_a_guest_hangs(world: World, kind: str, number: int, seconds: int) -> None:
+def test_hanging_guest_is_forced(world: World, kind: str, number: int, seconds: int) -> None:
     guests_of(world, **{"first" if number == 101 else "second": None})  # type: ignore[arg-type]
     world.story((0, OB))
     world.go(NAS)
@@ -81,7 +81,7 @@ def test_a_guest_hangs(world: World, kind: str, number: int, seconds: int) -> No
     assert world.has(f"did not shut down within {seconds} s and was forced off")
 
 
-def test_a_guest_can_not_be_stopped_at_all(world: World) -> None:
+def test_unstoppable_guest_does_not_block_fsd(world: World) -> None:
     guests_of(world)
 
     def broken(command: Sequence[str]) -> tuple[int, str]:
@@ -97,7 +97,7 @@ def test_a_guest_can_not_be_stopped_at_all(world: World) -> None:
     assert world.has("could not be stopped")
 
 
-def test_a_program_that_never_returns(world: World) -> None:
+def test_hanging_stop_times_out(world: World) -> None:
     guests_of(world)
 
     def hung(command: Sequence[str]) -> tuple[int, str]:
@@ -112,7 +112,7 @@ def test_a_program_that_never_returns(world: World) -> None:
     assert world.has("stop timed out; continuing without it")
 
 
-def test_a_job_that_fails_is_no_reason_to_stop(world: World) -> None:
+def test_failed_job_does_not_stop_loop(world: World) -> None:
     guests_of(world)
 
     def bad(command: Sequence[str]) -> tuple[int, str]:
@@ -127,7 +127,7 @@ def test_a_job_that_fails_is_no_reason_to_stop(world: World) -> None:
     assert world.has("VM 101: ValueError: what is that")
 
 
-def test_a_guest_that_is_down_already_is_not_ours(world: World) -> None:
+def test_guest_already_down_is_not_started_later(world: World) -> None:
     guests_of(world)
     world.host.kill_guest(101)
     world.story((0, OB), (150, OL))
@@ -136,7 +136,7 @@ def test_a_guest_that_is_down_already_is_not_ours(world: World) -> None:
     assert world.count("shutdown", 101) == 0
 
 
-def test_a_guest_that_goes_down_by_itself_before_it_is_told_is_not_ours(world: World) -> None:
+def test_guest_going_down_before_stop_is_not_started_later(world: World) -> None:
     guests_of(world)
 
     def late(command: Sequence[str]) -> tuple[int, str]:
@@ -153,7 +153,7 @@ def test_a_guest_that_goes_down_by_itself_before_it_is_told_is_not_ours(world: W
     assert world.count("start", 101) == 0
 
 
-def test_a_guest_that_is_on_another_node_now(world: World) -> None:
+def test_migrated_guest_is_gone(world: World) -> None:
     world.host.add_guest(102, kind="pct")
     world.story((0, OB), (200, OL))
     world.go({**NAS, "fsd": False})
@@ -162,7 +162,7 @@ def test_a_guest_that_is_on_another_node_now(world: World) -> None:
     assert world.count("start", 101) == 0
 
 
-def test_a_guest_that_a_user_has_started_meanwhile(world: World) -> None:
+def test_guest_started_by_user_is_left_running(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (200, OL))
     world.at(180, lambda: world.host.start_process(101))
@@ -173,7 +173,7 @@ def test_a_guest_that_a_user_has_started_meanwhile(world: World) -> None:
     assert world.has("VM 101 is already running")
 
 
-def test_a_guest_that_starts_at_the_third_try(world: World) -> None:
+def test_guest_starts_at_third_try(world: World) -> None:
     guests_of(world, starts=2)
     world.story((0, OB), (200, OL))
     world.go({**NAS, "fsd": False})
@@ -184,7 +184,7 @@ def test_a_guest_that_starts_at_the_third_try(world: World) -> None:
     assert world.has("can't start VM 101: start failed: storage of 101 is not online")
 
 
-def test_a_guest_that_does_not_start(world: World) -> None:
+def test_guest_failing_to_start_is_given_up(world: World) -> None:
     guests_of(world, starts=9)
     world.story((0, OB), (200, OL))
     world.go({**NAS, "fsd": False})
@@ -194,7 +194,7 @@ def test_a_guest_that_does_not_start(world: World) -> None:
     assert not world.state.exists()
 
 
-def test_a_start_that_never_returns(world: World) -> None:
+def test_hanging_start_times_out(world: World) -> None:
     guests_of(world)
 
     def hung(command: Sequence[str]) -> tuple[int, str]:
@@ -209,7 +209,7 @@ def test_a_start_that_never_returns(world: World) -> None:
     assert world.has("qm/101: start timed out; continuing without it")
 
 
-def test_a_backup_is_ended(world: World) -> None:
+def test_backup_is_aborted(world: World) -> None:
     guests_of(world, lock="backup")
     world.story((0, OB))
     world.go(NAS)
@@ -217,7 +217,7 @@ def test_a_backup_is_ended(world: World) -> None:
     assert world.seen_at_fsd == [[]]
 
 
-def test_notify_gets_the_reason_by_default(world: World) -> None:
+def test_notify_gets_reason_by_default(world: World) -> None:
     world.story((0, OB))
     world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail", "me"]}, {**FSD, "on_battery": 20})
     assert world.notified == [["/usr/bin/mail", "me", "UPS: stage mail begins: 10 s on battery (limit 10 s)"]]
@@ -226,7 +226,7 @@ def test_notify_gets_the_reason_by_default(world: World) -> None:
     assert 20 <= world.told[0] <= 22
 
 
-def test_a_notify_program_that_takes_long_delays_nothing(world: World) -> None:
+def test_slow_notify_program_delays_nothing(world: World) -> None:
     def slow(command: Sequence[str]) -> tuple[int, str]:
         if command[3] == "/usr/bin/mail":
             world.sleep(30)
@@ -238,7 +238,7 @@ def test_a_notify_program_that_takes_long_delays_nothing(world: World) -> None:
     assert world.told == [10]
 
 
-def test_notify_gets_the_message_of_the_stage(world: World) -> None:
+def test_notify_gets_message_of_stage(world: World) -> None:
     world.story((0, OB), (20, OL))
     world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail"], "message": "power; $(rm) is out"})
     assert world.notified == [["/usr/bin/mail", "power; $(rm) is out"]]
@@ -247,7 +247,7 @@ def test_notify_gets_the_message_of_the_stage(world: World) -> None:
 # The battery
 
 
-def test_charge_falls(world: World) -> None:
+def test_falling_charge_begins_stage(world: World) -> None:
     world.story(*((place * 10.0, ob(60 - place)) for place in range(20)))
     world.go(CHARGE)
     # 50 % at 100 s, and HOLD
@@ -255,20 +255,20 @@ def test_charge_falls(world: World) -> None:
     assert world.has("stage low begins: charge 50% (limit 50%)")
 
 
-def test_noise_at_the_threshold(world: World) -> None:
+def test_noise_at_threshold_begins_no_stage(world: World) -> None:
     noise = [51, 50, 52, 49, 51, 50, 53, 50]
     world.story(*((place * 4.0, ob(noise[place % len(noise)])) for place in range(100)), (400, OL))
     world.go(CHARGE)
     assert world.told == []
 
 
-def test_a_flap_forgets_how_long_the_charge_was_low(world: World) -> None:
+def test_mains_flap_resets_low_charge(world: World) -> None:
     world.story((0, ob(49)), (4, OL), (14, ob(49)), (18, ob(60)), (60, OL))
     world.go(CHARGE)
     assert world.told == []
 
 
-def test_charge_rises_after_the_stage_began(world: World) -> None:
+def test_rising_charge_does_not_undo_stage(world: World) -> None:
     guests_of(world)
     world.story((0, ob(49)), (8, ob(60)), (60, OL))
     world.go({**CHARGE, "fsd": False, "guests": NAS["guests"]})
@@ -276,14 +276,14 @@ def test_charge_rises_after_the_stage_began(world: World) -> None:
     assert sum(" begins: " in line for line in world.lines) == 1
 
 
-def test_runtime_jumps(world: World) -> None:
+def test_jumping_runtime_begins_no_stage(world: World) -> None:
     # what some UPSes say in the first seconds on battery, and at a change of the load
     world.story((0, ob(100, 0)), (4, ob(99, 2400)), (50, ob(98, 300)), (54, ob(98, 2300)), (100, OL))
     world.go(RUNTIME)
     assert world.told == []
 
 
-def test_runtime_falls(world: World) -> None:
+def test_falling_runtime_begins_stage(world: World) -> None:
     world.story((0, ob(90, 901)), (40, ob(80, 900)))
     world.go(RUNTIME)
     assert world.told == [46]
@@ -291,7 +291,7 @@ def test_runtime_falls(world: World) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "a lot"])
-def test_a_reading_that_is_none_begins_no_stage(world: World, value: str) -> None:
+def test_invalid_reading_begins_no_stage(world: World, value: str) -> None:
     world.story((0, {"ups.status": "OB", "battery.charge": value, "battery.runtime": value}), (100, OL))
     world.go({**CHARGE, "runtime": 900})
     assert world.told == []
@@ -300,7 +300,7 @@ def test_a_reading_that_is_none_begins_no_stage(world: World, value: str) -> Non
         assert sum(words in line for line in world.lines) == 1
 
 
-def test_a_ups_that_always_says_runtime_0_begins_no_stage(world: World) -> None:
+def test_constant_runtime_0_begins_no_stage(world: World) -> None:
     """At 95 %, 6 s into any flicker, this shut the house down."""
     world.story((0, ob(95, 0)), (100, OL))
     world.go(RUNTIME)
@@ -308,19 +308,19 @@ def test_a_ups_that_always_says_runtime_0_begins_no_stage(world: World) -> None:
     assert world.has("battery.runtime is unknown: it can't begin a stage until a UPS reports it (low)")
 
 
-def test_a_runtime_that_is_unknown_for_a_moment_is_not_told(world: World) -> None:
+def test_briefly_unknown_runtime_is_not_logged(world: World) -> None:
     world.story((0, ob(95, 0)), (4, ob(95)), (100, OL))
     world.go(RUNTIME)
     assert not any("unknown" in line for line in world.lines)
 
 
-def test_a_low_charge_on_mains_is_no_reason(world: World) -> None:
+def test_low_charge_on_mains_begins_no_stage(world: World) -> None:
     world.story((0, OB), (20, {"ups.status": "OL CHRG", "battery.charge": "10", "battery.runtime": "60"}))
     world.go({**CHARGE, "runtime": 900})
     assert world.told == []
 
 
-def test_the_emptiest_ups_on_battery_counts(world: World) -> None:
+def test_emptiest_ups_on_battery_counts(world: World) -> None:
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, ob(90)))
     world.story((0, ob(80)), (50, ob(40)), ups="rack")
@@ -328,7 +328,7 @@ def test_the_emptiest_ups_on_battery_counts(world: World) -> None:
     assert world.told == [56]
 
 
-def test_a_low_battery_that_is_on_mains_does_not_count(world: World) -> None:
+def test_low_battery_on_mains_does_not_count(world: World) -> None:
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, ob(90)), (100, OL))
     world.story((0, {**OL, "battery.charge": "5"}), ups="rack")
@@ -336,7 +336,7 @@ def test_a_low_battery_that_is_on_mains_does_not_count(world: World) -> None:
     assert world.told == []
 
 
-def test_a_calibration_is_no_outage(world: World) -> None:
+def test_calibration_is_no_outage(world: World) -> None:
     guests_of(world)
     world.story((0, {**ob(20, 100), "ups.status": "OB CAL"}), (1800, {"ups.status": "OL CHRG"}))
     world.go({**NAS, "charge": 50, "runtime": 900})
@@ -345,21 +345,21 @@ def test_a_calibration_is_no_outage(world: World) -> None:
     assert 1800 <= world.now - BOOT <= 1804
 
 
-def test_a_calibration_that_says_ob_first(world: World) -> None:
+def test_calibration_reporting_ob_first_is_no_outage(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (4, {**ob(20), "ups.status": "OB CAL"}), (1800, OL))
     world.go({**NAS, "charge": 50})
     assert world.host.read_calls() == []
 
 
-def test_a_calibration_that_says_ob_first_does_not_start_the_clock(world: World) -> None:
+def test_calibration_reporting_ob_first_does_not_start_clock(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (4, {**OB, "ups.status": "OB CAL"}), (600, OB))
     world.go(NAS)
     assert 740 <= world.told[0] <= 744
 
 
-def test_no_stage_begins_while_a_ups_calibrates(world: World) -> None:
+def test_no_stage_begins_during_calibration(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (70, {**OB, "ups.status": "OB CAL"}), (400, OL))
     world.go(EARLY, NAS)
@@ -367,26 +367,26 @@ def test_no_stage_begins_while_a_ups_calibrates(world: World) -> None:
     assert world.running(101, 102) == [101, 102]
 
 
-def test_the_power_fails_in_a_calibration(world: World) -> None:
+def test_power_failure_during_calibration(world: World) -> None:
     guests_of(world)
     world.story((0, {**OB, "ups.status": "OB CAL"}), (600, OB))
     world.go(NAS)
     assert 740 <= world.told[0] <= 744
 
 
-def test_a_self_test_on_battery(world: World) -> None:
+def test_self_test_on_battery_is_no_outage(world: World) -> None:
     world.story((0, {**ob(100, 60), "ups.test.result": "In progress"}), (25, OL))
     world.go({**RUNTIME, "on_battery": 10})
     assert world.told == []
 
 
-def test_a_test_that_never_ends_stops_no_stage(world: World) -> None:
+def test_endless_self_test_blocks_no_stage(world: World) -> None:
     world.story((0, {**ob(100, 60), "ups.test.result": "In progress"}))
     world.go(RUNTIME)
     assert stages.TEST_SECONDS <= world.told[0] <= stages.TEST_SECONDS + stages.HOLD_SECONDS + 2
 
 
-def test_a_stand_in_for_a_ups_that_is_not_there_tells_nothing(world: World) -> None:
+def test_stand_in_for_absent_ups_is_unknown(world: World) -> None:
     world.story((0, {"ups.status": "ABSENT"}))
     world.kill_at = BOOT + 1000
     world.go_killed(NAS)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Mains return before, during and after each stage
 
 
-def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
+def test_outage_ends_in_fsd_after_guests(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     assert "FSD" in world.go(NAS)
@@ -41,7 +41,7 @@ def test_an_outage_ends_in_fsd_after_the_guests(world: World) -> None:
     assert world.state.exists()
 
 
-def test_mains_were_never_away(world: World) -> None:
+def test_no_outage_rests(world: World) -> None:
     guests_of(world)
     world.story((0, OL))
     assert world.go(NAS) == "on mains: nothing to do"
@@ -50,7 +50,7 @@ def test_mains_were_never_away(world: World) -> None:
     assert world.host.read_calls() == []
 
 
-def test_mains_return_before_any_stage(world: World) -> None:
+def test_mains_return_before_first_stage(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (110, OL))
     world.go(NAS)
@@ -73,14 +73,14 @@ def test_mains_return_after_a_stage_without_fsd(world: World) -> None:
     assert 230 <= world.now - BOOT <= 240
 
 
-def test_the_guest_stopped_last_is_started_first(world: World) -> None:
+def test_guest_stopped_last_is_started_first(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (200, OL))
     world.go(EARLY, {**NAS, "fsd": False})
     assert [call[2] for call in world.host.read_calls() if call[1] == "start"] == ["102", "101"]
 
 
-def test_guests_are_started_only_when_the_mains_are_stable(world: World) -> None:
+def test_guests_are_started_on_stable_mains_only(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (100, OL), (125, OB), (130, OL))
     seen: list[list[int]] = []
@@ -102,7 +102,7 @@ def test_mains_return_while_guests_go_down(world: World) -> None:
     assert world.count("start", 101) == 1
 
 
-def test_mains_return_between_the_guests_and_fsd(world: World) -> None:
+def test_mains_return_between_guests_and_fsd(world: World) -> None:
     guests_of(world)
     world.fsd_codes = [1] * 5
     world.story((0, OB), (146, OL))
@@ -112,7 +112,7 @@ def test_mains_return_between_the_guests_and_fsd(world: World) -> None:
     assert not world.state.exists()
 
 
-def test_a_flap_between_the_guests_and_fsd_only_delays_it(world: World) -> None:
+def test_flap_between_guests_and_fsd_delays_fsd(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (140, OL), (160, OB))
     assert "FSD" in world.go(NAS)
@@ -128,7 +128,7 @@ def test_mains_return_after_fsd(world: World) -> None:
     assert world.count("start", 101) == world.count("start", 102) == 0
 
 
-def test_mains_return_after_fsd_that_nobody_heard(world: World) -> None:
+def test_mains_return_after_unheard_fsd(world: World) -> None:
     guests_of(world)
     world.fsd_works = False
     world.story((0, OB), (150, OL))
@@ -140,7 +140,7 @@ def test_mains_return_after_fsd_that_nobody_heard(world: World) -> None:
 # It stays
 
 
-def test_the_program_stays_when_the_mains_are_there(world: World) -> None:
+def test_program_stays_on_mains(world: World) -> None:
     guests_of(world)
     world.story((0, OL))
     world.stay_until = 86400
@@ -159,7 +159,7 @@ def test_the_program_stays_when_the_mains_are_there(world: World) -> None:
     assert [after - before for before, after in zip(world.looks, world.looks[1:])] == [5] * 599
 
 
-def test_an_outage_costs_nothing_after_it(world: World) -> None:
+def test_program_is_idle_again_after_outage(world: World) -> None:
     guests_of(world)
     world.stay_until = 86400
     stage = {**NAS, "fsd": False}
@@ -180,7 +180,7 @@ def test_an_outage_costs_nothing_after_it(world: World) -> None:
     assert {1000 <= one <= 1250 or 2000 <= one <= 2250 for one in quick} == {True}
 
 
-def test_the_program_stays_after_fsd_and_does_nothing_more(world: World) -> None:
+def test_program_rests_after_fsd(world: World) -> None:
     guests_of(world)
     world.stay_until = 86400
     notify = {"name": "late", "on_battery": 300, "notify": ["/bin/mail"], "fsd": True}
@@ -200,7 +200,7 @@ def test_the_program_stays_after_fsd_and_does_nothing_more(world: World) -> None
     assert len(world.host.read_calls()) == calls
 
 
-def test_fsd_that_is_called_off(world: World) -> None:
+def test_cancelled_fsd_starts_guests_again(world: World) -> None:
     guests_of(world)
     world.stay_until = 86400
     world.story((0, OL), (100, FSD_SAID), (200, None), (210, OL), (1000, OB))
@@ -218,7 +218,7 @@ def test_fsd_that_is_called_off(world: World) -> None:
     assert world.count("shutdown", 101) == 2
 
 
-def test_fsd_that_is_called_off_begins_anew_at_once(world: World) -> None:
+def test_cancelled_fsd_may_begin_again_at_once(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (100, FSD_SAID), (200, OL), (210, OB))
     world.stay_until = 200
@@ -227,7 +227,7 @@ def test_fsd_that_is_called_off_begins_anew_at_once(world: World) -> None:
     assert world.count("start", 101) == 0
 
 
-def test_fsd_that_is_called_off_on_battery_is_not_believed(world: World) -> None:
+def test_cancelled_fsd_on_battery_is_ignored(world: World) -> None:
     guests_of(world)
     world.stay_until = 86400
     world.story((0, OB), (30, FSD_SAID), (100, OB))
@@ -237,7 +237,7 @@ def test_fsd_that_is_called_off_on_battery_is_not_believed(world: World) -> None
     assert not world.has("begins")
 
 
-def test_fsd_while_the_mains_are_there(world: World) -> None:
+def test_fsd_on_mains(world: World) -> None:
     guests_of(world)
     world.stay_until = 86400
     world.story((0, OL), (100, {"ups.status": "FSD OL"}), (300, OL))
@@ -257,7 +257,7 @@ def test_fsd_while_the_mains_are_there(world: World) -> None:
     assert world.running(101, 102) == []
 
 
-def test_fsd_is_called_off_while_a_guest_still_goes_down(world: World) -> None:
+def test_fsd_is_cancelled_while_guest_goes_down(world: World) -> None:
     guests_of(world, first=90)
     world.story((0, FSD_SAID), (10, OL))
     world.stay_until = 100
@@ -269,14 +269,14 @@ def test_fsd_is_called_off_while_a_guest_still_goes_down(world: World) -> None:
 # Flaps and the clock
 
 
-def test_a_flap_does_not_set_the_clock_back(world: World) -> None:
+def test_flap_does_not_reset_clock(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (100, OL), (110, OB))
     world.go(NAS)
     assert 140 <= world.told[0] <= 144
 
 
-def test_after_a_long_return_the_clock_begins_anew(world: World) -> None:
+def test_long_return_of_mains_resets_clock(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (100, OL))
     world.go(NAS)
@@ -286,7 +286,7 @@ def test_after_a_long_return_the_clock_begins_anew(world: World) -> None:
     assert 340 <= world.told[0] <= 344
 
 
-def test_many_flaps_in_a_row_are_one_outage(world: World) -> None:
+def test_many_flaps_are_one_outage(world: World) -> None:
     guests_of(world)
     world.story(*((place * 12.0, OB if place % 2 == 0 else OL) for place in range(30)))
     world.go(NAS)
@@ -295,7 +295,7 @@ def test_many_flaps_in_a_row_are_one_outage(world: World) -> None:
     assert world.told[0] % 24 < 12
 
 
-def test_the_outage_comes_back_while_guests_are_started(world: World) -> None:
+def test_outage_returns_while_guests_start(world: World) -> None:
     guests_of(world)
     stage = {**NAS, "on_battery": 60, "fsd": False}
     world.story((0, OB), (100, OL), (131, OB), (300, OL))
@@ -327,7 +327,7 @@ def test_upsd_dies_and_charge_triggers_nothing(world: World) -> None:
     assert world.running(101, 102) == [101, 102]
 
 
-def test_upsd_dies_when_the_mains_are_back(world: World) -> None:
+def test_upsd_dies_after_return_of_mains(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (100, OL), (110, None), (1000, OL))
     world.go(NAS)
@@ -335,7 +335,7 @@ def test_upsd_dies_when_the_mains_are_back(world: World) -> None:
     assert 1000 <= world.now - BOOT <= 1004
 
 
-def test_upsd_was_never_there(world: World) -> None:
+def test_upsd_never_runs(world: World) -> None:
     world.story((0, None))
     world.kill_at = BOOT + 1000
     world.go_killed(NAS)
@@ -343,7 +343,7 @@ def test_upsd_was_never_there(world: World) -> None:
     assert not world.state.exists()
 
 
-def test_upsd_comes_late(world: World) -> None:
+def test_upsd_starts_late(world: World) -> None:
     guests_of(world)
     world.story((0, None), (200, OB))
     world.go(NAS)
@@ -370,7 +370,7 @@ def test_upsd_does_not_show_fsd(world: World) -> None:
     assert world.has("upsd has not reported FSD for 16 s")
 
 
-def test_fsd_comes_from_somebody_else(world: World) -> None:
+def test_foreign_fsd_stops_guests(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (30, {"ups.status": "FSD OB LB"}))
     assert "FSD" in world.go(NAS)
@@ -379,7 +379,7 @@ def test_fsd_comes_from_somebody_else(world: World) -> None:
     assert world.told == []
 
 
-def test_fsd_of_another_ups_is_not_ours(world: World) -> None:
+def test_fsd_of_other_ups_is_ignored(world: World) -> None:
     guests_of(world)
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, OL))
@@ -388,7 +388,7 @@ def test_fsd_of_another_ups_is_not_ours(world: World) -> None:
     assert world.running(101, 102) == [101, 102]
 
 
-def test_two_upses(world: World) -> None:
+def test_second_ups_on_battery_keeps_outage(world: World) -> None:
     guests_of(world)
     world.upses = [UPS, replace(UPS, name="rack"), replace(UPS, name="gone")]
     # the one that comes back first does not end the outage; one that was never heard of does not count
@@ -398,7 +398,7 @@ def test_two_upses(world: World) -> None:
     assert 140 <= world.told[0] <= 144
 
 
-def test_two_upses_and_the_one_that_was_on_battery_falls_silent(world: World) -> None:
+def test_silent_ups_on_battery_keeps_outage(world: World) -> None:
     guests_of(world)
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, OL))
@@ -407,7 +407,7 @@ def test_two_upses_and_the_one_that_was_on_battery_falls_silent(world: World) ->
     assert 140 <= world.told[0] <= 144
 
 
-def test_one_ups_is_back_and_the_other_one_falls_silent(world: World) -> None:
+def test_outage_lasts_with_silent_second_ups(world: World) -> None:
     guests_of(world)
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, OB), (30, OL))
@@ -416,7 +416,7 @@ def test_one_ups_is_back_and_the_other_one_falls_silent(world: World) -> None:
     assert 140 <= world.told[0] <= 144
 
 
-def test_a_ups_that_was_never_heard_of_keeps_no_outage_alive(world: World) -> None:
+def test_ups_without_any_data_does_not_prolong_outage(world: World) -> None:
     guests_of(world)
     world.upses = [UPS, replace(UPS, name="rack")]
     world.story((0, OB), (50, OL))

@@ -11,7 +11,7 @@ from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import GUEST, Program
 
 
-def test_status(program: Program) -> None:
+def test_status_shows_machines_and_upses(program: Program) -> None:
     answers = {
         "GET VAR ups ups.status": 'VAR ups ups.status "OB DISCHRG"\n',
         "GET VAR ups battery.runtime": 'VAR ups battery.runtime "240"\n',
@@ -51,7 +51,7 @@ def test_status(program: Program) -> None:
     assert data["last"] is None
 
 
-def test_status_tells_how_the_last_one_went(program: Program) -> None:
+def test_status_shows_last_shutdown(program: Program) -> None:
     program("gate")
     program.out.clear()
     program("status")
@@ -71,7 +71,7 @@ def test_status_tells_how_the_last_one_went(program: Program) -> None:
         assert program.out[-1].endswith("last shutdown: the report can't be read")
 
 
-def test_status_where_there_is_nobody(program: Program) -> None:
+def test_status_without_machines(program: Program) -> None:
     program.policy(machines=[])
     program("status")
     assert "  no machines\n" in program.out[0]

@@ -34,7 +34,7 @@ ASLEEP = Activity("S", 40, 1000.0)
         ([], watch.UNKNOWN),
     ],
 )
-def test_where_the_power_comes_from(statuses: list[str], power: str) -> None:
+def test_power_source(statuses: list[str], power: str) -> None:
     assert watch.power_source(statuses) == power
 
 
@@ -53,7 +53,7 @@ def test_where_the_power_comes_from(statuses: list[str], power: str) -> None:
         ("ABSENT", "", ""),
     ],
 )
-def test_the_last_word_of_a_ups_about_its_power(before: str, now: str, word: str) -> None:
+def test_latest_power_status(before: str, now: str, word: str) -> None:
     assert watch.latest_power_status(before, now) == word
 
 
@@ -69,7 +69,7 @@ def test_the_last_word_of_a_ups_about_its_power(before: str, now: str, word: str
         ([], [], False),
     ],
 )
-def test_whether_there_are_mains_for_certain(words: list[str], statuses: list[str], seen: bool) -> None:
+def test_is_mains_seen(words: list[str], statuses: list[str], seen: bool) -> None:
     assert watch.is_mains_seen(words, statuses) is seen
 
 
@@ -77,7 +77,7 @@ def test_whether_there_are_mains_for_certain(words: list[str], statuses: list[st
     ("release", "hasty"),
     [("2.8.0", False), ("2.8.1", True), ("2.8.2", True), ("2.8.3", False), ("2.8.5.1", False), ("", True)],
 )
-def test_releases_whose_upsmon_gives_up_at_one_failed_poll(release: str, hasty: bool) -> None:
+def test_hasty_releases(release: str, hasty: bool) -> None:
     assert watch.is_hasty(release) is hasty
 
 
@@ -96,23 +96,23 @@ def closed(before: list[ClientConnection], now: list[ClientConnection]) -> list[
     return [found.inode for found in watch.blocking_connections(Sockets(tuple(before), 0), Sockets(tuple(now), 0))]
 
 
-def test_a_connection_that_is_full_at_two_looks_goes() -> None:
+def test_connection_full_in_two_looks_is_closed() -> None:
     stuck = connection(1, **FULL)
     assert closed([stuck], [stuck]) == [1]
 
 
-def test_one_that_reads_slowly_blocks_all_the_same() -> None:
+def test_slowly_read_connection_is_closed() -> None:
     assert closed([connection(1, **FULL)], [connection(1, queued=3_900_000, room=4_194_304)]) == [1]
 
 
-def test_one_that_was_full_for_a_moment_stays() -> None:
+def test_briefly_full_connection_stays() -> None:
     stuck, free = connection(1, **FULL), connection(1)
     assert closed([stuck], [free]) == []
     assert closed([free], [stuck]) == []
     assert closed([connection(1, **FULL)], [connection(2, **FULL)]) == []
 
 
-def test_those_of_the_same_machine_that_come_next_go_too() -> None:
+def test_flooded_connections_of_same_address_are_closed() -> None:
     waiting, other = connection(2, unread=511), connection(3, "192.0.2.10", unread=511)
     upsmon = connection(4, unread=24)
     both = [connection(1, **FULL), waiting, other, upsmon]
@@ -120,7 +120,7 @@ def test_those_of_the_same_machine_that_come_next_go_too() -> None:
     assert closed([connection(1, **FULL), connection(2, unread=24)], both) == [1]
 
 
-def test_nobody_goes_for_what_honest_clients_do() -> None:
+def test_honest_clients_stay() -> None:
     """A slow answer alone, with clients that wait for theirs, is no reason to close anything."""
     clients = [connection(number, unread=24) for number in range(9)]
     assert closed(clients, clients) == []
@@ -146,61 +146,61 @@ def looks(seconds: float, activity: Activity = ASLEEP, *, has_work: bool = True)
     return [(102.0 + number, activity, has_work) for number in range(int(seconds) - 1)]
 
 
-def test_it_is_restarted_on_mains_within_seven_seconds() -> None:
+def test_hung_upsd_is_restarted_on_mains_within_7s() -> None:
     assert not due(looks(5))
     assert due(looks(6))
 
 
-def test_one_that_is_stopped_too() -> None:
+def test_stopped_upsd_is_restarted() -> None:
     assert due(looks(6, Activity("T", 40, 1000.0)))
 
 
-def test_one_that_a_debugger_holds_is_left_alone() -> None:
+def test_traced_upsd_is_left_alone() -> None:
     assert not due(looks(300, Activity("t", 40, 1000.0)))
 
 
 @pytest.mark.parametrize("state", ["R", "D"])
-def test_a_slow_machine_is_no_hang(state: str) -> None:
+def test_slow_machine_is_no_hang(state: str) -> None:
     """Runnable but without a processor, or waiting for a disk: that is load, whatever it takes."""
     assert not due(looks(59, Activity(state, 40, 1000.0)))
     assert due(looks(60, Activity(state, 40, 1000.0)))
 
 
-def test_one_that_works_is_no_hang() -> None:
+def test_working_upsd_is_no_hang() -> None:
     busy = [(102.0 + number, Activity("S", 40 + number, 1000.0), True) for number in range(57)]
     assert not due(busy)
 
 
-def test_a_look_at_which_it_worked_starts_the_time_anew() -> None:
+def test_work_resets_idle_time() -> None:
     assert not due([*looks(5), (107.0, Activity("S", 41, 1000.0), True), (108.0, Activity("S", 41, 1000.0), True)])
 
 
-def test_one_that_nobody_waits_for_is_not_hung() -> None:
+def test_upsd_without_work_is_not_hung() -> None:
     assert not due(looks(300, has_work=False))
 
 
-def test_one_that_is_just_starting_is_not_hung() -> None:
+def test_starting_upsd_is_not_hung() -> None:
     assert not due(looks(9, Activity("S", 4, 9.0)))
 
 
-def test_one_or_two_questions_are_not_enough() -> None:
+def test_two_failed_polls_are_not_enough() -> None:
     assert not due([(102.0, ASLEEP, True), (163.0, ASLEEP, True)])
 
 
 @pytest.mark.parametrize("power", [watch.BATTERY, watch.UNKNOWN])
-def test_on_battery_a_hasty_release_is_restarted_only_when_each_upsmon_has_decided(power: str) -> None:
+def test_hasty_release_on_battery_is_restarted_after_20s(power: str) -> None:
     assert not due(looks(19), power)
     assert due(looks(20), power)
 
 
-def test_on_battery_a_patient_release_is_restarted_before_deadtime() -> None:
+def test_patient_release_on_battery_is_restarted_before_deadtime() -> None:
     assert due(looks(6), watch.BATTERY, hasty=False)
 
 
 # Who sends without reading
 
 
-def test_floods() -> None:
+def test_flood_detector_names_address() -> None:
     floods = watch.FloodDetector()
     seen = Sockets((connection(1, **FULL), connection(2), connection(3, "192.0.2.10", **FULL)), 0)
     quiet = Sockets((connection(3, "192.0.2.10", **FULL),), 0)
@@ -216,7 +216,7 @@ def test_floods() -> None:
 EVENT = watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked upsd", 5000.0, 5000.0)
 
 
-def test_three_restarts_in_an_hour_and_no_more() -> None:
+def test_at_most_three_restarts_an_hour() -> None:
     memory = watch.WatchMemory("b")
     for moment in (10.0, 20.0, 30.0):
         assert memory.may_restart(moment)
@@ -227,7 +227,7 @@ def test_three_restarts_in_an_hour_and_no_more() -> None:
     assert memory.with_restart(3700.0).restarts == (3700.0,)
 
 
-def test_a_boot_is_a_restart_by_itself() -> None:
+def test_boot_clears_restarts() -> None:
     memory = replace(
         watch.WatchMemory("b"),
         restarts=(1.0, 2.0, 3.0),
@@ -240,7 +240,7 @@ def test_a_boot_is_a_restart_by_itself() -> None:
     assert watch.load_memory(watch.dump_memory(memory), "") == watch.WatchMemory("", events=(EVENT,))
 
 
-def test_the_same_once_more_is_counted() -> None:
+def test_repeated_event_is_counted() -> None:
     memory, first = watch.WatchMemory().with_event(EVENT)
     memory, again = memory.with_event(replace(EVENT, first=5300.0, last=5300.0))
     assert (first, again) == (True, False)
@@ -253,7 +253,7 @@ def test_the_same_once_more_is_counted() -> None:
     assert memory.with_event(replace(EVENT, first=100.0, last=100.0))[1]
 
 
-def test_only_the_last_events_are_kept() -> None:
+def test_last_events_are_kept() -> None:
     memory = watch.WatchMemory()
     for number in range(watch.EVENTS + 9):
         memory, _news = memory.with_event(replace(EVENT, address=str(number)))
@@ -261,7 +261,7 @@ def test_only_the_last_events_are_kept() -> None:
     assert memory.events[-1].address == str(watch.EVENTS + 8)
 
 
-def test_an_event_is_one_printable_line() -> None:
+def test_event_is_one_printable_line() -> None:
     line = str(replace(EVENT, message="x\n\x1b[2J", times=3))
     assert line.isprintable()
     assert "(3 times, until " in line
@@ -292,5 +292,5 @@ GOOD: dict[str, Any] = json.loads(watch.dump_memory(watch.WatchMemory("b", (1.0,
         json.dumps({**GOOD, "events": [{**GOOD["events"][0], "last": 1e300}]}),
     ],
 )
-def test_a_broken_memory_is_none(text: str) -> None:
+def test_damaged_memory_is_empty(text: str) -> None:
     assert watch.load_memory(text, "b") == watch.WatchMemory("b")

@@ -46,7 +46,7 @@ def grown_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "START_SECONDS", 0.0)
 
 
-def test_all_is_well(host: Host) -> None:
+def test_answering_upsd_is_left_alone(host: Host) -> None:
     watcher = host.watcher()
     for _number in range(3):
         watcher.run_round()
@@ -54,14 +54,14 @@ def test_all_is_well(host: Host) -> None:
     assert (host.told, host.lines, kinds(watcher)) == ([], [], [])
 
 
-def test_without_the_watch_it_is_blocked(host: Host) -> None:
+def test_flood_blocks_upsd_without_watch(host: Host) -> None:
     """What the tests below show would prove nothing if this stand-in did not hang."""
     with host.blocker():
         assert not answers(host, 2)
         assert not answers(host, 2)
 
 
-def test_a_time_limit_for_its_writes_keeps_it_free(host: Host) -> None:
+def test_write_limit_keeps_upsd_free(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     with pytest.raises(ConnectionResetError):
@@ -71,7 +71,7 @@ def test_a_time_limit_for_its_writes_keeps_it_free(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("no_limit")
-def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
+def test_blocking_connection_is_closed(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     with host.blocker() as first:
@@ -88,7 +88,7 @@ def test_the_connection_that_blocks_it_is_closed(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("no_limit")
-def test_one_that_comes_again_and_again(host: Host) -> None:
+def test_returning_flooder_is_closed_again(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     for times in (1, 2, 3):
@@ -104,7 +104,7 @@ def test_one_that_comes_again_and_again(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_one_that_is_stopped_is_killed_and_started_again(host: Host) -> None:
+def test_stopped_upsd_is_killed_and_restarted(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     assert host.upsd
@@ -118,7 +118,7 @@ def test_one_that_is_stopped_is_killed_and_started_again(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("grown_up", "no_limit")
-def test_a_stopped_one_with_a_full_connection_is_restarted_too(host: Host) -> None:
+def test_stopped_upsd_with_full_connection_is_restarted(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     assert host.upsd
@@ -129,7 +129,7 @@ def test_a_stopped_one_with_a_full_connection_is_restarted_too(host: Host) -> No
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
+def test_fourth_restart_in_an_hour_is_refused(host: Host) -> None:
     memory = watch.WatchMemory("b")
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(CLOCK.now())
@@ -144,7 +144,7 @@ def test_no_more_than_three_restarts_an_hour(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_on_battery_a_hasty_release_is_left_alone_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hasty_release_on_battery_is_left_alone_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "BATTERY_SECONDS", 9.0)
     host = Host(tmp_path, "OB DISCHRG")
     try:
@@ -163,7 +163,7 @@ def test_on_battery_a_hasty_release_is_left_alone_at_first(tmp_path: Path, monke
 
 @pytest.mark.usefixtures("grown_up")
 @pytest.mark.parametrize("starts_late", [False, True])
-def test_a_release_that_is_known_stays_known_while_upsd_hangs(
+def test_release_stays_known_while_upsd_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts_late: bool
 ) -> None:
     """2.8.0 is restarted before its upsmon gives up, also by a watch that was itself restarted during the hang."""
@@ -181,7 +181,7 @@ def test_a_release_that_is_known_stays_known_while_upsd_hangs(
         host.stop()
 
 
-def test_another_release_is_noticed(host: Host) -> None:
+def test_new_release_is_noticed(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     host.stop()
@@ -191,7 +191,7 @@ def test_another_release_is_noticed(host: Host) -> None:
     assert watch.load_memory(host.saved, "b").release == "2.8.5"
 
 
-def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
+def test_status_before_silence_counts(tmp_path: Path) -> None:
     host = Host(tmp_path, "OL,OL")
     try:
         watcher = host.watcher()
@@ -206,7 +206,7 @@ def test_what_was_heard_before_upsd_fell_silent_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "power"), [("OL,OL", watch.MAINS), ("OL,OB", watch.BATTERY)])
-def test_a_power_that_was_known_outlasts_stale_data(tmp_path: Path, status: str, power: str) -> None:
+def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: str) -> None:
     """So upsmon takes it, too."""
     host = Host(tmp_path, status)
     try:
@@ -223,7 +223,7 @@ def test_a_power_that_was_known_outlasts_stale_data(tmp_path: Path, status: str,
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_a_slow_answer_is_no_hang(host: Host) -> None:
+def test_slow_answer_is_no_hang(host: Host) -> None:
     """It uses the processor for 3 s: that is load, and it answers by itself in the end."""
     watcher = host.watcher()
     watcher.run_round()
@@ -235,7 +235,7 @@ def test_a_slow_answer_is_no_hang(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
+def test_absent_upsd_is_not_hung(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     host.stop()
@@ -248,7 +248,7 @@ def test_one_that_does_not_run_is_not_hung(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upsd_without_readable_sockets_is_restarted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_unused: object) -> None:
         raise SocketAccessDenied("pidfd_getfd: Operation not permitted")
 
@@ -266,7 +266,7 @@ def test_where_its_sockets_can_t_be_had_a_restart_is_left(host: Host, monkeypatc
 # How much is written
 
 
-def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
+def test_repeated_events_are_saved_once_a_minute(host: Host) -> None:
     watcher = host.watcher()
     watcher.run_round()
     before, moment, wall = host.saves, [1000.0], [5000.0]
@@ -287,7 +287,7 @@ def test_what_is_no_news_is_saved_once_a_minute(host: Host) -> None:
     assert host.saves == before
 
 
-def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
+def test_restart_is_saved_first(host: Host) -> None:
     watcher = host.watcher()
     for number in (1, 2):
         host.told.clear()
@@ -298,7 +298,7 @@ def test_each_restart_is_saved_before_it_is_done(host: Host) -> None:
 # Where it listens
 
 
-def test_where_nobody_listens(host: Host) -> None:
+def test_deaf_address(host: Host) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]
     assert not watch_loop.is_deaf("127.0.0.1", host.port)
@@ -311,7 +311,7 @@ def test_where_nobody_listens(host: Host) -> None:
     assert not watch_loop.is_deaf("fe80::1%nowhere", closed)
 
 
-def test_an_address_that_came_late(host: Host) -> None:
+def test_late_address_restarts_upsd(host: Host) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
     watcher = host.watcher()
     moment = [1000.0]
@@ -328,7 +328,7 @@ def test_an_address_that_came_late(host: Host) -> None:
 
 
 @pytest.mark.parametrize("status", ["OL,ABSENT", "OL,"])
-def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
+def test_late_address_at_boot_is_served_within_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     """Whatever is the matter with another UPS."""
@@ -348,7 +348,7 @@ def test_an_address_that_comes_late_at_boot_is_there_within_about_a_minute(
         host.stop()
 
 
-def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) -> None:
+def test_late_address_is_retried_after_refused_restart(host: Host) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
     moment = [1000.0]
     memory = watch.WatchMemory("b")
@@ -366,7 +366,7 @@ def test_an_address_is_tried_later_where_there_were_enough_restarts(host: Host) 
 
 
 @pytest.mark.parametrize("status", ["OB DISCHRG", "", "OL,OB"])
-def test_it_waits_for_the_mains(tmp_path: Path, status: str) -> None:
+def test_restart_for_late_address_waits_for_mains(tmp_path: Path, status: str) -> None:
     host = Host(tmp_path, status)
     try:
         host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")

@@ -14,7 +14,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.watchdog
 ROOT = Path(__file__).resolve().parents[6]
 
 
-def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
+def test_hanging_round_ends_program(tmp_path: Path) -> None:
     hangs = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from _nut.shutdown.watchdog import arm_watchdog\n"
@@ -30,7 +30,7 @@ def test_a_round_that_does_not_end_ends_the_program(tmp_path: Path) -> None:
     assert "Timeout" in done.stderr
 
 
-def test_the_watchdog_goes_with_the_gate() -> None:
+def test_watchdog_is_cancelled_at_exit() -> None:
     with arm_watchdog(0.05):
         pass
     # would end all tests

@@ -10,7 +10,7 @@ from pathlib import Path
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.writer import BackgroundWriter
 
 
-def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
+def test_stuck_disk_does_not_block_caller() -> None:
     said: list[str] = []
     writer = BackgroundWriter(said.append)
     writer.start()
@@ -24,7 +24,7 @@ def test_a_disk_that_is_stuck_holds_nobody_up() -> None:
     assert not writer.is_alive()
 
 
-def test_of_one_file_only_the_newest_text_waits_for_a_stuck_disk(tmp_path: Path) -> None:
+def test_newest_text_per_file_waits_for_stuck_disk(tmp_path: Path) -> None:
     said: list[str] = []
     writer = BackgroundWriter(said.append)
     stuck = threading.Event()

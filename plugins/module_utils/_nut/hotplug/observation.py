@@ -42,7 +42,7 @@ def diff_ups_conf(before: str, after: str, path: str = "/etc/nut/ups.conf") -> s
 class Observation:
     """One observation of a host, and the plan made from it."""
 
-    glance: str  # quiet.describe_bus() before anything else was read
+    bus_text: str  # quiet.describe_bus() before anything else was read
     files: Mapping[str, str]  # path -> quiet.identify_file() before the files were read
     time: float  # CLOCK_BOOTTIME
     release: Release | None
