@@ -12,12 +12,12 @@ module: pve_firewall
 short_description: Let NUT's clients through Proxmox VE's own firewall
 version_added: 0.2.0
 description:
-  - Where Proxmox VE's firewall is on, it shuts out what no rule lets in. C(upsd) is among that. A client that is shut out is
-    not warned of a power cut.
-  - This module tells what is missing, or keeps the rules for C(upsd)'s clients in the host's own C(host.fw).
-  - Its rules are the first in the section C([RULES]) and carry a mark in their comment, by which it knows them again. They
-    may be seen, and are kept, in the web interface. All else in the file stays as it is.
-  - Proxmox VE takes up a changed file by itself, within some seconds.
+  - When Proxmox VE's firewall is on, it blocks everything that no rule lets in, including the clients of C(upsd). A client
+    that is shut out gets no warning of a power cut.
+  - This module reports missing rules, or maintains rules for C(upsd)'s clients in the host's own C(host.fw).
+  - Its rules are the first ones in the section C([RULES]). It recognizes them by a mark in their comment. The web interface
+    shows and keeps them. Everything else in the file is left unchanged.
+  - Proxmox VE applies a changed file within a few seconds.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -25,14 +25,14 @@ options:
     description: What to do.
     type: str
     choices:
-      hint: Change nothing. Say in RV(hint) what to add, if anything is missing.
-      rules: Keep a rule for each address of O(sources), and no other that this module has made.
-      absent: Remove the rules that this module has made.
+      hint: Change nothing. RV(hint) says what to add, if anything is missing.
+      rules: Keep a rule for each address of O(sources), and remove all others that this module has added.
+      absent: Remove the rules that this module has added.
     default: hint
   sources:
     description:
-      - Addresses, networks or names of the clients. Names are resolved on the host, as rules take addresses only.
-      - With O(mode=rules), a name that does not resolve is an error. With O(mode=hint) it is part of the hint.
+      - Addresses, networks or names of the clients. Names are resolved on the host, because rules only take addresses.
+      - With O(mode=rules), a name that can't be resolved is an error. With O(mode=hint), it is part of the hint.
     type: list
     elements: str
     default: []
@@ -41,7 +41,7 @@ options:
     type: int
     default: 3493
   path:
-    description: Where Proxmox VE's cluster file system is.
+    description: The mount point of Proxmox VE's cluster file system.
     type: path
     default: /etc/pve
 extends_documentation_fragment:
@@ -57,23 +57,23 @@ attributes:
     support: full
     platforms: debian
 notes:
-  - Only rules that name addresses, networks and ports are judged. Security groups, IP sets, aliases, interfaces and
-    destinations are not followed, and count as letting nobody in; RV(hint) names such rules.
-  - On a host that is no Proxmox VE there is never a hint and nothing to remove, and O(mode=rules) fails.
+  - The module only understands rules with addresses, networks and ports. It does not resolve security groups, IP sets,
+    aliases, interfaces and destinations; rules with these count as not letting any client in, and RV(hint) lists them.
+  - On a host without Proxmox VE there is never a hint and nothing to remove, and O(mode=rules) fails.
 """
 
 EXAMPLES = r"""
-- name: See whether the firewall lets the clients in
+- name: Check whether the firewall lets the clients in
   homelab.nut.pve_firewall:
     sources: [truenas, 192.0.2.7]
   register: firewall
 
-- name: Say what is missing
+- name: Show what is missing
   ansible.builtin.debug:
     msg: "{{ firewall.hint }}"
   when: firewall.hint
 
-- name: Let them in
+- name: Let the clients in
   homelab.nut.pve_firewall:
     sources: [truenas, 192.0.2.7]
     mode: rules
@@ -82,23 +82,23 @@ EXAMPLES = r"""
 RETURN = r"""
 hint:
   description:
-    - What to add to which file, and why, in lines. Empty if the firewall is off, or lets all clients in.
+    - Lines that say what to add to which file, and why. Empty if the firewall is off, or lets all clients in.
   returned: success
   type: list
   elements: str
   sample:
     - >-
-      Proxmox VE's firewall is on, and no rule is known to let in to port 3493: truenas (192.0.2.5). A client that is shut
-      out is not warned of a power cut, and loses its power while it runs.
+      Proxmox VE's firewall is on, and no known rule lets these clients in to port 3493: truenas (192.0.2.5). A client that is
+      shut out gets no warning of a power cut, and loses power while it is running.
     - >-
-      Put these lines first in the section [RULES] of /etc/pve/local/host.fw, which you may have to make; or add such
-      rules in the web interface, at this node's Firewall:
+      Add these lines at the top of the section [RULES] of /etc/pve/local/host.fw (add the section if it is missing), or add
+      the same rules in the web interface, under this node's Firewall:
     - IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493
 msg:
-  description: What was seen or done, in one line.
+  description: What was found or done, in one line.
   returned: always
   type: str
-  sample: "Proxmox VE's firewall: it is off (cluster.fw does not have enable: 1)"
+  sample: "Proxmox VE's firewall is off (cluster.fw does not have enable: 1)"
 """
 
 from pathlib import Path
@@ -113,20 +113,20 @@ from ..module_utils._nut.proxmox import firewall
 
 
 def find_addresses(sources: list[str]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return the addresses of each source, and a sentence for each that has none."""
-    found, problems = access.resolve_sources([access.make_source(one, one) for one in sources], resolve_name)
-    return {source.address: those for source, those in found.items()}, list(problems.values())
+    """Return the addresses of each source, and a message for each that can't be resolved."""
+    found, problems = access.resolve_sources([access.make_source(source, source) for source in sources], resolve_name)
+    return {source.address: addresses for source, addresses in found.items()}, list(problems.values())
 
 
 def find_hint(texts: tuple[str, str], sources: list[str], port: int, path: Path) -> tuple[list[str], str]:
-    """Return the hint and the one line."""
-    off = firewall.explain_off(*texts)
-    if off:  # no name is resolved for nothing
-        return [], f"Proxmox VE's firewall: {off}"
+    """Return the hint, and the message."""
+    off_reason = firewall.explain_off(*texts)
+    if off_reason:  # then there is no need to resolve names
+        return [], f"Proxmox VE's firewall is {off_reason}"
     clients, problems = find_addresses(sources)
-    seen = firewall.judge_clients(*texts, [one for those in clients.values() for one in those], port)
-    hint = [*firewall.describe_missing_rules(seen, clients, port, path), *problems]
-    return hint, hint[0] if hint else f"Proxmox VE's firewall lets all of them in to port {port}"
+    verdict = firewall.judge_clients(*texts, [address for addresses in clients.values() for address in addresses], port)
+    hint = [*firewall.describe_missing_rules(verdict, clients, port, path), *problems]
+    return hint, hint[0] if hint else f"Proxmox VE's firewall lets all clients in to port {port}"
 
 
 def main() -> None:
@@ -157,16 +157,18 @@ def main() -> None:
             clients, problems = find_addresses(module.params["sources"])
             if problems:
                 module.fail_json(msg=". ".join(problems))
-            ours = firewall.make_rules([one for those in clients.values() for one in those], port)
+            ours = firewall.make_rules([address for addresses in clients.values() for address in addresses], port)
         before = texts[1]
         after = firewall.with_rules(before, ours)
         if after != before and not module.check_mode:
             firewall.write_host_fw(root, after)
     except (firewall.FirewallError, AccessError) as error:
         module.fail_json(msg=str(error))
-    off = firewall.explain_off(*texts)
+    off_reason = firewall.explain_off(*texts)
     msg = f"rules of this module in {path}: {len(ours)}"
-    result: dict[str, Any] = {"changed": after != before, "hint": [], "msg": f"{msg}; {off}" if ours and off else msg}
+    if ours and off_reason:
+        msg += f"; the firewall is {off_reason}"
+    result: dict[str, Any] = {"changed": after != before, "hint": [], "msg": msg}
     if after != before:
         result["diff"] = {"before": before, "after": after, "before_header": str(path), "after_header": str(path)}
     module.exit_json(**result)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Who hangs on which UPS: the wiring between a primary and its secondaries, from the inventory alone."""
+"""Work out from the inventory which secondaries each primary has, and which UPS powers them."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from typing import Any, TypeVar
 from .base.allow import ANY, AccessError, parse_allow, parse_source
 from .conf import grammar, settings, upsmon
 
-# Beside the inventory, for secrets. Ansible takes all that is in an inventory's directory for inventory, each password for
-# the name of a host; but not what begins with a dot.
+# The directory for secrets, beside the inventory. Ansible reads every file in an inventory's directory as inventory, and would
+# take a password for a host name; it skips names that begin with a dot.
 SECRETS_FOLDER = ".homelab-nut"
-# the role's default of nut_server_upsmon_user, which other hosts' variables don't show
+# the role's default of nut_server_upsmon_user, which is not among the variables that other hosts see
 PRIMARY_USER = "monitor"
 
-# NUT's defaults, and the role's, for a secondary's poll and its FINALDELAY. TrueNAS can't be told others.
+# NUT's defaults, and the role's, for a secondary's poll and its FINALDELAY. On TrueNAS they can't be changed.
 POLL_SECONDS = 5
 FINAL_SECONDS = 5
 BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 
 
-# what a variable that is not set looks like
+# values of a variable that count as not set
 UNSET_VALUES: tuple[Any, ...] = (None, "", [])
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of secondary: all that differs from one kind to another. The role nut_client has tasks/GROUP.yml for it."""
+    """A kind of secondary, with everything that differs between kinds. The role nut_client has tasks/GROUP.yml for it."""
 
-    group: str  # whose hosts are of this kind
+    group: str  # the group of its hosts
     name: str  # in the plan of the shutdown
-    # seconds from the start of a shutdown to the moment that the machine is down, if the inventory does not say
-    shutdown_time: int
-    # on which a machine that is up says at least no; tried where it does not answer a ping
+    shutdown_time: int  # seconds from the start of a shutdown until the machine is down, unless the inventory sets it
+    # a machine that is up accepts or refuses connections to these ports; tried if it does not answer a ping
     ports: tuple[int, ...]
-    is_configured: (
-        bool  # whether its upsmon has the inventory's POLLFREQ, FINALDELAY and MONITOR lines, or NUT's defaults
-    )
+    # whether its upsmon takes POLLFREQ, FINALDELAY and MONITOR lines from the inventory; else it has NUT's defaults
+    is_configured: bool
 
 
-PRIMARIES = "pve"
-"""The group of the primaries, and their kind in the plan."""
-# A TrueNAS stops its services and exports its pools; a Linux box stops its services.
+PRIMARIES = "pve"  # the group of the primaries, and their kind in the plan
+# TrueNAS stops its services and exports its pools; a Linux machine stops its services.
 TRUENAS = Kind("truenas", "truenas", 60, (22, 80, 443, 445, 111, 2049), is_configured=False)
 LINUX = Kind("ups_clients", "linux", 30, (22, 80, 443, 3389), is_configured=True)
 KINDS = {kind.group: kind for kind in (TRUENAS, LINUX)}
@@ -57,7 +54,7 @@ _Seconds = TypeVar("_Seconds", int, float)
 
 
 class InventoryError(ValueError):
-    """The inventory does not fit together; the message names the host, the variable and what to do."""
+    """The inventory is inconsistent. The message names the host, the variable and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -67,26 +64,26 @@ class Secondary:
     name: str
     kind: str  # the group of its Kind
     primary: str
-    primary_address: str  # as its upsmon is told
+    primary_address: str  # for its MONITOR line
     primary_port: int
-    ups: str  # as its upsmon is told
+    ups: str  # for its MONITOR line
     user: str
     begin_time: int  # seconds from FSD until it begins to shut down, at most
-    shutdown_time: int  # seconds from there until it is down
-    shutdown_limit: int  # seconds from there that the primary waits for it at most
-    address: str  # where the primary can see whether it is up
-    guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number}, if it is a guest of the primary
+    shutdown_time: int  # seconds from then until it is down
+    shutdown_limit: int  # seconds from then for which the primary waits for it, at most
+    address: str  # at which the primary checks whether it is up
+    guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number} if it is a guest of the primary
 
 
 def list_secondaries(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """List the secondaries of an inventory.
+    """Return the secondaries of an inventory. Raises InventoryError.
 
-    groups, hostvars: as Ansible has them. Used are the groups pve, truenas and ups_clients, of each secondary
+    groups, hostvars: Ansible's variables. This uses the groups pve, truenas and ups_clients; of each secondary
     nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address,
-    nut_client_guest and, on Linux, nut_client_upsmon_conf, and of each primary nut_server_upsmon_user, nut_server_address,
-    nut_server_port and nut_server_devices. Raises InventoryError.
+    nut_client_guest and, on Linux, nut_client_upsmon_conf; and of each primary nut_server_upsmon_user, nut_server_address,
+    nut_server_port and nut_server_devices.
     """
     primaries = list(groups.get(PRIMARIES, ()))
     for name in primaries:
@@ -96,18 +93,19 @@ def list_secondaries(
         for name in groups.get(kind.group, ()):
             if name in primaries:
                 raise InventoryError(
-                    f"{name} is in group {PRIMARIES} and in group {kind.group}. A host is a primary or a secondary"
+                    f"{name} is in the groups {PRIMARIES} and {kind.group}: remove it from one of them; a host is either a "
+                    "primary or a secondary"
                 )
             other = next((client["kind"] for client in found if client["name"] == name), "")
             if other:
-                raise InventoryError(f"{name} is in group {other} and in group {kind.group}. It is one or the other")
+                raise InventoryError(f"{name} is in the groups {other} and {kind.group}: remove it from one of them")
             found.append(asdict(_make_secondary(name, kind, primaries, hostvars)))
     users: dict[tuple[str, str], str] = {}
     for client in found:
         other = users.setdefault((client["primary"], client["user"]), client["name"])
         if other != client["name"]:
             raise InventoryError(
-                f"{other} and {client['name']} have the same user {client['user']}: set nut_client_user of one of them"
+                f"{other} and {client['name']} have the same user {client['user']}: set another nut_client_user for one of them"
             )
     return found
 
@@ -115,68 +113,69 @@ def list_secondaries(
 def _check_user(host: str, variable: str, user: str) -> None:
     problem = grammar.find_user_problem(user)
     if problem:
-        raise InventoryError(f"{host}: {variable} {user!r} can't be used: the user name {problem}")
+        raise InventoryError(f"{host}: {variable} {user!r} is not a valid user name: it {problem}")
 
 
 def usual_limit(shutdown_time: _Seconds) -> _Seconds:
-    """Return how many seconds a machine is waited for at most if nobody says so: half as long again, and 30 s more at least."""
+    """Return the default shutdown_limit in seconds: shutdown_time plus one half, but plus 30 s at least."""
     return shutdown_time + max(30, shutdown_time // 2)
 
 
 def _make_secondary(
     name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> Secondary:
-    own = hostvars[name]
-    primary = own.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
+    variables = hostvars[name]
+    primary = variables.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
     if primary not in primaries:
         if not primaries:
-            why = f"group {PRIMARIES} is empty; put the host with the UPS into it"
+            why = f"group {PRIMARIES} is empty; add the host with the UPS to it"
         elif primary:
-            why = f"nut_client_primary is {primary}, and group {PRIMARIES} has {', '.join(primaries)}"
+            why = f"nut_client_primary is {primary}, but group {PRIMARIES} has {', '.join(primaries)}; set it to one of these"
         else:
             why = f"group {PRIMARIES} has {', '.join(primaries)}; set nut_client_primary to one of them"
         raise InventoryError(f"{name} is a secondary without a primary: {why}")
-    its = hostvars[primary]
-    names = _list_ups_names(primary, its)
-    ups = str(own.get("nut_client_ups") or names[0])
+    primary_variables = hostvars[primary]
+    names = _list_ups_names(primary, primary_variables)
+    ups = str(variables.get("nut_client_ups") or names[0])
     if ups not in names:
-        raise InventoryError(f"{name}: nut_client_ups is {ups}, and {primary} has {', '.join(names)}")
-    user = str(own.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
+        raise InventoryError(
+            f"{name}: nut_client_ups is {ups}, but {primary} has {', '.join(names)}: set it to a name in nut_server_devices"
+        )
+    user = str(variables.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
     _check_user(name, "nut_client_user", user)
     # two sections of one name in upsd.users are one user to upsd, with one password
-    if user == (its.get("nut_server_upsmon_user") or PRIMARY_USER):
+    if user == (primary_variables.get("nut_server_upsmon_user") or PRIMARY_USER):
         raise InventoryError(
             f"{name}: {primary} itself logs in as {user}: set another nut_client_user or nut_server_upsmon_user"
         )
-    shutdown_time = _read_seconds(name, "nut_client_shutdown_time", own, kind.shutdown_time)
-    shutdown_limit = _read_seconds(name, "nut_client_shutdown_limit", own, usual_limit(shutdown_time))
+    shutdown_time = _read_seconds(name, "nut_client_shutdown_time", variables, kind.shutdown_time)
+    shutdown_limit = _read_seconds(name, "nut_client_shutdown_limit", variables, usual_limit(shutdown_time))
     if shutdown_limit < shutdown_time:
         raise InventoryError(
-            f"{name}: nut_client_shutdown_limit is {shutdown_limit}, and nut_client_shutdown_time {shutdown_time}: the primary would not "
-            "wait until it is down"
+            f"{name}: nut_client_shutdown_limit ({shutdown_limit}) is less than nut_client_shutdown_time ({shutdown_time}), so the "
+            "primary would not wait until this host is down: raise the limit"
         )
     return Secondary(
         name=name,
         kind=kind.group,
         primary=primary,
-        primary_address=find_primary_address(primary, its),
-        primary_port=_read_port(primary, its),
+        primary_address=find_primary_address(primary, primary_variables),
+        primary_port=_read_port(primary, primary_variables),
         ups=ups,
         user=user,
-        begin_time=_begin_time(name, own) if kind.is_configured else BEGIN_SECONDS,
+        begin_time=_add_begin_time(name, variables) if kind.is_configured else BEGIN_SECONDS,
         shutdown_time=shutdown_time,
         shutdown_limit=shutdown_limit,
-        address=_find_ping_address(name, own),
-        guest=_parse_guest(name, own.get("nut_client_guest")),
+        address=_find_ping_address(name, variables),
+        guest=_parse_guest(name, variables.get("nut_client_guest")),
     )
 
 
-def _find_ping_address(name: str, own: Mapping[str, Any]) -> str:
-    """Return where the primary can see whether a secondary is up. Ansible's own way there may be a tunnel, which tells nothing."""
-    host = str(own.get("ansible_host") or name)
-    return str(
-        own.get("nut_client_address") or (name if host in ("localhost", "::1") or host.startswith("127.") else host)
-    )
+def _find_ping_address(name: str, variables: Mapping[str, Any]) -> str:
+    """Return the address at which the primary checks whether a secondary is up. A loopback ansible_host is a tunnel: not that."""
+    host = str(variables.get("ansible_host") or name)
+    is_tunnel = host in ("localhost", "::1") or host.startswith("127.")
+    return str(variables.get("nut_client_address") or (name if is_tunnel else host))
 
 
 def _parse_guest(name: str, given: Any) -> dict[str, Any] | None:
@@ -185,43 +184,42 @@ def _parse_guest(name: str, given: Any) -> dict[str, Any] | None:
     kind, number = (given.get("kind"), str(given.get("id"))) if isinstance(given, Mapping) else (None, "")
     if kind not in ("qm", "pct") or not number.isdigit() or len(number) > 9 or set(given) != {"kind", "id"}:
         raise InventoryError(
-            f"{name}: nut_client_guest must be such as {{kind: qm, id: 100}} for a virtual machine, or with pct for a container, not "
-            f"{given!r}"
+            f"{name}: nut_client_guest must look like {{kind: qm, id: 100}} (pct instead of qm for a container), not {given!r}"
         )
     return {"kind": kind, "id": int(number)}
 
 
-def _list_ups_names(primary: str, its: Mapping[str, Any]) -> list[str]:
-    devices = its.get("nut_server_devices") or [{"name": "ups"}]
+def _list_ups_names(primary: str, variables: Mapping[str, Any]) -> list[str]:
+    devices = variables.get("nut_server_devices") or [{"name": "ups"}]
     if isinstance(devices, (str, Mapping)) or not all(isinstance(device, Mapping) for device in devices):
         raise InventoryError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
     return [str(device.get("name")) for device in devices]
 
 
-def _read_port(primary: str, its: Mapping[str, Any]) -> int:
-    port = str(its.get("nut_server_port") or 3493)
+def _read_port(primary: str, variables: Mapping[str, Any]) -> int:
+    port = str(variables.get("nut_server_port") or 3493)
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise InventoryError(f"{primary}: nut_server_port must be a number from 1 to 65535, not {port!r}")
     return int(port)
 
 
-def find_primary_address(primary: str, its: Mapping[str, Any]) -> str:
-    """Return under which address secondaries reach a primary: nut_server_address, else what Ansible itself uses."""
-    found = str(its.get("nut_server_address") or its.get("ansible_host") or primary)
-    if found in ("localhost", "::1") or found.startswith("127."):
+def find_primary_address(primary: str, variables: Mapping[str, Any]) -> str:
+    """Return the address at which secondaries reach a primary: nut_server_address, else Ansible's. Raises InventoryError."""
+    address = str(variables.get("nut_server_address") or variables.get("ansible_host") or primary)
+    if address in ("localhost", "::1") or address.startswith("127."):
         raise InventoryError(
-            f"{primary}: secondaries can't reach it as {found}: set nut_server_address to its address on the network"
+            f"{primary}: secondaries can't reach this host at {address}: set nut_server_address to its address on the network"
         )
-    return f"[{found}]" if ":" in found and not found.startswith("[") else found
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
 def upsd_access(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, allow: Any = ()
 ) -> dict[str, Any]:
-    """Work out who may connect to a primary's upsd, and where it listens if nobody says so.
+    """Return which machines may connect to a primary's upsd, and the default of nut_server_listen. Raises InventoryError.
 
-    limited: whether anybody is refused. sources: name and address of each secondary, of each host that only watches one of its UPSes,
-    and of what nut_server_allow has besides. listen: as nut_server_listen. Raises InventoryError.
+    limited: whether other machines are refused. sources: name and address of each secondary, of each host that only monitors one
+    of its UPSes, and of each entry of nut_server_allow. listen: in the form of nut_server_listen.
     """
     try:
         given = parse_allow(allow)
@@ -234,7 +232,7 @@ def upsd_access(
         for source in sources:
             source["address"] = parse_source(source["address"])
     except AccessError as error:
-        raise InventoryError(f"{primary}: nut_server_allow, or the address of a secondary: {error}") from None
+        raise InventoryError(f"{primary}: in nut_server_allow, or in the address of a secondary: {error}") from None
     sources += [{"name": source, "address": source} for source in given if source != ANY]
     limited = ANY not in given
     listen = _choose_listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
@@ -244,54 +242,56 @@ def upsd_access(
 def _list_watchers(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], primary: str, known: Collection[str]
 ) -> list[dict[str, str]]:
-    """Find the hosts whose nut_server_extra_monitors or nut_client_extra_monitors names a primary by one of its names."""
-    its = hostvars[primary]
+    """Return the other hosts whose nut_server_extra_monitors or nut_client_extra_monitors has a UPS of this primary."""
+    own = hostvars[primary]
     names = {
-        str(name).strip("[]") for name in (primary, its.get("nut_server_address"), its.get("ansible_host")) if name
+        str(name).strip("[]") for name in (primary, own.get("nut_server_address"), own.get("ansible_host")) if name
     }
-    found = []
+    watchers = []
     for group in (PRIMARIES, *(kind.group for kind in KINDS.values() if kind.is_configured)):
         for name in groups.get(group, ()):
-            own = hostvars[name]
-            lines = own.get("nut_server_extra_monitors" if group == PRIMARIES else "nut_client_extra_monitors") or ()
+            variables = hostvars[name]
+            lines = (
+                variables.get("nut_server_extra_monitors" if group == PRIMARIES else "nut_client_extra_monitors") or ()
+            )
             hosts = {
                 upsmon.Monitor(str(line.get("system")), 0, "", "", "").host
                 for line in lines
                 if isinstance(line, Mapping)
             }
             if name != primary and name not in known and hosts & names:
-                found.append({"name": name, "address": _find_ping_address(name, own)})
-    return found
+                watchers.append({"name": name, "address": _find_ping_address(name, variables)})
+    return watchers
 
 
-def _choose_listen(primary: str, its: Mapping[str, Any]) -> list[str]:
-    """Return loopback and the address at which others reach a primary, if that is plainly an address of its own; else all."""
-    given = str(its.get("nut_server_address") or its.get("ansible_host") or primary).strip("[]")
+def _choose_listen(primary: str, variables: Mapping[str, Any]) -> list[str]:
+    """Return loopback and the primary's own address, if the inventory has one; else the address that means all."""
+    given = str(variables.get("nut_server_address") or variables.get("ansible_host") or primary).strip("[]")
     try:
-        found = ipaddress.ip_address(given)
+        address = ipaddress.ip_address(given)
     except ValueError:
         return ["0.0.0.0"]
-    if found.is_loopback or found.is_unspecified or found.is_link_local:
+    if address.is_loopback or address.is_unspecified or address.is_link_local:
         return ["0.0.0.0"]
-    # loopback first, as there is no host without
-    return ["127.0.0.1", str(found)]
+    # loopback first, because every host has it
+    return ["127.0.0.1", str(address)]
 
 
-def _begin_time(name: str, own: Mapping[str, Any]) -> int:
-    """Add up a Linux secondary's longest poll and its FINALDELAY, which come before its shutdown command."""
+def _add_begin_time(name: str, variables: Mapping[str, Any]) -> int:
+    """Return the sum of a Linux secondary's longest poll and its FINALDELAY, which come before its shutdown command."""
     variable = "nut_client_upsmon_conf"
     try:
-        upsmon_conf = settings.merge_settings(own.get(variable), {}, "upsmon.conf", "nut_client")
+        upsmon_conf = settings.merge_settings(variables.get(variable), {}, "upsmon.conf", "nut_client")
     except settings.SettingsError as error:
         raise InventoryError(f"{name}: {error}") from None
     polls = [int(upsmon_conf.get(directive, POLL_SECONDS)) for directive in ("POLLFREQ", "POLLFREQALERT")]
     return max(polls) + int(upsmon_conf.get("FINALDELAY", FINAL_SECONDS))
 
 
-def _read_seconds(name: str, variable: str, own: Mapping[str, Any], otherwise: int) -> int:
-    value = own.get(variable)
+def _read_seconds(name: str, variable: str, variables: Mapping[str, Any], default: int) -> int:
+    value = variables.get(variable)
     if value is None:
-        return otherwise
+        return default
     try:
         seconds = int(str(value))
     except ValueError:
@@ -307,15 +307,15 @@ def plan_site(
     devices: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return what the plan of a shutdown (plan/planner.py) has to know of a site: machines, supplies, stages.
+    """Return the machines, supplies and stages of a site, as input of the shutdown plan (plan/planner.py).
 
-    secondaries: as `clients` lists them. devices: as nut_server_devices; of their keys those count that NUT itself goes by. stages:
-    as nut_server_stages; whom they tell is no matter of the plan's.
+    secondaries: from list_secondaries(). devices: nut_server_devices; only the keys that NUT itself uses count. stages:
+    nut_server_stages, of which the plan ignores the notifications.
     """
     machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": PRIMARIES}]
     for secondary in secondaries:
         machine = {key: secondary[key] for key in ("name", "begin_time", "shutdown_time", "shutdown_limit")}
-        # the name, too: storage of a NAS is often named by it, and may be on another of its addresses
+        # the name, too: storage on a NAS is often configured by name, and may be at another of its addresses
         addresses = dict.fromkeys((secondary["address"].strip("[]"), secondary["name"]))
         machine.update(role="secondary", kind=KINDS[secondary["kind"]].name, address=list(addresses))
         if secondary["guest"]:
@@ -329,9 +329,9 @@ def plan_site(
 
 
 def _make_supply(device: Mapping[str, Any]) -> dict[str, Any]:
-    # what the driver is told counts, whatever the UPS says of itself
+    # the driver's settings take precedence over the UPS's own values
     forced = {**(device.get("default") or {}), **(device.get("override") or {}), **(device.get("options") or {})}
-    found: dict[str, Any] = {"name": device["name"]}
+    supply: dict[str, Any] = {"name": device["name"]}
     for key, names in (
         ("runtime_low", ("override.battery.runtime.low", "battery.runtime.low")),
         ("charge_low", ("override.battery.charge.low", "battery.charge.low")),
@@ -341,10 +341,10 @@ def _make_supply(device: Mapping[str, Any]) -> dict[str, Any]:
         ),
     ):
         values = [given[name] for name in names for given in (forced, device) if given.get(name) not in (None, "")]
-        # what is no number is a mistake in ups.conf, which is judged where that is made, by its file and line
+        # a value that is not a number is reported with file and line when ups.conf is written
         if values and (key in ("driver", "vendorid", "ignorelb") or _is_number(values[0])):
-            found[key] = values[0]
-    return found
+            supply[key] = values[0]
+    return supply
 
 
 def _is_number(value: object) -> bool:

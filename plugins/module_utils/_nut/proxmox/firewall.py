@@ -2,24 +2,23 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Proxmox VE's own firewall: does it let upsd's clients in, and the rules that do.
+"""Proxmox VE's own firewall: check whether it lets upsd's clients in, and write the rules that do.
 
-The facts are from Proxmox VE's documentation (pve-firewall, pmxcfs) and from the two programs that read these files:
-pve-firewall (src/PVE/Firewall.pm) and, where a host has the option nftables, proxmox-firewall (proxmox-ve-config).
+Sources: Proxmox VE's documentation (pve-firewall, pmxcfs) and the two programs that read these files: pve-firewall
+(src/PVE/Firewall.pm) and, on a host with the option nftables, proxmox-firewall (proxmox-ve-config).
 
-- cluster.fw: the firewall is off unless [OPTIONS] has "enable: 1". What no rule matches gets policy_in, by default DROP.
-- host.fw, of one host: it counts unless [OPTIONS] has "enable: 0". Its [RULES] come before those of cluster.fw. The first
-  rule that matches counts.
-- A rule: ``IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493 # comment``. A ``|`` before it turns it off. -source is an
-  address, a network, a range, a list with commas of one IP version, +IPSET, or an alias. Names of hosts are not taken.
-- Of its own accord it lets in what manages the host (8006, 22, 3128, 5900-5999, 60000-60050), but never upsd.
-- Each change in the web interface writes the file anew from what was understood: lines of comment are gone then, the
-  comment of a rule stays. So each of our rules carries the mark that tells it from others; two lines around them would
-  not last.
-- proxmox-firewall refuses a whole file for one bad line. Its comment begins at the last #, pve-firewall's at the first:
+- cluster.fw: the firewall is off unless [OPTIONS] has "enable: 1". Packets that match no rule get policy_in, by default DROP.
+- host.fw, one for each host, is used unless [OPTIONS] has "enable: 0". Its [RULES] come before those of cluster.fw. The
+  first matching rule decides.
+- A rule: ``IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493 # comment``. A ``|`` before it disables it. -source is an
+  address, a network, a range, a comma-separated list of one IP version, +IPSET, or an alias. Host names are not allowed.
+- The firewall always allows the ports that manage the host (8006, 22, 3128, 5900-5999, 60000-60050), but never upsd's.
+- After a change in the web interface, Proxmox VE rewrites the file from what it has parsed: comment lines are lost, but the
+  comment of a rule stays. So each of our rules has a mark in its comment; marker lines around them would not last.
+- proxmox-firewall rejects a whole file for one bad line. It starts a comment at the last #, pve-firewall at the first, so
   there must be only one.
 
-Not looked at: the IP set blacklist, which comes before all rules.
+The IP set blacklist, which comes before all rules, is ignored here.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ from ..conf.upsd import PORT
 
 MARK = "homelab.nut: a client of upsd"
 CLUSTER = "firewall/cluster.fw"
-# The directory local is this host's own, nodes/NAME. Only a cluster file system that is mounted has it.
+# local is a link to this host's own directory, nodes/NAME. It exists only while the cluster file system is mounted.
 LOCAL = "local"
 HOST = f"{LOCAL}/host.fw"
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-# The options of a rule that are judged, as pve-firewall spells them. Others narrow it in ways that are not known here.
+# The options of a rule that this module understands, as pve-firewall spells them. Others may narrow the rule.
 _OPTIONS = {
     "-p": "proto",
-    **{dashes + one: one for dashes in ("-", "--") for one in ("proto", "dport", "source", "log")},
+    **{dashes + name: name for dashes in ("-", "--") for name in ("proto", "dport", "source", "log")},
 }
 _TCP = ("tcp", "6")
 _ANY_PROTOCOL = ("ip", "0", "all")  # to iptables
@@ -60,39 +59,37 @@ class FirewallError(Exception):
 
 @dataclass(frozen=True)
 class FirewallVerdict:
-    """What the firewall makes of some clients.
+    """What the firewall does with some clients."""
 
-    off: why it filters nothing that comes in to this host, "" if it does. shut_out: the addresses that are not known to
-    be let in. doubts: the rules that were met on the way and could not be judged, "host.fw: GROUP web".
-    """
-
-    off_reason: str
-    shut_out: tuple[str, ...] = ()
-    unclear_rules: tuple[str, ...] = ()
+    off_reason: str  # why it does not filter incoming packets on this host; "" if it does
+    shut_out: tuple[str, ...] = ()  # addresses that no understood rule lets in
+    unclear_rules: tuple[
+        str, ...
+    ] = ()  # rules before the decision that this module does not understand, "host.fw: GROUP web"
 
 
-# Judging
+# Judge the rules
 
 
 def explain_off(cluster_fw: str, host_fw: str) -> str:
-    """Say why the firewall filters nothing that comes in to this host; "" if it does filter."""
-    # A number over 1 is the time of a trial, for a minute from then. It is taken for on: better one hint too many.
+    """Return why the firewall does not filter incoming packets on this host; "" if it does."""
+    # A number over 1 is a timestamp: on for a one-minute trial. Count it as on; one hint too many does no harm.
     if not re.fullmatch("0*[1-9][0-9]*", _read_option(cluster_fw, "enable")):
-        return "it is off (cluster.fw does not have enable: 1)"
+        return "off (cluster.fw does not have enable: 1)"
     if _read_option(host_fw, "enable") == "0":
-        return "it is off for this host (host.fw has enable: 0)"
+        return "off on this host (host.fw has enable: 0)"
     return ""
 
 
 def judge_clients(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) -> FirewallVerdict:
-    """Judge whether tcp from these addresses and networks to the port is let in.
+    """Return whether TCP from these addresses and networks to the port is let in.
 
-    cluster_fw, host_fw: the texts of the files, "" for one that there is not. Groups, IP sets, aliases, interfaces and
-    destinations are not followed: a rule with one of them never counts as letting in.
+    cluster_fw, host_fw: the texts of the files, "" for a missing one. Groups, IP sets, aliases, interfaces and
+    destinations are not resolved: a rule with one of them never counts as letting a client in.
     """
-    why = explain_off(cluster_fw, host_fw)
-    if why:
-        return FirewallVerdict(why)
+    off_reason = explain_off(cluster_fw, host_fw)
+    if off_reason:
+        return FirewallVerdict(off_reason)
     lines = [("host.fw", line) for line in _list_active_rules(host_fw)] + [
         ("cluster.fw", line) for line in _list_active_rules(cluster_fw)
     ]
@@ -121,7 +118,7 @@ def _let_in(source: Network, port: int, lines: Iterable[tuple[str, str]], accept
 
 
 def _judge_rule(line: str, source: Network, port: int) -> tuple[str, bool | None]:
-    """Return what a rule does ("" if that is not known), and whether it matches (None if that is not known)."""
+    """Return the action of a rule ("" if unknown), and whether the rule matches (None if unknown)."""
     words = line.partition("#")[0].split()
     direction, action = (*words, "", "")[:2]
     if direction.lower() in ("out", "forward"):
@@ -130,7 +127,7 @@ def _judge_rule(line: str, source: Network, port: int) -> tuple[str, bool | None
         return "", None
     macro = _MACRO.fullmatch(action)
     if macro:
-        # No macro of Proxmox VE has NUT's port among its own.
+        # none of Proxmox VE's macros includes NUT's port
         return macro.group(1), False if port == PORT else None
     if action not in ("ACCEPT", "DROP", "REJECT"):
         return "", None
@@ -145,7 +142,7 @@ def _judge_rule(line: str, source: Network, port: int) -> tuple[str, bool | None
     return action, False if False in answers else None if None in answers else True
 
 
-# pve-firewall leaves out a rule that it finds wrong. One that looks so is not judged.
+# pve-firewall skips a rule with an error. A rule that seems to have one counts as unknown.
 
 
 def _is_tcp(options: Mapping[str, str]) -> bool | None:
@@ -159,8 +156,8 @@ def _is_port(ports: str | None, port: int) -> bool | None:
     if ports is None:
         return True
     matches = False
-    for one in ports.split(","):
-        numbers = _PORTS.fullmatch("3493" if one == "nut" else one)  # nut: as in /etc/services
+    for entry in ports.split(","):
+        numbers = _PORTS.fullmatch("3493" if entry == "nut" else entry)  # nut: from /etc/services
         if not numbers:
             return None
         low, high = int(numbers.group(1)), int(numbers.group(2) or numbers.group(1))
@@ -174,22 +171,22 @@ def _is_source(given: str | None, source: Network) -> bool | None:
     if given is None:
         return True
     entries = given.split(",")
-    if len(entries) > 1 and ("-" in given or len({":" in one for one in entries}) > 1):
+    if len(entries) > 1 and ("-" in given or len({":" in entry for entry in entries}) > 1):
         return None  # a range in a list, or both IP versions
     try:
-        answers = [_is_within(one, source) for one in entries]
-        # a part of a network is let in or shut out, the rest goes on to the next rule: that can't be judged
+        answers = [_is_within(entry, source) for entry in entries]
+        # None: the rule decides about a part of the network, and the next rule about the rest
         return True if True in answers else None if None in answers else False
     except (ValueError, TypeError):  # an IP set, an alias; TypeError: a range from one IP version to the other
         return None
 
 
-def _is_within(one: str, source: Network) -> bool | None:
-    """Return whether all of the source is in what a rule names; None if only a part of it is."""
-    if "-" in one:
-        low, high = (ipaddress.ip_address(end) for end in one.split("-"))
+def _is_within(entry: str, source: Network) -> bool | None:
+    """Return whether an entry of -source contains the whole source; None if it contains only a part."""
+    if "-" in entry:
+        low, high = (ipaddress.ip_address(end) for end in entry.split("-"))
     else:
-        network = ipaddress.ip_network(one)
+        network = ipaddress.ip_network(entry)
         low, high = network[0], network[-1]
     if low > high or low.version != source.version:  # type: ignore[operator]
         return False
@@ -198,63 +195,63 @@ def _is_within(one: str, source: Network) -> bool | None:
     return True if all(inside) else None if overlaps else False
 
 
-# The texts
+# Read and change the texts
 
 
 def _split_sections(text: str) -> Iterator[tuple[str, str]]:
-    r"""Yield each line with the header that it stands under, in lower case; a header under itself.
+    r"""Yield each line with the header of its section, in lower case; a header belongs to its own section.
 
-    Only "\n" ends a line, as in pve-firewall. Joined by it again, the lines are the text.
+    Only "\n" ends a line, as in pve-firewall. Joining the lines with it yields the text again.
     """
     section = ""
     for line in text.split("\n"):
-        told = line.strip(" \t")
-        if told.startswith("["):
-            section = told.lower()
+        stripped = line.strip(" \t")
+        if stripped.startswith("["):
+            section = stripped.lower()
         yield section, line
 
 
 def _list_active_rules(text: str) -> Iterator[str]:
-    """Yield the rules of [RULES] that are not turned off."""
+    """Yield the rules of [RULES] that are not disabled."""
     for section, line in _split_sections(text):
-        told = line.strip(" \t")
-        if section == "[rules]" and told.strip() and told[0] not in "#|[":
-            yield told
+        stripped = line.strip(" \t")
+        if section == "[rules]" and stripped.strip() and stripped[0] not in "#|[":
+            yield stripped
 
 
 def _read_option(text: str, name: str) -> str:
-    found = ""
+    value = ""
     for section, line in _split_sections(text):
         match = re.fullmatch(rf"[ \t]*{name}:\s*(\w+)\s*", line, re.IGNORECASE)
         if match and section == "[options]":
-            found = match.group(1)
-    return found
+            value = match.group(1)
+    return value
 
 
 def _is_ours(section: str, line: str) -> bool:
-    told = line.strip(" \t")
-    return section == "[rules]" and told[:1] != "#" and told.partition("#")[2].strip().startswith(MARK)
+    stripped = line.strip(" \t")
+    return section == "[rules]" and stripped[:1] != "#" and stripped.partition("#")[2].strip().startswith(MARK)
 
 
 def make_rules(addresses: Iterable[str], port: int) -> list[str]:
-    """Return the rules that let these addresses in to the port, one an address, as the web interface would write them.
+    """Return a rule for each address that lets it in to the port, as the web interface would write it.
 
-    Raises FirewallError for a port that is none.
+    Raises FirewallError for an invalid port.
     """
     if not 0 < port < 65536:
         raise FirewallError(f"port must be a number from 1 to 65535, not {port}")
-    return [f"IN ACCEPT -source {one} -p tcp -dport {port} # {MARK}" for one in dict.fromkeys(addresses)]
+    return [f"IN ACCEPT -source {address} -p tcp -dport {port} # {MARK}" for address in dict.fromkeys(addresses)]
 
 
 def without_rules(host_fw: str) -> str:
-    """Return a host.fw without our rules. All else stays, byte for byte."""
+    """Return a host.fw without our rules, otherwise unchanged byte for byte."""
     return "\n".join(line for section, line in _split_sections(host_fw) if not _is_ours(section, line))
 
 
 def with_rules(host_fw: str, ours: Sequence[str]) -> str:
-    """Return a host.fw with these rules, and none that we made before, before all others. All else stays, byte for byte.
+    """Return a host.fw with these rules, instead of our earlier ones, before all others. Otherwise unchanged byte for byte.
 
-    Where there is no [RULES], it is made at the end.
+    Without a section [RULES], add one at the end.
     """
     text = without_rules(host_fw)
     if not ours:
@@ -267,55 +264,61 @@ def with_rules(host_fw: str, ours: Sequence[str]) -> str:
     at = sections.index("[rules]") + 1
     if at == len(lines):
         lines.append("")
-    # Proxmox VE itself writes a blank line under a header.
+    # Proxmox VE itself writes a blank line below a header
     if at + 1 < len(lines) and not lines[at].strip(" \t"):
         at += 1
     lines[at:at] = ours
     return "\n".join(lines)
 
 
-# Telling
+# Describe what is missing
 
 
 def describe_missing_rules(
-    seen: FirewallVerdict, clients: Mapping[str, Sequence[str]], port: int, path: Path
+    verdict: FirewallVerdict, clients: Mapping[str, Sequence[str]], port: int, path: Path
 ) -> list[str]:
-    """Say in lines what to add to host.fw, at PATH, and why. Empty if there is nothing to add.
+    """Return lines that say what to add to the host.fw at `path`, and why. Empty if nothing is missing.
 
-    clients: the addresses of each, by name. seen: what state() said of all these addresses.
+    clients: addresses by the client's name. verdict: the result of judge_clients() for all these addresses.
     """
-    if not seen.shut_out:
+    if not verdict.shut_out:
         return []
-    lacking = {name: [one for one in those if one in seen.shut_out] for name, those in clients.items()}
-    who = [name if those == [name] else f"{name} ({', '.join(those)})" for name, those in lacking.items() if those]
-    told = [
-        f"Proxmox VE's firewall is on, and no rule is known to let in to port {port}: {', '.join(who)}. "
-        "A client that is shut out is not warned of a power cut, and loses its power while it runs.",
-        f"Put these lines first in the section [RULES] of {path}, which you may have to make; or add such rules in the web "
-        "interface, at this node's Firewall:",
-        *(line.partition(" #")[0] for line in make_rules(seen.shut_out, port)),
+    lacking = {
+        name: [address for address in addresses if address in verdict.shut_out] for name, addresses in clients.items()
+    }
+    labels = [
+        name if addresses == [name] else f"{name} ({', '.join(addresses)})"
+        for name, addresses in lacking.items()
+        if addresses
     ]
-    if seen.unclear_rules:
-        told.append(
-            "These rules may let them in already, or shut them out. What they match can't be told from here: "
-            + "; ".join(seen.unclear_rules)
+    lines = [
+        f"Proxmox VE's firewall is on, and no known rule lets these clients in to port {port}: {', '.join(labels)}. "
+        "A client that is shut out gets no warning of a power cut, and loses power while it is running.",
+        f"Add these lines at the top of the section [RULES] of {path} (add the section if it is missing), or add the same "
+        "rules in the web interface, under this node's Firewall:",
+        *(line.partition(" #")[0] for line in make_rules(verdict.shut_out, port)),
+    ]
+    if verdict.unclear_rules:
+        lines.append(
+            "These rules may already let them in, or shut them out; check them yourself: "
+            + "; ".join(verdict.unclear_rules)
         )
-    return told
+    return lines
 
 
-# The files
+# Files
 
 
 def read_files(root: Path) -> tuple[str, str]:
-    """Read cluster.fw and host.fw under ROOT (/etc/pve); "" for one that there is not. Raises FirewallError."""
+    """Return the texts of cluster.fw and host.fw below `root` (/etc/pve); "" for a missing one. Raises FirewallError."""
     try:
-        there = (root / LOCAL).is_dir()
-    except OSError as error:  # a cluster file system whose program has died
+        is_mounted = (root / LOCAL).is_dir()
+    except OSError as error:  # the daemon of the cluster file system has died
         raise _make_read_error(root / LOCAL, error) from None
-    if not there:
+    if not is_mounted:
         raise FirewallError(
-            f"there is no {root / LOCAL}: this host is no Proxmox VE, or its cluster file system is not mounted "
-            "(pve-cluster.service)"
+            f"there is no {root / LOCAL}: either this host does not run Proxmox VE, or its cluster file system is not mounted "
+            "(check pve-cluster.service)"
         )
     return _read_file(root / CLUSTER), _read_file(root / HOST)
 
@@ -330,21 +333,20 @@ def _read_file(path: Path) -> str:
 
 
 def _make_read_error(path: Path, error: OSError) -> FirewallError:
-    return FirewallError(f"{path} can't be read: {error.strerror}. See: systemctl status pve-cluster")
+    return FirewallError(f"can't read {path}: {error.strerror}. Check systemctl status pve-cluster")
 
 
 def write_host_fw(root: Path, text: str) -> None:
-    """Replace host.fw under ROOT. Raises FirewallError, with the file as it was.
+    """Replace host.fw below `root`. Raises FirewallError, and leaves the file unchanged.
 
-    Written beside it and renamed, as Proxmox VE does itself. Its file system gives owner and mode by path, and refuses
-    to have them changed.
+    Writes a temporary file and renames it, as Proxmox VE itself does. Its file system sets owner and mode by path, and
+    does not allow changing them.
     """
     path = root / HOST
     scratch = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     try:
-        for left in path.parent.glob(
-            f"{path.name}.tmp.*"
-        ):  # of a run that was killed: its number says whether it lives
+        # left by a run that was killed; the suffix is its process id
+        for left in path.parent.glob(f"{path.name}.tmp.*"):
             if not Path("/proc", left.suffix[1:]).exists():
                 left.unlink()
         scratch.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -353,6 +355,6 @@ def write_host_fw(root: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             scratch.unlink()
         raise FirewallError(
-            f"{path} could not be written: {error.strerror}. It is as it was. Only root may write there, and nobody while "
-            "the cluster has no quorum, which `pvecm status` tells. Run again when it has."
+            f"can't write {path}: {error.strerror}. The file is unchanged. Only root can write it, and only while the cluster "
+            "has quorum: check pvecm status, and run again when it has."
         ) from None

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The guests of a Proxmox VE host: which there are, whose storage they use, and what HA does with them.
+"""Read the guests of a Proxmox VE host: their configuration, the servers of their storage, and how HA treats them.
 
-All of it from plain files below a root. No file is looked at that may lie on a server which is gone: that would hang.
+Reads only configuration files. It opens nothing that may be on a storage server: if the server is gone, that would hang.
 Sources: qemu-server and pve-container (the parsers of the configuration), pve-storage (its plugins), pve-ha-manager;
 releases 8 and 9.
 """
@@ -22,23 +22,23 @@ from ..base import hostnames
 from ..base.text import printable
 
 KINDS = ("qm", "pct")
-IDS = range(100, 1_000_000_000)  # the numbers that a guest may have
-# the files of the two kinds, below etc/pve/local
+IDS = range(100, 1_000_000_000)  # valid numbers of guests
+# the directories of the configuration files below etc/pve/local
 _FOLDERS = {"qm": "qemu-server", "pct": "lxc"}
-# what Proxmox gives a guest without `down`: both kinds alike since pve-manager 7.3; before, a container had 60 s
+# Proxmox's shutdown timeout for a guest without `down`, of both kinds since pve-manager 7.3; before, 60 s for a container
 DOWN_SECONDS = 180
-# After its time a VM gets a SIGTERM, 10 s later a SIGKILL, and one second for that. A container's lxc-stop has 5 s more.
+# After its timeout, a VM gets a SIGTERM, 10 s later a SIGKILL, and one more second. A container's lxc-stop takes 5 s more.
 FORCE_SECONDS = 11
-# how long HA may take to do what it was told: its two daemons look every 10 s, and every 5 s
+# how long HA may take to act on a request: its two daemons look every 10 s and every 5 s
 HA_SECONDS = 20
-# a file of pmxcfs holds 1 MiB at most
+# the largest file in pmxcfs, in bytes
 _LIMIT = 1 << 20
 
 Resolve = Callable[[str], Sequence[str]]
 
 
 class GuestsError(Exception):
-    """Proxmox's files can't be read; the message names the file and what to do."""
+    """Proxmox's files can't be read. The message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class Guest:
     """A guest on this host."""
 
     id: int  # its number
-    kind: str  # the program that works it: "qm" (a VM) or "pct" (a container)
+    kind: str  # the command that manages it: "qm" (a VM) or "pct" (a container)
     name: str = ""
     tags: tuple[str, ...] = ()
     onboot: bool = False
-    order: int | None = None  # Proxmox starts low ones first and stops them last; None comes after all numbers
-    up: int | None = None  # s, of the option startup; None if it does not say
-    down: int | None = None  # the same
-    storages: frozenset[str] = frozenset()  # ids of what its disks lie on, and also its CDs
+    order: int | None = None  # Proxmox starts low orders first and stops them last; None counts as the highest
+    up: int | None = None  # seconds, from the option startup; None if not set there
+    down: int | None = None  # likewise
+    storages: frozenset[str] = frozenset()  # ids of the storages of its disks and CDs
     paths: frozenset[str] = frozenset()  # absolute, on the host: bind mounts, devices, shared directories
     template: bool = False
 
     def __str__(self) -> str:
-        """Name it as a person would."""
-        what = f"{'VM' if self.kind == 'qm' else 'container'} {self.id}"
-        return f"{what} ({self.name})" if self.name else what
+        """Return the guest's name for messages, such as VM 100 (mail)."""
+        label = f"{'VM' if self.kind == 'qm' else 'container'} {self.id}"
+        return f"{label} ({self.name})" if self.name else label
 
 
 @dataclass(frozen=True)
@@ -69,39 +69,39 @@ class Storage:
 
     id: str
     type: str
-    servers: tuple[str, ...] = ()  # where it lies, names or addresses without ports; () if on this host
-    path: str = ""  # of a directory, "" if there is none
-    base: str = ""  # the id of the storage on whose volume a volume group lies, "" if there is none
+    servers: tuple[str, ...] = ()  # names or addresses without ports; () if the storage is on this host
+    path: str = ""  # of a directory storage
+    base: str = ""  # for a volume group on a volume of another storage: the id of that storage
 
 
 @dataclass(frozen=True)
 class Mount:
-    """What is mounted at point, from which server; "" if from this host."""
+    """A mount."""
 
     point: str
-    server: str
+    server: str  # "" if from this host
 
 
 @dataclass(frozen=True)
 class HaSetup:
-    """What Proxmox's HA would do at a poweroff. managed: ids of the guests it works; words: what a person should know."""
+    """What Proxmox's HA does at a poweroff."""
 
-    policy: str = "conditional"
-    managed: frozenset[int] = frozenset()
-    remarks: tuple[str, ...] = ()
+    policy: str = "conditional"  # shutdown_policy
+    managed: frozenset[int] = frozenset()  # ids of the guests that HA manages
+    remarks: tuple[str, ...] = ()  # what the user should know
 
 
-# Files
+# Configuration files
 
 
 def load_guests(root: Path = Path("/")) -> list[Guest]:
-    """Return the guests of this host, templates too; [] if it is no Proxmox VE. Raises GuestsError."""
+    """Return the guests of this host, including templates; [] on a host without Proxmox VE. Raises GuestsError."""
     local = root / "etc/pve/local"
     if not (root / "etc/pve").is_dir():
         return []
     if not local.is_dir():
         # pmxcfs is not mounted; the directory below it is empty
-        raise GuestsError(f"{local} is not there: start Proxmox's cluster file system (systemctl start pve-cluster)")
+        raise GuestsError(f"there is no {local}: start Proxmox's cluster file system (systemctl start pve-cluster)")
     shared = _parse_directories(read_text(root / "etc/pve/mapping/directory.cfg"))
     found = []
     for kind, folder in _FOLDERS.items():
@@ -112,9 +112,9 @@ def load_guests(root: Path = Path("/")) -> list[Guest]:
 
 
 def parse_guest(number: int, kind: str, text: str, shared: Mapping[str, Collection[str]] | None = None) -> Guest:
-    """Read the configuration of one guest: what holds now, not what is pending, nor its snapshots.
+    """Return a guest from its configuration file: its current options, not the pending ones or its snapshots.
 
-    shared: name -> paths of the directories that VMs may have by virtiofs. A line that is none is passed over, as Proxmox does.
+    shared: name -> paths of the directories that VMs can mount with virtiofs. Invalid lines are ignored, as by Proxmox.
     """
     values, entries = _read_current_values(text)
     storages: set[str] = set()
@@ -149,7 +149,7 @@ def parse_guest(number: int, kind: str, text: str, shared: Mapping[str, Collecti
 
 
 def _read_current_values(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return the options before the first section, the last of a name counts; and the lines lxc.mount.entry."""
+    """Return the options before the first section (of duplicates, the last), and the values of lxc.mount.entry."""
     values: dict[str, str] = {}
     entries = []
     for line in text.split("\n"):
@@ -163,7 +163,7 @@ def _read_current_values(text: str) -> tuple[dict[str, str], list[str]]:
 
 
 def _read_property(value: str, default: str) -> str:
-    """Return the part of a property string that may stand without its key, which is DEFAULT."""
+    """Return the value of the default key in a property string; it may be written without the key."""
     for part in value.split(","):
         key, equals, rest = part.partition("=")
         if not equals or key == default:
@@ -172,19 +172,19 @@ def _read_property(value: str, default: str) -> str:
 
 
 def _parse_startup(value: str) -> tuple[int | None, int | None, int | None]:
-    """Return order, up and down. One word that Proxmox does not know, and it takes none of them."""
-    found: dict[str, int] = {}
+    """Return order, up and down. An unknown word makes Proxmox ignore all of them."""
+    numbers: dict[str, int] = {}
     for part in value.split(","):
         match = re.fullmatch(r"(?:(order|up|down)=)?([0-9]{1,9})", part)
         if match:
-            found[match.group(1) or "order"] = int(match.group(2))
+            numbers[match.group(1) or "order"] = int(match.group(2))
         elif part.strip():
             return None, None, None
-    return found.get("order"), found.get("up"), found.get("down")
+    return numbers.get("order"), numbers.get("up"), numbers.get("down")
 
 
 def _parse_directories(text: str) -> dict[str, list[str]]:
-    """Read mapping/directory.cfg: name -> paths, of all nodes."""
+    """Return the paths by name in mapping/directory.cfg, of all nodes."""
     return {
         name: [
             part[len("path=") :]
@@ -198,11 +198,11 @@ def _parse_directories(text: str) -> dict[str, list[str]]:
 
 
 def parse_storages(text: str) -> dict[str, Storage]:
-    """Read storage.cfg."""
+    """Return the storages by id in storage.cfg."""
     found = {}
     for (kind, name), lines in _split_sections(text, r"(\S+):\s*(\S+)\s*"):
         values = dict(lines)
-        # the two gluster servers; the portal of iscsi, iscsidirect and zfs; what plugins for TrueNAS call theirs
+        # server2: gluster; portal: iscsi, iscsidirect and zfs; the last three: plugins for TrueNAS
         keys = ("server", "server2", "portal", "discovery_portal", "portals", "api_host")
         servers = [
             host for key in keys for word in re.split(r"[,;\s]+", values.get(key, "")) if (host := _strip_port(word))
@@ -210,7 +210,7 @@ def parse_storages(text: str) -> dict[str, Storage]:
         found[name] = Storage(
             id=name,
             type=kind.lower(),
-            # backups alone, no guest's disk
+            # only backups, no disks
             servers=() if kind.lower() == "pbs" else tuple(dict.fromkeys(servers)),
             path=values.get("path", ""),
             base=values.get("base", "").partition(":")[0],
@@ -219,7 +219,7 @@ def parse_storages(text: str) -> dict[str, Storage]:
 
 
 def _split_sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], list[tuple[str, str]]]]:
-    """Split a file of PVE::SectionConfig: a header, indented lines `key value`, up to an empty line or the next header."""
+    """Yield the sections of a PVE::SectionConfig file: a header, then indented lines `key value`, up to an empty line or a header."""
     name: tuple[str, ...] | None = None
     lines: list[tuple[str, str]] = []
     for line in [*text.split("\n"), ""]:
@@ -235,22 +235,22 @@ def _split_sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], l
 
 
 def _strip_port(text: str) -> str:
-    """Return a server without its port: `nas:3260`, `192.0.2.20`, `[2001:db8::1]:3260`, `2001:db8::1`."""
+    """Return a server without its port. Forms: `nas:3260`, `192.0.2.20`, `[2001:db8::1]:3260`, `2001:db8::1`."""
     if match := re.fullmatch(r"\[([^\]]+)\](?::[0-9]+)?", text):
         return match.group(1)
     return text if text.count(":") > 1 else text.partition(":")[0]
 
 
 def parse_mounts(*texts: str) -> tuple[Mount, ...]:
-    """Read /etc/fstab and /proc/self/mounts, in this order: of two at one point the last counts.
+    """Return the mounts of /etc/fstab and /proc/self/mounts, in this order: of two at the same point, the last one counts.
 
-    fstab has what is not mounted now, or waits for its first use.
+    fstab also has mounts that are not active now, or that wait for their first use.
     """
     found = []
     for text in texts:
         for line in text.split("\n"):
             words = [_unescape_octal(word) for word in line.split()]
-            # `autofs` only marks the place where something is mounted when it is used
+            # autofs is only a placeholder for a mount on first use
             if len(words) >= 3 and not words[0].startswith("#") and words[1].startswith("/") and words[2] != "autofs":
                 found.append(Mount(posixpath.normpath(words[1]), _mounted_from(words[0], words[2])))
     return tuple(found)
@@ -270,16 +270,16 @@ def _mounted_from(source: str, kind: str) -> str:
 
 
 def _find_iscsi_portal(path: str) -> str:
-    """Return the portal in the name that udev gives to an iSCSI disk."""
+    """Return the portal in udev's name of an iSCSI disk."""
     match = re.match(r"/dev/disk/by-path/ip-(\[[^\]]+\]|[^:]+|[0-9A-Fa-f:]+):[0-9]+-iscsi-", path)
     return match.group(1).strip("[]") if match else ""
 
 
-# Who lives on whose storage
+# Tags and storage
 
 
 def with_tag(guests: Iterable[Guest], tag: str) -> list[Guest]:
-    """Return the guests that have a tag; as in Proxmox, upper and lower case are the same."""
+    """Return the guests that have a tag. As in Proxmox, case does not matter."""
     return [guest for guest in guests if tag.casefold() in (word.casefold() for word in guest.tags)]
 
 
@@ -290,11 +290,11 @@ def find_storage_users(
     mounted: Sequence[Mount],
     resolve: Resolve,
 ) -> dict[Guest, str]:
-    """Return the guests that use storage of a host, each with the reason in words.
+    """Return the guests that use storage of a host, each with the reason, for messages.
 
-    known: storages(). addresses: the host's, or its names. mounted: mounts(). resolve: gives the addresses of a name; an
-    OSError of it says that there are none. A CD counts as a disk: the VM has it open, and may hang with it.
-    Not found are disks whose place the configuration does not tell: a volume group on iSCSI without `base`, `args`.
+    addresses: the host's addresses or names. known: parse_storages(). mounted: parse_mounts(). resolve: raises OSError for a
+    name without addresses. A CD counts as a disk: the VM has it open, and may hang with it. Disks whose place is not in the
+    configuration are not found: a volume group on iSCSI without `base`, and `args`.
     """
     seen: dict[str, frozenset[str]] = {}
 
@@ -331,11 +331,11 @@ def find_storage_users(
 
 
 def _find_servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mount]) -> list[str]:
-    """Return the servers of a storage, and of those that it stands on."""
+    """Return the servers of a storage and of the storages below it."""
     found: list[str] = []
-    passed: set[str] = set()
-    while name in known and name not in passed:
-        passed.add(name)
+    visited: set[str] = set()
+    while name in known and name not in visited:
+        visited.add(name)
         storage = known[name]
         found += storage.servers
         if storage.path:
@@ -345,7 +345,7 @@ def _find_servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mou
 
 
 def _find_server(path: str, mounted: Sequence[Mount]) -> str:
-    """Return the server from which the file system at PATH comes; symbolic links are not followed."""
+    """Return the server of the file system at `path`; "" if it is on this host. Does not follow symbolic links."""
     if server := _find_iscsi_portal(path):
         return server
     path = posixpath.normpath(path)
@@ -359,40 +359,43 @@ def _find_server(path: str, mounted: Sequence[Mount]) -> str:
 
 # High availability
 
+_STOP_AND_START = (
+    "at a poweroff HA stops the guests it manages here, and starts them on another node that is still running"
+)
 _POLICIES = {
-    "conditional": "at a poweroff HA stops its guests here, and starts them on another node of the cluster if one still runs",
-    "failover": "at a poweroff HA stops its guests here, and starts them on another node of the cluster if one still runs",
-    "freeze": "at a poweroff HA stops its guests here, and leaves them so until this host is back: what an outage needs",
+    "conditional": _STOP_AND_START,
+    "failover": _STOP_AND_START,
+    "freeze": "at a poweroff HA stops the guests it manages here, and keeps them stopped until this host is back, as an outage needs",
     "migrate": (
-        "at a poweroff HA moves its guests to another node first, and the poweroff waits for that without a limit. In an outage "
-        "that hits all nodes it may not end before the battery does. Set it to freeze: Datacenter, Options, HA Settings"
+        "at a poweroff HA first migrates its guests to another node, and the poweroff waits for that without a time limit. In an "
+        "outage of all nodes, the battery may run out first. Set it to freeze: Datacenter, Options, HA Settings"
     ),
 }
 
 
 def read_ha(root: Path = Path("/")) -> HaSetup:
-    """Return what HA works on this cluster, and what its policy means when this host powers off. Raises GuestsError."""
+    """Return which guests HA manages, and what its policy means when this host powers off. Raises GuestsError."""
     cluster = root / "etc/pve"
     match = re.search(r"^ha:\s*(\S.*?)\s*$", read_text(cluster / "datacenter.cfg"), re.MULTILINE)
     values = dict(part.partition("=")[::2] for part in match.group(1).split(",")) if match else {}
     policy = values.get("shutdown_policy", "conditional")
     managed = set()
     for (kind, name), lines in _split_sections(read_text(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
-        # HA treats what it ignores as not its own
+        # HA does not manage guests in the state ignored
         if kind in ("vm", "ct") and re.fullmatch(r"[0-9]{1,9}", name) and dict(lines).get("state") != "ignored":
             managed.add(int(name))
     if not managed:
         return HaSetup(policy, frozenset(), ())
-    words = [
-        f"HA works {len(managed)} guest{'s' if len(managed) > 1 else ''} ({', '.join(map(str, sorted(managed)))})",
-        f"shutdown_policy is {printable(policy)}: {_POLICIES.get(policy, 'this library does not know it')}",
-        "a node that loses the others loses its quorum, and HA resets it a minute later: in an outage let all nodes go down "
-        "together, or disarm HA before",
+    remarks = [
+        f"HA manages {len(managed)} guest{'s' if len(managed) > 1 else ''} ({', '.join(map(str, sorted(managed)))})",
+        f"shutdown_policy is {printable(policy)}: {_POLICIES.get(policy, 'unknown to this library')}",
+        "a node that loses contact with the others loses quorum, and HA resets it a minute later: in an outage, shut down all "
+        "nodes together, or disarm HA first",
     ]
-    return HaSetup(policy, frozenset(managed), tuple(words))
+    return HaSetup(policy, frozenset(managed), tuple(remarks))
 
 
-# Small things
+# Helpers
 
 
 def _is_true(value: str) -> bool:
@@ -400,11 +403,11 @@ def _is_true(value: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text; "" if there is none. Raises GuestsError."""
+    """Return the text of a file; "" if it does not exist. Raises GuestsError."""
     try:
         with path.open("rb") as file:
             return file.read(_LIMIT).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise GuestsError(f"{path} can't be read: {error.strerror}") from error
+        raise GuestsError(f"can't read {path}: {error.strerror}. Check systemctl status pve-cluster") from error

@@ -177,7 +177,7 @@ def test_invalid_name_is_refused(tmp_path: Path, own: dict[str, Any]) -> None:
 
 
 def test_loopback_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AnsibleError, match=r"pve: secondaries can't reach it as 127\.0\.0\.1"):
+    with pytest.raises(AnsibleError, match=r"pve: secondaries can't reach this host at 127\.0\.0\.1"):
         look("pve", pve={"inventory_dir": str(tmp_path), "ansible_host": "127.0.0.1"})
 
 

@@ -108,13 +108,15 @@ def test_how_long_the_primary_waits_for_it(own: int, shutdown_limit: int) -> Non
 
 
 def test_a_limit_that_is_none() -> None:
-    with pytest.raises(InventoryError, match="nas: nut_client_shutdown_limit is 59, and nut_client_shutdown_time 60"):
+    with pytest.raises(
+        InventoryError, match=r"nas: nut_client_shutdown_limit \(59\) is less than nut_client_shutdown_time \(60\)"
+    ):
         inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_shutdown_limit": 59}))
 
 
 @pytest.mark.parametrize("guest", ["qm 100", {"kind": "lxc", "id": 1}, {"kind": "qm"}, {"kind": "qm", "id": -1}, [1]])
 def test_a_guest_that_is_none(guest: Any) -> None:
-    with pytest.raises(InventoryError, match="nas: nut_client_guest must be such as"):
+    with pytest.raises(InventoryError, match="nas: nut_client_guest must look like"):
         inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_guest": guest}))
 
 
@@ -154,7 +156,9 @@ def test_where_a_primary_is_reached(its: dict[str, Any], address: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.1.1", "::1"])
 def test_where_no_secondary_reaches_it(host: str) -> None:
-    with pytest.raises(InventoryError, match=f"pve: secondaries can't reach it as {host}: set nut_server_address"):
+    with pytest.raises(
+        InventoryError, match=f"pve: secondaries can't reach this host at {host}: set nut_server_address"
+    ):
         inventory.list_secondaries(GROUPS, hosts(pve={"ansible_host": host}))
 
 
@@ -183,7 +187,7 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "no primary": (
         {**GROUPS, "pve": []},
         HOSTS,
-        "nas is a secondary without a primary: group pve is empty; put the host with the UPS into it",
+        "nas is a secondary without a primary: group pve is empty; add the host with the UPS to it",
     ),
     "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve is empty"),
     "which of two": (
@@ -194,33 +198,33 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "unknown primary": (
         GROUPS,
         hosts(media={"nut_client_primary": "nobody"}),
-        "media is a secondary without a primary: nut_client_primary is nobody, and group pve has pve",
+        "media is a secondary without a primary: nut_client_primary is nobody, but group pve has pve",
     ),
     "a primary that is none": (
         GROUPS,
         hosts(nas={"nut_client_primary": "other"}),
-        "nut_client_primary is other, and group pve has pve",
+        "nut_client_primary is other, but group pve has pve",
     ),
     "both": (
         {**GROUPS, "truenas": ["nas", "pve"]},
         HOSTS,
-        "pve is in group pve and in group truenas. A host is a primary or a secondary",
+        "pve is in the groups pve and truenas: remove it from one of them",
     ),
     "both kinds": (
         {**GROUPS, "ups_clients": ["media", "nas"]},
         HOSTS,
-        "nas is in group truenas and in group ups_clients. It is one or the other",
+        "nas is in the groups truenas and ups_clients: remove it from one of them",
     ),
     "unknown UPS": (
         GROUPS,
         hosts(nas={"nut_client_ups": "usp"}, pve={"nut_server_devices": [{"name": "left"}, {"name": "right"}]}),
-        "nas: nut_client_ups is usp, and pve has left, right",
+        "nas: nut_client_ups is usp, but pve has left, right",
     ),
-    "unknown UPS of a default": (GROUPS, hosts(nas={"nut_client_ups": "usp"}), "nas: nut_client_ups is usp, and pve has ups"),
+    "unknown UPS of a default": (GROUPS, hosts(nas={"nut_client_ups": "usp"}), "nas: nut_client_ups is usp, but pve has ups"),
     "one user": (
         GROUPS,
         hosts(media={"nut_client_user": "nas"}),
-        "nas and media have the same user nas: set nut_client_user of one of them",
+        "nas and media have the same user nas: set another nut_client_user for one of them",
     ),
     "the primary's user": (
         GROUPS,
@@ -231,12 +235,12 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "a user that NUT can't carry": (
         GROUPS,
         hosts(nas={"nut_client_user": "the nas"}),
-        "nas: nut_client_user 'the nas' can't be used: the user name contains a space",
+        "nas: nut_client_user 'the nas' is not a valid user name: it contains a space",
     ),
     "a user of the primary that NUT can't carry": (
         {"pve": ["pve"]},
         hosts(pve={"nut_server_upsmon_user": "a#b"}),
-        "pve: nut_server_upsmon_user 'a#b' can't be used: the user name contains a '#'",
+        "pve: nut_server_upsmon_user 'a#b' is not a valid user name: it contains a '#'",
     ),
     "seconds by word": (
         GROUPS,
@@ -359,7 +363,7 @@ def test_where_nobody_connects_it_listens_for_its_own_host_alone() -> None:
 
 @pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"], [""], 5])
 def test_what_can_not_be_allowed(allow: Any) -> None:
-    with pytest.raises(InventoryError, match="pve: nut_server_allow, or the address of a secondary"):
+    with pytest.raises(InventoryError, match="pve: in nut_server_allow, or in the address of a secondary"):
         inventory.upsd_access(GROUPS, HOSTS, "pve", allow)
 
 

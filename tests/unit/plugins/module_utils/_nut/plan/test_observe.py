@@ -113,7 +113,7 @@ def test_unreadable_guests_fail_only_if_required(tmp_path: Path) -> None:
     plan, _asked = observe.plan_for_host(parse_options(**SITE, must_answer=False), make_runner(), tmp_path)
     (constraint,) = (constraint for constraint in plan.constraints if constraint.name == "guests_time")
     assert constraint.holds is None
-    assert "etc/pve/local is not there" in constraint.reason
+    assert "etc/pve/local: start Proxmox" in constraint.reason
     assert plan.needed["guests_time"] == 180
 
 

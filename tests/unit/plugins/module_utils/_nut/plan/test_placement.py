@@ -384,7 +384,7 @@ def test_host_without_proxmox_is_empty(tmp_path: Path) -> None:
 
 def test_unreadable_host_raises_guests_error(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
-    with pytest.raises(GuestsError, match="etc/pve/local is not there"):
+    with pytest.raises(GuestsError, match="etc/pve/local: start Proxmox"):
         placement.observe_host(run_quietly, tmp_path)
 
 

@@ -374,7 +374,7 @@ def test_no_proxmox_ve(tmp_path: Path) -> None:
 
 def test_what_can_not_be_read_is_named(root: Path) -> None:
     (root / "nodes/pve/host.fw").mkdir()
-    with pytest.raises(FirewallError, match=r"local/host\.fw can't be read: Is a directory"):
+    with pytest.raises(FirewallError, match=r"can't read .*local/host\.fw: Is a directory"):
         firewall.read_files(root)
 
 
@@ -383,7 +383,7 @@ def test_what_can_not_be_looked_at_is_named(root: Path, monkeypatch: pytest.Monk
         raise OSError(107, "Transport endpoint is not connected")
 
     monkeypatch.setattr(Path, "is_dir", is_dir)
-    with pytest.raises(FirewallError, match="local can't be read: Transport endpoint is not connected"):
+    with pytest.raises(FirewallError, match=r"can't read .*local: Transport endpoint is not connected"):
         firewall.read_files(root)
 
 
@@ -413,7 +413,7 @@ def test_a_write_that_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch, ca
     path = root / "nodes/pve/host.fw"
     path.write_text("old")
     monkeypatch.setattr(Path, call, refused)
-    with pytest.raises(FirewallError, match=r"local/host\.fw could not be written: Permission denied.* quorum"):
+    with pytest.raises(FirewallError, match=r"can't write .*local/host\.fw: Permission denied.* quorum"):
         firewall.write_host_fw(root, "new")
     assert path.read_text() == "old"
     assert [one.name for one in path.parent.iterdir()] == ["host.fw"]

@@ -155,7 +155,7 @@ def test_where_it_is_no_proxmox_nothing_else_is_looked_at(tmp_path: Path) -> Non
 
 def test_look_where_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
-    with pytest.raises(GuestsError, match="etc/pve/local is not there"):
+    with pytest.raises(GuestsError, match="etc/pve/local: start Proxmox"):
         selection.read_local_guests(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_refresh_without_readable_guests(program: Program) -> None:
     program.policy(stages=STAGES)
     # the policy is right all the same
     assert program("refresh") == 0
-    assert "etc/pve/local is not there: start Proxmox's cluster file system" in program.err[0]
+    assert "etc/pve/local: start Proxmox's cluster file system" in program.err[0]
     assert len(program.err) == 1
     assert not (program.folder / "guests.json").exists()
 
