@@ -116,7 +116,7 @@ class Installation:
         """Return warnings about sandboxes, with what to do about them."""
         lost = self._find_confined_drop_ins()
         warning = (
-            f"{', '.join(lost)}: its ExecStartPre= and ExecStartPost= commands now run as the user nut, without "
+            f"{', '.join(lost)}: the ExecStartPre= and ExecStartPost= commands there now run as the user nut, without "
             "capabilities. Put + before a command that needs root (ExecStartPre=+/path), or run without sandboxes on this host: "
             f"{self.kit.hardening_variable}=false"
         )
@@ -125,7 +125,7 @@ class Installation:
     def _find_confined_drop_ins(self) -> list[str]:
         """Return foreign drop-ins that add commands to units whose sandbox removes root's rights."""
         wanted = self.wanted or {}
-        confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.takes_root(wanted.get(name, ""))]
+        confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.drops_root(wanted.get(name, ""))]
         ours = {f"/{place.path}" for place in self.kit.places.values()}
         return sandbox.find_confined(self.root, self._expand_driver_units(confined), ours, self.runner)
 
