@@ -137,7 +137,7 @@ def test_real_power_failure_stops_drill(tmp_path: Path, monkeypatch: pytest.Monk
     assert made[0].closed
 
 
-def test_drill_that_does_not_stop_is_stopped_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stuck_drill_is_stopped_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outside, "ENDING", 0.1)
     outer = Outer(tmp_path, "touch begun; trap '' TERM; sleep 2; exit 1")
 
