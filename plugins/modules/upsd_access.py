@@ -12,68 +12,67 @@ module: upsd_access
 short_description: Limit who may connect to C(upsd)
 version_added: 0.2.0
 description:
-  - Keeps an nftables table, C(inet homelab_nut), that lets the allowed addresses connect to the ports of C(upsd), and refuses
-    everybody else. It is about nothing but these ports, and leaves all other tables alone, such as those of Proxmox VE's
-    firewall.
-  - No login is needed to block C(upsd), with TLS or without, so it matters who can connect at all.
-  - C(nut-access.service) loads the table before there is a network. If C(nftables.service) is used on the host, which
-    empties the ruleset when it starts, a drop-in of it loads the table again.
-  - Each minute C(nut-access) looks whether names have other addresses by now, lets them in there, too, and loads a table that
-    somebody has removed. It shuts nobody out. The program comes by M(homelab.nut.zipapp).
-  - Before the table is made for the first time or changed, it looks who is connected. If somebody would be cut off who is
-    logged in to C(upsd), as a secondary is, the run fails and names the address, unless O(force). Others who are
-    connected, such as a dashboard, are a warning each.
-  - A table that can't be loaded is a warning, not a failure. A host that is protected from power cuts but not from its
-    network is better than one that is protected from neither. RV(loaded) says whether it is.
+  - Maintains an nftables table, C(inet homelab_nut), that lets the allowed addresses connect to the ports of C(upsd), and
+    refuses all others. It only affects these ports, and does not change other tables, such as those of Proxmox VE's firewall.
+  - Blocking C(upsd) takes no login, with or without TLS, so it matters who can connect at all.
+  - C(nut-access.service) loads the table before the network is up. C(nftables.service) empties the ruleset when it starts; where
+    it is in use, a drop-in for it loads the table again.
+  - Once a minute C(nut-access) resolves the names again, lets new addresses in, too, and reloads the table if it is gone. It
+    never removes an address. M(homelab.nut.zipapp) installs the program.
+  - Before it creates or changes the table, the module checks which machines are connected. If it would cut off a machine that
+    is logged in to C(upsd), such as a secondary, it fails and names the address, unless O(force) is set. For every other
+    connected machine, such as a dashboard, it warns.
+  - A table that can't be loaded is a warning, not a failure, because a host that is protected from power cuts but not from its
+    network is better than one that is protected from neither. RV(loaded) tells whether the table is loaded.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   state:
     description:
-      - V(present) keeps the table, its file and its unit.
-      - V(absent) removes them. Then everybody may connect.
+      - V(present) maintains the table, its file and its unit.
+      - V(absent) removes them. Then any machine may connect.
     type: str
     choices: [present, absent]
     default: present
   sources:
     description:
-      - Who may connect, besides the host itself.
-      - A name is resolved on the host. One that has no address is a warning, and may connect from where it could before.
+      - The machines that may connect, besides the host itself.
+      - Names are resolved on the host. For a name that can't be resolved, the module warns and keeps its last known addresses.
     type: list
     elements: dict
     default: []
     suboptions:
       name:
-        description: Its name, for people.
+        description: The name of the machine, for messages.
         type: str
         required: true
       address:
-        description: Its address, a network, or a name.
+        description: The address of the machine, a network, or a name.
         type: str
         required: true
   ports:
     description:
-      - The ports on which C(upsd) is to listen.
-      - Those on which it listens by the C(upsd.conf) that is on the host now are covered, too. So when a port changes, the
-        old one stays covered until the next run.
+      - The ports on which C(upsd) will listen.
+      - The ports in the current C(upsd.conf) of the host are covered, too. So when a port changes, the old one stays covered
+        until the next run.
     type: list
     elements: int
     default: [3493]
   files:
     description:
-      - The other files, name to text. V(nut-access.service), V(nut-access-refresh.service), V(nut-access-refresh.timer), and
-        V(nftables.conf), the drop-in of C(nftables.service).
+      - The texts of the other files by name. V(nut-access.service), V(nut-access-refresh.service), V(nut-access-refresh.timer), and
+        V(nftables.conf), the drop-in for C(nftables.service).
       - Required if O(state=present).
     type: dict
   force:
     description:
-      - Change who may connect though a UPS is not plainly on mains, or though that cuts off somebody who is logged in
-        to C(upsd). A secondary that is cut off does not hear of a power cut; one with NUT 2.8.1 or 2.8.2 that is cut off
-        while its UPS is on battery shuts down at once.
+      - Change the table even if a UPS is not plainly on mains, or if that cuts off a machine that is logged in to C(upsd). A
+        secondary that is cut off gets no warning of a power cut. With NUT 2.8.1 or 2.8.2, a secondary that is cut off while its
+        UPS is on battery shuts down at once.
     type: bool
     default: false
   wait:
-    description: How many seconds to wait for another run that is at work on NUT.
+    description: Seconds to wait for another run that is changing NUT.
     type: int
     default: 60
 extends_documentation_fragment:
@@ -82,7 +81,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Where NUT is not installed yet, it says so, and does not fail.
+      - Where NUT is not installed yet, it warns and does not fail.
   diff_mode:
     support: full
   idempotent:
@@ -93,7 +92,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Let everybody connect again
+- name: Let every machine connect again
   homelab.nut.upsd_access:
     state: absent
 """
@@ -106,7 +105,7 @@ allowed:
   sample:
     truenas: [192.0.2.20]
 loaded:
-  description: Whether the kernel has the table as it should be. In check mode, whether it had it before.
+  description: Whether the kernel has the wanted table. In check mode, whether it had it before.
   returned: always
   type: bool
   sample: true
@@ -123,7 +122,7 @@ removed:
   elements: str
   sample: [/etc/systemd/system/nut-access.service]
 actions:
-  description: The commands that were run, or would be, with the reason.
+  description: The commands that were run, or would be, each with its reason.
   returned: always
   type: list
   elements: str
