@@ -22,7 +22,7 @@ from ansible.plugins.action import ActionBase
 from ..module_utils._nut.base import records
 from ..module_utils._nut.deploy import kits
 from ..module_utils._nut.doctor import checks_others
-from .zipapp import OPTIONS, build
+from .zipapp import OPTIONS, build_program
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 
@@ -37,12 +37,12 @@ _PROGRAMS: tuple[tuple[kits.Kit, str, str, str], ...] = (
 
 
 @cache
-def digests() -> dict[str, str]:
+def compute_digests() -> dict[str, str]:
     """Return the SHA-256 sums of the programs that this collection installs, by their paths."""
     sums = {}
     for kit, main, head, first in _PROGRAMS:
         start = (ROLES / head).read_bytes() if head else f"#!{_SHEBANG}\n".encode()
-        sums[kit.program] = hashlib.sha256(build(ROLES / main, "_nut", start, first=first)).hexdigest()
+        sums[kit.program] = hashlib.sha256(build_program(ROLES / main, "_nut", start, first=first)).hexdigest()
     return sums
 
 
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         arguments.setdefault("name", (task_vars or {}).get("inventory_hostname"))
         if arguments.get("digests") is None:
-            arguments["digests"] = digests()
+            arguments["digests"] = compute_digests()
         before = time.time()
         result: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
         after = time.time()

@@ -31,7 +31,9 @@ OPTIONS = {
 }
 
 
-def build(main: Path, package: str, head: bytes, *, first: str | None = None, folder: Path = MODULE_UTILS) -> bytes:
+def build_program(
+    main: Path, package: str, head: bytes, *, first: str | None = None, folder: Path = MODULE_UTILS
+) -> bytes:
     """Return an archive with a script, as __main__.py, and a package in FOLDER. The same sources always give the same bytes.
 
     head: the start of the file, such as #! and an interpreter. first: the file of the package to put first, right after the
@@ -68,7 +70,7 @@ class ActionModule(ActionBase):
         head = self._find_needle("files", options["head"]) if options["head"] else None
         try:
             start = Path(head).read_bytes() if head else f"#!{options['shebang']}\n".encode()
-            data = build(main, package, start, first=options["first"])
+            data = build_program(main, package, start, first=options["first"])
         except OSError as error:
             raise AnsibleActionFail(f"{error.filename} can't be read: {error.strerror}") from error
         with tempfile.NamedTemporaryFile(prefix="zipapp-") as archive:

@@ -30,7 +30,7 @@ options:
   ca:
     description:
       - Certificates (PEM) to trust with O(tls), and no others.
-      - Without O(ca) and O(ca_path), those that the host on which this module runs trusts.
+      - If neither O(ca) nor O(ca_path) is set, the certificates that are trusted by the host on which this module runs.
     type: str
   ca_path:
     description: Like O(ca), from a file on the host on which this module runs.

@@ -83,7 +83,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 CA = "ca"
 
 # What check mode made instead of files: the same for every lookup of a process, because a host's files must fit together.
-_made: dict[tuple[Path, str], Pair] = {}
+_made_in_check_mode: dict[tuple[Path, str], Pair] = {}
 
 
 class _Folder:
@@ -94,7 +94,7 @@ class _Folder:
         self.check = check
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         """Lock the folder: Ansible's forks use it at the same time."""
         if self.check:
             yield
@@ -103,23 +103,23 @@ class _Folder:
             files.sweep_temporary_files([self.path])
             yield
 
-    def read(self, name: str) -> Pair:
+    def read_pair(self, name: str) -> Pair:
         """Return a stored certificate and its key; "" for each that is missing."""
-        made = _made.get((self.path, name)) if self.check else None
+        made = _made_in_check_mode.get((self.path, name)) if self.check else None
         return made or Pair(
-            *(path.read_text("utf-8", "replace") if path.exists() else "" for path in self._paths(name))
+            *(path.read_text("utf-8", "replace") if path.exists() else "" for path in self._list_paths(name))
         )
 
-    def keep(self, name: str, pair: Pair) -> Pair:
+    def keep_pair(self, name: str, pair: Pair) -> Pair:
         """Store a certificate and its key. The key first: without a matching certificate, both are made again."""
         if self.check:
-            _made[self.path, name] = pair
+            _made_in_check_mode[self.path, name] = pair
         else:
-            certificate, key = self._paths(name)
+            certificate, key = self._list_paths(name)
             files.replace_files({key: pair.key, certificate: pair.certificate}, kept.FILE_MODE)
         return pair
 
-    def _paths(self, name: str) -> tuple[Path, Path]:
+    def _list_paths(self, name: str) -> tuple[Path, Path]:
         return kept.file_in(self.path, f"{name}.pem"), kept.file_in(self.path, f"{name}.key")
 
 
@@ -132,35 +132,35 @@ class LookupModule(LookupBase):
             raise AnsibleError(f"cannot make certificates: {certificates.MISSING}: pip install cryptography")
         self.set_options(var_options=variables, direct=kwargs)
         try:
-            return [self._of(str(host), self.get_option("part"), variables or {}) for host in terms]
+            return [self._find_part(str(host), self.get_option("part"), variables or {}) for host in terms]
         except (inventory.InventoryError, files.WriteError, OSError, ValueError) as error:
             raise AnsibleError(str(error)) from error
 
-    def _of(self, host: str, part: str, variables: dict[str, Any]) -> Any:
+    def _find_part(self, host: str, part: str, variables: dict[str, Any]) -> Any:
         own = variables["hostvars"][host]
         name = inventory.find_primary_address(host, own).strip("[]")
         if part == "name":
             return name
         now = datetime.now(timezone.utc)
-        given = [name for name in GIVEN if _settings(own).get(name)]
+        given = [name for name in GIVEN if _read_settings(own).get(name)]
         if given:
-            return _describe_result(host, self._checked(host, own, name, given, now), part)
-        folder = _Folder(_folder_of(host, own), bool(variables.get("ansible_check_mode")))
-        with folder.alone():
+            return _describe_result(host, self._check_provided(host, own, name, given, now), part)
+        folder = _Folder(_find_folder(host, own), bool(variables.get("ansible_check_mode")))
+        with folder.hold_lock():
             ca = _get_authority(folder, now)
             if part == "ca":
                 return _describe_result(host, nss.TlsMaterial(ca.certificate), part)
             pair = _get_certificate(folder, host, ca, _names_to_cover(host, own, name), now)
         return _describe_result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part)
 
-    def _checked(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.TlsMaterial:
+    def _check_provided(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.TlsMaterial:
         missing = [_variable_name(part) for part in GIVEN if part not in given]
         if missing:
             raise AnsibleError(
                 f"{host}: {' and '.join(map(_variable_name, given))} without {' and '.join(missing)}: set all three, or none"
                 " to have a certificate issued"
             )
-        ca, certificate, key = (self._text(host, part, own) for part in GIVEN)
+        ca, certificate, key = (self._read_text(host, part, own) for part in GIVEN)
         try:
             checked = certificates.check_certificates(ca, certificate, key, name, now)
         except CertificateError as error:
@@ -169,8 +169,8 @@ class LookupModule(LookupBase):
             display.warning(f"{host}: {warning}")
         return nss.TlsMaterial(checked.ca, checked.certificate, checked.key)
 
-    def _text(self, host: str, part: str, own: Any) -> str:
-        value = str(_settings(own)[part])
+    def _read_text(self, host: str, part: str, own: Any) -> str:
+        value = str(_read_settings(own)[part])
         if "-----BEGIN" in value:
             return value
         path = Path(own.get("inventory_dir") or "", value).expanduser()
@@ -186,11 +186,11 @@ def _variable_name(part: str) -> str:
     return f"nut_server_tls.{part}"
 
 
-def _settings(own: Any) -> dict[str, Any]:
+def _read_settings(own: Any) -> dict[str, Any]:
     return own.get("nut_server_tls") or {}
 
 
-def _folder_of(host: str, own: Any) -> Path:
+def _find_folder(host: str, own: Any) -> Path:
     folder = own.get("nut_tls_directory") or (
         own.get("inventory_dir") and f"{own['inventory_dir']}/{inventory.SECRETS_FOLDER}/tls"
     )
@@ -206,7 +206,7 @@ def _folder_of(host: str, own: Any) -> Path:
 
 def _names_to_cover(host: str, own: Any, name: str) -> list[str]:
     """Return the names that a certificate of our own covers."""
-    wanted = _settings(own).get("names") or []
+    wanted = _read_settings(own).get("names") or []
     for entry in (name, *wanted):
         if not certificates.is_name(str(entry)):
             raise AnsibleError(
@@ -220,16 +220,16 @@ def _names_to_cover(host: str, own: Any, name: str) -> list[str]:
 
 def _get_authority(folder: _Folder, now: datetime) -> Pair:
     """Return our authority, made or renewed if necessary. Its key is "" if the user keeps it elsewhere."""
-    ca = folder.read(CA)
+    ca = folder.read_pair(CA)
     where = folder.path / f"{CA}.pem"
     if not ca.certificate:
         # a random name, because two authorities with the same name confuse programs that verify
-        return folder.keep(CA, certificates.make_ca(f"homelab.nut CA {os.urandom(4).hex()}", now))
+        return folder.keep_pair(CA, certificates.make_ca(f"homelab.nut CA {os.urandom(4).hex()}", now))
     try:
         if ca.key and not certificates.is_key_of(ca.certificate, ca.key):
             raise AnsibleError(f"{where} and {CA}.key beside it do not match: restore them, or delete both")
         if ca.key and certificates.is_ca_ending(ca.certificate, now):
-            return folder.keep(CA, certificates.make_ca("", now, ca))
+            return folder.keep_pair(CA, certificates.make_ca("", now, ca))
         certificates.read_certificate(CA, ca.certificate)
     except CertificateError as error:
         raise AnsibleError(
@@ -240,7 +240,7 @@ def _get_authority(folder: _Folder, now: datetime) -> Pair:
 
 def _get_certificate(folder: _Folder, host: str, ca: Pair, names: list[str], now: datetime) -> Pair:
     """Return a host's certificate from our authority, issued or renewed if necessary."""
-    pair = folder.read(host)
+    pair = folder.read_pair(host)
     why = certificates.needs_renewal(pair, ca.certificate, names, now) if pair.certificate else "it does not exist"
     if not why:
         return pair
@@ -249,7 +249,7 @@ def _get_certificate(folder: _Folder, host: str, ca: Pair, names: list[str], now
             f"{host}: cannot sign {folder.path / host}.pem ({why}), because {folder.path / CA}.key is missing: restore it."
             f" Or delete {CA}.pem and run the playbook for all hosts, which then have to learn a new authority"
         )
-    return folder.keep(host, certificates.issue_certificate(ca, host, names, now))
+    return folder.keep_pair(host, certificates.issue_certificate(ca, host, names, now))
 
 
 def _describe_result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, str]:

@@ -103,12 +103,15 @@ class LookupModule(LookupBase):
         user = self.get_option("user")
         try:
             if user:
-                return [self._users(str(host), user, self.get_option("given"), variables or {}) for host in terms]
-            return [self._password(str(host), variables or {}) for host in terms]
+                return [
+                    self._find_user_password(str(host), user, self.get_option("given"), variables or {})
+                    for host in terms
+                ]
+            return [self._find_password(str(host), variables or {}) for host in terms]
         except (OSError, ValueError) as error:
             raise AnsibleError(f"cannot read or keep a password: {error}") from error
 
-    def _users(self, host: str, user: str, given: str, variables: dict[str, Any]) -> str:
+    def _find_user_password(self, host: str, user: str, given: str, variables: dict[str, Any]) -> str:
         problem = grammar.find_user_problem(user)
         if not problem and not given and "/" in user:
             problem = "contains a slash, so its password cannot be kept in a file of that name: set a password, or change the name"
@@ -116,12 +119,12 @@ class LookupModule(LookupBase):
             raise AnsibleError(f"{host}: {user!r} can't be a user: the user name {problem}")
         if given:
             return _require_usable(given, f"{host}: the password of {user} in nut_server_users")
-        path = self._file(
+        path = self._find_file(
             f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host], _is_check_mode(variables)
         )
-        return _require_usable(self._own(path, variables), f"{host}: the password in {path}")
+        return _require_usable(self._read_or_make(path, variables), f"{host}: the password in {path}")
 
-    def _password(self, host: str, variables: dict[str, Any]) -> str:
+    def _find_password(self, host: str, variables: dict[str, Any]) -> str:
         own = variables["hostvars"][host]
         name = (
             "nut_server_password" if host in variables["groups"].get(inventory.PRIMARIES, ()) else "nut_client_password"
@@ -129,10 +132,10 @@ class LookupModule(LookupBase):
         given = own.get(name)
         if given is not None and str(given):
             return _require_usable(str(given), f"{host}: {name}")
-        path = self._file(host, name, own, _is_check_mode(variables))
-        return _require_usable(self._own(path, variables), f"{host}: the password in {path}")
+        path = self._find_file(host, name, own, _is_check_mode(variables))
+        return _require_usable(self._read_or_make(path, variables), f"{host}: the password in {path}")
 
-    def _file(self, host: str, name: str, own: Any, check: bool) -> Path:
+    def _find_file(self, host: str, name: str, own: Any, check: bool) -> Path:
         given, beside = own.get("nut_password_directory"), own.get("inventory_dir")
         if not given and not beside:
             raise AnsibleError(
@@ -151,7 +154,7 @@ class LookupModule(LookupBase):
             old.parent.rmdir()
         return path
 
-    def _own(self, path: Path, variables: dict[str, Any]) -> str:
+    def _read_or_make(self, path: Path, variables: dict[str, Any]) -> str:
         if _is_check_mode(variables):
             return (path.read_text("utf-8", "replace").rstrip() if path.exists() else "") or TO_BE_MADE
         with kept.hold_folder(path.parent):

@@ -9,66 +9,67 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: upsd_access
-short_description: Limit who may connect to C(upsd)
+short_description: Limit which machines can connect to upsd
 version_added: 0.2.0
 description:
-  - Maintains an nftables table, C(inet homelab_nut), that lets the allowed addresses connect to the ports of C(upsd), and
-    refuses all others. It only affects these ports, and does not change other tables, such as those of Proxmox VE's firewall.
-  - Blocking C(upsd) takes no login, with or without TLS, so it matters who can connect at all.
-  - C(nut-access.service) loads the table before the network is up. C(nftables.service) empties the ruleset when it starts; where
-    it is in use, a drop-in for it loads the table again.
-  - Once a minute C(nut-access) resolves the names again, lets new addresses in, too, and reloads the table if it is gone. It
-    never removes an address. M(homelab.nut.zipapp) installs the program.
-  - Before it creates or changes the table, the module checks which machines are connected. If it would cut off a machine that
-    is logged in to C(upsd), such as a secondary, it fails and names the address, unless O(force) is set. For every other
-    connected machine, such as a dashboard, it warns.
-  - A table that can't be loaded is a warning, not a failure, because a host that is protected from power cuts but not from its
-    network is better than one that is protected from neither. RV(loaded) tells whether the table is loaded.
+  - Maintains an nftables table, C(inet homelab_nut), that lets the allowed addresses connect to the ports of C(upsd) and
+    rejects all others. The table affects only these ports. Other tables, such as those of Proxmox VE's firewall, are not changed.
+  - A client can block C(upsd) without a login, with TLS or without. Only limiting who can connect prevents that.
+  - C(nut-access.service) loads the table at boot, before the network is up. C(nftables.service) empties the ruleset when it
+    starts; if the host uses it, a drop-in for that unit loads the table again.
+  - Once a minute C(nut-access) resolves the names in O(sources), allows addresses that are new, and loads the table again if
+    it is gone. It never removes an address. M(homelab.nut.zipapp) installs this program.
+  - Before it creates or changes the table, the module checks which machines are connected. If the change would cut off a
+    client that is logged in to C(upsd), as secondaries are, the module fails and names the client's address, unless O(force) is
+    set. For any other connection, such as a dashboard's, it warns.
+  - If the table can't be loaded, the module warns and does not fail, because NUT without this protection is better than no
+    NUT. RV(loaded) says whether the table is loaded.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
   state:
     description:
-      - V(present) maintains the table, its file and its unit.
-      - V(absent) removes them. Then any machine may connect.
+      - V(present) installs the table, its file and its unit.
+      - V(absent) removes them. Any machine may then connect.
     type: str
     choices: [present, absent]
     default: present
   sources:
     description:
       - The machines that may connect, besides the host itself.
-      - Names are resolved on the host. For a name that can't be resolved, the module warns and keeps its last known addresses.
+      - Names are resolved on the host. For a name that does not resolve, the module warns, and its last known addresses stay
+        allowed.
     type: list
     elements: dict
     default: []
     suboptions:
       name:
-        description: The name of the machine, for messages.
+        description: A name for the entry, shown in messages.
         type: str
         required: true
       address:
-        description: The address of the machine, a network, or a name.
+        description: An address, a network, or a host name.
         type: str
         required: true
   ports:
     description:
-      - The ports on which C(upsd) will listen.
-      - The ports in the current C(upsd.conf) of the host are covered, too. So when a port changes, the old one stays covered
-        until the next run.
+      - The ports that C(upsd) will listen on.
+      - The ports in the host's current C(upsd.conf) are covered, too. So when the port changes, the old one stays covered until
+        the next run.
     type: list
     elements: int
     default: [3493]
   files:
     description:
-      - The texts of the other files by name. V(nut-access.service), V(nut-access-refresh.service), V(nut-access-refresh.timer), and
-        V(nftables.conf), the drop-in for C(nftables.service).
+      - "The other files, as a mapping of name to text: V(nut-access.service), V(nut-access-refresh.service),
+        V(nut-access-refresh.timer), and V(nftables.conf), the drop-in for C(nftables.service)."
       - Required if O(state=present).
     type: dict
   force:
     description:
-      - Change the table even if a UPS is not plainly on mains, or if that cuts off a machine that is logged in to C(upsd). A
-        secondary that is cut off gets no warning of a power cut. With NUT 2.8.1 or 2.8.2, a secondary that is cut off while its
-        UPS is on battery shuts down at once.
+      - Change the table even if a UPS is not plainly on mains, or if that cuts off a client that is logged in to C(upsd).
+      - A secondary that is cut off is not warned of a power cut. With NUT 2.8.1 or 2.8.2, a secondary that is cut off while
+        its UPS is on battery shuts down at once.
     type: bool
     default: false
   wait:
@@ -81,7 +82,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Where NUT is not installed yet, it warns and does not fail.
+      - Does not fail on a host where NUT is not installed yet; the message says so.
   diff_mode:
     support: full
   idempotent:
@@ -92,7 +93,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Let every machine connect again
+- name: Let any machine connect again
   homelab.nut.upsd_access:
     state: absent
 """
@@ -105,24 +106,24 @@ allowed:
   sample:
     truenas: [192.0.2.20]
 loaded:
-  description: Whether the kernel has the wanted table. In check mode, whether it had it before.
+  description: Whether the table is loaded and current. In check mode, whether it was before the run.
   returned: always
   type: bool
   sample: true
 files:
-  description: The files that were replaced, or would be.
+  description: The files that were replaced, or would be in check mode.
   returned: always
   type: list
   elements: str
   sample: [access.nft]
 removed:
-  description: The paths that were removed, or would be.
+  description: The paths that were removed, or would be in check mode.
   returned: always
   type: list
   elements: str
   sample: [/etc/systemd/system/nut-access.service]
 actions:
-  description: The commands that were run, or would be, each with its reason.
+  description: The commands that were run, or would be in check mode, each with its reason.
   returned: always
   type: list
   elements: str

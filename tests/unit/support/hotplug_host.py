@@ -32,7 +32,7 @@ CLIENTS = "BEGIN LIST CLIENT {0}\nEND LIST CLIENT {0}\n"
 
 
 class UsbHost:
-    """A folder with the files of a host, units that all run, a bus, and upsd."""
+    """A host: a folder with its files, running units, a bus, and upsd."""
 
     def __init__(self, root: Path, upsd: FakeUpsd) -> None:
         self.root, self.upsd, self.bus = root, upsd, SysfsTree(root / "usb")
@@ -52,7 +52,7 @@ class UsbHost:
         self.serve("ups")
 
     def serve(self, *names: str) -> None:
-        """Let upsd serve UPSes, on mains."""
+        """Make upsd serve these UPSes, on mains."""
         self.upsd.answers["LIST UPS"] = (
             "BEGIN LIST UPS\n" + "".join(f'UPS {name} "x"\n' for name in names) + "END LIST UPS\n"
         )
@@ -82,7 +82,7 @@ class UsbHost:
 
 @contextmanager
 def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
-    """Let modules run on a host below ROOT."""
+    """Make modules run on a host below ROOT."""
     with serving() as upsd:
         found = UsbHost(root, upsd)
         monkeypatch.setattr(_host, "ROOT", root)
@@ -104,7 +104,7 @@ def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
 
 
 def run_module(module: ModuleType, capfd: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
-    """Run a module's main, and return its result."""
+    """Run the main function of a module and return its result."""
     with patch_module_args(options), pytest.raises(SystemExit) as end:
         module.main()
     result: dict[str, Any] = json.loads(capfd.readouterr().out)

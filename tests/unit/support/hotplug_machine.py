@@ -56,18 +56,18 @@ class Machine:
         self.did: list[str] = []
         self.said: list[str] = []
         self.units: dict[str, tuple[str, str]] = {"nut-server.service": ("active", "enabled")}
-        self.status: dict[str, str] = {}  # what upsd says of each UPS; others are as their units are
-        self.refuses: dict[str, str] = {}  # driver -> its words
+        self.status: dict[str, str] = {}  # upsd's answer for each UPS; for others it follows from the unit
+        self.refuses: dict[str, str] = {}  # driver -> the message with which it refuses its section
         self.fails: set[str] = set()  # commands of systemctl that fail
         self.lsusb = ""
-        self.ends_at = ""  # the command that finds its unit ended
+        self.ends_at = ""  # the command that finds its unit exited
         self.scanner: tuple[int, str] = (0, "")
-        self.events: list[Any] = []  # called one after another while the agent pauses
+        self.events: list[Any] = []  # called one after another while nut-hotplug pauses
         self.boot = "boot"
         self.policy: dict[str, Any] = {}
-        self.coarse = 0.0  # the least that a pause takes
+        self.coarse = 0.0  # the shortest pause, in seconds
 
-    # what the host is made of
+    # The parts of the host
 
     def run(self, command: Sequence[str]) -> tuple[int, str]:
         words = list(command)
@@ -114,7 +114,7 @@ class Machine:
         return 0, ""
 
     def serve(self) -> None:
-        """Let upsd say what follows from the units."""
+        """Set upsd's answers from the state of the units."""
         running = list(self.conf.sections)
         of = {
             name: self.status.get(
@@ -136,7 +136,7 @@ class Machine:
         if self.events:
             self.events.pop(0)()
 
-    # what a test looks at
+    # What tests check
 
     @property
     def path(self) -> Path:
@@ -191,7 +191,7 @@ class Machine:
         )
 
     def go(self, **more: Any) -> HotplugOutcome:
-        """Run the agent once, and forget what was done before."""
+        """Run nut-hotplug once. Forget what was done before."""
         self.did.clear()
         self.said.clear()
         self.asked.clear()

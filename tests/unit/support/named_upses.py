@@ -126,7 +126,7 @@ class Host:
         return resolve_names(self.known, upses, self.policy, self.release)
 
     def settle(self, *upses: UsbUps) -> NameResolution:
-        """Apply the resolution for these UPSes, and let some time pass with all drivers serving."""
+        """Apply the resolution for these UPSes. Afterwards all drivers have had data for a while."""
         res = self.resolve(*upses)
         self.known = after(self.known, res)
         for name in res.conf.sections:
@@ -159,7 +159,7 @@ class Host:
             self.known = replace(self.known, conf=made.conf, found=made.found, written=written)
 
 
-# what told() shows of these actions
+# how told() shows these actions
 ENUMERATE = "enumerate"
 RELOAD = "reload nut-server"
 

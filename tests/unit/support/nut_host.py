@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host with NUT, of which all is a folder: its files, its units, and what they are told."""
+"""A host with NUT, simulated in a folder: its files, its units, and the commands that they get."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def with_text(name: str, old: str, new: str, files: Mapping[str, str] | None = N
 
 
 def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
-    """How the units of a host stand on which all is well. changes: by the last word of the unit's name."""
+    """Return the states of the units of a healthy host. changes: keyed by the last word of the unit's name."""
     running = Unit("active", "enabled", 1)
     found = {
         systemd.SERVER: replace(running, pid=11),
@@ -80,7 +80,7 @@ SPARE_SECTION = '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
 
 
 class Systemd:
-    """Units that start when they are told to, and note what they were told."""
+    """A systemd whose units obey, and which records its commands."""
 
     def __init__(self, found: dict[str, Unit]) -> None:
         self.found = dict(found)
@@ -88,7 +88,7 @@ class Systemd:
         self.refused: dict[str, str] = {}
         self.enumerator: Callable[[], None] = lambda: None
         self.journal: dict[str, str] = {}
-        self.shipped = ""  # what dpkg knows of files
+        self.shipped = ""  # dpkg's list of files and checksums
         self._pid = 1000
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
@@ -113,7 +113,7 @@ class Systemd:
         return 0, ""
 
     def begin(self, name: str) -> None:
-        """Give a unit a process of its own."""
+        """Give a unit a new process."""
         self._pid += 1
         self.found[name] = Unit("active", "enabled", self._pid)
 
@@ -127,7 +127,7 @@ class Systemd:
 
 
 class Place:
-    """A host: a folder for NUT's files, one for what is gone with a reboot, its systemd, and a clock that waits."""
+    """A host: folders for NUT's files and for /run, its systemd, and a clock that only advances by waiting."""
 
     def __init__(self, root: Path) -> None:
         self.folder, self.room, self.boot = root / "nut", root / "run", root / "nut-driver.target.wants"

@@ -59,9 +59,8 @@ def _made_by(tmpfiles: str) -> dict[str, str]:
 class Installation:
     """The files and units of a kit on one host."""
 
-    wanted: (
-        Mapping[str, str] | None
-    )  # name of a place of the kit -> text, "" for no such file; None: remove the program
+    # name of a place of the kit -> text, "" for no such file; None: remove the program
+    wanted: Mapping[str, str] | None
     runner: systemd.Run
     log: Path | None = None  # the program's log
     root: Path = Path("/")
@@ -116,7 +115,7 @@ class Installation:
         """Return warnings about sandboxes, with what to do about them."""
         lost = self._find_confined_drop_ins()
         warning = (
-            f"{', '.join(lost)}: its ExecStartPre= and ExecStartPost= commands now run as the user nut, without "
+            f"{', '.join(lost)}: the ExecStartPre= and ExecStartPost= commands there now run as the user nut, without "
             "capabilities. Put + before a command that needs root (ExecStartPre=+/path), or run without sandboxes on this host: "
             f"{self.kit.hardening_variable}=false"
         )
@@ -125,7 +124,7 @@ class Installation:
     def _find_confined_drop_ins(self) -> list[str]:
         """Return foreign drop-ins that add commands to units whose sandbox removes root's rights."""
         wanted = self.wanted or {}
-        confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.takes_root(wanted.get(name, ""))]
+        confined = [unit for name, unit in self.kit.sandboxes.items() if sandbox.drops_root(wanted.get(name, ""))]
         ours = {f"/{place.path}" for place in self.kit.places.values()}
         return sandbox.find_confined(self.root, self._expand_driver_units(confined), ours, self.runner)
 

@@ -53,7 +53,7 @@ def write_refused(root: Path, refused: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def takes_root(drop_in: str) -> bool:
+def drops_root(drop_in: str) -> bool:
     """Return whether a sandbox runs the unit's commands as another user than root."""
     return any(line.startswith("User=") for line in list_settings(drop_in))
 

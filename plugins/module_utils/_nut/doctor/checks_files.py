@@ -145,14 +145,14 @@ def check_mode(exam: Exam) -> Findings:
     """Check that MODE in nut.conf suits this host's role."""
     if "nut.conf" not in exam.seen.files:
         return
-    found = re.findall(r"^[ \t]*MODE=[\"']?(\w*)", exam.nut_file_text("nut.conf"), re.MULTILINE)
+    modes = re.findall(r"^[ \t]*MODE=[\"']?(\w*)", exam.nut_file_text("nut.conf"), re.MULTILINE)
     good = ("netserver", "standalone") if exam.expected.primary else ("netclient",)
-    if not found or found[-1] not in good:
-        message = f"MODE is {found[-1] or 'empty' if found else 'missing'} in /etc/nut/nut.conf, must be {good[0]}"
-        risk = ". The next reboot may cut the UPS's power" if exam.sections and found[-1:] == ["none"] else ""
+    if not modes or modes[-1] not in good:
+        message = f"MODE is {modes[-1] or 'empty' if modes else 'missing'} in /etc/nut/nut.conf, must be {good[0]}"
+        risk = ". The next reboot may cut the UPS's power" if exam.sections and modes[-1:] == ["none"] else ""
         yield exam.fail("mode", message + risk, DEPLOY)
     else:
-        yield exam.ok("mode", f"MODE={found[-1]}")
+        yield exam.ok("mode", f"MODE={modes[-1]}")
 
 
 @check("users")

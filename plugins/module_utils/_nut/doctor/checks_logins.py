@@ -239,5 +239,5 @@ def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
 
 def _last_refusal(journal: Sequence[JournalEntry]) -> str:
     """Return the last log line in which upsd rejected a password, "" if there is none."""
-    found = [entry.words for entry in journal if "ACCESS-DENIED" in entry.words]
-    return printable(found[-1], 80) if found else ""
+    refusals = [entry.words for entry in journal if "ACCESS-DENIED" in entry.words]
+    return printable(refusals[-1], 80) if refusals else ""

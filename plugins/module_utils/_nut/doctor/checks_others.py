@@ -44,7 +44,7 @@ def judge_truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
                 host,
                 UNKNOWN,
                 f"TrueNAS can't be queried: {printable(as_text(result.get('msg') or 'no answer'), 300)}",
-                "see docs/truenas.md, Troubles",
+                "see docs/truenas.md, Troubleshooting",
             )
         ]
     done = [str(action) for action in result.get("actions", ())]

@@ -262,13 +262,13 @@ def check_last_shutdown(exam: Exam) -> Findings:
     if isinstance(last, str):
         yield exam.note("last-shutdown", "/var/lib/nut-shutdown/last.json can't be read")
         return
-    what = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
-    what = f"{what}, {format_time(last.began)}"
+    label = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
+    label = f"{label}, {format_time(last.began)}"
     if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
-        yield exam.ok("last-shutdown", f"{what}: all machines were down")
+        yield exam.ok("last-shutdown", f"{label}: all machines were down")
     else:
         message = (
-            f"{what}, did not end well: {printable(last.reason or '', 120) if last.rule else 'it was interrupted'}"
+            f"{label}, did not end well: {printable(last.reason or '', 120) if last.rule else 'it was interrupted'}"
         )
         yield exam.warn("last-shutdown", message, "nut-shutdown status; make plan")
 

@@ -215,12 +215,12 @@ class HostObserver:
             troubles=dict(self.troubles),
         )
 
-    def try_part(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
+    def try_part(self, part: str, work: Callable[[], _T], otherwise: _T) -> _T:
         """Return the result of WORK. If it fails, note why in troubles and return OTHERWISE."""
         try:
             return work()
         except Exception as error:  # one odd part of a host must not hide the others
-            self.troubles[what] = f"{type(error).__name__}: {error}"
+            self.troubles[part] = f"{type(error).__name__}: {error}"
             return otherwise
 
     # Files
@@ -248,17 +248,17 @@ class HostObserver:
 
     def _read_nut_files(self) -> dict[str, File]:
         names = (*actions.PRIMARY_FILES, actions.WANTED) if self.primary else actions.SECONDARY_FILES
-        found = {name: self._read_file(self._path_below_root(paths.NUT) / name) for name in names}
-        return {name: file for name, file in found.items() if file}
+        files = {name: self._read_file(self._path_below_root(paths.NUT) / name) for name in names}
+        return {name: file for name, file in files.items() if file}
 
     def _read_own_files(self) -> dict[str, File]:
-        found: dict[str, File | None] = {}
+        files: dict[str, File | None] = {}
         for kit in self.kits:
-            found[kit.program] = self._read_file(self._path_below_root(kit.program), text=False)
-            found.update(
+            files[kit.program] = self._read_file(self._path_below_root(kit.program), text=False)
+            files.update(
                 {place.path: self._read_file(self._path_below_root(place.path)) for place in kit.places.values()}
             )
-        return {path: file for path, file in found.items() if file}
+        return {path: file for path, file in files.items() if file}
 
     def _upsd_events(self) -> tuple[watch.WatchEvent, ...]:
         return watch.recall_memory(self._path_below_root(paths.WATCH_STATE), "").events if self.primary else ()
@@ -359,12 +359,12 @@ class HostObserver:
 
     def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = {name: place.strip("[]") for name, place in self.clients.items()}
-        found, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
+        resolved, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
         # The same as nut-shutdown does. Don't run it instead: it would save the addresses that it finds.
         kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
-            known = found[place] or kept.get(place, ())
+            known = resolved[place] or kept.get(place, ())
             addresses[name] = tuple(dict.fromkeys(map(hostnames.normal_address, known)))
             if not known:
                 addresses[name] = f"can't resolve {place} ({problems[place].strerror or problems[place]})"
@@ -387,8 +387,8 @@ class HostObserver:
             return None
         port = nut.ports[0]
         sources = [access.make_source(address, address) for address in self.clients.values()]
-        found, problems = access.resolve_sources(sources, self.resolve)
-        known = {source.address: networks for source, networks in found.items()}
+        resolved, problems = access.resolve_sources(sources, self.resolve)
+        known = {source.address: networks for source, networks in resolved.items()}
         every_network = [network for networks in known.values() for network in networks]
         verdict = firewall.judge_clients(*firewall.read_files(folder), every_network, port)
         hints = firewall.describe_missing_rules(verdict, known, port, folder / firewall.HOST)

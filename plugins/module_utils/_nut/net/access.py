@@ -42,7 +42,7 @@ RESOLVE_SECONDS = 5.0
 _KNOWN = "# allowed: "
 _ADDRESSES_LIMIT = 8  # of one name
 _HEAD = """\
-# Written by Ansible (homelab.nut.nut_server). A change made here is lost at its next run.
+# Written by Ansible (homelab.nut.nut_server). Changes made here are lost at the next run.
 # Limits who may connect to upsd (nut_server_allow). It covers only upsd's ports. nut-access.service loads it.
 # Each "allowed" line: a name, its address in the inventory, and the addresses this resolved to. nut-access adds new ones.
 """

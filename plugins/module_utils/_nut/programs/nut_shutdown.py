@@ -63,7 +63,7 @@ DESCRIPTION = (
 )
 EPILOG = """\
 exit codes:
-  0  done (gate: the wait is over, for whatever reason; stages: the policy has none)
+  0  done (gate: the wait is over, for any reason; stages: the policy has none)
   1  something failed (drill: or machines went down in the wrong order)
   2  the command line or the policy is wrong, or a drill or a real shutdown must not start now
 
@@ -313,17 +313,17 @@ def _check_policy(call: Call, *, keep: bool = False) -> int:
 
     policy = call.read_policy()
     stages = call.read_stages(policy)
-    outcome = refresh.refresh_known(
+    result = refresh.refresh_known(
         policy, stages, call.make_names(keep=keep), call.make_finder(stages, keep=keep), keep=keep
     )
     call.out(
         f"{call.options.policy} is valid; machines to wait for: {len(policy.machines)}, at most {policy.longest:g} s"
     )
-    for line in outcome.found:
+    for line in result.found:
         call.out(line)
-    for line in outcome.missing:
+    for line in result.missing:
         call.err(line)
-    return OK if outcome.is_valid else FAILED
+    return OK if result.is_valid else FAILED
 
 
 def _refresh_memory(call: Call) -> int:
@@ -445,14 +445,14 @@ def _run_gate(call: Call) -> int:
             clock=replace(CLOCK, sleep=call.sleep),
             alive=reset_timer,
             news=lambda: [news.get() for _unused in range(news.qsize())],
-            shout=lambda words: _notify_terminals(words, run),
+            shout=lambda message: _notify_terminals(message, run),
         ).run()
     return OK
 
 
-def _notify_terminals(words: str, run: Run) -> None:
+def _notify_terminals(message: str, run: Run) -> None:
     """Write to all terminals, in a thread because a terminal may hang."""
-    threading.Thread(target=run, args=(["wall", f"nut-shutdown: {words}"],), daemon=True).start()
+    threading.Thread(target=run, args=(["wall", f"nut-shutdown: {message}"],), daemon=True).start()
 
 
 def _run_stages(call: Call) -> int:

@@ -22,7 +22,7 @@ from ..proxmox.selection import NO_GUESTS, Selector
 
 VERSION = 1
 DAY = 86400
-OWN_FILE_LIMIT = 1 << 20  # bytes that are read of a file of ours
+OWN_FILE_LIMIT = 1 << 20  # bytes that are read of one of our own files
 
 
 class ShutdownPolicyError(ValueError):
@@ -311,10 +311,10 @@ def _parse_selection(check: Checker, given: Members) -> tuple[Selector, tuple[St
     known = []
     for path, entry in check.entries(*given.at("guests")):
         # an entry is a guest's number, or an object
-        whole = isinstance(entry, Mapping)
-        guest = check.members(path, entry if whole else {"id": entry}, ("id", "seconds", "kind"), needed=("id",))
+        is_object = isinstance(entry, Mapping)
+        guest = check.members(path, entry if is_object else {"id": entry}, ("id", "seconds", "kind"), needed=("id",))
         number = check.whole(
-            guest.at("id")[0] if whole else path, guest.get("id"), IDS[0], IDS[-1], "the number of a guest"
+            guest.at("id")[0] if is_object else path, guest.get("id"), IDS[0], IDS[-1], "the number of a guest"
         )
         own = _parse_number(check, *guest.at("seconds"))
         ids.append((number, own))

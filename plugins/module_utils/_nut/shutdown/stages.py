@@ -74,7 +74,7 @@ class StagesState:
     def __post_init__(self) -> None:
         """Raise ValueError if a key of guests_to_start can't be a guest's."""
         if not all(_is_key(key) for key in self.guests_to_start):
-            raise ValueError("it names impossible guests")
+            raise ValueError("it names guests that can't exist")
 
     @property
     def is_idle(self) -> bool:
@@ -128,8 +128,8 @@ def read_power(name: str, variables: Mapping[str, str] | None) -> Power:
     return Power(on_battery, reading.charge, reading.runtime, frozenset(flags), upses)
 
 
-def combine_power(powers: Mapping[str, Power], were: Collection[str]) -> Power:
-    """Return the power of all UPSes together. were: the UPSes that have been on battery in this outage.
+def combine_power(powers: Mapping[str, Power], upses_on_battery: Collection[str]) -> Power:
+    """Return the power of all UPSes together. upses_on_battery: those that have been on battery in this outage.
 
     One UPS on battery makes an outage, and it is over when all that were on battery are back on mains. A UPS without data that
     was never on battery is ignored: it may have been unplugged long ago.
@@ -144,9 +144,9 @@ def combine_power(powers: Mapping[str, Power], were: Collection[str]) -> Power:
         runtimes = [power.runtime for power in on if power.runtime is not None]
         upses = frozenset(name for power in on for name in power.upses)
         return Power(True, min(charges, default=None), min(runtimes, default=None), flags, upses)
-    concerned = [power for name, power in powers.items() if name in were]
-    if concerned:
-        return Power(None if any(power.on_battery is None for power in concerned) else False, flags=flags)
+    affected = [power for name, power in powers.items() if name in upses_on_battery]
+    if affected:
+        return Power(None if any(power.on_battery is None for power in affected) else False, flags=flags)
     return Power(False if any(power.on_battery is False for power in powers.values()) else None, flags=flags)
 
 
@@ -272,14 +272,14 @@ class _StagesDecider:
     def _begin_due_stages(self) -> None:
         """Begin the stages whose trigger is reached."""
         since = self.state.outage_since
-        time_on = self.now - (self.now if since is None else since)
-        if TEST in self.seen.flags and time_on < TEST_SECONDS:
+        seconds_on_battery = self.now - (self.now if since is None else since)
+        if TEST in self.seen.flags and seconds_on_battery < TEST_SECONDS:
             return
         self._note_low()
         for stage in self.stages:
             if stage.name in self.state.begun_at:
                 continue
-            reason = self._find_trigger(stage, time_on)
+            reason = self._find_trigger(stage, seconds_on_battery)
             if reason:
                 self.state = replace(self.state, begun_at={**self.state.begun_at, stage.name: self.now})
                 self.actions.append(StageAction("notify", reason, stage.name))
@@ -299,9 +299,9 @@ class _StagesDecider:
                     low.pop(key, None)
         self.state = replace(self.state, low_since=low)
 
-    def _find_trigger(self, stage: Stage, time_on: float) -> str:
-        if stage.on_battery is not None and time_on >= stage.on_battery:
-            return f"{time_on:.0f} s on battery (limit {stage.on_battery:g} s)"
+    def _find_trigger(self, stage: Stage, seconds_on_battery: float) -> str:
+        if stage.on_battery is not None and seconds_on_battery >= stage.on_battery:
+            return f"{seconds_on_battery:.0f} s on battery (limit {stage.on_battery:g} s)"
         for what, unit in (("charge", "%"), ("runtime", " s")):
             value, limit = getattr(self.seen, what), getattr(stage, what)
             since = self.state.low_since.get(f"{stage.name} {what}")
@@ -327,18 +327,18 @@ class _StagesDecider:
     def _request_fsd(self) -> None:
         """Have upsmon set FSD if a stage says so, when the guests of all stages that have begun are down or given up."""
         begun = self._begun_stages()
-        last = [stage for stage in begun if stage.fsd]
+        fsd_stages = [stage for stage in begun if stage.fsd]
         waits = any(target.key not in self.state.stop_outcomes for stage in begun for target in stage.guests)
         # also guests that no stage names any more since they were looked up again
         waits = waits or any(
             key in self.state.stop_decided_at and key not in self.state.stop_outcomes for key in self.busy
         )
-        if last and not waits and not self.finding:
+        if fsd_stages and not waits and not self.finding:
             if self.state.fsd_set_at is None:
-                self.actions.append(StageAction("fsd", f"stage {last[0].name}", last[0].name))
+                self.actions.append(StageAction("fsd", f"stage {fsd_stages[0].name}", fsd_stages[0].name))
             elif self.now - self.state.fsd_set_at >= FSD_AGAIN_SECONDS:
                 reason = f"upsd has not reported FSD for {self.now - self.state.fsd_set_at:.0f} s"
-                self.actions.append(StageAction("fsd", reason, last[0].name))
+                self.actions.append(StageAction("fsd", reason, fsd_stages[0].name))
 
     def _begun_stages(self) -> list[Stage]:
         return [stage for stage in self.stages if stage.name in self.state.begun_at]
@@ -359,23 +359,23 @@ def note_stopped(state: StagesState, key: str, outcome: str, ha: bool = False) -
     """
     if key not in state.stop_decided_at:
         return state  # the stop belongs to an outage that is over
-    ours = dict(state.guests_to_start)
+    remaining = dict(state.guests_to_start)
     if outcome in ("already", "gone"):
-        ours.pop(key, None)
-    elif key in ours:
-        ours[key] = ours[key] or ha
-    return replace(state, guests_to_start=ours, stop_outcomes={**state.stop_outcomes, key: outcome})
+        remaining.pop(key, None)
+    elif key in remaining:
+        remaining[key] = remaining[key] or ha
+    return replace(state, guests_to_start=remaining, stop_outcomes={**state.stop_outcomes, key: outcome})
 
 
 def note_started(state: StagesState, key: str, good: bool, now: float) -> StagesState:
     """Note the outcome of a start. A guest that fails START_TRIES times is given up."""
-    ours, tries = dict(state.guests_to_start), dict(state.start_tries)
+    remaining, tries = dict(state.guests_to_start), dict(state.start_tries)
     count = tries.pop(key, (0, now))[0] + 1
     if good or count >= START_TRIES:
-        ours.pop(key, None)
+        remaining.pop(key, None)
     else:
         tries[key] = (count, now)
-    return replace(state, guests_to_start=ours, start_tries=tries)
+    return replace(state, guests_to_start=remaining, start_tries=tries)
 
 
 def _is_key(key: str) -> bool:

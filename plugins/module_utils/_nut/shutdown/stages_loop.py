@@ -67,7 +67,7 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
     """
     fresh = StagesState(boot=boot)
     try:
-        found = records.read_record(StagesState, path, VERSION)
+        saved = records.read_record(StagesState, path, VERSION)
     except FileNotFoundError:
         return fresh, ""
     except (OSError, records.RecordError) as error:
@@ -75,11 +75,11 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
             fresh,
             f"can't use {path} ({error}): the outage starts now, and guests that an earlier run shut down are not started",
         )
-    if boot and found.boot == boot:
-        return found, ""
-    kept = {key: ha for key, ha in found.guests_to_start.items() if ha}
-    words = f"{path} is from another boot" + (f"; HA will be told to start {', '.join(kept)} again" if kept else "")
-    return replace(fresh, guests_to_start=kept), words
+    if boot and saved.boot == boot:
+        return saved, ""
+    kept = {key: ha for key, ha in saved.guests_to_start.items() if ha}
+    message = f"{path} is from another boot" + (f"; HA will be told to start {', '.join(kept)} again" if kept else "")
+    return replace(fresh, guests_to_start=kept), message
 
 
 def ask_upsd(ups: UpsAddress) -> Mapping[str, str] | None:
@@ -209,9 +209,9 @@ class _StagesLoop:
             yield
 
     def watch_power(self, boot: str) -> str:
-        self.state, words = load_state(self.path, boot)
-        if words:
-            self.log_line(words)
+        self.state, message = load_state(self.path, boot)
+        if message:
+            self.log_line(message)
         self._saved = "unknown"
         while True:
             self.alive()

@@ -4,7 +4,7 @@
 
 """Decides whether upsd hangs, which connections block it, and when to restart it; and what nut-watch remembers of that.
 
-A hung upsd is told from a slow host by its process: it has work waiting, but sleeps and uses no processor time. An upsd that is
+A hung upsd differs from a slow host: it has work waiting, but its process sleeps and uses no processor time. An upsd that is
 runnable or waits for a disk is only slow, and gets BUSY_SECONDS.
 
 On battery a restart is the last resort with NUT 2.8.1 and 2.8.2, whose upsmon shuts down at once if a single poll fails while
@@ -148,7 +148,7 @@ def is_restart_due(
 
 
 class FloodDetector:
-    """Addresses whose connections are full again and again, although upsd is not blocked because it drops them."""
+    """Finds addresses whose connections fill up again and again, although upsd drops them and is not blocked."""
 
     def __init__(self) -> None:
         self._seen: dict[str, list[float]] = {}

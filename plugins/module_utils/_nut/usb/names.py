@@ -137,11 +137,12 @@ class _Resolver:
         self._give_to_fixed()
         self._refuse_too_new()
         self._give_by_rule()
-        self._rename_found()
+        ruled = frozenset(self.given)
         self._give_back()
         self._drop_ghosts()  # first, since a ghost would make the next step ambiguous
         self._give_to_moved()
         self._drop_ghosts()
+        self._rename_found(ruled)
         self._hand_over()
         self._name_unknown()
         conf = self._in_order(self._write_sections())
@@ -318,32 +319,25 @@ class _Resolver:
             self.remarks.append(f"{describe_device(sighting.device)}: {sighting.rule} names it {name}, but {why}")
         return not why
 
-    def _rename_found(self) -> None:
-        """Give a newly declared name the UPS of a found name, and drop the found name.
+    def _rename_found(self, ruled: frozenset[str]) -> None:
+        """Give a newly declared name the UPS of a found name, unless a rule set that; drop the found name.
 
         Only if it is clear which UPS is meant: by the declared keys, or because there is only one.
         """
-        nameless = [
-            sighting for sighting in self.unnamed if not any(self._has_held(name, sighting) for name in self.our_names)
-        ]
         for name in [name for name in self.free_names if name in self.declared and self._is_new(name)]:
-            held = {
-                other: sighting
-                for other in self.free_names
-                if other in self.found
-                for sighting in self.unnamed
-                if self._has_held(other, sighting) and self._is_allowed(name, sighting)
-            }
+            held = [
+                other
+                for other in self.found
+                if other in self.given and other not in ruled and self._is_allowed(name, self.given[other])
+            ]
             clear = bool(identifying_pairs(self.declared[name].keys)) and not any(
-                self._is_allowed(name, sighting) for sighting in nameless
+                self._is_allowed(name, sighting) for sighting in self.unnamed
             )
-            if not held or not (clear or (len(held) == 1 and not nameless)):
-                continue
-            other, sighting = next(iter(held.items()))
-            driver = self._driver_for(other, sighting)
-            if driver:
+            if held and (clear or (len(held) == 1 and not self.unnamed)):
+                sighting, driver = self.given.pop(held[0]), self.drivers.pop(held[0])
+                self.found.remove(held[0])
+                self.unnamed.append(sighting)
                 self._give_name(name, sighting, driver)
-                self.found.remove(other)
 
     def _is_new(self, name: str) -> bool:
         """Return whether a name has never had a UPS."""

@@ -40,7 +40,7 @@ def test_module_gets_host_name_and_digests(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch, {"role": "primary"}, {"seen": {"now": 101.0}, "findings": []}, [100.0, 102.0]
     )
     assert given["name"] == "pve"
-    assert given["digests"] == doctor.digests()
+    assert given["digests"] == doctor.compute_digests()
     assert [(finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]] == [
         ("skew", "pve", "ok")
     ]
@@ -65,15 +65,19 @@ def test_result_of_a_failed_module_is_unchanged(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_digests_match_the_programs_of_the_roles() -> None:
-    shutdown = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n")
-    access = zipapp.build(CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n")
+    shutdown = zipapp.build_program(
+        CHECKOUT / "roles/nut_server/files/nut_shutdown.py", "_nut", b"#!/usr/bin/python3 -IS\n"
+    )
+    access = zipapp.build_program(
+        CHECKOUT / "roles/nut_server/files/nut_access.py", "_nut", b"#!/usr/bin/python3 -IS\n"
+    )
     head = (CHECKOUT / "roles/nut_hotplug/files/start.sh").read_bytes()
-    hotplug = zipapp.build(
+    hotplug = zipapp.build_program(
         CHECKOUT / "roles/nut_hotplug/files/nut_hotplug.py", "_nut", head, first="_nut/hotplug/quiet.py"
     )
     assert max(map(len, (shutdown, access, hotplug))) < observe.PROGRAM_BYTES / 4
-    doctor.digests.cache_clear()
-    assert doctor.digests() == {
+    doctor.compute_digests.cache_clear()
+    assert doctor.compute_digests() == {
         "usr/local/sbin/nut-shutdown": hashlib.sha256(shutdown).hexdigest(),
         "usr/local/sbin/nut-access": hashlib.sha256(access).hexdigest(),
         "usr/local/sbin/nut-hotplug": hashlib.sha256(hotplug).hexdigest(),

@@ -55,7 +55,7 @@ def sources(tmp_path: Path) -> Path:
 
 
 def build_archive(sources: Path) -> bytes:
-    return zipapp.build(sources / "main.py", "pack", f"#!{PYTHON}\n".encode(), folder=sources / "utils")
+    return zipapp.build_program(sources / "main.py", "pack", f"#!{PYTHON}\n".encode(), folder=sources / "utils")
 
 
 def test_archive_runs_as_a_program(sources: Path) -> None:

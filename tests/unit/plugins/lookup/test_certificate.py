@@ -34,7 +34,7 @@ GIVEN = ("ca", "certificate", "key")
 @pytest.fixture(autouse=True)
 def forget_check_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what an earlier test made in check mode."""
-    monkeypatch.setattr(plugin, "_made", {})
+    monkeypatch.setattr(plugin, "_made_in_check_mode", {})
 
 
 class Clock(datetime):

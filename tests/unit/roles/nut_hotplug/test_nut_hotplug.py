@@ -56,7 +56,7 @@ class Program:
         start = (FILES / "start.sh").read_text().replace("/usr/bin/python3", sys.executable)
         start = start.replace('"/run/', f'"{root}/run/')
         self.path.write_bytes(
-            zipapp.build(FILES / "nut_hotplug.py", "_nut", start.encode(), first="_nut/hotplug/quiet.py")
+            zipapp.build_program(FILES / "nut_hotplug.py", "_nut", start.encode(), first="_nut/hotplug/quiet.py")
         )
         self.path.chmod(0o755)
 

@@ -48,10 +48,10 @@ ALLOWED = {
     ): "sets FSD again, of a shutdown that upsmon has begun, where upsd has forgotten it",
     ("shutdown/watch_loop.py", "systemctl * ?"): "kills and restarts upsd, which hangs",
     ("shutdown/watch_loop.py", "systemctl "): "says that this failed",
-    ("rehearsal/fitness.py", " is masked: this host would not power off by it. systemctl unmask "): "says what to do",
+    ("rehearsal/fitness.py", " is masked: this host would not power off. Run systemctl unmask "): "says what to do",
     (
         "rehearsal/fitness.py",
-        " does not run: there is no upsmon that could set FSD. systemctl status ",
+        " is not running, so nothing would set FSD. See systemctl status ",
     ): "says what to do",
     ("rehearsal/outside.py", "subprocess"): "starts the inner half, by systemd-run",
     ("rehearsal/outside.py", "systemctl stop -- ?"): "ends the drill's own unit",

@@ -314,7 +314,9 @@ def test_refused_record_exits_2(program: Program, monkeypatch: pytest.MonkeyPatc
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "nut-shutdown"
     path.write_bytes(
-        zipapp.build(ROOT / "roles/nut_server/files/nut_shutdown.py", "_nut", f"#!{sys.executable} -IS\n".encode())
+        zipapp.build_program(
+            ROOT / "roles/nut_server/files/nut_shutdown.py", "_nut", f"#!{sys.executable} -IS\n".encode()
+        )
     )
     path.chmod(0o755)
     return path

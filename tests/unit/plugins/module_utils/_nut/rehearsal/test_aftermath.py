@@ -58,7 +58,7 @@ def test_aftermath_has_last_journal_entry_and_time_of_guests(root: Path) -> None
     assert "--since=@1080" in journal.asked[1]
 
 
-def test_boot_of_a_container_starts_with_its_first_process(root: Path) -> None:
+def test_boot_of_a_container_starts_with_the_first_process(root: Path) -> None:
     journal = Journal((1120.25, ""))
     assert ask(root, journal, dataclasses.replace(SEEN, boot="b1")).end == 1120.25
     # the kernel started at 3000 - 800, the first process 100 s later

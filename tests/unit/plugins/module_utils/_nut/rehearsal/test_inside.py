@@ -108,7 +108,7 @@ def test_drill_reports_measured_times_and_leaves_nothing_behind(nut: Nut) -> Non
     assert nut.folders() == []
 
 
-def test_drill_names_machine_that_never_goes_down(nut: Nut) -> None:
+def test_drill_names_machine_still_up(nut: Nut) -> None:
     # its SHUTDOWNCMD never runs
     nut.mode("drill-0")
     said: list[str] = []
@@ -140,7 +140,7 @@ def test_drill_fails_if_nut_is_not_installed(nut: Nut) -> None:
     assert nut.folders() == []
 
 
-def test_drill_kills_programs_that_ignore_sigterm(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_kills_programs_ignoring_sigterm(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation.Programs.stop_all, "__defaults__", (0.3,))
     nut.mode("deaf")
     assert hold(nut, quick(), []) is True
@@ -148,7 +148,7 @@ def test_drill_kills_programs_that_ignore_sigterm(nut: Nut, monkeypatch: pytest.
     assert nut.running() == []
 
 
-def test_drill_stops_at_its_time_limit(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_stops_at_the_time_limit(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 3.0))
     with pytest.raises(job.RehearsalError, match="exceeded its time limit of 3 s"):
         hold(nut, quick(outage=100.0), [])
@@ -156,7 +156,7 @@ def test_drill_stops_at_its_time_limit(nut: Nut, monkeypatch: pytest.MonkeyPatch
     assert nut.folders() == []
 
 
-def test_drill_fails_if_primary_never_runs_its_shutdowncmd(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_fails_if_primary_never_runs_shutdowncmd(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 12.0))
     nut.mode("drill-primary")
     with pytest.raises(job.RehearsalError, match="did not run its SHUTDOWNCMD in time"):
@@ -200,7 +200,7 @@ def test_signal_stops_drill_in_order(nut: Nut, number: int) -> None:
     assert nut.folders() == []
 
 
-def test_drill_stops_when_its_input_is_closed(nut: Nut) -> None:
+def test_drill_stops_when_input_is_closed(nut: Nut) -> None:
     def close(process: subprocess.Popen[str]) -> None:
         assert process.stdin
         process.stdin.close()

@@ -55,7 +55,7 @@ def test_notes_follow_a_shutdown_from_fsd_to_silence() -> None:
     )
 
 
-def test_machine_that_never_logged_in_has_not_logged_out() -> None:
+def test_machine_never_logged_in_has_not_logged_out() -> None:
     noted = notes.add_look(
         make_notes(machines={"nas": notes.MachineNotes()}), notes.RecorderLook(1, False, frozenset(), {"nas": True})
     )

@@ -43,7 +43,9 @@ def test_runtime_is_read_from_the_real_ups(runtime: str | None, left: float | No
 def test_drill_is_refused_unless_ups_is_on_mains(status: str) -> None:
     with (
         serving(upsd_says(status)) as server,
-        pytest.raises(job.RehearsalRefused, match=f"ups reports {status or 'no status'}, not just OL"),
+        pytest.raises(
+            job.RehearsalRefused, match=f"ups reports {status or 'no status'}, which does not count as on mains"
+        ),
     ):
         outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
 
@@ -137,7 +139,7 @@ def test_real_power_failure_stops_drill(tmp_path: Path, monkeypatch: pytest.Monk
     assert made[0].closed
 
 
-def test_drill_that_does_not_stop_is_stopped_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stuck_drill_is_stopped_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outside, "ENDING", 0.1)
     outer = Outer(tmp_path, "touch begun; trap '' TERM; sleep 2; exit 1")
 

@@ -79,7 +79,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
 
 
-def test_recorder_notes_each_step_as_it_happens(world: World) -> None:
+def test_recorder_notes_each_step_at_once(world: World) -> None:
     kept: list[notes.Notes] = []
 
     def fsd() -> None:
@@ -243,7 +243,7 @@ def begin(run: Systemd, tmp_path: Path, *, answers: dict[str, str] | None = None
         return recorder.start_recorder(house, make_host(tmp_path, run, user=lambda: user), 900)
 
 
-def test_recorder_starts_in_its_own_unit(tmp_path: Path) -> None:
+def test_recorder_starts_in_a_transient_unit(tmp_path: Path) -> None:
     run = Systemd()
     assert begin(run, tmp_path) == fitness.Fitness((), ())
     stop, start = run.ran[-2:]

@@ -113,7 +113,9 @@ def test_plan_uses_timing_of_upsmon_conf() -> None:
         ({}, {"fsd": None}, "no FSD was seen"),
     ],
 )
-def test_record_names_what_broke_the_order(machines: dict[str, notes.MachineNotes], changes: Any, words: str) -> None:
+def test_record_names_each_violation_of_the_order(
+    machines: dict[str, notes.MachineNotes], changes: Any, words: str
+) -> None:
     one = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
     data = report.build_record_report(one, make_house(), CONF, AFTER)
     assert data["held"] is False
@@ -121,7 +123,7 @@ def test_record_names_what_broke_the_order(machines: dict[str, notes.MachineNote
     assert data["table"].endswith(words)
 
 
-def test_unfinished_record_says_what_is_unknown() -> None:
+def test_unfinished_record_names_unknown_times() -> None:
     one = dataclasses.replace(SEEN, ended=None)
     assert report.build_record_report(one, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
         "pve is still waiting"

@@ -49,7 +49,7 @@ def test_unit_has_every_property_of_the_sandbox() -> None:
     assert {"SuccessAction", "FailureAction", "OnFailure", "OnSuccess", "Restart"}.isdisjoint(found)
 
 
-def test_drill_command_runs_inner_half_in_its_unit() -> None:
+def test_drill_command_runs_inner_half_in_a_unit() -> None:
     words = sandbox.build_drill_command("/usr/bin/systemd-run", ["/p", "-IS", "/q"], 60, as_json=False)
     head, inner = words[: words.index("--")], words[words.index("--") + 1 :]
     assert head[0] == "/usr/bin/systemd-run"

@@ -154,7 +154,9 @@ def test_long_text_is_cut_off(tree: SysfsTree) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
 @pytest.mark.parametrize("attribute", ["serial", "manufacturer", "product"])
-def test_text_that_is_not_a_file_is_empty(tree: SysfsTree, make: Callable[[Path], None], attribute: str) -> None:
+def test_text_attribute_without_a_regular_file_is_empty(
+    tree: SysfsTree, make: Callable[[Path], None], attribute: str
+) -> None:
     path = tree.plug("1-1") / attribute
     path.unlink()
     make(path)
@@ -163,7 +165,7 @@ def test_text_that_is_not_a_file_is_empty(tree: SysfsTree, make: Callable[[Path]
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("../idVendor")])
 @pytest.mark.parametrize("attribute", ["idVendor", "idProduct", "busnum", "devnum"])
-def test_device_whose_number_is_not_a_file_is_left_out(
+def test_device_without_regular_number_files_is_left_out(
     tree: SysfsTree, make: Callable[[Path], None], attribute: str
 ) -> None:
     path = tree.plug("1-1") / attribute
@@ -191,13 +193,13 @@ def test_links_out_of_the_device_tree_are_ignored(tree: SysfsTree, tmp_path: Pat
     assert [device.name for device in plugged(tree)] == ["1-1"]
 
 
-def test_root_hub_is_a_hub_regardless_of_its_class(tree: SysfsTree) -> None:
+def test_root_hub_is_a_hub_regardless_of_class(tree: SysfsTree) -> None:
     folder = tree.sysfs / "devices/pci0000:00/0000:00:14.0" / tree.root_hub()
     (folder / "bDeviceClass").write_text("00\n")
     assert [device.hub for device in scan(tree)] == [True]
 
 
-def test_entries_that_are_not_devices_are_ignored(tree: SysfsTree) -> None:
+def test_entries_other_than_devices_are_ignored(tree: SysfsTree) -> None:
     folder = tree.plug("1-1")
     for name in ("1-1.", "ep_00", "1-1.4x", "dev", "1-\n1"):
         other = folder.parent / name
@@ -339,7 +341,7 @@ def test_single_power_interface_is_enough(tree: SysfsTree) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
-def test_descriptor_that_is_not_a_file_is_unknown(tree: SysfsTree, make: Callable[[Path], None]) -> None:
+def test_descriptor_without_a_regular_file_is_unknown(tree: SysfsTree, make: Callable[[Path], None]) -> None:
     path = next(tree.plug("1-1").glob("*/0003:*/report_descriptor"))
     path.unlink()
     make(path)

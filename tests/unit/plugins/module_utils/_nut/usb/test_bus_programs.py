@@ -107,7 +107,7 @@ def test_id_table_maps_ids_to_drivers(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_hides_its_name_in_later_folders(tmp_path: Path) -> None:
+def test_rules_file_hides_files_of_the_same_name_in_later_folders(tmp_path: Path) -> None:
     for folder, ids in (("etc", "1111"), ("lib", "2222")):
         (tmp_path / folder).mkdir()
         text = f'#  x  - {folder}\nATTR{{idVendor}}=="{ids}", ATTR{{idProduct}}=="0001", MODE="664"\n'

@@ -288,7 +288,7 @@ def test_missing_text_counts_as_empty() -> None:
         ("\x0bUPS\r", ".UPS."),
     ],
 )
-def test_texts_are_matched_as_libusb_returns_them(text: str, read: str) -> None:
+def test_texts_are_matched_as_read_by_libusb(text: str, read: str) -> None:
     for key, device in (
         ("vendor", replace(APC, manufacturer=text)),
         ("product", replace(APC, product=text)),

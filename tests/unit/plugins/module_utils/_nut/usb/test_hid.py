@@ -45,7 +45,7 @@ from hypothesis import strategies as st
         (bytes.fromhex("0584 0904 a1"), False),
     ],
 )
-def test_ups_is_recognized_by_its_descriptor(descriptor: bytes, is_ups: bool) -> None:
+def test_ups_is_recognized_by_the_descriptor(descriptor: bytes, is_ups: bool) -> None:
     assert hid.is_power_device(descriptor) is is_ups
 
 

@@ -63,7 +63,7 @@ def test_undeclared_upses_are_found() -> None:
     assert res.found == {"ups", "ups2", "ups3"}
 
 
-def test_declared_ups_that_was_never_plugged_in_is_absent() -> None:
+def test_declared_ups_never_plugged_in_is_absent() -> None:
     res = Host().resolve()
     assert res.conf.sections["ups"].keys == (
         ("driver", "usbhid-ups"),
@@ -132,14 +132,14 @@ def test_without_takeover_only_unused_declared_names_are_given() -> None:
     assert list(host.resolve(POWERCOM).plugged) == ["ups2"]
 
 
-def test_replacement_prefers_a_name_of_its_model() -> None:
+def test_replacement_prefers_a_name_of_the_same_model() -> None:
     host = Host(TWO)
     host.settle(CPS, APC_TWO)
     assert list(host.resolve(APC).plugged) == ["spare"]
     assert list(host.resolve(POWERCOM).plugged) == ["ups"]
 
 
-def test_declared_name_is_preferred_to_a_found_one() -> None:
+def test_declared_name_is_preferred_to_a_found_name() -> None:
     host = Host()
     host.settle(CPS, APC_TWO)
     assert list(host.known.conf.sections) == ["ups", "ups2"]
@@ -226,7 +226,7 @@ def test_upses_with_the_same_serial_are_told_apart_by_place() -> None:
     assert host.resolve(copy, APC).plugged == {"ups": APC, "spare": copy}
 
 
-def test_twins_that_both_moved_share_their_old_names() -> None:
+def test_twins_moved_together_share_the_old_names() -> None:
     host = Host(TWO)
     host.settle(CPS, CPS_TWIN)
     res = host.resolve(CPS_BUS2, ups("0764:0501", port="2-2"))
@@ -249,7 +249,7 @@ def test_section_of_absent_ups_is_parked_beside_a_rival() -> None:
     assert host.resolve(CPS, APC_TWO).plugged["spare"] == APC_TWO
 
 
-def test_declared_keys_that_match_a_rival_are_remarked_on() -> None:
+def test_declared_keys_matching_a_rival_are_remarked_on() -> None:
     host = Host(AUTO + '[spare]\n    driver = "auto"\n    vendorid = "07.*"\n')
     host.known = replace(host.known, memory={"ups": fingerprint.make_fingerprint(CPS.device)})
     res = host.resolve(CPS)
@@ -351,13 +351,22 @@ def declared_later(wanted: str, *upses: UsbUps) -> NameResolution:
     return res
 
 
-def test_declared_name_replaces_a_found_one() -> None:
+def test_declared_name_replaces_a_found_name() -> None:
     res = declared_later(AUTO.replace("ups", "my-ups"), APC)
     assert {name: found_ups.device for name, found_ups in res.plugged.items()} == {"my-ups": APC.device}
     assert (list(res.conf.sections), res.found) == (["my-ups"], frozenset())
 
 
-def test_declared_keys_select_one_of_two_found_upses() -> None:
+def test_declared_name_replaces_a_found_name_even_if_the_ups_moved_at_the_same_time() -> None:
+    host = Host(None)
+    host.settle(CPS)
+    host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "my-ups")))
+    res = host.resolve(CPS_ELSEWHERE)
+    assert list(res.plugged) == ["my-ups"]
+    assert list(res.conf.sections) == ["my-ups"]
+
+
+def test_declared_keys_select_among_found_upses() -> None:
     res = declared_later('[desk]\n    driver = "auto"\n    vendorid = "0764"\n', APC, CPS_ELSEWHERE)
     assert {name: found_ups.device.ids for name, found_ups in res.plugged.items()} == {
         "ups": APC.device.ids,

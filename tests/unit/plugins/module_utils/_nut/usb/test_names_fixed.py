@@ -29,7 +29,7 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
 )
 
 
-def test_fixed_section_claims_its_ups() -> None:
+def test_fixed_section_claims_a_matching_ups() -> None:
     wanted = '[mine]\n    driver = "usbhid-ups"\n    port = "auto"\n    vendorid = "0764"\n\n' + AUTO
     host = Host(wanted)
     res = host.settle(CPS)
@@ -39,7 +39,7 @@ def test_fixed_section_claims_its_ups() -> None:
     assert list(host.resolve(CPS, APC_TWO).plugged) == ["mine", "ups"]
 
 
-def test_fixed_section_without_keys_claims_a_ups_of_its_driver() -> None:
+def test_fixed_section_without_keys_claims_a_ups_of_the_same_driver() -> None:
     wanted = '[mine]\n    driver = "nutdrv_qx"\n    port = "auto"\n\n' + AUTO
     assert list(resolve_names(known(wanted), [CPS], DEFAULT, R81).plugged) == ["ups"]
     assert list(resolve_names(known(wanted), [POWERCOM], DEFAULT, R81).plugged) == ["mine"]
@@ -114,7 +114,7 @@ def test_outdated_notes_do_not_count_as_an_edit() -> None:
     assert host.resolve(CPS).remarks == ()
 
 
-def test_edited_section_stays_even_if_it_differs_only_because_of_another_edit() -> None:
+def test_edited_section_stays_even_if_only_another_edit_makes_a_difference() -> None:
     """[ups] would be parked only because the edited [ups2] has the same driver."""
     plain = '    driver = "nutdrv_qx"\n    port = "auto"\n'
     names = ("ups", "ups2")

@@ -69,7 +69,7 @@ def test_rule_precedes_memory_and_adopts_the_declared_spelling() -> None:
     }
 
 
-def test_name_of_a_rule_is_reserved_for_its_ups() -> None:
+def test_name_in_a_rule_is_reserved_for_matching_upses() -> None:
     policy = check_policy({"rules": [{"serial": "5B*", "name": "ups"}]})
     assert list(resolve_names(known(None), [CPS], policy, R81).plugged) == ["ups2"]
     assert list(resolve_names(known(), [CPS], policy, R81).plugged) == ["ups2"]
@@ -85,7 +85,7 @@ def test_second_ups_with_the_same_rule_gets_another_name() -> None:
     assert res.plugged["rack"] == CPS_TWIN
 
 
-def test_name_of_a_shared_rule_stays_with_its_ups_after_a_move() -> None:
+def test_name_of_a_shared_rule_follows_the_ups_to_another_port() -> None:
     policy = check_policy({"rules": [{"vendor": "051d", "name": "rack"}]})
     memory = {"rack": fingerprint.make_fingerprint(APC.device)}
     assert (
@@ -171,7 +171,7 @@ def test_remembered_ups_without_section_or_known_driver_gets_usbhid_ups_at_once(
     assert (again.conf, again.plugged) == (res.conf, res.plugged)
 
 
-def test_ups_without_known_driver_gets_its_old_name_back_once_its_twin_is_named() -> None:
+def test_ups_without_known_driver_gets_old_name_back_once_the_twin_is_named() -> None:
     moved = replace(CPS_ELSEWHERE, driver="", device=replace(CPS_ELSEWHERE.device, hid_power=None))
     plain = '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n'
     memory = {"ups": fingerprint.make_fingerprint(CPS.device)}
@@ -182,7 +182,7 @@ def test_ups_without_known_driver_gets_its_old_name_back_once_its_twin_is_named(
     assert (again.conf, again.plugged) == (res.conf, res.plugged)
 
 
-def test_found_name_whose_ups_a_fixed_section_has_does_not_make_a_moved_ups_ambiguous() -> None:
+def test_dropped_found_name_does_not_make_a_moved_ups_ambiguous() -> None:
     """[ups2] goes because [mine] has its UPS, so the UPS that moved can only be that of [ups]."""
     plain = '    driver = "usbhid-ups"\n    port = "auto"\n'
     moved = replace(CPS_TWIN, driver="", device=replace(CPS_TWIN.device, hid_power=False))

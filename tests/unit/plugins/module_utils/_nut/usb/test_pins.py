@@ -42,7 +42,7 @@ from hypothesis import strategies as st
 @example("(a)\\1", "aa")
 @example("a+?", "a")
 @example("]}-", "]}-")
-def test_pattern_matches_exactly_its_text(text: str, other: str) -> None:
+def test_pattern_matches_exactly_the_escaped_text(text: str, other: str) -> None:
     text, other = text.strip(), other.strip()
     assume(text)
     assert libc_takes(escape_pattern(text), text)
@@ -131,7 +131,7 @@ def test_twins_may_need_every_pin() -> None:
     assert find_pins(CPS, others, NEW) == Pins((*IDS, *further))
 
 
-def test_twins_on_one_bus_are_remarked_on_for_280() -> None:
+def test_twins_on_the_same_bus_are_remarked_on_for_280() -> None:
     pins = find_pins(CPS, [CPS, at("1-1.5"), at("2-3"), at("1-2")], OLD)
     assert pins.keys == (*IDS, ("bus", "001"))
     assert pins.remark == (
@@ -196,7 +196,7 @@ def buses(draw: st.DrawFn) -> list[UsbDevice]:
 
 
 @given(buses(), st.sampled_from([OLD, NEW, (2, 8, 5)]))
-def test_pins_match_one_device_or_the_remark_names_the_others(
+def test_pins_match_a_single_device_or_the_remark_names_the_others(
     bus: list[UsbDevice], release: tuple[int, int, int]
 ) -> None:
     for device in bus:

@@ -226,7 +226,7 @@ GLOBS: dict[str, tuple[dict[str, str], bool]] = {
 
 
 @pytest.mark.parametrize("case", GLOBS)
-def test_rule_matches_if_all_its_patterns_do(case: str) -> None:
+def test_rule_matches_if_all_patterns_match(case: str) -> None:
     given_, expected = GLOBS[case]
     policy = check_policy({"rules": [{"serial": "none"}, given_]})
     rule = policy.rule_for(device())

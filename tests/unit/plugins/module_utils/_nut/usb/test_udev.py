@@ -17,7 +17,7 @@ ECOFLOW = 'ATTR{idVendor}=="3746", ATTR{idProduct}=="ffff", MODE="0664", GROUP="
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40)
 
 
-def test_empty_policy_permits_only_ids_that_nut_lacks() -> None:
+def test_empty_policy_permits_only_ids_missing_in_nut() -> None:
     assert udev.render_permissions({}) == ECOFLOW
     assert udev.render_permissions({"patterns": None, "rules": None}) == ECOFLOW
     # without a duplicate
