@@ -33,7 +33,7 @@ WANTED = "ups.conf.wanted"
 FILES = ("nut.conf", "upsd.users", "upsd.conf", WANTED, "ups.conf", "upssched.conf", "upsmon.conf")
 
 # The files of a host after state absent. MODE=none is safe together with a ups.conf without sections.
-STUB = "# Emptied by Ansible (homelab.nut), with state absent.\n"
+STUB = "# Emptied by Ansible (homelab.nut) with state=absent.\n"
 STUBS = {name: STUB + "MODE=none\n" if name == "nut.conf" else STUB for name in FILES}
 
 # upsd reads these only when it starts; a reload does not apply them

@@ -59,9 +59,8 @@ def _made_by(tmpfiles: str) -> dict[str, str]:
 class Installation:
     """The files and units of a kit on one host."""
 
-    wanted: (
-        Mapping[str, str] | None
-    )  # name of a place of the kit -> text, "" for no such file; None: remove the program
+    # name of a place of the kit -> text, "" for no such file; None: remove the program
+    wanted: Mapping[str, str] | None
     runner: systemd.Run
     log: Path | None = None  # the program's log
     root: Path = Path("/")

@@ -29,7 +29,7 @@ class Kit:
 
     name: str
     program: str
-    places: Mapping[str, Place]  # all other files; the policy comes first, because the others depend on it
+    places: Mapping[str, Place]  # all files except the program; the policy comes first, because the others depend on it
     service: str
     always_on: tuple[str, ...] = ()  # units that are enabled and run all the time
     helpers: tuple[str, ...] = ()  # units that are started and stopped together with these

@@ -72,9 +72,8 @@ class HotplugState:
     silent_since: Mapping[str, float] = field(default_factory=dict)  # since when upsd has had no data
     tries: Mapping[str, Tries] = field(default_factory=dict)
     last_status: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the last ups.status
-    deferred: Mapping[str, float] = field(
-        default_factory=dict
-    )  # what is postponed -> since when, in seconds since 1970
+    # what is postponed -> since when, in seconds since 1970
+    deferred: Mapping[str, float] = field(default_factory=dict)
     remarks_made: tuple[str, ...] = ()  # remarks already logged, which are not repeated
     scanned: tuple[str, ...] = ()  # devices that nut-scanner does not know ("ids bus device")
     bus: str = ""  # a checksum of quiet.describe_bus()

@@ -43,7 +43,7 @@ UNREACHABLE = "UNREACHABLE"
 # The data that dummy-ups serves for a UPS that is not plugged in. ups.status is not one of NUT's flags, so that no client takes it for
 # mains or battery; upsmon of 2.8.0 and 2.8.1 ignores it.
 DUMMY = f"""\
-# Written by nut-hotplug: what upsd serves under the name of a UPS that is not plugged in.
+# Written by nut-hotplug. dummy-ups serves this data for a UPS that is not plugged in.
 device.mfr: none
 device.model: not plugged in
 device.type: ups

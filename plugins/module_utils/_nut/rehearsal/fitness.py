@@ -43,17 +43,17 @@ class FitnessFacts:
 
 def judge_fitness(policy: ShutdownPolicy, facts: FitnessFacts, need: float | None = None) -> Fitness:
     """Judge whether the site is ready. need: seconds of battery that the plan needs from FSD on, None if unknown."""
-    problems = list(_program_problems(facts))
+    problems = list(_list_program_problems(facts))
     remarks: list[str] = []
     if not policy.upses:
-        problems.append("the policy names no UPS. Add one to nut_server_devices and run the play")
+        problems.append("the policy names no UPS. Add one to nut_server_devices and run the playbook")
     for ups in policy.upses:
         state = facts.upses.get(str(ups), "upsd was not asked")
         if isinstance(state, str):
             problems.append(f"{ups}: cannot tell whether it is on mains: {state}")
             continue
-        problems += _power_problems(state, need)
-        remarks += _power_remarks(state, need)
+        problems += _list_power_problems(state, need)
+        remarks += _list_power_remarks(state, need)
     states = [state for state in facts.upses.values() if not isinstance(state, str)]
     logged_in = {hostnames.normal_address(client) for state in states for client in state.clients}
     for machine in policy.machines if states else ():
@@ -64,7 +64,7 @@ def judge_fitness(policy: ShutdownPolicy, facts: FitnessFacts, need: float | Non
         elif not logged_in & facts.addresses[machine.name]:
             problems.append(
                 f"{machine.name} is not logged in to upsd: it would miss the shutdown and lose power while running. "
-                f"Logged in: {', '.join(sorted(logged_in)) or 'none'}. Run the play for it, or check its upsmon"
+                f"Logged in: {', '.join(sorted(logged_in)) or 'none'}. Run the playbook for it, or check its upsmon"
             )
         elif facts.seen.get(machine.name) is not True:
             silent = facts.seen.get(machine.name) is False
@@ -80,10 +80,10 @@ def judge_fitness(policy: ShutdownPolicy, facts: FitnessFacts, need: float | Non
     return Fitness(tuple(problems), tuple(remarks))
 
 
-def _program_problems(facts: FitnessFacts) -> Iterator[str]:
+def _list_program_problems(facts: FitnessFacts) -> Iterator[str]:
     """Yield problems of the host's own programs."""
     if not facts.gate.active:
-        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Set nut_server_gate.enabled and run the play"
+        yield f"{systemd.GATE} is not installed: this host would not wait for the others. Set nut_server_gate.enabled and run the playbook"
     elif facts.gate.enabled.startswith("masked"):
         yield f"{systemd.GATE} is masked: this host would not power off. Run systemctl unmask {systemd.GATE}"
     elif facts.gate.runs:
@@ -96,14 +96,14 @@ def _program_problems(facts: FitnessFacts) -> Iterator[str]:
         yield f"the SHUTDOWNCMD in {CONF} does not start {systemd.GATE}: this host would not wait for the others"
 
 
-def _power_problems(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
+def _list_power_problems(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Yield problems of a UPS."""
     if not state.fresh:
         yield f"{state.name}: cannot tell whether it is on mains: {state.error or 'it has no status yet'}"
         return
     reading = state.reading
     if not reading.is_plainly_on_mains:
-        yield f"{state.name} reports {' '.join(state.status)}, not just OL. Wait until it is on mains"
+        yield f"{state.name} reports {' '.join(state.status)}, which does not count as on mains. Wait until it does"
     charge, low = reading.charge, reading.charge_low
     if charge is not None and low is not None and charge <= low:
         yield f"{state.name} has a charge of {charge:g} %; {low:g} % counts as low. Wait until it is charged"
@@ -114,7 +114,7 @@ def _power_problems(state: snapshot.UpsState, need: float | None) -> Iterator[st
         )
 
 
-def _power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
+def _list_power_remarks(state: snapshot.UpsState, need: float | None) -> Iterator[str]:
     """Yield what to know about a UPS. Not every UPS reports ups.delay.start, its ondelay."""
     if state.reading.runtime is None and need is not None:
         yield f"{state.name} reports no runtime. Begin only if it is charged"

@@ -40,8 +40,8 @@ def ask_real_upsd(policy: ShutdownPolicy) -> float | None:
             raise RehearsalRefused(f"cannot tell whether a real shutdown is imminent: {error}") from None
         if not reading.is_plainly_on_mains:
             raise RehearsalRefused(
-                f"{ups.name} reports {' '.join(reading.flags) or 'no status'}, not just OL: a real shutdown may be imminent. "
-                "Wait until the UPS is on mains"
+                f"{ups.name} reports {' '.join(reading.flags) or 'no status'}, which does not count as on mains: a real shutdown may be "
+                "imminent. Wait until the UPS is on mains"
             )
         runtimes += [] if reading.runtime is None else [reading.runtime]
     return min(runtimes, default=None)

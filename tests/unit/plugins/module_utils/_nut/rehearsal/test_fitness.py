@@ -77,7 +77,7 @@ def test_sound_site_is_ready() -> None:
         (found("upsd is away"), "cannot tell whether it is on mains: upsd is away"),
         (found(upses={}), "upsd was not asked"),
         (found(state(ups_status="")), "cannot tell whether it is on mains: it has no status yet"),
-        (found(state(ups_status="OB")), "ups reports OB, not just OL. Wait until it is on mains"),
+        (found(state(ups_status="OB")), "ups reports OB, which does not count as on mains. Wait until it does"),
         (found(state(ups_status="OL FSD")), "ups reports OL FSD"),
         (found(state(ups_status="OL CAL")), "ups reports OL CAL"),
         (found(state(ups_status="CHRG")), "ups reports CHRG"),

@@ -49,13 +49,14 @@ def test_drill_live_drill_and_deployment_agree_on_each_status(tmp_path: Path, st
             assert outside.ask_real_upsd(house) == 900
         else:
             with pytest.raises(
-                RehearsalRefused, match=f"ups reports {status}, not just OL: a real shutdown may be imminent"
+                RehearsalRefused,
+                match=f"ups reports {status}, which does not count as on mains: a real shutdown may be imminent",
             ):
                 outside.ask_real_upsd(house)
         problems = fitness.judge_fitness(house, fitness.observe_host(house, make_host(tmp_path))).problems
         with UpsdClient("127.0.0.1", server.port, 5.0) as client:
             # what a deployment checks
             busy = snapshot.list_not_on_mains(snapshot.take_snapshot(client, ["ups"]))
-    assert [f"ups reports {status}, not just OL. Wait until it is on mains"] == list(problems) or goes
+    assert [f"ups reports {status}, which does not count as on mains. Wait until it does"] == list(problems) or goes
     assert (not problems) is goes
     assert busy == ([] if goes else [f"ups ({status})"])

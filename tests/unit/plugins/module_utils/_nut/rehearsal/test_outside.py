@@ -43,7 +43,9 @@ def test_runtime_is_read_from_the_real_ups(runtime: str | None, left: float | No
 def test_drill_is_refused_unless_ups_is_on_mains(status: str) -> None:
     with (
         serving(upsd_says(status)) as server,
-        pytest.raises(job.RehearsalRefused, match=f"ups reports {status or 'no status'}, not just OL"),
+        pytest.raises(
+            job.RehearsalRefused, match=f"ups reports {status or 'no status'}, which does not count as on mains"
+        ),
     ):
         outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
 
