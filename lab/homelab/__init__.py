@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A homelab out of containers: how it is started, watched and removed."""
+"""Start, inspect and remove a homelab in containers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ __all__ = ["Lab", "LabError", "State"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
-INSTANCES = 512
+INSTANCES = 512  # inotify instances that a lab needs
 FIRST_ADDRESS = 10  # of a host, in the lab's network
-READY_SECONDS = 90  # from start to an answer by ssh; 5 to 15 on two cores
+READY_SECONDS = 90  # from the start until ssh answers; 5 to 15 on two cores
 
 SSH_CONFIG = """\
 # Written by lab/lab. ssh -F {file} HOST
@@ -50,35 +50,35 @@ Host *
 
 @dataclass(frozen=True)
 class HostState:
-    """How a host is: condition in podman's words; began and down in seconds since 1970, None if it did not happen."""
+    """The state of a host."""
 
-    condition: str
-    began: float | None
-    down: float | None
+    condition: str  # podman's word, such as "running", or "removed"
+    began: float | None  # when its shutdown began, in seconds since 1970
+    down: float | None  # when it ended
 
 
 class Lab:
-    """One lab of this checkout: its containers, and a folder that keeps what belongs to it."""
+    """A lab of this checkout: its containers, and a directory for its state."""
 
     def __init__(self, name: str, checkout: Path = CHECKOUT) -> None:
-        """Name a lab; nothing is started."""
+        """Name a lab without starting anything."""
         self.name = name
         self.state = checkout / ".lab" / name
-        # Two checkouts on one machine have a lab each: the containers' names tell them apart.
+        # the names of containers differ between checkouts on one machine
         self.prefix = f"nutlab-{hashlib.sha256(str(checkout).encode()).hexdigest()[:6]}-{name}"
 
     @classmethod
     def from_environment(cls) -> Lab:
-        """Return the lab that the environment names."""
+        """Return the lab that the environment variable LAB names."""
         name = os.environ.get("LAB") or "default"
         if not name.replace("-", "").isalnum():
-            raise LabError(f"LAB={name}: a lab's name is made of letters, digits and hyphens")
+            raise LabError(f"LAB={name}: the name of a lab may contain letters, digits and hyphens only")
         return cls(name)
 
-    # What is there
+    # Inspection
 
     def read_hosts(self) -> dict[str, dict[str, int]]:
-        """Return what the lab has started: host -> ports on loopback ({"ssh": n, "api": n})."""
+        """Return the hosts of the lab: name -> ports on loopback ({"ssh": n, "api": n})."""
         try:
             known: dict[str, dict[str, int]] = json.loads((self.state / "lab.json").read_text())["hosts"]
         except FileNotFoundError:
@@ -86,24 +86,26 @@ class Lab:
         return known
 
     def find_host(self, name: str) -> LabHost:
-        """Find a host of this lab by name. Raises LabError if it is not up."""
+        """Return a host of this lab by name. Raise LabError if the lab does not have it."""
         up = self.read_hosts()
         for host in all_hosts(SITES):
             if host.name == name and name in up:
                 return host
-        raise LabError(f"no host {name} in this lab. " + (f"There are: {', '.join(up)}" if up else "Run: make lab"))
+        raise LabError(
+            f"this lab has no host {name}. " + (f"Its hosts: {', '.join(up)}" if up else "Start it: make lab")
+        )
 
     def started_sites(self) -> list[str]:
-        """Name the sites that were started."""
+        """Return the names of the sites that were started."""
         up = self.read_hosts()
         return [site for site, hosts in SITES.items() if any(host.name in up for host in hosts)]
 
     def read_states(self) -> dict[LabHost, HostState]:
-        """Look at every host of the lab."""
+        """Return the state of every host of the lab."""
         return {self.find_host(name): self._read_state(name) for name in self.read_hosts()}
 
     def container_name(self, name: str) -> str:
-        """Name a host's container."""
+        """Return the name of a host's container."""
         return f"{self.prefix}-{name}"
 
     def _read_state(self, name: str) -> HostState:
@@ -115,15 +117,15 @@ class Lab:
         try:
             began = float((self.state / "hosts" / name / "shutdown-began").read_text())
         except (FileNotFoundError, ValueError):
-            # not yet; a ValueError: it is being written in this moment
+            # the shutdown has not begun (or, with ValueError, the file is being written)
             began = None
         down = None if running else parse_timestamp(seen["FinishedAt"])
         return HostState(seen["Status"], began, down)
 
-    # Up and down
+    # Start and removal
 
     def start_sites(self, sites: Iterable[str]) -> None:
-        """Start the hosts of SITES, with power: what is missing is made, what runs is left alone."""
+        """Start the hosts of these sites with their mains on. Leave running hosts alone."""
         self._check_podman()
         wanted = list(all_hosts({site: SITES[site] for site in sites}))
         images = {pair: build_image(*pair) for pair in sorted({(host.kind, host.release) for host in wanted})}
@@ -145,12 +147,12 @@ class Lab:
                 self._save_fingerprint(host.name, known[host.name]["api"])
 
     def is_running(self) -> bool:
-        """Say whether the lab is up and every host of it runs."""
+        """Return whether the lab is up and every host of it is running."""
         states = self.read_states()
         return bool(states) and all(state.condition == "running" for state in states.values())
 
     def remove_lab(self) -> None:
-        """Remove the lab's containers, network and folder."""
+        """Remove the lab's containers, network and directory."""
         if not self.state.exists():
             return
         names = run_podman("ps", "--all", "--quiet", "--filter", f"label=lab={self.prefix}").stdout.split()
@@ -161,11 +163,11 @@ class Lab:
         shutil.rmtree(self.state)
 
     def cut_power(self, name: str) -> None:
-        """Stop a host without a word, as when its plug is pulled."""
+        """Stop a host at once, as if its plug were pulled."""
         run_podman("kill", self.container_name(self.find_host(name).name))
 
     def control_ups(self, host: str, *words: str) -> str:
-        """Work the UPSes of a host as a person does with lab/ups, and return what that says."""
+        """Run lab/ups for a host and return its output."""
         return run_command([str(CHECKOUT / "lab" / "ups"), host, *words], env={**os.environ, "LAB": self.name}).stdout
 
     def _check_podman(self) -> None:
@@ -173,22 +175,22 @@ class Lab:
             raise LabError("podman is not installed. `make lab` installs what the lab needs.")
         if os.geteuid() != 0 and run_podman("info", "--format", "{{.Host.CgroupsVersion}}").stdout.strip() != "v2":
             raise LabError(
-                "a user's containers can run systemd only where the kernel has cgroup v2 alone, and this machine has v1 "
+                "without root, containers can run systemd only if the kernel uses cgroup v2 alone, but this machine uses v1 "
                 "too. Run the lab as root: sudo make lab"
             )
 
     def _raise_inotify_limit(self) -> None:
-        """Each systemd takes some inotify instances of the whole machine's, and the kernel's default is enough for a few only."""
+        """Allow more inotify instances, because the kernel's default is enough for only a few systemds."""
         try:
             if int(INOTIFY.read_text()) < INSTANCES:
                 INOTIFY.write_text(f"{INSTANCES}\n")
-                log_step(f"{INOTIFY} is {INSTANCES} now, until this machine boots")
+                log_step(f"set {INOTIFY} to {INSTANCES} until this machine reboots")
         except (OSError, ValueError):
-            # not ours to change, or not there; a few machines run all the same
+            # not permitted, or the file is missing; small labs run nevertheless
             return
 
     def _prepare_lab(self) -> None:
-        """Make the folder, the key and the network."""
+        """Make the lab's directory, ssh key and network."""
         self._raise_inotify_limit()
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.state / "id_ed25519").exists():
@@ -199,7 +201,7 @@ class Lab:
             run_podman("network", "create", "--label", f"lab={self.prefix}", self.prefix)
 
     def _start_host(self, host: LabHost, image_id: str, ports: dict[str, int]) -> bool:
-        """Start a host's machine, and before it its UPS. Returns False if it ran already."""
+        """Start a host, after its UPS. Return False if the host was running already."""
         if host.ups:
             folder = self.state / "usb" / host.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -208,21 +210,20 @@ class Lab:
             if self._ensure_running(f"usb-{host.name}", options, emulator):
                 self._plug_in_upses(host)
             if self._read_state(host.name).condition == "exited":
-                # it went down in a power cut, and would again
-                log_step(f"the mains of {host.name} come back")
+                # the host went down in a power cut, and would go down again
+                log_step(f"restoring the mains of {host.name}")
                 self.control_ups(host.name, "mains", "on")
         folder = self.state / "hosts" / host.name
         folder.mkdir(parents=True, exist_ok=True)
         network = f"{self.prefix}:alias={host.name},{self._address_options(host)}"
         options = ["--systemd", "always", "--hostname", host.name, "--network", network]
-        # the journal outlives the machine: it tells what happened at a power cut
+        # the journal is kept outside of the container, to show what happened during a power cut
         (folder / "journal").mkdir(exist_ok=True)
         options += ["--volume", f"{folder}:/lab", "--volume", f"{folder}/journal:/var/log/journal"]
         options += ["--volume", f"{self.state}/id_ed25519.pub:/root/.ssh/authorized_keys:ro"]
         if host.ups:
             options += ["--volume", f"{self.state / 'usb' / host.name}:/run/usb"]
-            # for the walls of a drill: mounts of a unit's own (which AppArmor's profile for containers forbids, too), and a network
-            # of its own with a loopback interface
+            # for the sandbox of a drill: a unit's own mounts (which AppArmor's profile for containers forbids) and its own network
             options += [
                 "--cap-add",
                 "SYS_ADMIN",
@@ -241,14 +242,14 @@ class Lab:
         return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
 
     def _address_options(self, host: LabHost) -> str:
-        """Return podman's options for the addresses of a host, which it keeps when it is started again, as a machine at home does."""
+        """Return podman's options that give a host the same addresses at each start, like a machine at home."""
         seen = json.loads(run_podman("network", "inspect", self.prefix).stdout)[0]
         number = FIRST_ADDRESS + list(all_hosts(SITES)).index(host)
-        # the others remember the card, too
+        # the MAC address as well, because other hosts remember it
         return f"ip={ipaddress.ip_network(seen['subnets'][0]['subnet'])[number]},mac=02:00:00:00:00:{number:02x}"
 
     def _plug_in_upses(self, host: LabHost) -> None:
-        """Plug the UPSes of a host in, as soon as its hardware answers."""
+        """Plug in the UPSes of a host as soon as its emulator answers."""
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
@@ -263,7 +264,7 @@ class Lab:
             self.control_ups(host.name, "plug", ups.model, *serial)
 
     def _ensure_running(self, name: str, options: list[str], command: list[str]) -> bool:
-        """Run a container unless it runs. Returns whether it had to be started."""
+        """Start a container unless it is running. Return whether it had to be started."""
         container = self.container_name(name)
         condition = self._read_state(name).condition
         if condition == "running":
@@ -271,18 +272,18 @@ class Lab:
         if condition == "exited":
             run_podman("start", container)
             return True
-        # one that never started is no use
+        # replace a container that never started
         run_podman("rm", "--force", "--ignore", container)
         label = f"lab={self.prefix}"
         run_podman("run", "--detach", "--name", container, "--label", label, *limit_options(), *options, *command)
         return True
 
     def _wait_for_boot(self, host: LabHost) -> None:
-        """Wait until systemd has started all and sshd listens."""
+        """Wait until systemd has finished booting and sshd listens."""
         deadline = time.monotonic() + READY_SECONDS
         container = self.container_name(host.name)
         while time.monotonic() < deadline:
-            # a boot that stands still must not be waited for longer than the rest
+            # don't wait longer than the deadline for a boot that hangs
             waits = [
                 "timeout",
                 f"{max(1, deadline - time.monotonic()):.0f}",
@@ -294,12 +295,12 @@ class Lab:
             if asked.stdout.strip() in ("running", "degraded"):
                 return
             if self._read_state(host.name).condition != "running":
-                raise LabError(f"{host.name} did not stay up. What it said: podman logs {container}")
+                raise LabError(f"{host.name} did not stay up. See: podman logs {container}")
             time.sleep(0.5)
-        raise LabError(f"{host.name} did not come up within {READY_SECONDS} s. Look: podman exec -it {container} bash")
+        raise LabError(f"{host.name} did not boot within {READY_SECONDS} s. Log in: podman exec -it {container} bash")
 
     def _save_fingerprint(self, name: str, port: int) -> None:
-        """Note the fingerprint of a TrueNAS's certificate, which it signed itself, for the inventory."""
+        """Save the fingerprint of a TrueNAS's self-signed certificate for the inventory."""
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
@@ -307,7 +308,7 @@ class Lab:
                 break
             except OSError as error:
                 if time.monotonic() > deadline:
-                    raise LabError(f"the API of {name} did not come up within {READY_SECONDS} s: {error}") from None
+                    raise LabError(f"the API of {name} did not start within {READY_SECONDS} s: {error}") from None
                 time.sleep(0.3)
         (self.state / "hosts" / name / "fingerprint").write_text(hashlib.sha256(certificate).hexdigest())
 
@@ -329,12 +330,12 @@ class Lab:
 
 
 def all_hosts(sites: dict[str, tuple[LabHost, ...]]) -> Iterable[LabHost]:
-    """List the hosts of SITES."""
+    """Return the hosts of sites."""
     return (host for hosts in sites.values() for host in hosts)
 
 
 def run_in_parallel(work: Callable[[LabHost], None], hosts: list[LabHost]) -> None:
-    """Do WORK for every host at once. Raises the first error."""
+    """Call a function for all hosts in parallel. Raise the first error."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
         for done in [pool.submit(work, host) for host in hosts]:
             done.result()
@@ -347,5 +348,5 @@ def _find_free_port() -> int:
 
 
 def parse_timestamp(stamp: str) -> float:
-    """Turn podman's time into seconds since 1970. It has nanoseconds, more than Python's parser takes."""
+    """Return podman's timestamp in seconds since 1970. It has nanoseconds, more than Python can parse."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", stamp).replace("Z", "+00:00")).timestamp()

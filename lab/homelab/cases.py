@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Power cuts in the lab, one after another, each with something that goes wrong: what is done, and what must be true afterwards."""
+"""The cases: power cuts in which something goes wrong, each with its steps and what must be true afterwards."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ for path in /var/log/nut /var/lib/nut-shutdown; do
     head -c 262144 /dev/zero >"$path/filler" || true
 done 2>/dev/null
 """
-# the user nut, whom drivers and upsd run as, fills the file system of POWERDOWNFLAG: its space, or the number of its files
+# the user nut fills the file system of POWERDOWNFLAG: its space, or its number of files
 RUN_FULL = """
 mount -o remount,size=20m /run
 runuser -u nut -- sh -c 'head -c 20971520 /dev/zero >/run/nut/filler; : >/run/nut/filler.too' || true
@@ -56,13 +56,13 @@ RUN_OUT_OF_FILES = """
 mount -o remount,nr_inodes=$(($(df --output=iused /run | tail -n 1) + 20)) /run
 runuser -u nut -- sh -c 'n=0; while : >/run/nut/filler.$n; do n=$((n + 1)); done' || true
 """
-# two guests on TrueNAS's disks, one on Proxmox's own
+# two guests on TrueNAS's storage, one on Proxmox's own
 GUESTS = run_on("primary", "guests 101 and 201 on TrueNAS, 102 here", "lab-pve setup --nas truenas")
 NO_GUESTS = (run_quietly("primary", "lab-pve remove"),)
 STAGE = {"name": "nas", "on_battery": 5, "storage_of": ["truenas"]}
 EITHER = Expectation("either", rules=(), max_wait=None)
 STAYS = Expectation("stays")
-# upsmon's poll, 5 s, and FINALDELAY of a secondary, 5 s; and no attack may delay that by more than 15 s
+# upsmon polls every 5 s, and FINALDELAY of a secondary is 5 s; an attack may delay that by 15 s
 IN_TIME = Expectation(max_wait=None, checks=(begins_within(12 + 15),))
 SHORT_OUTAGE = 23  # seconds: longer than DEADTIME, and the battery is full
 
@@ -706,7 +706,7 @@ RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
 
 
 def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the table of what happened."""
+    """Return the table of docs/cases.md."""
     lines = [
         "| case | what is done | NUT | what happened (seconds) | verdict |",
         "|---|---|---|---|---|",
@@ -719,11 +719,11 @@ def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def choose_cases(names: Sequence[str], sites: Sequence[str], ci: bool) -> dict[str, list[Case]]:
-    """Return which cases are played at which site. Raises LabError for a name that no case has."""
+    """Return the cases to play at each site. Raise LabError for an unknown name."""
     unknown = sorted(set(names) - {case.name for case in CASES})
     if unknown:
-        raise LabError(f"no such case: {', '.join(unknown)}. There are: {', '.join(case.name for case in CASES)}")
-    # those that need another deployment come last
+        raise LabError(f"no case {', '.join(unknown)}. Cases: {', '.join(case.name for case in CASES)}")
+    # cases that need another deployment come last
     return {
         site: [
             case
@@ -739,18 +739,18 @@ def choose_cases(names: Sequence[str], sites: Sequence[str], ci: bool) -> dict[s
 def play_cases(
     lab: Lab, plan: Mapping[str, Sequence[Case]], say: Callable[[str], None], keep: Path, tries: int = 1
 ) -> list[dict[str, Any]]:
-    """Play the cases of each site, the sites beside each other; return the rows, which are also kept in a file as they come.
+    """Play the cases of each site, all sites in parallel. Return the rows, and save them to the file `keep` as they come.
 
-    tries: how often a case is played, at most, until it holds. What was seen of those that did not is in the row's `earlier`.
+    A case is played up to `tries` times until it holds. A row's `earlier` has the failed attempts.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     lock = threading.Lock()
     errors: list[str] = []
 
-    def ordered() -> list[dict[str, Any]]:
+    def ordered_rows() -> list[dict[str, Any]]:
         return [rows[case.name, site] for case in CASES for site in plan if (case.name, site) in rows]
 
-    def work(site: str) -> None:
+    def play_site(site: str) -> None:
         try:
             with House(lab, site, lambda words: say(f"{site} {words}")) as house:
                 house.ensure_ready()
@@ -762,18 +762,18 @@ def play_cases(
                         say(f"{site} {case.name}: {held} ({row['took']:.0f} s)")
                         with lock:
                             rows[case.name, site] = row
-                            keep.write_text(json.dumps(ordered(), indent=1) + "\n")
+                            keep.write_text(json.dumps(ordered_rows(), indent=1) + "\n")
                         if not row["problems"]:
                             break
                         earlier.append({name: row[name] for name in ("problems", "happened", "journals")})
         except LabError as error:
             errors.append(f"{site}: {error}")
 
-    threads = [threading.Thread(target=work, args=(site,)) for site in plan if plan[site]]
+    threads = [threading.Thread(target=play_site, args=(site,)) for site in plan if plan[site]]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
         raise LabError("; ".join(errors))
-    return ordered()
+    return ordered_rows()

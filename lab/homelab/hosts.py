@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which hosts the lab has."""
+"""The hosts of the lab."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LabUps:
-    """A UPS that is plugged in at first: its model (see lab/ups models), and its serial number if not the model's own."""
+    """A UPS that is plugged in when the lab starts."""
 
-    model: str
-    serial: str | None = None
+    model: str  # see `lab/ups HOST models`
+    serial: str | None = None  # None: the model's own
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A site of the lab in a power cut: its machines, its UPS, and the physics of it. Who has no power stops at once, who gets power starts."""
+"""A site of the lab during a power cut: its machines, its UPS, and the physics. Machines stop without power and start with it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .hosts import SITES, LabHost
 from .podman import PODMAN, LabError, run_command, run_podman
 from .verdict import Expectation, Observation, Stop, describe_events, judge_case, measure_delay, measure_wait
 
-READY_SECONDS = 120.0  # from power to a homelab that serves its UPS; 15 to 30 on two cores
+READY_SECONDS = 120.0  # from power to an upsd that serves its UPS; 15 to 30 on two cores
 TICK = 0.4
 DRAIN_INTERVAL = 2.0
 
-# What the primary says of itself, a line for each change: status of the UPS, POWERDOWNFLAG, and whether the gate has begun. The
-# shell asks upsd itself, and starts no program: three times a second, it would take more of the machine than what it watches.
+# Runs on the primary and prints a line for each change: status of the UPS, POWERDOWNFLAG, and whether the gate has begun. The shell
+# talks to upsd itself, because starting programs three times a second would load the machine more than what it watches.
 WATCH = """
 trap '' PIPE
 ask() {
@@ -52,7 +52,7 @@ while :; do
 done
 """
 
-# the last of it: a driver that finds nothing says so twice a second
+# only the end, because a driver without a UPS logs twice a second
 JOURNAL = (
     "journalctl --since @{:.0f} --no-pager --quiet --output short-precise --no-hostname"
     " -u 'nut-*' -u systemd-logind -u lab-witness.service -t upssched -t upssched_event.py -t shutdown | tail -n 150"
@@ -63,31 +63,26 @@ Step = Callable[["House"], None]
 
 @dataclass(frozen=True)
 class Case:
-    """A power cut. words: what is done. sites: where. nas: seconds that TrueNAS takes to go down.
-
-    battery: seconds that it lasts from "low" on; None: for ever. stays: seconds to watch before "nobody goes down" is believed.
-    mended: what is put right after it. ci: at which site each run of the tests has it.
-    variables: Ansible's extra variables that it is deployed with.
-    """
+    """A power cut in which something may go wrong."""
 
     name: str
     title: str
     steps: tuple[Step, ...]
     expected: Expectation = field(default_factory=Expectation)
     sites: tuple[str, ...] = ("pve8",)
-    nas_seconds: float = 5.0
-    battery_seconds: float | None = None
-    watch_seconds: float = 20.0
-    repairs: tuple[Step, ...] = ()
-    ci_site: str = ""
-    variables: Mapping[str, object] | None = None
+    nas_seconds: float = 5.0  # that TrueNAS takes to go down
+    battery_seconds: float | None = None  # that the battery lasts after it is low; None: forever
+    watch_seconds: float = 20.0  # without an event, before the lab concludes that no machine goes down
+    repairs: tuple[Step, ...] = ()  # run after the case
+    ci_site: str = ""  # where every test run plays the case
+    variables: Mapping[str, object] | None = None  # extra variables of the deployment
 
 
 class House:
-    """A site's machines, its UPS, and the wires between them; and what is seen of all that."""
+    """A site's machines, its UPS, the wires between them, and a record of what happens."""
 
     def __init__(self, lab: Lab, site: str, say: Callable[[str], None]) -> None:
-        """Take the site over; it must be up, with one UPS."""
+        """Take control of a site, which must be up and have one UPS."""
         self.lab, self.site, self.log = lab, site, say
         self.hosts: dict[str, LabHost] = {host.name: host for host in SITES[site]}
         self.primary = next(host.name for host in SITES[site] if host.ups)
@@ -128,7 +123,7 @@ class House:
     # A case
 
     def play_case(self, case: Case) -> dict[str, Any]:
-        """Do a case, and return its row. Raises LabError if the site can't be brought back to what it was."""
+        """Play a case and return its row. Raise LabError if the site can't be restored afterwards."""
         if case.variables != self.deployed:
             self.log(f"{case.name}: deploying {json.dumps(case.variables)}")
             deploy_hosts(self.lab, self.hosts, case.variables)
@@ -138,23 +133,23 @@ class House:
             self.case, self.start = case, time.time()
             self.events, self.stops, self.cuts, self.peak_load = [], [], [], 0.0
         (self.lab.state / "hosts" / self.primary / "guests").unlink(missing_ok=True)
-        unwell = []
+        faults = []
         try:
             for step in case.steps:
                 step(self)
         except LabError as error:
-            unwell.append(f"the case could not be played: {error}")
-        asleep = self._finish_case(case)
+            faults.append(f"the case could not be played: {error}")
+        stayed_off = self._finish_case(case)
         guests = self._read_guest_log()
-        unwell += self._restore_site(case)
-        seen = replace(self.make_observation(asleep, unwell), guests=guests)
+        faults += self._restore_site(case)
+        seen = replace(self.make_observation(stayed_off, faults), guests=guests)
         want = replace(
             case.expected,
-            late=tuple(self.resolve_name(one) for one in case.expected.late),
-            lost=tuple(self.resolve_name(one) for one in case.expected.lost),
+            late=tuple(self.resolve_name(name) for name in case.expected.late),
+            lost=tuple(self.resolve_name(name) for name in case.expected.lost),
         )
         problems = judge_case(want, seen)
-        if unwell:
+        if faults:
             self._restart_machines()
         return {
             "case": case.name,
@@ -164,7 +159,7 @@ class House:
             "problems": problems,
             "waited": measure_wait(seen),
             "busy": round(seen.load, 1),
-            "delay": measure_delay(seen.events, [fall.began for fall in seen.stops]),
+            "delay": measure_delay(seen.events, [stop.began for stop in seen.stops]),
             "rule": seen.gate["rule"] if seen.gate else None,
             "stops": [asdict(stop) for stop in seen.stops],
             "took": round(time.time() - self.start, 1),
@@ -172,7 +167,7 @@ class House:
         }
 
     def collect_journals(self) -> dict[str, list[str]]:
-        """Return what each machine that runs has noted of NUT, and of its shutdown, since the case began: host -> lines."""
+        """Return the journal lines about NUT and shutdowns since the case began, of each running machine: host -> lines."""
         found = {}
         for name in self.list_running():
             command = JOURNAL.format(self.start)
@@ -180,8 +175,8 @@ class House:
             found[name] = [line for line in lines if not line.startswith("-- ")]
         return found
 
-    def make_observation(self, asleep: Sequence[str], unwell: Sequence[str]) -> Observation:
-        """Return what was seen of this case."""
+    def make_observation(self, stayed_off: Sequence[str], faults: Sequence[str]) -> Observation:
+        """Return what was observed of this case."""
         gate = None
         with contextlib.suppress(LabError, ValueError):
             report = json.loads(self.run_script("primary", "cat /var/lib/nut-shutdown/last.json"))
@@ -194,13 +189,13 @@ class House:
                 tuple(self.cuts),
                 tuple(sorted(self.events)),
                 gate,
-                tuple(asleep),
-                tuple(unwell),
+                tuple(stayed_off),
+                tuple(faults),
                 load=self.peak_load,
             )
 
     def _read_guest_log(self) -> tuple[tuple[float, int, str], ...]:
-        """Return what Proxmox's guests noted of themselves: when, which, what."""
+        """Return the events of Proxmox's guests: seconds, number, event."""
         try:
             lines = (self.lab.state / "hosts" / self.primary / "guests").read_text().splitlines()
         except FileNotFoundError:
@@ -208,67 +203,67 @@ class House:
         return tuple((float(at) - self.start, int(number), what) for at, number, what in map(str.split, lines))
 
     def _finish_case(self, case: Case) -> list[str]:
-        """Watch until nothing more happens, let the mains return and the UPS do its cycle. Returns who stayed off."""
+        """Watch until nothing more happens, and restore the mains. Return the machines that stayed off."""
         stays = case.expected.ends != "cycle"
-        hopeless = {self.resolve_name(one) for one in case.expected.lost}
+        without_hope = {self.resolve_name(name) for name in case.expected.lost}
         begun = time.time()
-        while not set(self.list_running()) <= (hopeless if self.primary not in self.list_running() else set()):
+        while not set(self.list_running()) <= (without_hope if self.primary not in self.list_running() else set()):
             quiet = case.watch_seconds if stays and not self.is_going_down() else 130.0
             if time.time() - max([begun, *(self.start + at for at, _words in self.events)]) > quiet:
                 break
             self._check_physics()
             time.sleep(TICK)
         if not self.control_ups("status")["mains"]:
-            # the UPS is told at the very end, and podman may have seen that end before
+            # the order to the UPS comes at the very end, maybe after podman reports the container as ended
             time.sleep(1)
-            self.skip_ups_delay(hopeless)
+            self.skip_ups_delay(without_hope)
             self.switch_mains(True)
         if set(self.list_running()) == set(self.hosts) and not self.has_pending_switch():
             return []
-        # whoever is off gets its power back from the UPS alone
+        # only the UPS can restore the power of a machine that is off
         deadline = time.monotonic() + 150
         idle = 0
         while time.monotonic() < deadline and not (
             set(self.list_running()) == set(self.hosts) and not self.has_pending_switch()
         ):
-            self.skip_ups_delay(hopeless)
+            self.skip_ups_delay(without_hope)
             idle = 0 if self.has_pending_switch() or not self.power or any(self.begun.values()) else idle + 1
             if idle > 12:
                 break
             self._check_physics()
             time.sleep(1)
-        asleep = sorted(set(self.hosts) - set(self.list_running()))
-        for name in asleep:
+        stayed_off = sorted(set(self.hosts) - set(self.list_running()))
+        for name in stayed_off:
             self.note_event(f"{name} stays off")
-        return asleep
+        return stayed_off
 
     def is_going_down(self) -> bool:
-        """Say whether somebody goes down, has gone, or is about to."""
+        """Return whether a machine is going down, has gone down, or is about to."""
         status, flag, gate = self.last_report
         about = "FSD" in status.split() or flag != "-" or gate != "-"
-        return about or any(self.begun.values()) or any(fall.how == "shutdown" for fall in self.stops)
+        return about or any(self.begun.values()) or any(stop.how == "shutdown" for stop in self.stops)
 
-    def skip_ups_delay(self, hopeless: set[str]) -> None:
-        """Spare the time in which nothing happens: all are down, but the UPS waits."""
-        if set(self.list_running()) <= hopeless and self.has_pending_switch():
+    def skip_ups_delay(self, without_hope: set[str]) -> None:
+        """Skip the UPS's delay if every machine is down."""
+        if set(self.list_running()) <= without_hope and self.has_pending_switch():
             self.control_ups("hurry")
-            # the machines must lose their power before it is there again
+            # the machines must lose their power before it returns
             deadline = time.monotonic() + 10
-            while self.power != all(one["outlets"] for one in self._list_upses()) and time.monotonic() < deadline:
+            while self.power != all(ups["outlets"] for ups in self._list_upses()) and time.monotonic() < deadline:
                 time.sleep(0.1)
 
     def has_pending_switch(self) -> bool:
-        """Say whether the UPS is about to switch its outlets, or has them off."""
-        return not all(one["outlets"] and one["shutdown_in"] < 0 for one in self._list_upses())
+        """Return whether the UPS is about to switch its outlets, or has switched them off."""
+        return not all(ups["outlets"] and ups["shutdown_in"] < 0 for ups in self._list_upses())
 
     def _restore_site(self, case: Case) -> list[str]:
-        """Start who is still off, and wait until all is as before. Returns what is not."""
+        """Start the machines that are off, and wait until everything is restored. Return what is not."""
         for name in sorted(set(self.hosts) - set(self.list_running())):
             self._start_machine(name)
         deadline = time.monotonic() + READY_SECONDS
         again = 0.0
         while True:
-            # more than once: a machine that is just starting may not be ready for it
+            # more than once, because a machine that is booting may not be ready
             if time.monotonic() >= again:
                 again = time.monotonic() + 15
                 for step in case.repairs:
@@ -277,12 +272,12 @@ class House:
             if not wrong:
                 return []
             if time.monotonic() > deadline:
-                return [f"when all was over: {words}" for words in wrong]
+                return [f"after the case: {words}" for words in wrong]
             self._check_physics()
             time.sleep(1)
 
     def ensure_ready(self) -> None:
-        """Have all as it must be before the first case. Raises LabError if that can't be had."""
+        """Wait until the site is ready for the first case. Raise LabError if it does not get ready."""
         deadline = time.monotonic() + 20
         while self.find_faults():
             if time.monotonic() > deadline:
@@ -291,8 +286,8 @@ class House:
             time.sleep(1)
 
     def _restart_machines(self) -> None:
-        """Start all machines anew, as a person would who does not know why. Raises LabError if that does not help."""
-        self.log("all machines are started anew")
+        """Restart all machines, as a person would without knowing the cause. Raise LabError if that does not help."""
+        self.log("restarting all machines")
         if not self.control_ups("status")["upses"]:
             self.control_ups("replug")
         with contextlib.suppress(LabError):
@@ -312,7 +307,7 @@ class House:
             time.sleep(1)
 
     def find_faults(self) -> list[str]:
-        """Say what is not as it should be between two cases."""
+        """Return what prevents the next case from being played."""
         away = [f"{name} is off" for name in self.hosts if name not in self.list_running()]
         if away:
             return away
@@ -331,21 +326,21 @@ class House:
                 wrong.append(f"{there} of {len(self.hosts)} are logged in at upsd")
         return wrong
 
-    # Deeds
+    # Actions
 
     def resolve_name(self, who: str) -> str:
-        """Return the host of a role, or of a name."""
+        """Return the host with a role ("primary", "nas") or name."""
         return {"primary": self.primary, "nas": self.nas}.get(who, who)
 
     def note_event(self, words: str, at: float | None = None) -> None:
-        """Note that something happened, now or at a time (seconds since 1970)."""
+        """Record an event, now or at a time (seconds since 1970)."""
         with self.lock:
             since = (time.time() if at is None else at) - self.start
             self.events.append((round(since, 1), words))
         self.log(f"{self.case.name if self.case else ''}: {since:6.1f} s  {words}")
 
     def switch_mains(self, on: bool) -> None:
-        """Take the mains away, or bring them back."""
+        """Cut or restore the mains."""
         self.note_event(f"mains {'on' if on else 'off'}")
         with self.lock:
             self.control_ups("mains", on=on)
@@ -354,7 +349,7 @@ class House:
                 self.control_ups("set", values={"runtime": self.full})
 
     def set_battery_low(self) -> None:
-        """The battery is low; from here on it lasts as long as the case says."""
+        """Make the battery low. From now on it lasts for the case's battery_seconds."""
         self.note_event("battery low")
         self.control_ups("low")
         if self.case and self.case.battery_seconds:
@@ -363,12 +358,12 @@ class House:
                 self.empty_at = time.time() + self.case.battery_seconds
 
     def empty_battery(self) -> None:
-        """The battery is empty."""
+        """Make the battery empty."""
         self.note_event("battery empty")
         self.control_ups("empty")
 
     def run_script(self, who: str, script: str, *, privileged: bool = False, check: bool = True) -> str:
-        """Run a script on a machine, past its network; return what it prints. Raises LabError if it fails."""
+        """Run a script on a machine, not over its network, and return its output. Raise LabError if it fails."""
         more = ["--privileged"] if privileged else []
         container = self.lab.container_name(self.resolve_name(who))
         return run_podman("exec", *more, container, "sh", "-c", script, check=check).stdout
@@ -381,19 +376,19 @@ class House:
         return str(seen["NetworkSettings"]["Networks"][self.lab.prefix]["IPAddress"])
 
     def wait_for_phase(self, phase: str, seconds: float) -> None:
-        """Wait for a phase. Raises LabError if it does not come."""
+        """Wait for a phase. Raise LabError if it does not come."""
         deadline = time.monotonic() + seconds
         while not self.is_at(phase):
             if time.monotonic() > deadline:
-                raise LabError(f"not within {seconds:g} s: {phase}")
+                raise LabError(f"timed out after {seconds:g} s waiting for the phase: {phase}")
             self._check_physics()
             time.sleep(0.1)
 
     def is_at(self, phase: str) -> bool:
-        """Say whether a case has come to a phase."""
+        """Return whether the case has reached a phase."""
         status, _flag, gate = self.last_report
-        ran = {fall.host for fall in self.stops}
-        looks: dict[str, Callable[[], bool]] = {
+        ran = {stop.host for stop in self.stops}
+        conditions: dict[str, Callable[[], bool]] = {
             "battery": lambda: "OB" in status.split(),
             "FSD": lambda: "FSD" in status.split(),
             "gate": lambda: gate == "gate",
@@ -405,7 +400,7 @@ class House:
             "all logged in": lambda: "OB" in status.split() and self._count_clients() >= len(self.hosts),
             "cut": lambda: not self.power,
         }
-        return looks[phase]()
+        return conditions[phase]()
 
     def _count_clients(self) -> int:
         return int(self.run_script("primary", "upsc -c ups@localhost 2>/dev/null | sort -u | wc -l", check=False) or 0)
@@ -428,7 +423,7 @@ class House:
         self._start_machine(name)
 
     def reboot_machine(self, who: str) -> None:
-        """Reboot a machine: what podman sees as an end is followed by a start."""
+        """Reboot a machine: wait until its container has ended, and start it."""
         name = self.resolve_name(who)
         self.note_event(f"{name}: reboot")
         with self.lock:
@@ -437,19 +432,19 @@ class House:
         deadline = time.monotonic() + 90
         while name in self.list_running():
             if time.monotonic() > deadline:
-                raise LabError(f"{name} does not reboot within 90 s")
+                raise LabError(f"{name} did not reboot within 90 s")
             time.sleep(0.1)
         self._start_machine(name)
 
     def list_running(self) -> list[str]:
-        """Name the machines that run."""
+        """Return the names of the running machines."""
         with self.lock:
             return [name for name, pid in self.pids.items() if pid]
 
     def control_ups(self, command: str, **request: object) -> dict[str, Any]:
-        """Ask the UPS's emulator. Raises LabError if it refuses."""
+        """Send a command to the UPS's emulator and return its answer. Raise LabError if it refuses."""
         folder = self.lab.state / "usb" / self.primary
-        # a socket's path is short, so it is named through its open directory
+        # paths of sockets must be short, so use one through the open directory
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as client:
@@ -477,7 +472,7 @@ class House:
                 self._update_physics()
                 missed = 0
             except Exception as error:
-                # told by whoever waits for something; on a machine that does much else, one answer may come too late
+                # _check_physics reports it. On a busy machine a few answers may come too late.
                 missed += 1
                 if missed > 5:
                     self.physics_error = error
@@ -485,24 +480,22 @@ class House:
 
     def _check_physics(self) -> None:
         if self.physics_error:
-            raise LabError(
-                f"the watch of {self.site} failed: {type(self.physics_error).__name__}: {self.physics_error}"
-            )
+            raise LabError(f"watching {self.site} failed: {type(self.physics_error).__name__}: {self.physics_error}")
 
     def _update_physics(self) -> None:
         with self.lock:
             self.peak_load = max(self.peak_load, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
             self._discharge_battery()
             upses = self._list_upses()
-            power = all(one["outlets"] for one in upses)
+            power = all(ups["outlets"] for ups in upses)
             for name, pid in self.pids.items():
                 if pid:
                     self._watch_machine(name, pid)
             if self.power and not power:
                 at = max(
                     parse_timestamp(event["time"])
-                    for one in upses
-                    for event in one["events"]
+                    for ups in upses
+                    for event in ups["events"]
                     if event["event"] == "outlets off"
                 )
                 self.cuts.append(at - self.start)
@@ -529,7 +522,7 @@ class House:
             self.control_ups("empty")
 
     def _watch_machine(self, name: str, pid: int) -> None:
-        """Note a machine's begin and end."""
+        """Record the beginning and the end of a machine's shutdown."""
         began = None
         with contextlib.suppress(FileNotFoundError, ValueError):
             began = float((self.lab.state / "hosts" / name / "shutdown-began").read_text())
@@ -554,7 +547,7 @@ class House:
         self.note_event(f"{name} is down" if how == "shutdown" else f"{name} is down ({how})", down)
 
     def _start_machine(self, name: str) -> None:
-        """Give a machine power."""
+        """Start a machine, as when it gets power."""
         with self.lock:
             if self.pids[name]:
                 return
@@ -569,7 +562,7 @@ class House:
         return int(run_podman("inspect", "--format", "{{.State.Pid}}", self.lab.container_name(name)).stdout)
 
     def _start_listener(self) -> None:
-        """Hear what the primary says of itself."""
+        """Start the script that reports changes on the primary, and a thread that records them."""
         ears = subprocess.Popen(
             [*PODMAN, "exec", "--interactive", self.lab.container_name(self.primary), "bash", "-c", WATCH],
             text=True,
@@ -579,7 +572,7 @@ class House:
         )
         self.listener = ears
 
-        def listen() -> None:
+        def read_reports() -> None:
             for line in ears.stdout or ():
                 at, status, flag, gate = line.strip().split("|")
                 with self.lock:
@@ -589,11 +582,11 @@ class House:
                 for words in describe_changes(old, self.last_report):
                     self.note_event(words, float(at))
 
-        threading.Thread(target=listen, daemon=True).start()
+        threading.Thread(target=read_reports, daemon=True).start()
 
 
 def describe_changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> list[str]:
-    """Say in words what is new of what the primary says of itself."""
+    """Return the events between two reports of the primary."""
     words = []
     before, now = set(old[0].split()), set(new[0].split())
     if "FSD" in now and "FSD" not in before:
@@ -612,7 +605,7 @@ def describe_changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> li
 
 
 def deploy_hosts(lab: Lab, hosts: Iterable[str], variables: Mapping[str, object] | None = None) -> None:
-    """Deploy hosts by the main playbook, as a user does."""
+    """Deploy hosts with the main playbook, as a user does."""
     extra = ["--extra-vars", json.dumps(variables)] if variables else []
     run_command(
         [

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lab's images, made from Debian's packages: no registry is asked."""
+"""The lab's images, built from Debian's packages without a registry."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ PACKAGES = (
 
 
 def hash_parts(*parts: str) -> str:
-    """Name what an image was made from, in twelve hexadecimal digits."""
+    """Return twelve hexadecimal digits that identify what an image was built from."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def build_base_image(release: str) -> str:
-    """Return the tag of Debian RELEASE's image, and make it if this machine has none made from the same things."""
+    """Return the tag of a Debian image. Build it unless this machine has one with the same content."""
     tag = f"localhost/homelab-nut/{release}:{hash_parts(release, *PACKAGES)}"
     if run_podman("image", "exists", tag, check=False).returncode == 0:
         return tag
-    log_step(f"making a Debian image out of packages ({release}): about a minute, and only this once")
+    log_step(f"building a Debian image from packages ({release}): about a minute, the first time only")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "root.tar")
         run_command(
@@ -57,10 +57,10 @@ def build_base_image(release: str) -> str:
 
 
 def build_image(kind: str, release: str) -> str:
-    """Return the id of the image of a KIND of machine. Its steps are cached by podman, by what they were made from."""
+    """Return the id of the image for a kind of machine. podman caches the build steps."""
     recipe = HERE / "images" / f"Containerfile.{kind}"
     if not recipe.is_file():
-        raise LabError(f"no image is called {kind}: {recipe} is missing")
+        raise LabError(f"no image {kind}: {recipe} is missing")
     name = f"localhost/homelab-nut/{kind}-{release}"
     made_from = ["--file", str(recipe), "--build-arg", f"BASE={build_base_image(release)}", str(HERE)]
     return run_podman("build", "--quiet", "--layers", *limit_options(), "--tag", name, *made_from).stdout.split()[-1]

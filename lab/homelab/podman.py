@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The one place that starts programs for the lab."""
+"""Run programs for the lab, above all podman."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from collections.abc import Mapping
 PODMAN = ("podman", "--runtime", "runc")
 
 
-ENOUGH = 4096  # files, and processes, for one machine of the lab
+ENOUGH = 4096  # open files and processes of one machine
 
 
 class LabError(Exception):
-    """The lab can't do what was asked; the message says why and what to do."""
+    """The lab can't run a command. The message says why and what to do."""
 
 
 def log_step(message: str) -> None:
-    """Tell what is being done: most steps here take seconds, some a minute."""
+    """Print what is being done, because most steps take seconds and some a minute."""
     print(f"lab: {message}", file=sys.stderr, flush=True)
 
 
 def run_command(
     command: list[str], check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program without input. Raises LabError with what it said if it fails and CHECK is set."""
+    """Run a program without input. If it fails and `check` is set, raise LabError with its output."""
     try:
         done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL, env=env)
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def run_podman(*words: str, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def limit_options() -> list[str]:
-    """Return podman's options for limits that this machine allows; podman's defaults may be above them."""
+    """Return podman's options for limits that this machine allows; podman's defaults may be higher."""
     options = []
     for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
         hard = resource.getrlimit(kind)[1]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What can be done to a site in a power cut: each step is a function of its house."""
+"""The steps of a case: what can be done to a site during a power cut. Each function returns a step, which acts on a house."""
 
 from __future__ import annotations
 
@@ -17,66 +17,66 @@ from .house import House, Step
 ATTACK = Path(__file__).with_name("attack.py").read_text()
 CONNECTIONS = 8
 
-GONE = "pkill -KILL -x {0}"  # of any program, all its processes
+KILL_ALL = "pkill -KILL -x {0}"  # all processes of a program
 
 
 def switch_mains(on: bool) -> Step:
-    """Take the mains away, or bring them back."""
+    """Cut or restore the mains."""
     return lambda house: house.switch_mains(on)
 
 
 def set_battery_low() -> Step:
-    """The battery is low."""
+    """Make the battery low."""
     return lambda house: house.set_battery_low()
 
 
 def empty_battery() -> Step:
-    """The battery is empty: whoever runs loses its power."""
+    """Make the battery empty: every running machine loses its power."""
     return lambda house: house.empty_battery()
 
 
 def control_ups(words: str, command: str, **request: object) -> Step:
-    """Do something to the UPS, as lab/ups does."""
+    """Send a command to the UPS, as lab/ups does."""
 
-    def step(house: House) -> None:
+    def run_step(house: House) -> None:
         house.note_event(words)
         house.control_ups(command, **request)
 
-    return step
+    return run_step
 
 
 def wait_seconds(seconds: float) -> Step:
-    """Let time pass."""
+    """Wait."""
     return lambda house: time.sleep(seconds)
 
 
 def wait_for(phase: str, seconds: float = 120.0) -> Step:
-    """Wait for something: see House.is_at."""
+    """Wait for a phase; House.is_at lists them."""
     return lambda house: house.wait_for_phase(phase, seconds)
 
 
 def run_on(who: str, words: str, script: str, privileged: bool = False) -> Step:
-    """Run a script on a machine, as root. who: primary, nas, or a name."""
+    """Run a script on a machine as root. `who` is "primary", "nas" or a name."""
 
-    def step(house: House) -> None:
+    def run_step(house: House) -> None:
         house.note_event(f"{house.resolve_name(who)}: {words}")
         house.run_script(who, script, privileged=privileged)
 
-    return step
+    return run_step
 
 
 def run_quietly(who: str, script: str, privileged: bool = False) -> Step:
-    """Put something right after a case, if it still needs it."""
+    """Run a script to repair something after a case; it may fail."""
 
-    def step(house: House) -> None:
+    def run_step(house: House) -> None:
         house.run_script(who, script, privileged=privileged, check=False)
 
-    return step
+    return run_step
 
 
 def kill_program(program: str, who: str = "primary", after: str = "") -> Step:
-    """Kill a program, all its processes, by SIGKILL."""
-    return run_on(who, f"{program} killed{after}", GONE.format(program))
+    """Kill all processes of a program with SIGKILL."""
+    return run_on(who, f"{program} killed{after}", KILL_ALL.format(program))
 
 
 def pull_plug(who: str) -> Step:
@@ -90,24 +90,24 @@ def boot_machine(who: str) -> Step:
 
 
 def reboot_machine(who: str) -> Step:
-    """Reboot a machine as its admin does, and wait until it is up again."""
+    """Reboot a machine as its admin would, and wait until it starts again."""
     return lambda house: house.reboot_machine(who)
 
 
 def cut_network(who: str) -> Step:
-    """Take a machine's network away."""
+    """Cut a machine's network."""
     return run_on(who, "network gone", "ip link set eth0 down", privileged=True)
 
 
 def restore_network(who: str) -> tuple[Step, ...]:
-    """Give it back."""
+    """Return the steps that restore a machine's network."""
     return (run_quietly(who, "ip link set eth0 up", privileged=True),)
 
 
 def attack_upsd(who: str, seconds: float) -> Step:
-    """Have a secondary attack upsd (attack.py), from now on, for a while. who: as in on(), or "other", the last secondary."""
+    """Start an attack on upsd (attack.py) by a machine. `who` is as for run_on, or "other" for the last secondary."""
 
-    def step(house: House) -> None:
+    def run_step(house: House) -> None:
         name = house.secondaries[-1] if who == "other" else house.resolve_name(who)
         house.note_event(f"{name} attacks upsd")
         words = " ".join(
@@ -115,16 +115,16 @@ def attack_upsd(who: str, seconds: float) -> Step:
         )
         house.run_script(name, f"{words} >/dev/null 2>&1 &")
 
-    return step
+    return run_step
 
 
 def attack_from_outside(seconds: float) -> Step:
-    """Have this machine attack upsd, which is none of the homelab's and comes from the network's gateway."""
+    """Start an attack on upsd from this machine, which is not part of the homelab (its address is the network's gateway)."""
 
-    def step(house: House) -> None:
+    def run_step(house: House) -> None:
         house.note_event("a stranger attacks upsd")
         place = (house.find_address(house.primary), "3493", f"{seconds:g}", f"{CONNECTIONS}")
-        # it ends by itself
+        # it ends after `seconds`
         subprocess.Popen([sys.executable, "-c", ATTACK, *place], stdin=subprocess.DEVNULL)
 
-    return step
+    return run_step

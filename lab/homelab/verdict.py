@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What was seen of a power cut, what must be true of it, and whether it was: judge() looks at what was seen, and at nothing else."""
+"""What was observed of a power cut, what is expected, and the verdict. judge_case is a pure function of these."""
 
 from __future__ import annotations
 
@@ -10,123 +10,112 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SETTLE = 3.0  # nut_server_gate.settle, as the lab's inventory leaves it
+SETTLE = 3.0  # seconds; the default of nut_server_gate.settle
 SOON = 8.0
-"""Seconds from the end of the last secondary to the begin of the primary's shutdown, at most: SETTLE, up to 3 s for a look at the
-machines and for systemd, and FINALDELAY, if that secondary is down as soon as it has logged out."""
+"""Allowed seconds from the end of the last secondary to the beginning of the primary's shutdown: SETTLE, up to 3 s for polling the
+machines and for systemd, and FINALDELAY if that secondary is down as soon as it has logged out."""
 
 QUEUE_SECONDS = 3.0
-"""What is added to each limit for each further process that waits for a processor: on a machine that runs other tests at the
-same time, each of the gate's looks, and systemd's first step, wait for one."""
+"""Seconds added to each limit per process that waits for a processor: on a busy machine, each poll of the gate and systemd's first
+step have to wait."""
 
 
-# What is seen
+# Observation
 
 
 @dataclass(frozen=True)
 class Stop:
-    """How a machine went down. began, down: seconds since the case began; began is None if it had no time to.
-
-    how: "shutdown", by itself; "lost", it ran when its outlet went off; "pulled" and "reboot", the case did it; "stopped", it
-    ended without a shutdown.
-    """
+    """How a machine went down. Times are seconds since the case began."""
 
     host: str
-    role: str
-    began: float | None
+    role: str  # "primary" or "secondary"
+    began: float | None  # the beginning of its shutdown; None if it had none
     down: float
+    # "shutdown"; "lost": it was running when its outlet went off; "pulled", "reboot": a step of the case; "stopped": without a shutdown
     how: str
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen of a case. Times: seconds since it began.
-
-    events: what happened to whom, in words. cuts: when the outlets went off. gate: the report of nut-shutdown, if it ran.
-    asleep: who stayed off though there was power. unwell: what was wrong when all had been up again for a while. busy: how many
-    processes there were for each processor, at most.
-    """
+    """What was observed of a case. Times are seconds since it began."""
 
     primary: str
     secondaries: tuple[str, ...]
     stops: tuple[Stop, ...] = ()
-    cuts: tuple[float, ...] = ()
+    cuts: tuple[float, ...] = ()  # when the outlets went off
     events: tuple[tuple[float, str], ...] = ()
-    gate: Mapping[str, Any] | None = None
-    stayed_off: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
-    guests: tuple[tuple[float, int, str], ...] = ()
-    load: float = 0.0
+    gate: Mapping[str, Any] | None = None  # the report of nut-shutdown, if it ran
+    stayed_off: tuple[str, ...] = ()  # machines that stayed off although there was power
+    faults: tuple[str, ...] = ()  # what was wrong after the site was restored
+    guests: tuple[tuple[float, int, str], ...] = ()  # time, number and event of Proxmox's guests
+    load: float = 0.0  # highest load average per processor
 
     @property
     def extra_time(self) -> float:
-        """Seconds that all may take longer."""
+        """Seconds by which every limit is extended."""
         return extra_time(self.load)
 
     def last_stop(self, host: str) -> Stop | None:
-        """Return how a machine went down at last, but for reboots."""
-        found = [fall for fall in self.stops if fall.host == host and fall.how != "reboot"]
+        """Return how a machine went down the last time, except for reboots."""
+        found = [stop for stop in self.stops if stop.host == host and stop.how != "reboot"]
         return found[-1] if found else None
 
 
 def extra_time(busy: float) -> float:
-    """Return how many seconds a limit is longer on a machine with so many processes for each processor."""
+    """Return the seconds by which limits are extended at this load per processor."""
     return QUEUE_SECONDS * max(0.0, busy - 1)
 
 
-# What must be true
+# Expectation
 
 ExtraCheck = Callable[[Observation], "list[str]"]
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What must be true of a case.
+    """What must be true of a case."""
 
-    ends: "stays", nobody goes down; "cycle", all go down, lose their power, and come back; "either" of them, and nothing between.
-    late: who may be up when the primary begins to power off. lost: who may lose its power while it runs. rules: by which of them
-    the gate must have ended; () if it need not have run. soon: how long after the last secondary the primary begins; None: not
-    looked at. also: what else.
-    """
-
+    # "stays": no machine goes down; "cycle": all go down, lose their power and come back; "either": one of these
     ends: str = "cycle"
-    late: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ("down",)
-    max_wait: float | None = SOON
+    late: tuple[str, ...] = ()  # machines that may still be up when the primary begins to power off
+    lost: tuple[str, ...] = ()  # machines that may lose their power while they are running
+    rules: tuple[str, ...] = ("down",)  # that may have ended the gate; (): it need not have run
+    max_wait: float | None = SOON  # seconds from the end of the last secondary to the primary's shutdown; None: any
     checks: tuple[ExtraCheck, ...] = ()
 
 
 def judge_case(want: Expectation, seen: Observation) -> list[str]:
-    """Say in words what was wrong. Nothing: it was as it must be."""
+    """Return what went wrong; empty if the case held."""
     hosts = (seen.primary, *seen.secondaries)
-    fell = [fall for fall in seen.stops if fall.how in ("shutdown", "lost", "stopped")]
+    stops = [stop for stop in seen.stops if stop.how in ("shutdown", "lost", "stopped")]
     wrong = [f"{host} stayed off, and nothing would have started it" for host in seen.stayed_off]
     wrong += [
-        f"{fall.host} lost its power while it ran" for fall in fell if fall.how == "lost" and fall.host not in want.lost
+        f"{stop.host} lost its power while it ran"
+        for stop in stops
+        if stop.how == "lost" and stop.host not in want.lost
     ]
-    wrong += [f"{fall.host} stopped without a shutdown" for fall in fell if fall.how == "stopped"]
-    if want.ends == "cycle" or (want.ends == "either" and fell):
+    wrong += [f"{stop.host} stopped without a shutdown" for stop in stops if stop.how == "stopped"]
+    if want.ends == "cycle" or (want.ends == "either" and stops):
         wrong += _check_cycle(want, seen, hosts)
-    elif fell:
-        wrong += [f"{fall.host} went down" for fall in fell]
+    elif stops:
+        wrong += [f"{stop.host} went down" for stop in stops]
     elif seen.cuts:
         wrong.append("the UPS cut its outlets")
-    return [*wrong, *(words for check in want.checks for words in check(seen)), *seen.faults]
+    return [*wrong, *(words for find_problems in want.checks for words in find_problems(seen)), *seen.faults]
 
 
 def _check_cycle(want: Expectation, seen: Observation, hosts: Sequence[str]) -> list[str]:
     wrong = [f"{host} did not go down" for host in hosts if seen.last_stop(host) is None]
     primary = seen.last_stop(seen.primary)
     if primary is None or primary.how != "shutdown" or primary.began is None:
-        return [*wrong, f"{seen.primary} began no shutdown of its own"]
+        return [*wrong, f"{seen.primary} did not begin a shutdown"]
     if not [cut for cut in seen.cuts if cut >= primary.down]:
         wrong.append("the UPS did not cut its outlets, so nothing starts when the mains return")
     for host in seen.secondaries:
-        fall = seen.last_stop(host)
-        if fall and host not in want.late and fall.down >= primary.began:
+        stop = seen.last_stop(host)
+        if stop and host not in want.late and stop.down >= primary.began:
             wrong.append(
-                f"{host} was not down when {seen.primary} began to power off, {fall.down - primary.began:.1f} s too late"
+                f"{host} was not down when {seen.primary} began to power off, {stop.down - primary.began:.1f} s too late"
             )
     if want.rules:
         rule = seen.gate["rule"] if seen.gate else None
@@ -135,114 +124,116 @@ def _check_cycle(want: Expectation, seen: Observation, hosts: Sequence[str]) -> 
     after = measure_wait(seen)
     if want.max_wait is not None and after is not None and after > want.max_wait + seen.extra_time:
         most = want.max_wait + seen.extra_time
-        wrong.append(f"{seen.primary} began {after:.1f} s after the last secondary was down; {most:g} s at most")
+        wrong.append(
+            f"{seen.primary} began {after:.1f} s after the last secondary was down; at most {most:g} s are allowed"
+        )
     return wrong
 
 
 def measure_wait(seen: Observation) -> float | None:
-    """Return the seconds from the end of the last secondary to the begin of the primary's own shutdown, if there are such."""
+    """Return the seconds from the end of the last secondary to the beginning of the primary's shutdown, if both happened."""
     primary = seen.last_stop(seen.primary)
-    downs = [fall.down for host in seen.secondaries if (fall := seen.last_stop(host))]
+    downs = [stop.down for host in seen.secondaries if (stop := seen.last_stop(host))]
     if primary is None or primary.began is None or not downs:
         return None
     return primary.began - max(downs)
 
 
 def nas_takes(seconds: float) -> ExtraCheck:
-    """TrueNAS really took that long: a quick one would prove nothing."""
+    """Check that TrueNAS took at least this long; a quicker one would prove nothing."""
 
-    def check(seen: Observation) -> list[str]:
-        fall = seen.last_stop(seen.secondaries[0])
-        if fall is None or fall.began is None or fall.down - fall.began < seconds:
+    def find_problems(seen: Observation) -> list[str]:
+        stop = seen.last_stop(seen.secondaries[0])
+        if stop is None or stop.began is None or stop.down - stop.began < seconds:
             return [f"{seen.secondaries[0]} did not take {seconds:g} s to go down"]
         return []
 
-    return check
+    return find_problems
 
 
 def primary_within(seconds: float) -> ExtraCheck:
-    """The primary began that soon after the battery was low (or after the FSD)."""
+    """Check that the primary began within this time after the low battery or the FSD."""
 
-    def check(seen: Observation) -> list[str]:
-        fall = seen.last_stop(seen.primary)
+    def find_problems(seen: Observation) -> list[str]:
+        stop = seen.last_stop(seen.primary)
         start = next((at for at, words in seen.events if words in ("battery low", "FSD")), None)
-        if start is None or fall is None or fall.began is None or fall.began - start > seconds + seen.extra_time:
+        if start is None or stop is None or stop.began is None or stop.began - start > seconds + seen.extra_time:
             return [f"{seen.primary} did not begin to power off within {seconds:g} s"]
         return []
 
-    return check
+    return find_problems
 
 
 def begins_within(seconds: float) -> ExtraCheck:
-    """The first machine began that soon after the battery was low, and not before."""
+    """Check that the first machine began within this time after the low battery, and not before."""
 
-    def check(seen: Observation) -> list[str]:
-        after = measure_delay(seen.events, [fall.began for fall in seen.stops])
+    def find_problems(seen: Observation) -> list[str]:
+        after = measure_delay(seen.events, [stop.began for stop in seen.stops])
         if after is None or not 0 <= after <= seconds + seen.extra_time:
-            return [f"the shutdown did not begin between 0 and {seconds:g} s after the battery was low, but {after}"]
+            return [f"the shutdown began {after} s after the battery was low, not between 0 and {seconds:g} s"]
         return []
 
-    return check
+    return find_problems
 
 
 def measure_delay(events: Iterable[Sequence[Any]], begins: Iterable[float | None]) -> float | None:
-    """Return the seconds from the low battery to the first machine that begins to go down; None if one of them is missing."""
+    """Return the seconds from the low battery to the first machine's shutdown; None if one of them did not happen."""
     low = next((float(event[0]) for event in events if event[1] == "battery low"), None)
     began = min((moment for moment in begins if moment is not None), default=None)
     return None if low is None or began is None else round(began - low, 1)
 
 
 def guests_first(*numbers: int) -> ExtraCheck:
-    """These guests were down before the first secondary began to go down."""
+    """Check that these guests were down before the first secondary began to go down."""
 
-    def check(seen: Observation) -> list[str]:
-        fall = seen.last_stop(seen.secondaries[0])
+    def find_problems(seen: Observation) -> list[str]:
+        stop = seen.last_stop(seen.secondaries[0])
         wrong = []
         for number in numbers:
-            down = next((at for at, one, what in seen.guests if one == number and what in ("down", "killed")), None)
-            if down is None or fall is None or fall.began is None or down >= fall.began:
+            down = next(
+                (at for at, guest, event in seen.guests if guest == number and event in ("down", "killed")), None
+            )
+            if down is None or stop is None or stop.began is None or down >= stop.began:
                 wrong.append(f"guest {number} was not down before {seen.secondaries[0]} began to go down")
         return wrong
 
-    return check
+    return find_problems
 
 
 def guests_ended(*numbers: int) -> ExtraCheck:
-    """These guests went down by themselves, before the primary was down."""
+    """Check that these guests shut down cleanly before the primary was down."""
 
-    def check(seen: Observation) -> list[str]:
-        fall = seen.last_stop(seen.primary)
+    def find_problems(seen: Observation) -> list[str]:
+        stop = seen.last_stop(seen.primary)
         wrong = []
         for number in numbers:
-            down = next((at for at, one, what in seen.guests if one == number and what == "down"), None)
-            if down is None or fall is None or down >= fall.down:
-                wrong.append(f"guest {number} did not go down by itself")
+            down = next((at for at, guest, event in seen.guests if guest == number and event == "down"), None)
+            if down is None or stop is None or down >= stop.down:
+                wrong.append(f"guest {number} did not shut down cleanly")
         return wrong
 
-    return check
+    return find_problems
 
 
 def guests_again(*numbers: int) -> ExtraCheck:
-    """These guests were stopped, and started again."""
+    """Check that these guests were stopped and started again."""
 
-    def check(seen: Observation) -> list[str]:
+    def find_problems(seen: Observation) -> list[str]:
         wrong = []
         for number in numbers:
-            done = [what for _at, one, what in seen.guests if one == number]
+            done = [event for _at, guest, event in seen.guests if guest == number]
             if done[-3:] != ["told", "down", "started"]:
-                wrong.append(
-                    f"guest {number} was not stopped and started again: {', '.join(done) or 'nothing is known of it'}"
-                )
+                wrong.append(f"guest {number} was not stopped and started again: {', '.join(done) or 'no events'}")
         return wrong
 
-    return check
+    return find_problems
 
 
-# What is told
+# Description
 
 
 def describe_events(seen: Observation) -> str:
-    """Tell what happened, in the order of time."""
+    """Return the events as text, in order of time."""
     events = [(at, words) for at, words in seen.events if words != "POWERDOWNFLAG"]
     events += [(at, f"guest {number} {what}") for at, number, what in seen.guests if what != "told"]
     if seen.gate and seen.gate.get("rule"):

@@ -67,7 +67,7 @@ def bars(text: str) -> dict[str, str]:
     return {line.split()[0]: line[line.index("|") + 1 : -1] for line in text.splitlines() if line.endswith("|")}
 
 
-def test_a_table() -> None:
+def test_table() -> None:
     head, *rows, ruler = outage.format_table([MEDIA, NAS, PVE]).splitlines()
     assert head == "host       role         began     down   seconds after the battery was low"
     assert [row[: row.index("|")].split() for row in rows] == [
@@ -105,7 +105,7 @@ def test_bars() -> None:
     }
 
 
-def test_a_table_says_never() -> None:
+def test_table_shows_never_for_missing_times() -> None:
     text = outage.format_table([Shutdown("nas", "secondary", 6.0, None), Shutdown("pve", "primary", None, 41.0)])
     assert "nas        secondary    6.0 s    never   |" in text
     assert "pve        primary      never   41.0 s   |" in text
@@ -114,11 +114,11 @@ def test_a_table_says_never() -> None:
 @pytest.mark.parametrize(
     "falls", [[], [Shutdown("pve", "primary", None, None)], [Shutdown("pve", "primary", 0.0, 0.0)]]
 )
-def test_a_table_without_an_end(falls: list[Shutdown]) -> None:
+def test_table_without_shutdowns(falls: list[Shutdown]) -> None:
     assert len(outage.format_table(falls).splitlines()) == len(falls) + 2
 
 
-def test_what_is_kept_comes_back(tmp_path: Path) -> None:
+def test_saved_shutdowns_can_be_loaded(tmp_path: Path) -> None:
     falls = {"pve8": [MEDIA, PVE], "pve9": [Shutdown("nas", "secondary", None, None)], "empty": []}
     outage.save_shutdowns(tmp_path / "falls.json", falls)
     assert outage.load_shutdowns(tmp_path / "falls.json") == falls

@@ -20,14 +20,14 @@ from usb.profiles import PROFILES
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-def test_each_site_can_live_beside_the_others() -> None:
+def test_host_names_are_unique_across_sites() -> None:
     """They share a network, where a host's name is its address."""
     names = [host.name for host in all_hosts(SITES)]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_site_has_one_primary_and_the_ups_is_there(site: str) -> None:
+def test_each_site_has_one_primary_with_distinguishable_upses(site: str) -> None:
     assert [host.group for host in SITES[site] if host.ups] == ["pve"]
     assert [host.kind for host in SITES[site] if host.ups] == ["pve"]
     for host in SITES[site]:
@@ -38,7 +38,7 @@ def test_a_site_has_one_primary_and_the_ups_is_there(site: str) -> None:
         assert len(seen) == len(set(seen))
 
 
-def test_the_large_site_has_two_upses_that_are_the_same_but_for_the_serial_number() -> None:
+def test_large_site_has_two_identical_upses() -> None:
     models = Counter(ups.model for host in SITES["rack"] for ups in host.ups)
     assert sorted(models.values()) == [1, 2]
     assert Counter((host.kind, host.release) for host in SITES["rack"] if not host.ups) == {
@@ -76,7 +76,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
         (["rack"], ["pve8"], ["rack"]),
     ],
 )
-def test_which_sites_are_started(
+def test_lab_up_starts_the_right_sites(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, case: tuple[list[str], list[str], list[str]]
 ) -> None:
     words, there, started = case
@@ -89,7 +89,7 @@ def test_which_sites_are_started(
     assert asked == started
 
 
-def test_the_inventory_tells_two_labs_apart(lab: Lab) -> None:
+def test_inventory_distinguishes_labs_by_port(lab: Lab) -> None:
     """Ansible takes up a connection that is kept for the same host, port and user: a name is not enough."""
     up = {host.name: {"ssh": 2201 + number} for number, host in enumerate(SITES["rack"]) if host.kind != "truenas"}
     (lab.state / "lab.json").write_text(json.dumps({"hosts": up}))
@@ -120,13 +120,13 @@ class Hardware(Lab):
 TWO = LabHost("host", "pve", "trixie", "pve", ups=(LabUps("apc"), LabUps("apc", "S2"), LabUps("eaton", "")))
 
 
-def test_upses_are_plugged_in_as_soon_as_the_hardware_answers(tmp_path: Path) -> None:
+def test_upses_are_plugged_in_once_the_emulator_answers(tmp_path: Path) -> None:
     lab = Hardware(tmp_path, late=2)
     lab._plug_in_upses(TWO)
     assert lab.plugged == [("host", "apc"), ("host", "apc", "--serial", "S2"), ("host", "eaton", "--serial", "")]
 
 
-def test_hardware_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugging_fails_if_the_emulator_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(homelab, "READY_SECONDS", 0.2)
     with pytest.raises(LabError, match="does not answer"):
         Hardware(tmp_path, late=1000)._plug_in_upses(TWO)

@@ -20,17 +20,17 @@ from pve.node import GuestSpec, PveNode
         ("102=qm,seconds=never,order=3,down=20,tags=a;b", GuestSpec(102, "qm", "local", None, 3, 20, "a;b")),
     ],
 )
-def test_a_guest_in_words(text: str, guest: GuestSpec) -> None:
+def test_parse_guest(text: str, guest: GuestSpec) -> None:
     assert node.parse_guest(text) == guest
 
 
 @pytest.mark.parametrize("text", ["", "101", "101=lxc", "x=qm", "101=qm,sekonds=3", "101=qm,seconds=soon"])
-def test_nonsense(text: str) -> None:
+def test_parse_guest_refuses_nonsense(text: str) -> None:
     with pytest.raises(ValueError, match=r"want ID=qm|could not convert"):
         node.parse_guest(text)
 
 
-def test_the_order_of_the_stop() -> None:
+def test_group_by_order() -> None:
     """As Proxmox: those without a number first, then from the highest to the lowest, all of one number at once."""
     first, second, low, high = (
         GuestSpec(101, "qm"),
@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 MADE = [GuestSpec(101, "qm", "nas", 6.0, 2, 90, "nas;web"), GuestSpec(102, "qm"), GuestSpec(201, "pct", "nas", None)]
 
 
-def test_the_product_reads_what_is_made(root: Path) -> None:
+def test_library_reads_guests_and_storages_of_the_stand_in(root: Path) -> None:
     PveNode(root, "pve8").set_up("truenas", MADE)
     found = guests.load_guests(root)
     assert [(one.id, one.kind, one.name, one.onboot) for one in found] == [
@@ -76,7 +76,7 @@ def test_the_product_reads_what_is_made(root: Path) -> None:
     assert "lab-pve stop" in (root / "etc/systemd/system/pve-guests.service").read_text()
 
 
-def test_nothing_is_left(root: Path) -> None:
+def test_remove_all_leaves_no_file(root: Path) -> None:
     before = sorted(root.rglob("*"))
     one = PveNode(root, "pve8")
     one.set_up("truenas", MADE)
@@ -86,7 +86,7 @@ def test_nothing_is_left(root: Path) -> None:
     one.remove_all()
 
 
-def test_setup_forgets_what_was_before(root: Path) -> None:
+def test_set_up_replaces_earlier_guests(root: Path) -> None:
     one = PveNode(root, "pve8")
     one.set_up("truenas", MADE)
     one.set_up("truenas", MADE[:1])

@@ -44,7 +44,7 @@ def until_said(host: GuestFolder, line: str) -> None:
         time.sleep(0.01)
 
 
-def test_a_shutdown(host: GuestFolder) -> None:
+def test_guest_shuts_down_after_its_time(host: GuestFolder) -> None:
     host.add_guest(101, shutdown=4.0)
     until_said(host, "101 started")
     host.run_program("qm", ["shutdown", "101", "--timeout", "60"])
@@ -55,7 +55,7 @@ def test_a_shutdown(host: GuestFolder) -> None:
     assert abs(times[0] - time.time()) < 60
 
 
-def test_the_button_is_pressed_once(host: GuestFolder) -> None:
+def test_second_shutdown_request_changes_nothing(host: GuestFolder) -> None:
     host.add_guest(101, shutdown=20.0)
     until_said(host, "101 started")
     guest = host.read_guest(101)
@@ -65,14 +65,14 @@ def test_the_button_is_pressed_once(host: GuestFolder) -> None:
     assert moments(host) == ["101 started", "101 told", "101 down"]
 
 
-def test_one_that_hangs_is_killed(host: GuestFolder) -> None:
+def test_hanging_guest_is_killed(host: GuestFolder) -> None:
     host.add_guest(201, kind="pct", shutdown=None)
     until_said(host, "201 started")
     host.run_program("pct", ["shutdown", "201", "--timeout", "2", "--forceStop", "1"])
     assert moments(host) == ["201 started", "201 killed"]
 
 
-def test_a_power_cut_is_no_shutdown(host: GuestFolder) -> None:
+def test_kill_all_logs_no_clean_shutdown(host: GuestFolder) -> None:
     host.add_guest(101)
     until_said(host, "101 started")
     os.kill(host.find_pid(101), signal.SIGKILL)
@@ -80,7 +80,7 @@ def test_a_power_cut_is_no_shutdown(host: GuestFolder) -> None:
     assert moments(host) == ["101 started"]
 
 
-def test_the_programs_know_where_to_note(host: GuestFolder, tmp_path: Path) -> None:
+def test_programs_log_events_of_guests(host: GuestFolder, tmp_path: Path) -> None:
     stand_in.install_programs(tmp_path, host.folder, 20.0, host.moments)
     host.add_guest(101, shutdown=1.0)
     until_said(host, "101 started")

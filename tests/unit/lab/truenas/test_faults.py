@@ -77,7 +77,7 @@ def caller(lab: Any, serve: Callable[..., Any]) -> Caller:
     return Caller(lab, f"wss://127.0.0.1:{serve(lab).tls}/api/current")
 
 
-def test_job(caller: Caller) -> None:
+def test_failed_job_reports_the_fault(caller: Caller) -> None:
     caller.log_in().call("ups.update", SLAVE)
     caller.lab.faults["job"] = "nobody works today"
     job = caller.finished_job(caller.call("service.control", "START", "ups", LOUD))
@@ -93,7 +93,7 @@ def test_job(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize(("when", "mode"), [("before", "MASTER"), ("after", "SLAVE")])
-def test_drop(caller: Caller, when: str, mode: str) -> None:
+def test_connection_drops_before_or_after_a_call(caller: Caller, when: str, mode: str) -> None:
     caller.log_in()
     caller.lab.faults["drop"] = {"ups.update": when}
     assert caller.call("ups.config")["mode"] == "MASTER"
@@ -104,7 +104,7 @@ def test_drop(caller: Caller, when: str, mode: str) -> None:
 
 @pytest.mark.parametrize("method", ["auth.login_ex", "service.query", "service.update", "core.get_jobs", "nope.nope"])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_drop_of_any_method(caller: Caller, method: str, when: str) -> None:
+def test_connection_drops_for_any_method(caller: Caller, method: str, when: str) -> None:
     """Also one that would have been refused."""
     caller.lab.faults["drop"] = {method: when}
     caller.connect().send(method)
@@ -113,7 +113,7 @@ def test_drop_of_any_method(caller: Caller, method: str, when: str) -> None:
 
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize(("when", "calls"), [("before", []), ("after", ["stop"])])
-def test_drop_of_a_job(caller: Caller, legacy: bool, when: str, calls: list[str]) -> None:
+def test_connection_drops_during_a_job(caller: Caller, legacy: bool, when: str, calls: list[str]) -> None:
     """A job goes on when its caller has gone, whether the caller would have waited or not."""
     caller.log_in().call("core.set_options", {"legacy_jobs": legacy})
     caller.lab.faults["drop"] = {"service.control": when}
@@ -127,7 +127,7 @@ def test_drop_of_a_job(caller: Caller, legacy: bool, when: str, calls: list[str]
     assert caller.lab.runner.calls == calls
 
 
-def test_drop_at_once(caller: Caller) -> None:
+def test_connection_drops_before_the_first_frame(caller: Caller) -> None:
     caller.lab.faults["drop"] = {"connect": "before"}
     caller.connect()
     assert caller.is_gone()
@@ -135,7 +135,7 @@ def test_drop_at_once(caller: Caller) -> None:
     assert caller.connect().call("core.ping") == "pong"
 
 
-def test_slow(caller: Caller) -> None:
+def test_slow_answer_is_delayed(caller: Caller) -> None:
     """The work is done first; and the others do not wait."""
     caller.log_in()
     caller.lab.faults["slow"] = {"ups.update": 60}
@@ -148,7 +148,7 @@ def test_slow(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_slow_job(caller: Caller, legacy: bool) -> None:
+def test_slow_answer_of_a_job(caller: Caller, legacy: bool) -> None:
     caller.log_in().call("core.set_options", {"legacy_jobs": legacy})
     caller.lab.faults["slow"] = {"service.control": 0.3}
     began = time.monotonic()
@@ -161,7 +161,7 @@ def test_slow_job(caller: Caller, legacy: bool) -> None:
     assert caller.lab.runner.calls == ["stop"]
 
 
-def test_slow_and_then_gone(caller: Caller) -> None:
+def test_slow_answer_can_be_followed_by_a_drop(caller: Caller) -> None:
     caller.log_in()
     caller.lab.faults.update(slow={"ups.update": 0.3}, drop={"ups.update": "after"})
     caller.send("ups.update", SLAVE)
@@ -172,7 +172,7 @@ def test_slow_and_then_gone(caller: Caller) -> None:
 @pytest.mark.parametrize(
     "text", ["<html>502 Bad Gateway</html>", "[]", '{"jsonrpc": "2.0", "id": 99, "result": 1}', ""]
 )
-def test_garbage(caller: Caller, text: str) -> None:
+def test_garbage_replaces_an_answer(caller: Caller, text: str) -> None:
     caller.log_in()
     caller.lab.faults["garbage"] = {"ups.update": text, "service.control": text}
     caller.send("ups.update", SLAVE)
@@ -185,13 +185,13 @@ def test_garbage(caller: Caller, text: str) -> None:
     assert caller.socket.recv() == text
 
 
-def test_garbage_for_a_refused_call(caller: Caller) -> None:
+def test_garbage_replaces_an_error(caller: Caller) -> None:
     caller.lab.faults["garbage"] = {"ups.config": "?"}
     caller.connect().send("ups.config")
     assert caller.socket.recv() == "?"
 
 
-def test_standby(caller: Caller) -> None:
+def test_standby_node_redirects_logins(caller: Caller) -> None:
     urls = ["https://192.0.2.2", "https://192.0.2.3:8443"]
     caller.lab.faults["standby"] = urls
     wanted = {"response_type": "REDIRECT", "urls": urls}
@@ -203,7 +203,7 @@ def test_standby(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["DENIED", "EXPIRED", "AUTH_ERR", "OTP_REQUIRED", "SOMETHING"])
-def test_login(caller: Caller, outcome: str) -> None:
+def test_login_answers_the_requested_outcome(caller: Caller, outcome: str) -> None:
     caller.lab.faults["login"] = outcome
     assert caller.connect().call("auth.login_ex", PASSWORD) == {"response_type": outcome}
     assert caller.ask("ups.config")["error"]["data"]["errname"] == "ENOTAUTHENTICATED"
@@ -211,7 +211,7 @@ def test_login(caller: Caller, outcome: str) -> None:
     assert caller.call("auth.login_ex", PASSWORD)["response_type"] == "SUCCESS"
 
 
-def test_busy(caller: Caller) -> None:
+def test_busy_server_refuses_clients_without_a_login(caller: Caller) -> None:
     """As the limiter says it, but from the first call on, and only to whom it does not know."""
     caller.log_in()
     caller.lab.faults["busy"] = True
@@ -228,7 +228,9 @@ def test_busy(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("release", ["13.0", "22.12", "24.10"])
-def test_no_json_rpc_before_25_04(make_lab: Callable[..., Any], serve: Callable[..., Any], release: str) -> None:
+def test_releases_before_25_04_have_no_json_rpc(
+    make_lab: Callable[..., Any], serve: Callable[..., Any], release: str
+) -> None:
     served = serve(make_lab(release), release)
     for path in ("api/current", "api/versions", "api/v25.04.0"):
         for url in (f"wss://127.0.0.1:{served.tls}/{path}", f"ws://127.0.0.1:{served.plain}/{path}"):
@@ -240,7 +242,7 @@ def test_no_json_rpc_before_25_04(make_lab: Callable[..., Any], serve: Callable[
             client.shutdown()
 
 
-def test_a_server_that_ends_waits_for_nobody(caller: Caller) -> None:
+def test_ending_server_closes_open_connections(caller: Caller) -> None:
     """The fixture's end would take a minute, and fail: this client stays, and waits for an answer."""
     caller.log_in()
     caller.lab.faults["slow"] = {"core.ping": 3600}

@@ -75,7 +75,7 @@ def box(request: pytest.FixtureRequest, make_box: Callable[..., Box]) -> Box:
     return make_box(request.param)
 
 
-def test_what_is_printed(box: Box) -> None:
+def test_midclt_prints_results(box: Box) -> None:
     assert json.loads(box.call("ups.config"))["mode"] == "MASTER"
     assert box.call("core.ping") == "pong\n"
     assert box.call("service.update", "ups", {"enable": True}) == "16\n"
@@ -85,7 +85,7 @@ def test_what_is_printed(box: Box) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_null_and_true(make_box: Callable[..., Box], release: str) -> None:
+def test_midclt_prints_null_and_true(make_box: Callable[..., Box], release: str) -> None:
     box = make_box(release)
     box.call("ups.update", SLAVE)
     answer = {"25.04": "null"}.get(release, "null" if release in OLD else '{"legacy_jobs": true')
@@ -99,7 +99,7 @@ def test_null_and_true(make_box: Callable[..., Box], release: str) -> None:
 
 
 @pytest.mark.parametrize("release", ["25.10", "26"])
-def test_a_job_prints_its_number_and_goes_on(make_box: Callable[..., Box], release: str) -> None:
+def test_call_of_a_job_prints_its_number(make_box: Callable[..., Box], release: str) -> None:
     box = make_box(release)
     box.call("ups.update", SLAVE)
     assert box.call("service.control", "START", "ups", {"silent": False}) == "1\n"
@@ -109,7 +109,7 @@ def test_a_job_prints_its_number_and_goes_on(make_box: Callable[..., Box], relea
     assert job["time_finished"].keys() == {"$date"}
 
 
-def test_a_job_can_be_waited_for(make_box: Callable[..., Box]) -> None:
+def test_call_can_wait_for_a_job(make_box: Callable[..., Box]) -> None:
     box = make_box("25.10")
     box.call("ups.update", SLAVE)
     code, out, err = box.run("call", "-j", "service.control", "START", "ups", '{"silent": false}')
@@ -122,14 +122,14 @@ def test_a_job_can_be_waited_for(make_box: Callable[..., Box]) -> None:
 
 
 @pytest.mark.parametrize("release", OLD)
-def test_the_job_flag_eats_a_word_in_old_releases(make_box: Callable[..., Box], release: str) -> None:
+def test_job_flag_takes_a_value_in_old_releases(make_box: Callable[..., Box], release: str) -> None:
     box = make_box(release)
     code, _out, err = box.run("call", "-j", "ups.config")
     assert (code, "required: method" in err) == (2, True)
     assert box.run("call", "-j", "", "core.ping")[1] == "pong\n"
 
 
-def test_refused_values(box: Box) -> None:
+def test_refused_values_are_printed_one_per_line(box: Box) -> None:
     box.call("ups.update", SLAVE)
     code, out, err = box.run("call", "ups.update", '{"identifier": "my ups"}')
     assert (code, out) == (1, "")
@@ -144,7 +144,7 @@ def test_refused_values(box: Box) -> None:
     assert box.lab.middleware.settings["identifier"] == "ups"
 
 
-def test_a_failed_call(box: Box) -> None:
+def test_failed_call_prints_a_traceback(box: Box) -> None:
     box.call("ups.update", SLAVE)
     box.lab.middleware.start_ups(silent=False)
     box.lab.faults["service_start"] = "no power today"
@@ -158,7 +158,7 @@ def test_a_failed_call(box: Box) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_unknown_methods(make_box: Callable[..., Box], release: str) -> None:
+def test_unknown_methods_are_reported(make_box: Callable[..., Box], release: str) -> None:
     box = make_box(release)
     service = box.run("call", "nope.nope")
     method = box.run("call", "service.nope")
@@ -173,7 +173,7 @@ def test_unknown_methods(make_box: Callable[..., Box], release: str) -> None:
     assert (box.run("call", "service.control", "STOP", "ups")[0] == 0) is has_control
 
 
-def test_a_payload_from_stdin(box: Box) -> None:
+def test_payload_can_come_from_stdin(box: Box) -> None:
     code, out, err = box.run("call", "ups.update", "-", stdin=json.dumps({**SLAVE, "monpwd": "Canary"}))
     if box.release == "26":
         assert (code, json.loads(out)["monpwd"]) == (0, "Canary")
@@ -184,19 +184,19 @@ def test_a_payload_from_stdin(box: Box) -> None:
         assert box.lab.middleware.settings["mode"] == "MASTER"
 
 
-def test_the_help_tells_of_stdin(box: Box) -> None:
+def test_help_mentions_stdin(box: Box) -> None:
     code, out, _err = box.run("call", "--help")
     assert code == 0
     assert ("stdin" in out) is (box.release == "26")
 
 
-def test_not_root(make_box: Callable[..., Box]) -> None:
+def test_other_users_are_refused_with_exit_code_0_in_old_releases(make_box: Callable[..., Box]) -> None:
     box = make_box("24.10", admins=(os.getuid() + 1,))
     assert box.run("call", "ups.config") == (0, "Failed to login:  [ENOTAUTHENTICATED] Not authenticated\n", "")
 
 
 @pytest.mark.parametrize("release", NEW)
-def test_not_root_in_new_releases(make_box: Callable[..., Box], release: str) -> None:
+def test_other_users_are_refused_in_new_releases(make_box: Callable[..., Box], release: str) -> None:
     box = make_box(release, admins=(os.getuid() + 1,))
     code, out, err = box.run("call", "ups.update", json.dumps(SLAVE))
     assert (code, out) == (1, "")
@@ -206,7 +206,7 @@ def test_not_root_in_new_releases(make_box: Callable[..., Box], release: str) ->
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("gone", [True, False])
-def test_the_middleware_does_not_run(tmp_path: Path, release: str, gone: bool) -> None:
+def test_midclt_fails_if_the_middleware_is_down(tmp_path: Path, release: str, gone: bool) -> None:
     """Either there is no socket, or nobody listens there any more."""
     path = tmp_path / "middlewared.sock"
     path.with_name("release").write_text(release)
@@ -224,7 +224,7 @@ def test_the_middleware_does_not_run(tmp_path: Path, release: str, gone: bool) -
         assert err == "Failed to run middleware call. Daemon not running?\n"
 
 
-def test_time_limit(box: Box) -> None:
+def test_call_times_out(box: Box) -> None:
     box.lab.faults["slow"] = {"ups.update": 60}
     code, out, err = box.run("-t", "1", "call", "ups.update", json.dumps(SLAVE))
     assert (code, out, err) == (1, "", "Call timeout\n")
@@ -232,7 +232,7 @@ def test_time_limit(box: Box) -> None:
 
 
 @pytest.mark.parametrize(("when", "mode"), [("before", "MASTER"), ("after", "SLAVE")])
-def test_dropped(make_box: Callable[..., Box], when: str, mode: str) -> None:
+def test_call_fails_if_the_connection_is_dropped(make_box: Callable[..., Box], when: str, mode: str) -> None:
     box = make_box("25.10")
     box.lab.faults["drop"] = {"ups.update": when}
     code, out, err = box.run("call", "ups.update", json.dumps(SLAVE))
@@ -240,7 +240,7 @@ def test_dropped(make_box: Callable[..., Box], when: str, mode: str) -> None:
     assert box.lab.middleware.settings["mode"] == mode
 
 
-def test_dropped_at_once(make_box: Callable[..., Box]) -> None:
+def test_call_fails_if_the_connection_is_dropped_at_once(make_box: Callable[..., Box]) -> None:
     box = make_box("26")
     box.lab.faults["drop"] = {"connect": "before"}
     assert box.run("call", "core.ping")[2] == "WebSocket connection closed with code=1006, reason=None\n"
@@ -249,20 +249,20 @@ def test_dropped_at_once(make_box: Callable[..., Box]) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["<html>", "[]", '{"id": 99, "result": "pong"}', "two\nlines"])
-def test_garbage_is_no_answer(make_box: Callable[..., Box], garbage: str) -> None:
+def test_garbage_is_ignored_until_the_timeout(make_box: Callable[..., Box], garbage: str) -> None:
     box = make_box("22.12")
     box.lab.faults["garbage"] = {"core.ping": garbage}
     assert box.run("-t", "1", "call", "core.ping") == (1, "", "Call timeout\n")
 
 
-def test_only_call(make_box: Callable[..., Box]) -> None:
+def test_other_subcommands_are_refused(make_box: Callable[..., Box]) -> None:
     box = make_box("25.10")
     for name in ("ping", "subscribe", "sql"):
         words = f"midclt: unknown subcommand '{name}': this stand-in has only call\n"
         assert box.run(name, "-x") == (2, "", words)
 
 
-def test_arguments(make_box: Callable[..., Box]) -> None:
+def test_arguments_are_json_or_strings(make_box: Callable[..., Box]) -> None:
     """JSON if it is, else a string; the machine is one, so what one client sets another sees."""
     box = make_box("22.12")
     assert box.run("call", "service.update", "16", '{"enable": true}')[1] == "16\n"
@@ -272,7 +272,7 @@ def test_arguments(make_box: Callable[..., Box]) -> None:
     assert box.lab.middleware.settings["remotehost"] == "192.0.2.10"
 
 
-def test_each_start_is_noted_as_ps_shows_it(make_box: Callable[..., Box]) -> None:
+def test_command_line_of_each_call_is_logged(make_box: Callable[..., Box]) -> None:
     box = make_box("24.10")
     box.call("ups.update", {**SLAVE, "monpwd": "Canary"})
     box.run("call", "--help")
@@ -290,6 +290,6 @@ def test_each_start_is_noted_as_ps_shows_it(make_box: Callable[..., Box]) -> Non
     assert fourth[1:] == ["-c", unseen]
 
 
-def test_a_system_that_never_ran(tmp_path: Path) -> None:
+def test_midclt_works_before_the_server_ever_ran(tmp_path: Path) -> None:
     box = Box(None, "", tmp_path / "nowhere" / "middlewared.sock")
     assert box.run("call", "ups.config") == (1, "", "Failed to run middleware call. Daemon not running?\n")

@@ -28,7 +28,7 @@ def key_login(client: Any, key: str, user: str = "nutadm") -> str:
     return answer
 
 
-def test_the_service_really_gets_its_files(lab: Any) -> None:
+def test_service_gets_its_files(lab: Any) -> None:
     client = lab.log_in()
     client.call("ups.update", SLAVE)
     assert lab.runner.calls == []
@@ -40,7 +40,7 @@ def test_the_service_really_gets_its_files(lab: Any) -> None:
     assert lab.runner.running is False
 
 
-def test_a_changed_update_restarts_a_running_service_only(lab: Any) -> None:
+def test_update_restarts_only_a_running_service(lab: Any) -> None:
     client = lab.log_in()
     client.call("ups.update", SLAVE)
     wait(client, "START")
@@ -52,7 +52,7 @@ def test_a_changed_update_restarts_a_running_service_only(lab: Any) -> None:
     assert "HOSTSYNC 5\n" in lab.runner.files["upsmon.conf"]
 
 
-def test_the_settings_stay_if_the_restart_fails(lab: Any) -> None:
+def test_settings_are_saved_even_if_the_restart_fails(lab: Any) -> None:
     client = lab.log_in()
     client.call("ups.update", SLAVE)
     wait(client, "START")
@@ -64,7 +64,7 @@ def test_the_settings_stay_if_the_restart_fails(lab: Any) -> None:
     assert client.call("ups.config")["hostsync"] == 5
 
 
-def test_a_failed_start_is_silent_by_default(lab: Any) -> None:
+def test_failed_start_is_silent_by_default(lab: Any) -> None:
     client = lab.log_in()
     client.call("ups.update", SLAVE)
     lab.runner.log = "upsmon: cannot"
@@ -75,7 +75,7 @@ def test_a_failed_start_is_silent_by_default(lab: Any) -> None:
     assert client.refused("service.start", "ups", LOUD)["data"]["reason"] == "[EFAULT] upsmon: cannot"
 
 
-def test_without_legacy_jobs_the_call_waits(lab: Any) -> None:
+def test_call_waits_for_its_job_without_legacy_jobs(lab: Any) -> None:
     client = lab.log_in()
     client.call("core.set_options", {"legacy_jobs": False})
     client.call("ups.update", SLAVE)
@@ -84,7 +84,7 @@ def test_without_legacy_jobs_the_call_waits(lab: Any) -> None:
     assert client.refused("service.control", "RESTART", "ups", LOUD)["data"]["reason"] == "[EFAULT] upsmon: cannot"
 
 
-def test_a_fresh_system_cannot_start(lab: Any) -> None:
+def test_service_of_a_fresh_system_does_not_start(lab: Any) -> None:
     assert "mode MASTER" in wait(lab.log_in(), "START", **LOUD)["error"]
 
 
@@ -108,21 +108,21 @@ def test_fault_restart_leaves_stopped(lab: Any) -> None:
     assert client.call("service.query", [["service", "=", "ups"]], {"get": True})["state"] == "STOPPED"
 
 
-def test_fault_of_a_method(lab: Any) -> None:
+def test_fault_makes_a_method_fail(lab: Any) -> None:
     client = lab.log_in()
     lab.faults["methods"] = {"ups.config": {"reason": "disk on fire"}}
     assert client.refused("ups.config")["data"]["reason"] == "[EFAULT] disk on fire"
     assert client.call("core.ping") == "pong"
 
 
-def test_fault_key_revoked(lab: Any, api_key: str) -> None:
+def test_fault_revokes_a_key(lab: Any, api_key: str) -> None:
     lab.faults["revoked_keys"] = [2]
     assert key_login(lab.connect(), api_key) == "EXPIRED"
     lab.faults.clear()
     assert key_login(lab.connect(), api_key) == "SUCCESS"
 
 
-def test_a_key_over_plain_ws_is_lost(make_lab: Callable[..., Any], api_key: str) -> None:
+def test_key_sent_over_plain_ws_is_revoked(make_lab: Callable[..., Any], api_key: str) -> None:
     lab = make_lab()
     assert key_login(lab.connect(secure=False), "2-" + "x" * 64) == "AUTH_ERR"
     assert key_login(lab.connect(), api_key) == "SUCCESS"
@@ -134,17 +134,17 @@ def test_a_key_over_plain_ws_is_lost(make_lab: Callable[..., Any], api_key: str)
     assert key_login(make_lab().connect(), api_key) == "EXPIRED"  # also after a reboot
 
 
-def test_a_password_over_plain_ws_is_taken(lab: Any) -> None:
+def test_password_over_plain_ws_is_accepted(lab: Any) -> None:
     client = lab.connect(secure=False)
     assert client.call("auth.login", "root", "pw") is True
     assert client.call("ups.config")["mode"] == "MASTER"
 
 
-def test_a_key_of_somebody_else(lab: Any, api_key: str) -> None:
+def test_key_of_another_user_is_refused(lab: Any, api_key: str) -> None:
     assert key_login(lab.connect(), api_key, user="root") == "AUTH_ERR"
 
 
-def test_second_factor(lab: Any) -> None:
+def test_two_factor_login(lab: Any) -> None:
     client = lab.connect()
     password = {"mechanism": "PASSWORD_PLAIN", "username": "careful", "password": "pw"}
     assert client.call("auth.login_ex", password) == {"response_type": "OTP_REQUIRED", "username": "careful"}
@@ -190,7 +190,7 @@ def test_roles(lab: Any, user: str, refused: set[str]) -> None:
     assert all(error["data"]["reason"] == "[EACCES] Not authorized" for error in answers.values() if error)
 
 
-def test_own_jobs_only(lab: Any) -> None:
+def test_users_see_only_their_own_jobs(lab: Any) -> None:
     wait(lab.log_in("root"), "STOP")
     assert lab.log_in("nutadm").call("core.get_jobs") == []
     wait(lab.log_in("nutadm"), "STOP")
@@ -212,12 +212,12 @@ def test_rate_limit(lab: Any) -> None:
     assert lab.connect().call("auth.login", "root", "pw") is True
 
 
-def test_who_is_logged_in_is_not_limited(lab: Any) -> None:
+def test_logged_in_clients_have_no_rate_limit(lab: Any) -> None:
     client = lab.log_in()
     assert [client.call("core.ping") for _unused in range(30)] == ["pong"] * 30
 
 
-def test_all_stays_over_a_reboot(make_lab: Callable[..., Any]) -> None:
+def test_state_survives_a_reboot(make_lab: Callable[..., Any]) -> None:
     client = make_lab().log_in()
     client.call("ups.update", {**SLAVE, "monpwd": "kept"})
     assert client.call("service.update", 16, {"enable": True}) == 16
@@ -270,7 +270,7 @@ def test_private_verbs_of_26(make_lab: Callable[..., Any]) -> None:
         ('{"jsonrpc": "2.0", "method": "auth.login_ex", "params": [{"mechanism": "API_KEY_PLAIN"}], "id": 1}', -32602),
     ],
 )
-def test_bad_frames_get_an_answer(lab: Any, frame: str, code: int) -> None:
+def test_malformed_frames_are_answered_with_errors(lab: Any, frame: str, code: int) -> None:
     client = lab.connect()
     answer = json.loads(lab.middleware.receive_frame(client.connection, frame).answer)
     assert answer["error"]["code"] == code

@@ -95,6 +95,6 @@ def test_replay_over_the_real_server(make_lab: Callable[..., Any], serve: Callab
             assert given == wanted, f"{conversation['connection']}, answer {number}"
 
 
-def test_all_was_replayed() -> None:
+def test_every_recorded_conversation_is_replayed() -> None:
     assert {path.name for path in RECORDINGS.glob("*.json")} == set(FILES.values())
     assert [len(conversations(release)) for release in FILES] == [11, 11, 11]

@@ -36,7 +36,7 @@ def ask(socket: Any, number: int, method: str, *params: Any) -> Any:
     return answer.get("result", answer.get("error"))
 
 
-def test_over_tls(lab: Any, ports: Any) -> None:
+def test_api_over_tls(lab: Any, ports: Any) -> None:
     socket = connect(f"wss://127.0.0.1:{ports.tls}/api/current")
     assert ask(socket, 1, "core.ping") == "pong"
     assert ask(socket, 2, "auth.login", "root", "pw") is True
@@ -53,7 +53,7 @@ def test_over_tls(lab: Any, ports: Any) -> None:
     socket.close()
 
 
-def test_plain_and_versions(ports: Any) -> None:
+def test_plain_http_and_list_of_versions(ports: Any) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{ports.plain}/api/versions", timeout=30) as answer:
         versions = json.load(answer)
     assert versions[-1].startswith("v25.10.")
@@ -82,7 +82,7 @@ def test_redirect(lab: Any) -> None:
     assert asyncio.run(ask_plain()) == (307, "https://127.0.0.1/api/current")
 
 
-def test_the_certificate_stays(tmp_path: Path) -> None:
+def test_certificate_is_kept(tmp_path: Path) -> None:
     server.load_certificate(tmp_path)
     first = (tmp_path / "https.crt").read_text()
     server.load_certificate(tmp_path)
@@ -109,7 +109,7 @@ def test_faults_are_read_at_each_call(tmp_path: Path) -> None:
     assert server.read_faults(path) == {"service_start": "no"}
 
 
-def test_an_enabled_service_starts_once_a_boot(lab: Any, tmp_path: Path) -> None:
+def test_enabled_service_starts_once_per_boot(lab: Any, tmp_path: Path) -> None:
     marker = tmp_path / "booted"
     client = lab.log_in()
     client.call("ups.update", {"mode": "SLAVE", "remotehost": "192.0.2.10"})
@@ -124,7 +124,7 @@ def test_an_enabled_service_starts_once_a_boot(lab: Any, tmp_path: Path) -> None
     assert lab.runner.running is False
 
 
-def test_state_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_state_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     StateFile(tmp_path / "state.json").save_state({"ups": {"monpwd": "x"}})
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]

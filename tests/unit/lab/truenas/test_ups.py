@@ -68,7 +68,7 @@ def test_timer() -> None:
     )
 
 
-def test_all_of_upsmon_conf() -> None:
+def test_complete_upsmon_conf() -> None:
     files = ups.render_files(
         {**SLAVE, "powerdown": True, "nocommwarntime": 60, "hostsync": 5, "shutdowncmd": "/bin/true", "monuser": "a$b"}
     )
@@ -78,12 +78,12 @@ def test_all_of_upsmon_conf() -> None:
     assert (flag, hostsync, nocomm) == ("POWERDOWNFLAG /etc/killpower", "HOSTSYNC 5", "NOCOMMWARNTIME 60")
 
 
-def test_what_breaks_truenas_is_not_mended() -> None:
+def test_invalid_values_are_written_unescaped_as_by_truenas() -> None:
     text = ups.render_files({**SLAVE, "monpwd": 'a=b\\"', "remotehost": "fd00::5"})["upsmon.conf"]
     assert text.startswith('MONITOR ups@fd00::5:3493 1 truenas a=b\\" SLAVE\n')
 
 
-def test_a_master_cannot_be_played() -> None:
+def test_mode_master_is_not_supported() -> None:
     with pytest.raises(ValueError, match="mode MASTER"):
         ups.render_files(ups.DEFAULTS)
 
@@ -121,13 +121,13 @@ def test_schema(values: dict[str, Any], modern: str, classic: str) -> None:
     assert ups.check_schema(values, classic=True)[1] == [(name, classic)]
 
 
-def test_null_where_it_may_be() -> None:
+def test_nullable_settings_accept_null() -> None:
     values = {"nocommwarntime": None, "shutdowncmd": None, "shutdowntimer": -1}
     assert ups.check_schema(values, classic=False) == (values, [])
     assert ups.check_schema(values, classic=True) == (values, [])
 
 
-def test_a_master_needs_a_driver() -> None:
+def test_mode_master_requires_a_driver() -> None:
     assert ups.check_settings(ups.DEFAULTS) == [
         ("port", "This field is required"),
         ("driver", "This field is required"),
@@ -287,7 +287,7 @@ def test_odd_payloads(make_lab: Callable[..., Any], release: str, payload: Any, 
     assert bool(wanted) is bool(found)
 
 
-def test_all_odd_payloads_are_there() -> None:
+def test_every_odd_payload_has_an_expectation() -> None:
     assert len(PAYLOADS) >= 43
     assert {name for payload, *_unused in PAYLOADS if isinstance(payload, dict) for name in payload} >= {
         *ups.DEFAULTS.keys() - {"rmonitor", "port"},
@@ -319,7 +319,7 @@ def test_older_releases(
     assert found == (after if release == "24.10" else before_2023)
 
 
-def test_core(make_lab: Callable[..., Any]) -> None:
+def test_core_has_additional_settings(make_lab: Callable[..., Any]) -> None:
     """CORE mails, and switches the UPS off unless told otherwise. No other release knows these members."""
     core = make_lab("13.0").middleware
     assert core.settings["powerdown"] is True
@@ -336,7 +336,7 @@ def test_core(make_lab: Callable[..., Any]) -> None:
     assert make_lab("25.10").middleware.settings.keys() == ups.DEFAULTS.keys()
 
 
-def test_all_complaints_of_a_pass_come_together() -> None:
+def test_all_complaints_of_a_pass_are_reported_together() -> None:
     values = {"nope": 1, "mode": "x", "hostsync": -1}
     assert ups.check_schema(values, classic=True)[1] == [
         ("nope", "Field was not expected"),

@@ -65,7 +65,7 @@ def status(cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> dict[str, Any
     return answer
 
 
-def test_a_session(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_control_the_ups(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert [ups["port"] for ups in status(cli, capsys)["upses"]] == [1, 4]
     assert cli.main(["pve", "plug", "eaton", "--serial", "", "--vendor-string", 'a"b', "--id", "0463:0001"]) == 0
     assert capsys.readouterr().out == "pve: port 2, device 004\n"
@@ -92,7 +92,7 @@ def test_a_session(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[st
     assert "unplugged from port 2: eaton ''" in text
 
 
-def test_hostile_strings_pass_as_they_are(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_strings_are_passed_unchanged(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     """The shelf has no malicious UPS, so each string may be anything that a command line can hold."""
     evil = ']\n[evil]\ndriver = "x" # $(id) `id` \\'
     assert cli.main(["pve", "plug", "apc", "--serial", evil, "--product-string", "ü" * 200, "--fickle"]) == 0
@@ -103,7 +103,7 @@ def test_hostile_strings_pass_as_they_are(host: Path, cli: ModuleType, capsys: p
     assert (sysfs / "product").read_text() == "ü" * 126 + "\n"
 
 
-def test_models(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_are_listed(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pve", "models"]) == 0
     assert "cps      0764:0501  CPS CP1500EPFCLCD  serial ''" in capsys.readouterr().out
 
@@ -111,20 +111,20 @@ def test_models(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nas", "status"], "no host 'nas' with a USB bus in this lab; there are: pve"),
+        (["nas", "status"], "this lab has no host 'nas' with a USB bus; it has pve"),
         (["pve", "unplug", "--port", "7"], "pve: nothing is plugged in at port 7"),
-        (["pve", "set", "charge"], "want KEY=NUMBER, not 'charge'"),
+        (["pve", "set", "charge"], "expected KEY=NUMBER, not 'charge'"),
         (["pve", "set", "charge=1000"], "pve: charge must be a whole number from 0 to 100"),
     ],
 )
-def test_errors(
+def test_mistakes_are_reported(
     host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert cli.main(words) == 1
     assert message in capsys.readouterr().err
 
 
-def test_no_lab(
+def test_missing_lab_is_reported(
     tmp_path: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "hosts_directory", lambda: tmp_path / "usb")
@@ -136,5 +136,5 @@ def test_no_lab(
 
 
 def test_help_names_every_state_key(cli: ModuleType) -> None:
-    text = cli.parser().format_help()
+    text = cli.make_parser().format_help()
     assert all(name in text for name in cli.SETTINGS)

@@ -89,7 +89,7 @@ async def connected(lab: Lab, count: int) -> None:
     await asyncio.wait_for(wait(), TIMEOUT)
 
 
-def test_a_fickle_one(tmp_path: Path) -> None:
+def test_fickle_ups_changes_its_strings(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("plug", model="apc", fickle=True)
         await lab.good("plug", model="apc", fickle=False)
@@ -99,7 +99,7 @@ def test_a_fickle_one(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_the_tree_looks_like_linux(tmp_path: Path) -> None:
+def test_sysfs_tree_looks_like_linux(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         assert await lab.good("plug", model="apc") == {"ok": True, "port": 1, "device_number": 2}
         devices = tmp_path / "sys/bus/usb/devices"
@@ -137,7 +137,7 @@ def test_the_tree_looks_like_linux(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_plugging(tmp_path: Path) -> None:
+def test_plug_unplug_and_replug(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         devices = tmp_path / "sys/bus/usb/devices"
         await lab.good("plug", model="apc", port=3)
@@ -161,7 +161,7 @@ def test_plugging(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_mains_are_the_hosts(tmp_path: Path) -> None:
+def test_mains_apply_to_all_upses_of_a_host(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("plug", model="apc")
         await lab.good("plug", model="cps")
@@ -182,7 +182,7 @@ def test_mains_are_the_hosts(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_an_empty_battery_and_no_patience(tmp_path: Path) -> None:
+def test_empty_battery_and_hurry(tmp_path: Path) -> None:
     """Also of a UPS whose USB plug is pulled: its outlets are no business of that cable."""
 
     async def scenario(lab: Lab) -> None:
@@ -225,7 +225,7 @@ def test_an_empty_battery_and_no_patience(tmp_path: Path) -> None:
         (None, "one of: status"),
     ],
 )
-def test_bad_commands_are_answered(tmp_path: Path, request_: object, message: str) -> None:
+def test_invalid_commands_are_answered_with_errors(tmp_path: Path, request_: object, message: str) -> None:
     async def scenario(lab: Lab) -> None:
         answer = await lab.emulator.answer_line(json.dumps(request_).encode())
         assert not answer["ok"]
@@ -236,7 +236,7 @@ def test_bad_commands_are_answered(tmp_path: Path, request_: object, message: st
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"\xff\xfe", b"[" * 100000, b'{"command": "status", "port": 1e999}'])
-def test_garbage_does_not_hurt(tmp_path: Path, line: bytes) -> None:
+def test_emulator_survives_garbage(tmp_path: Path, line: bytes) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.emulator.answer_line(line)
         await lab.good("status")
@@ -255,7 +255,7 @@ def test_hostile_strings_stay_strings(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_the_control_socket_speaks_lines(tmp_path: Path) -> None:
+def test_control_socket_answers_line_by_line(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         path = os.fspath(tmp_path / "control")
         server = await asyncio.start_unix_server(lambda r, w: serve_client(lab.emulator, r, w), path, limit=1000)
@@ -271,7 +271,7 @@ def test_the_control_socket_speaks_lines(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_outlets_are_switched_when_it_is_time(tmp_path: Path) -> None:
+def test_outlets_are_switched_on_time(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("plug", model="apc")
         ups: EmulatedUps = lab.emulator.plugged[1]
@@ -312,7 +312,7 @@ def test_listeners_hear_add_and_remove(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_listener_that_lost_its_name_still_hears(tmp_path: Path) -> None:
+def test_listener_without_its_name_still_receives_uevents(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         first = listen(tmp_path, "event5")
         await connected(lab, 1)
@@ -324,7 +324,7 @@ def test_a_listener_that_lost_its_name_still_hears(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_bus_is_laid_out_anew_after_a_crash(tmp_path: Path) -> None:
+def test_bus_is_rebuilt_after_a_crash(tmp_path: Path) -> None:
     (tmp_path / "dev/bus/usb/001").mkdir(parents=True)
     (tmp_path / "dev/bus/usb/001/009").write_text("left over")
     listener = listen(tmp_path, "event7")
@@ -339,7 +339,7 @@ def test_a_bus_is_laid_out_anew_after_a_crash(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_device_numbers_begin_again_after_127(tmp_path: Path) -> None:
+def test_device_numbers_wrap_after_127(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("plug", model="apc")
         lab.bus._last_number = 127
@@ -348,7 +348,7 @@ def test_device_numbers_begin_again_after_127(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_all_ports_taken(tmp_path: Path) -> None:
+def test_plug_is_refused_if_all_ports_are_taken(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         for _unused in range(8):
             await lab.good("plug", model="cps")
@@ -357,7 +357,7 @@ def test_all_ports_taken(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_node_can_be_polled(tmp_path: Path) -> None:
+def test_device_node_can_be_polled(tmp_path: Path) -> None:
     path = tmp_path / "node"
     pipe = PollPipe(path, 0o666)
     client = os.open(path, os.O_RDWR)

@@ -100,7 +100,7 @@ def test_descriptor_holds_every_item(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", PROFILES)
-def test_every_report_answers(model: str) -> None:
+def test_every_report_can_be_read(model: str) -> None:
     ups = make_ups(model)
     for number in range(1, len(reports_of(ups.profile.items)) + 1):
         answer = ups.control_transfer(Setup(0xA1, 1, FEATURE << 8 | number, 0, 64))
@@ -146,7 +146,7 @@ def test_no_serial_is_string_index_0() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 300, 'a"b\n#\\ é', "\udcff\ud800", "\0", "🔌" * 100])
-def test_strings_may_be_anything(text: str) -> None:
+def test_strings_survive_any_text(text: str) -> None:
     answer = make_ups("apc", {"serial": text}).control_transfer(Setup(0x80, 6, 0x0303, 0x0409, 255))
     assert isinstance(answer, bytes)
     assert answer[0] == len(answer) <= 254
@@ -159,7 +159,7 @@ def string(ups: EmulatedUps, index: int) -> str:
     return answer[2:].decode("utf-16-le")
 
 
-def test_what_a_host_reads() -> None:
+def test_text_as_read() -> None:
     assert text_as_read("CPS") == "CPS"
     assert text_as_read("ä" * 200) == "ä" * 126
 
@@ -214,7 +214,7 @@ def test_set_refuses_and_changes_nothing(ups: EmulatedUps, values: dict[str, obj
     assert ups.state == before
 
 
-def test_interrupts_carry_news_once(ups: EmulatedUps) -> None:
+def test_interrupt_pipe_reports_each_change_once(ups: EmulatedUps) -> None:
     assert ups.interrupt_in() is None
     ups.set_mains(False)
     ups.set_values({"charge": 70})
@@ -339,7 +339,7 @@ def ask(ups: EmulatedUps, command: str) -> str:
     return said[:-1]
 
 
-def test_megatec_is_no_power_device(megatec: EmulatedUps) -> None:
+def test_megatec_is_not_a_power_device(megatec: EmulatedUps) -> None:
     descriptor = megatec.control_transfer(Setup(0x81, 6, 0x2200, 0, 255))
     assert isinstance(descriptor, bytes)
     assert descriptor.startswith(bytes.fromhex("06a0ff"))
@@ -360,7 +360,7 @@ def test_megatec_answers(megatec: EmulatedUps) -> None:
     assert ask(megatec, "Q1") == "(000.0 000.0 230.0 012 50.0 13.5 25.0 11000000"
 
 
-def test_megatec_never_grows(megatec: EmulatedUps) -> None:
+def test_megatec_input_buffer_is_bounded(megatec: EmulatedUps) -> None:
     """Whoever never ends a command is answered in the end, and the next command is a new one."""
     for _unused in range(16):
         megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"xxxxxxxx")
@@ -413,7 +413,7 @@ def test_overrides() -> None:
         ("apc", {"colour": "red"}, "colour"),
     ],
 )
-def test_wishes_that_cannot_be_met(model: str, wishes: dict[str, object], message: str) -> None:
+def test_invalid_overrides_are_refused(model: str, wishes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_ups(model, wishes)
 
@@ -427,7 +427,7 @@ def outlets(ups: EmulatedUps) -> list[str]:
     return [event["event"] for event in ups.events if event["event"].startswith("outlets")]
 
 
-def test_an_empty_battery(ups: EmulatedUps, clock: Clock) -> None:
+def test_empty_battery_cuts_the_outlets(ups: EmulatedUps, clock: Clock) -> None:
     """Without mains all is off at once; with them it is on again, as soon as they are back."""
     ups.empty_battery()
     assert ups.outlets
@@ -446,7 +446,7 @@ def test_an_empty_battery(ups: EmulatedUps, clock: Clock) -> None:
     assert outlets(ups) == ["outlets off", "outlets on"]
 
 
-def test_an_empty_battery_of_one_that_was_to_stay_off(ups: EmulatedUps, clock: Clock) -> None:
+def test_empty_battery_after_an_order_to_stay_off(ups: EmulatedUps, clock: Clock) -> None:
     ups._start_delay = None
     ups.set_mains(False)
     ups.empty_battery()
@@ -456,7 +456,7 @@ def test_an_empty_battery_of_one_that_was_to_stay_off(ups: EmulatedUps, clock: C
     assert ups.outlets
 
 
-def test_hurry(ups: EmulatedUps, clock: Clock) -> None:
+def test_hurry_outlets_skips_the_delay(ups: EmulatedUps, clock: Clock) -> None:
     """It spares the wait, and nothing else: one switching at a time, and none that was not to come."""
     ups.hurry_outlets()
     assert ups.outlets

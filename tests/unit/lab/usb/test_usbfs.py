@@ -130,7 +130,7 @@ def test_clients_do_not_see_each_others_urbs() -> None:
     run(scenario)
 
 
-def test_the_kernels_hid_driver_gives_way() -> None:
+def test_kernel_hid_driver_can_be_detached() -> None:
     async def scenario() -> None:
         bound: list[bool] = []
         node = DeviceNode(make_ups("apc"), driver=usbfs.KERNEL_HID, on_bound=bound.append)
@@ -159,7 +159,7 @@ def test_the_kernels_hid_driver_gives_way() -> None:
     asyncio.run(scenario())
 
 
-def test_a_claimed_interface_is_busy_until_its_owner_goes() -> None:
+def test_claimed_interface_is_busy_until_released() -> None:
     async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         first, second = await Client.open(node), await Client.open(node)
         assert await second.ioctl(usbfs.GETDRIVER, 128) == -errno.ENODATA
@@ -181,7 +181,7 @@ def test_a_claimed_interface_is_busy_until_its_owner_goes() -> None:
     run(scenario)
 
 
-def test_the_interrupt_pipe_waits_for_news() -> None:
+def test_interrupt_transfer_waits_for_a_change() -> None:
     async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         await client.submit(256, usbfs.URB_INTERRUPT, 0x81, b"", 64)
@@ -199,7 +199,7 @@ def test_the_interrupt_pipe_waits_for_news() -> None:
     run(scenario)
 
 
-def test_a_transfer_without_answer_can_be_discarded() -> None:
+def test_unanswered_transfer_can_be_discarded() -> None:
     async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         ups.set_hang(NAK)
@@ -216,7 +216,7 @@ def test_a_transfer_without_answer_can_be_discarded() -> None:
     run(scenario)
 
 
-def test_unplug_ends_what_is_pending_and_all_that_follows() -> None:
+def test_unplug_fails_pending_and_later_transfers() -> None:
     async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         await client.submit(256, usbfs.URB_INTERRUPT, 0x81, b"", 64)
@@ -231,7 +231,7 @@ def test_unplug_ends_what_is_pending_and_all_that_follows() -> None:
     run(scenario)
 
 
-def test_nonsense_is_refused() -> None:
+def test_invalid_ioctls_are_refused() -> None:
     async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         assert await client.ioctl(0x12345678) == -errno.ENOTTY
@@ -247,7 +247,7 @@ def test_nonsense_is_refused() -> None:
     run(scenario)
 
 
-def test_the_root_hub_is_the_kernels() -> None:
+def test_root_hub_is_bound_to_the_kernel() -> None:
     async def scenario() -> None:
         node = DeviceNode(make_ups("apc"), driver="hub")
         client = await Client.open(node)

@@ -79,13 +79,13 @@ def image(folder: Path) -> Path:
     return folder
 
 
-def test_names(tmp_path: Path) -> None:
+def test_invalid_names_are_refused(tmp_path: Path) -> None:
     for name in ("", "a b", "../x", "a/b"):
         with pytest.raises(LabError, match="letters, digits and hyphens"):
             Vm(name, Lab("unit", tmp_path))
 
 
-def test_a_machine_that_never_was(vm: Vm) -> None:
+def test_unknown_machine_is_reported(vm: Vm) -> None:
     with pytest.raises(LabError, match="lab/vm/vm pve up"):
         vm.read_record()
     with pytest.raises(LabError, match="lab/vm/vm pve up"):
@@ -94,7 +94,7 @@ def test_a_machine_that_never_was(vm: Vm) -> None:
     assert Vm.find_all(vm.lab) == []
 
 
-def test_asking(vm: Vm, served: Served) -> None:
+def test_send_command(vm: Vm, served: Served) -> None:
     assert vm.send_command("snapshot", tag="x") == {"ok": True}
     assert served.asked == [{"command": "snapshot", "tag": "x"}]
     served.answers["kill"] = {"ok": False, "error": "the machine is off"}
@@ -106,7 +106,7 @@ def test_asking(vm: Vm, served: Served) -> None:
     assert vm.is_answering()
 
 
-def test_a_socket_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
+def test_control_socket_with_a_long_path(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 60) / ("y" * 60)
     deep.mkdir(parents=True)
     vm = Vm("pve", Lab("unit", deep))
@@ -130,7 +130,7 @@ def test_a_socket_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
     os.close(directory)
 
 
-def test_what_a_machine_is_made_of(vm: Vm, tmp_path: Path) -> None:
+def test_machine_folder_has_image_key_and_ssh_config(vm: Vm, tmp_path: Path) -> None:
     made_of = image(tmp_path / "image")
     vm._prepare_folder("trixie", made_of)
     assert (vm.folder.stat().st_mode & 0o777) == 0o700
@@ -153,7 +153,7 @@ def test_what_a_machine_is_made_of(vm: Vm, tmp_path: Path) -> None:
     assert len(key) == len(other)
 
 
-def test_a_link_that_cannot_be_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_file_falls_back_to_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_unused: object) -> None:
         raise OSError("another file system")
 
@@ -164,7 +164,7 @@ def test_a_link_that_cannot_be_is_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "b").samefile(tmp_path / "a")
 
 
-def test_up_leaves_a_machine_that_is_on_alone(vm: Vm, served: Served, tmp_path: Path) -> None:
+def test_start_machine_leaves_a_running_machine_alone(vm: Vm, served: Served, tmp_path: Path) -> None:
     vm.folder.mkdir(parents=True)
     (vm.folder / "machine.json").write_text('{"release": "trixie", "port": 1}')
     served.answers["status"] = {"ok": True, "machine": {"power": "on"}}
@@ -174,7 +174,7 @@ def test_up_leaves_a_machine_that_is_on_alone(vm: Vm, served: Served, tmp_path: 
         vm.start_machine("bookworm")
 
 
-def test_a_machine_that_does_not_come_up(vm: Vm, served: Served) -> None:
+def test_wait_until_up_fails_after_its_time(vm: Vm, served: Served) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         vm.folder.mkdir(parents=True)
@@ -185,7 +185,7 @@ def test_a_machine_that_does_not_come_up(vm: Vm, served: Served) -> None:
 
 
 @pytest.mark.parametrize(("greeting", "there"), [(b"SSH-2.0-OpenSSH\r\n", True), (b"", False), (b"HTTP", False)])
-def test_who_greets(greeting: bytes, there: bool) -> None:
+def test_has_banner_recognizes_sshd(greeting: bytes, there: bool) -> None:
     """QEMU takes each connection, and closes it where nobody listens inside."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -200,7 +200,7 @@ def test_who_greets(greeting: bytes, there: bool) -> None:
         thread.join(5)
 
 
-def test_a_booted_machine_is_kept_if_it_can_be(vm: Vm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_booted_machine_is_cached_if_possible(vm: Vm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vm.folder.mkdir(parents=True)
     (vm.folder / "disk.qcow2").write_text("state")
     kept = tmp_path / "booted.qcow2"
@@ -212,7 +212,7 @@ def test_a_booted_machine_is_kept_if_it_can_be(vm: Vm, tmp_path: Path, capsys: p
     assert "not kept" in capsys.readouterr().err
 
 
-def test_down_removes_what_there_is(vm: Vm) -> None:
+def test_remove_machine_removes_every_file(vm: Vm) -> None:
     vm.folder.mkdir(parents=True)
     vm.control.parent.mkdir(parents=True)
     vm.remove_machine()
@@ -221,7 +221,7 @@ def test_down_removes_what_there_is(vm: Vm) -> None:
     vm.remove_machine()
 
 
-def test_down_tells_the_process(vm: Vm, served: Served) -> None:
+def test_remove_machine_stops_the_process(vm: Vm, served: Served) -> None:
     def answer() -> None:
         served.first.wait(5)
         vm.control.unlink()
@@ -243,7 +243,7 @@ def cli(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_cli_says_what_is_missing() -> None:
+def test_cli_reports_a_missing_machine() -> None:
     for words in (["pve", "status"], ["pve", "kill"], ["pve", "plug", "apc"], ["pve", "ssh"], ["pve", "restore", "x"]):
         done = cli(*words)
         assert done.returncode == 1, words

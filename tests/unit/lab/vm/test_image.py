@@ -51,11 +51,11 @@ class Mirror:
         return len([words for words in self.asked if "--quiet" in words])
 
 
-def test_what_apt_would_install() -> None:
+def test_parse_packages() -> None:
     assert parse_packages(SIMULATION) == FOUND
 
 
-def test_versions_are_asked_once_a_day(tmp_path: Path) -> None:
+def test_mirror_is_asked_once_a_day(tmp_path: Path) -> None:
     mirror, clock = Mirror(), [1000.0]
 
     def ask() -> list[str]:
@@ -73,7 +73,7 @@ def test_versions_are_asked_once_a_day(tmp_path: Path) -> None:
     assert len(mirror.asked) == 3
 
 
-def test_no_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_answer_is_used_without_a_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mirror, clock = Mirror(), [1000.0]
     mirror.said = LabError("mmdebstrap failed")
     with pytest.raises(LabError, match="mmdebstrap failed"):
@@ -90,19 +90,19 @@ def test_no_mirror(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "7", '{"of": [], "asked": 1000, "packages": ["x"]}', '{"packages": 1}']
 )
-def test_a_broken_note_of_versions_is_none(tmp_path: Path, text: str) -> None:
+def test_broken_cache_of_versions_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "versions-trixie.json").write_text(text)
     assert find_versions("trixie", tmp_path, Mirror(), lambda: 1000.0) == FOUND
 
 
-def test_a_simulation_without_a_kernel_says_what_was_said(tmp_path: Path) -> None:
+def test_simulation_without_a_kernel_is_an_error(tmp_path: Path) -> None:
     mirror = Mirror()
     mirror.said = "Inst libc6 (1 Debian [amd64])\nsomething odd"
     with pytest.raises(LabError, match="something odd"):
         find_versions("trixie", tmp_path, mirror, lambda: 1000.0)
 
 
-def test_the_key_names_all_that_an_image_is_made_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hash_recipe_depends_on_every_ingredient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = hash_recipe("trixie", FOUND)
     assert len(first) == 12
     others = {hash_recipe("bookworm", FOUND), hash_recipe("trixie", FOUND[:1])}
@@ -116,7 +116,7 @@ def test_the_key_names_all_that_an_image_is_made_from(monkeypatch: pytest.Monkey
     assert len({first, *others}) == 8
 
 
-def test_an_image_is_made_once_and_whole(tmp_path: Path) -> None:
+def test_image_is_built_once_and_atomically(tmp_path: Path) -> None:
     mirror = Mirror()
     folder = image.build_image("trixie", tmp_path, mirror)
     assert folder.name.startswith("trixie-")
@@ -133,7 +133,7 @@ def test_an_image_is_made_once_and_whole(tmp_path: Path) -> None:
         image.build_image("sid", tmp_path, mirror)
 
 
-def test_an_image_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_build_leaves_no_file(tmp_path: Path) -> None:
     mirror = Mirror()
     mirror.fails = True
     with pytest.raises(LabError, match="no room"):
@@ -141,7 +141,7 @@ def test_an_image_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["versions-trixie.json"]
 
 
-def test_old_images_go(tmp_path: Path) -> None:
+def test_old_images_are_removed(tmp_path: Path) -> None:
     for age, name in enumerate(("trixie-a", "trixie-b", "trixie-c", "bookworm-a")):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
@@ -151,7 +151,7 @@ def test_old_images_go(tmp_path: Path) -> None:
     )
 
 
-def test_an_image_in_use_is_not_old(tmp_path: Path) -> None:
+def test_recently_used_image_is_kept(tmp_path: Path) -> None:
     mirror = Mirror()
     folder = image.build_image("trixie", tmp_path, mirror)
     os.utime(folder, (1000, 1000))
@@ -159,7 +159,7 @@ def test_an_image_in_use_is_not_old(tmp_path: Path) -> None:
     assert folder.stat().st_mtime > 1000
 
 
-def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fallback = tmp_path / "fallback"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -173,7 +173,7 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert fallback.is_dir()
 
 
-def test_programs(tmp_path: Path) -> None:
+def test_run_program(tmp_path: Path) -> None:
     assert run_program(["sh", "-c", "echo out; echo err >&2"]) == "out\nerr\n"
     with pytest.raises(LabError, match=r"sh failed \(3\):\nwhy"):
         run_program(["sh", "-c", "echo why; exit 3"])
@@ -181,7 +181,7 @@ def test_programs(tmp_path: Path) -> None:
         run_program(["no-such-program"])
 
 
-def test_the_note_of_versions_is_of_these_packages(tmp_path: Path) -> None:
+def test_cache_of_versions_depends_on_the_packages(tmp_path: Path) -> None:
     find_versions("trixie", tmp_path, Mirror(), lambda: 1000.0)
     assert json.loads((tmp_path / "versions-trixie.json").read_text()) == {
         "of": list(image.PACKAGES),

@@ -75,7 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
     return whole
 
 
-def test_power(run) -> None:
+def test_boot_and_kill(run) -> None:
     async def scenario(lab: Lab) -> None:
         assert await lab.power() == "off"
         assert await lab.bad("kill") == "the machine is off"
@@ -94,7 +94,7 @@ def test_power(run) -> None:
     run(scenario)
 
 
-def test_a_ups_is_plugged_in_at_each_boot(run) -> None:
+def test_upses_are_plugged_in_at_each_boot(run) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("plug", model="apc", port=3)
         assert [ups["port"] for ups in (await lab.good("status"))["upses"]] == [3]
@@ -112,7 +112,7 @@ def test_a_ups_is_plugged_in_at_each_boot(run) -> None:
     run(scenario)
 
 
-def test_snapshots_are_of_the_machine_alone(run) -> None:
+def test_snapshot_is_refused_while_a_ups_is_plugged_in(run) -> None:
     async def scenario(lab: Lab) -> None:
         assert await lab.bad("snapshot", tag="one") == "the machine is off"
         await lab.good("boot")
@@ -136,7 +136,7 @@ def test_snapshots_are_of_the_machine_alone(run) -> None:
 
 
 @pytest.mark.parametrize("tag", ["", None, "a b", "A", "a;quit", 7])
-def test_a_tag_is_a_plain_word(run, tag: object) -> None:
+def test_invalid_tags_are_refused(run, tag: object) -> None:
     async def scenario(lab: Lab) -> None:
         for command in ("snapshot", "restore"):
             assert "tag must be made of" in await lab.bad(command, tag=tag)
@@ -144,7 +144,7 @@ def test_a_tag_is_a_plain_word(run, tag: object) -> None:
     run(scenario)
 
 
-def test_why_qemu_did_not_start(run) -> None:
+def test_start_error_shows_the_output_of_qemu(run) -> None:
     async def scenario(lab: Lab) -> None:
         assert await lab.bad("restore", tag="missing") == "QEMU did not start: Snapshot 'missing' does not exist"
         assert await lab.power() == "off"
@@ -153,7 +153,7 @@ def test_why_qemu_did_not_start(run) -> None:
     run(scenario)
 
 
-def test_qemu_that_does_not_answer(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_fails_if_qemu_does_not_answer(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "START_SECONDS", 0.5)
 
     async def scenario(lab: Lab) -> None:
@@ -163,7 +163,7 @@ def test_qemu_that_does_not_answer(run, monkeypatch: pytest.MonkeyPatch) -> None
     run(scenario)
 
 
-def test_qemu_that_is_not_there(tmp_path: Path) -> None:
+def test_start_fails_if_qemu_is_not_installed(tmp_path: Path) -> None:
     async def body() -> None:
         without = VirtualMachine(tmp_path, 1, lambda port, restore: ["no-such-qemu"])
         answer = await without.answer_line(b'{"command": "boot"}')
@@ -172,7 +172,7 @@ def test_qemu_that_is_not_there(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
-def test_a_guest_that_powers_itself_off(run) -> None:
+def test_poweroff_by_the_guest_is_noticed(run) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("boot")
         await lab.good("plug", model="apc", port=1)
@@ -193,7 +193,7 @@ def test_a_guest_that_powers_itself_off(run) -> None:
     run(scenario)
 
 
-def test_down_ends_it(run) -> None:
+def test_down_stops_the_process(run) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.good("down")
         assert lab.machine.stop.is_set()
@@ -201,7 +201,7 @@ def test_down_ends_it(run) -> None:
     run(scenario)
 
 
-def test_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_serves_its_control_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It makes its control socket, and goes when that was removed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "LOOK_SECONDS", 0.02)
@@ -224,7 +224,7 @@ def test_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(body())
 
 
-def test_qmp_that_ends(tmp_path: Path) -> None:
+def test_monitor_reports_the_end_of_qemu(tmp_path: Path) -> None:
     async def body() -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -240,7 +240,7 @@ def test_qmp_that_ends(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
-def test_command_line() -> None:
+def test_qemu_command() -> None:
     words = qemu_command(2200)
     assert words[0] == "qemu-system-x86_64"
     assert words[words.index("-accel") + 1].startswith("tcg")  # hardware acceleration may hang

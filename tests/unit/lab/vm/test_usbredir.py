@@ -64,7 +64,7 @@ def guest() -> Guest:
     return guest
 
 
-def test_hello_has_short_ids_and_what_xhci_needs() -> None:
+def test_hello_has_32_bit_ids_and_needed_capabilities() -> None:
     guest = Guest(make_ups("apc"))
     kind, length, number = struct.unpack_from("<III", guest.raw)
     assert (kind, length, number) == (0, 68, 0)
@@ -73,7 +73,7 @@ def test_hello_has_short_ids_and_what_xhci_needs() -> None:
     assert [bit for bit in range(32) if capabilities >> bit & 1] == [1, 4, 5, 6]
 
 
-def test_introduction_names_the_endpoint_the_interface_and_the_device() -> None:
+def test_device_is_described_with_endpoint_and_interface() -> None:
     guest = Guest(make_ups("cps"))
     guest.raw = b""
     guest.cable.receive_bytes(HELLO)
@@ -89,7 +89,7 @@ def test_introduction_names_the_endpoint_the_interface_and_the_device() -> None:
     assert device == (1, 0, struct.pack("<BBBBHHH", 1, 0, 0, 0, 0x0764, 0x0501, 0x0001))
 
 
-def test_nothing_is_said_before_the_hello_is_whole() -> None:
+def test_no_packet_is_sent_before_the_complete_hello() -> None:
     guest = Guest(make_ups("apc"))
     guest.raw = b""
     for byte in HELLO[:-1]:
@@ -107,12 +107,12 @@ def test_nothing_is_said_before_the_hello_is_whole() -> None:
         struct.pack("<III", 6, 68, 0) + bytes(64) + struct.pack("<I", 1 << 5),  # no hello
     ],
 )
-def test_a_side_that_cannot_work_with_us_is_refused(data: bytes) -> None:
+def test_incompatible_peer_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="no hello"):
         Guest(make_ups("apc")).cable.receive_bytes(data)
 
 
-def test_a_packet_too_long_or_too_short_is_refused(guest: Guest) -> None:
+def test_packets_of_invalid_length_are_refused(guest: Guest) -> None:
     with pytest.raises(ProtocolError, match="bytes"):
         guest.cable.receive_bytes(struct.pack("<IIQ", 100, 1 << 30, 1))
     for kind in (6, 9, 100):
@@ -129,20 +129,20 @@ def test_configurations_and_alternate_settings(guest: Guest) -> None:
     assert guest.asks(packet(10, 10, b"\2")) == [(11, 10, b"\0\2\0")]
 
 
-def test_a_transfer_in(guest: Guest) -> None:
+def test_control_transfer_in(guest: Guest) -> None:
     ((kind, number, body),) = guest.asks(control(1 << 40, GET_DEVICE_DESCRIPTOR))
     assert (kind, number) == (100, 1 << 40)
     assert struct.unpack_from("<BBBBHHH", body) == (0x80, 6, 0x80, 0, 0x0100, 0, 18)
     assert body[10:] == guest.ups.device_descriptor
 
 
-def test_two_packets_at_once_and_one_in_pieces(guest: Guest) -> None:
+def test_packets_may_arrive_together_or_in_pieces(guest: Guest) -> None:
     data = control(1, GET_DEVICE_DESCRIPTOR) + control(2, GET_DEVICE_DESCRIPTOR)
     assert [number for _kind, number, _body in guest.asks(data[:-3])] == [1]
     assert [number for _kind, number, _body in guest.asks(data[-3:])] == [2]
 
 
-def test_a_transfer_out_counts_what_was_taken(guest: Guest) -> None:
+def test_control_transfer_out_reports_its_length(guest: Guest) -> None:
     reports = {report.items[0].key: report for report in guest.ups._reports.values()}
     data = reports["charge_low"].pack_values({"charge_low": 20})
     ((_kind, _number, body),) = guest.asks(
@@ -153,13 +153,13 @@ def test_a_transfer_out_counts_what_was_taken(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("request_type", [0x21, 0xA1])
-def test_a_refusal_is_a_stall_without_data(guest: Guest, request_type: int) -> None:
+def test_refused_transfer_is_stalled(guest: Guest, request_type: int) -> None:
     ((_kind, _number, body),) = guest.asks(control(4, (request_type, 0x77, 0, 0, 8), bytes(8)))
     assert struct.unpack("<BBBBHHH", body)[3] == 4
     assert struct.unpack("<BBBBHHH", body)[6] == 0
 
 
-def test_a_device_that_does_not_answer_does_so_when_it_has_recovered(guest: Guest) -> None:
+def test_unanswered_transfer_completes_after_recovery(guest: Guest) -> None:
     guest.ups.set_hang(NAK)
     assert guest.asks(control(5, GET_REPORT_FEATURE)) == []
     guest.cable.send_pending()
@@ -173,7 +173,7 @@ def test_a_device_that_does_not_answer_does_so_when_it_has_recovered(guest: Gues
     assert guest.got() == []
 
 
-def test_the_guest_gives_up(guest: Guest) -> None:
+def test_guest_can_cancel_a_transfer(guest: Guest) -> None:
     guest.ups.set_hang(NAK)
     guest.asks(control(6, GET_REPORT_FEATURE))
     ((kind, number, body),) = guest.asks(packet(21, 6))
@@ -184,13 +184,13 @@ def test_the_guest_gives_up(guest: Guest) -> None:
     assert guest.asks(packet(21, 6)) == []  # nothing is open any more
 
 
-def test_a_hang_that_stalls_is_a_stall(guest: Guest) -> None:
+def test_hang_with_stall_is_stalled(guest: Guest) -> None:
     guest.ups.set_hang(STALL)
     ((_kind, _number, body),) = guest.asks(control(5, GET_REPORT_FEATURE))
     assert body[3] == 4
 
 
-def test_news_come_on_the_interrupt_pipe_once_it_is_read(guest: Guest) -> None:
+def test_interrupt_pipe_reports_changes_once_started(guest: Guest) -> None:
     guest.ups.set_mains(False)
     guest.cable.send_pending()
     assert guest.got() == []
@@ -210,11 +210,11 @@ def test_news_come_on_the_interrupt_pipe_once_it_is_read(guest: Guest) -> None:
     assert guest.got() == []
 
 
-def test_there_is_no_interrupt_pipe_out(guest: Guest) -> None:
+def test_interrupt_transfer_out_is_stalled(guest: Guest) -> None:
     assert guest.asks(packet(103, 13, b"\1\0\0\0")) == [(103, 13, b"\1\4\0\0")]
 
 
-def test_a_packet_of_no_meaning_to_us_is_none_to_answer(guest: Guest) -> None:
+def test_unknown_packets_are_ignored(guest: Guest) -> None:
     assert guest.asks(packet(3, 14) + packet(23, 15, b"0x03\0")) == []
 
 
@@ -258,7 +258,7 @@ class Machine:
             server.close()
 
 
-def test_what_is_plugged_in_stays_so_while_the_machine_is_off(tmp_path: Path) -> None:
+def test_devices_stay_plugged_in_while_the_machine_is_off(tmp_path: Path) -> None:
     async def scenario() -> None:
         bus, machine = VmBus(tmp_path), Machine(tmp_path)
         assert await bus.plug_device(make_ups("apc"), 2) == 1
@@ -284,7 +284,7 @@ def test_what_is_plugged_in_stays_so_while_the_machine_is_off(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
-def test_ports_that_cannot_take_a_plug(tmp_path: Path) -> None:
+def test_invalid_or_taken_ports_are_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         bus = VmBus(tmp_path)
         await bus.plug_device(make_ups("apc"), 1)
@@ -297,7 +297,7 @@ def test_ports_that_cannot_take_a_plug(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plug_fails_if_the_machine_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usbredir, "CONNECT_SECONDS", 0.05)
 
     async def scenario() -> None:
@@ -311,7 +311,7 @@ def test_a_machine_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monk
     asyncio.run(scenario())
 
 
-def test_news_are_kept_when_the_cable_was_pulled(tmp_path: Path) -> None:
+def test_changes_are_reported_after_a_replug(tmp_path: Path) -> None:
     async def scenario() -> None:
         bus, machine, ups = VmBus(tmp_path), Machine(tmp_path), make_ups("apc")
         await machine.start()
