@@ -208,7 +208,7 @@ def test_invalid_stages_exit_2(program: Program) -> None:
     program.policy(stages=[{"name": "first", "surprise": 1}])
     for command in ("stages", "guests", "check"):
         assert program(command) == 2
-        assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0].surprise: is not known")
+        assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0].surprise: is unknown")
         assert program.err == []
     # all the others go on without them
     assert program("status") == 0
