@@ -49,17 +49,18 @@ help: ## show this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
 	@echo
 	@echo 'Targets:'
+	@for playbook in pve $(filter-out pve,$(PLAYBOOKS)); do printf '  %-10s %s\n' $$playbook \
+	    "$$(sed -n '2{s/^# *\(.\)/\L\1/; s/\. \(.\)/; \L\1/g; s/\.$$//p}' playbooks/$${playbook//-/_}.yml)"; done
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
-	@for playbook in $(PLAYBOOKS); do printf '  %-10s %s\n' $$playbook "$$(sed -n '2s/^# *//p' playbooks/$${playbook//-/_}.yml)"; done
 	@echo
-	@echo 'Variables of a playbook (any playbooks/X.yml runs as make X):'
-	@echo '  tags=ups           run only this part (ups, hotplug)'
+	@echo 'Variables of pve, plan, drill, drill-live, doctor and status:'
+	@echo '  tags=ups           pve: run only this part (ups or hotplug)'
 	@echo '  limit=HOST,...     run only on these hosts'
 	@echo '  inventory=PATH     use this inventory (default: inventories/homelab if it exists, else the built-in lab)'
 	@echo '  check=1            show what would change, and change nothing'
 	@echo '  json=1             doctor, status: print JSON'
 	@echo '  all=1              doctor: also list the checks that passed'
-	@echo "  args='...'         pass anything else to ansible-playbook, such as args=-vvv"
+	@echo "  args='...'         pass other options to ansible-playbook, such as args=-vvv"
 
 # Playbooks
 
@@ -70,7 +71,7 @@ is_lab = $(if $(filter 1,$(words $(inventory))),$(filter $(abspath inventories/l
 
 $(PLAYBOOKS): %: $(VENV)/run
 	@$(with_inventory)
-	@echo "inventory: $(inventory)$(if $(is_lab), (the built-in lab; make inventories/homelab from inventories/example for your own hosts))" >&2
+	@echo "inventory: $(inventory)$(if $(is_lab), (the built-in lab; for your own hosts, copy inventories/example to inventories/homelab))" >&2
 	@$(with_lab)
 	@ansible-playbook playbooks/$(subst -,_,$*).yml --inventory '$(inventory)' $(if $(tags),--tags '$(tags)') $(if $(limit),--limit '$(limit)') $(if $(filter-out 0 no false,$(check)),--check --diff) $(args)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: how its modules run programs for the library, and warn."""
+"""Private to this collection: run programs for the library, and warn, from a module."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from ._module import Module
     from ._nut.base.systemd import Run
 
-# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and its own waits.
+# Longer than any single step should take: a driver gives up on an absent UPS after 3 tries of 5 s and some delays.
 SECONDS = 120
 
 
 def make_runner(module: Module, seconds: float = SECONDS) -> Run:
-    """Return what the library runs programs with. One that hangs for SECONDS is ended, with exit code 124."""
+    """Return a function that runs a program for the library. A program that takes longer than `seconds` gets exit code 124."""
 
     def run(command: Sequence[str]) -> tuple[int, str]:
         bounded = ["timeout", "--kill-after=5", str(seconds), *command]
@@ -34,6 +34,6 @@ def make_runner(module: Module, seconds: float = SECONDS) -> Run:
     return run
 
 
-def warn_with_host(module: Module, words: str) -> None:
-    """Warn of something on this host. Ansible itself shows a warning without its host, and equal ones once."""
-    module.warn(f"{platform.node()}: {words}")
+def warn_with_host(module: Module, message: str) -> None:
+    """Warn, with this host's name. Ansible itself shows a warning without its host, and identical ones only once."""
+    module.warn(f"{platform.node()}: {message}")

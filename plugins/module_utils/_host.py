@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: the host that a module runs on."""
+"""Private to this collection: the host on which a module runs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ._nut.deploy.apply import LocalNut
 if TYPE_CHECKING:
     from ._module import Module
 
-# tests have another one
+# tests replace this
 ROOT = Path("/")
 
 
 def explain_missing_nut() -> str:
-    """Return what the host must have first, NUT, and the remedy; "" if it is there."""
+    """Return that NUT is missing, and the remedy; "" if it is installed."""
     if (ROOT / "etc/nut").is_dir():
         return ""
-    return "NUT is not installed on this host: there is no /etc/nut. Deploy it first: `make pve tags=ups`, or the role nut_server"
+    return "NUT is not installed on this host: there is no /etc/nut. Install it first with `make pve tags=ups`, or with the role nut_server"
 
 
 def explain_missing_primary() -> str:
-    """Return what keeps this host from having USB UPSes served, and the remedy; "" if NUT is configured here."""
+    """Return why this host can't serve USB UPSes, and the remedy; "" if NUT is configured here."""
     return nut_conf.find_lack(ROOT / "etc/nut")
 
 

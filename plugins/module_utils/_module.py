@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: the one door through which its modules speak.
+"""Private to this collection: the AnsibleModule of all its modules, which cleans what they print.
 
-Ansible prints a module's warnings, its failure and its diff on the terminal as they come. In them stands what TrueNAS, upsd, a driver,
-the journal or a device has said, so they are cleaned here, for all modules. What a module returns as data stays data.
+Ansible prints a module's warnings, errors and diffs on the terminal as they are. They quote TrueNAS, upsd, drivers, the journal and
+devices, so they are cleaned here, for all modules. Data in a module's result is not changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible.module_utils.common.parameters import remove_values
 
 from ._nut.base.text import LINE, change_texts, printable, printable_text, well_formed
 
-# what a result holds for people to read; all else is data
+# the members of a result that Ansible shows to people; all others are data
 _SHOWN = ("msg", "diff")
 
 
@@ -25,23 +25,24 @@ class Module(AnsibleModule):
     """The AnsibleModule of all modules of this collection."""
 
     def warn(self, warning: str, *arguments: Any, **options: Any) -> None:
-        """Warn, in one line."""
+        """Warn, on one line."""
         super().warn(printable(self._mask_secrets(warning), LINE), *arguments, **options)
 
     def exit_json(self, **result: Any) -> None:
-        """End well."""
+        """Exit successfully."""
         super().exit_json(**{name: self._clean_value(value, shown=name in _SHOWN) for name, value in result.items()})
 
     def fail_json(self, msg: str, **result: Any) -> None:
-        """Fail. Ansible then shows all of the result."""
+        """Fail. Ansible then shows the whole result."""
         super().fail_json(
-            self._clean_value(str(msg), shown=True), **{name: self._clean_value(one) for name, one in result.items()}
+            self._clean_value(str(msg), shown=True),
+            **{name: self._clean_value(value) for name, value in result.items()},
         )
 
     def _clean_value(self, value: Any, *, shown: bool = True) -> Any:
-        """Return a member of a result that is fit for a terminal if it is SHOWN, and else for JSON."""
+        """Return a member of a result without characters that a terminal (if it is shown) or JSON can't take."""
         return change_texts(self._mask_secrets(value), printable_text) if shown else change_texts(value, well_formed)
 
     def _mask_secrets(self, value: Any) -> Any:
-        """Return it without secrets. Ansible does that, too, but would not know one again whose characters are escaped."""
+        """Return a value with its secrets masked. Ansible masks them later, but would not recognize one with escaped characters."""
         return remove_values(value, self.no_log_values) if isinstance(value, (str, list, tuple, dict)) else value

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: the fields of a dataclass of the library as suboptions of a module."""
+"""Private to this collection: make suboptions of a module from the fields of a dataclass in the library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def suboptions_of(kind: Any, *, without_default: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return a suboption for each field of a dataclass: of its name, its type, and its default unless that is left to the library."""
+    """Return a suboption for each field of a dataclass, with its name, type and default; `without_default`: fields without one."""
     options: dict[str, dict[str, Any]] = {}
     for field in fields(kind):
         option: dict[str, Any] = {"type": str(field.type).partition(" | ")[0]}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: what its modules for programs of our own on a host have in common."""
+"""Private to this collection: the common code of its modules that install this collection's own programs on a host."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ OPTIONS: dict[str, Any] = {
     "wait": {"type": "int", "default": 60},
 }
 REQUIRED_IF = [("state", "present", ["files"])]
-OWNERS: dict[str, tuple[int, int]] = {}  # group -> ids, for who is not root
+OWNERS: dict[str, tuple[int, int]] = {}  # user and group id by group, for tests, which do not run as root
 
 
 class Service:
-    """A kit that is put in place on this host, or taken away: one run of a module."""
+    """One run of a module that installs a kit on this host, or removes it."""
 
     def __init__(self, module: Module, kit: Kit) -> None:
         self.module, self.kit, self.runner = module, kit, make_runner(module)
@@ -41,25 +41,25 @@ class Service:
         self.plan = InstallPlan()
 
     def run(self) -> None:
-        """Do it, or tell what would be done. Exits the module."""
+        """Install or remove the kit; in check mode report what would change. Exits the module."""
         module, check = self.module, self.module.check_mode
         diff = ""
         try:
             wanted = None if self.absent else self.find_wanted()
             lacks = "" if self.absent else self.explain_missing()
             if lacks and check:
-                warn_with_host(module, f"all would be installed as soon as NUT is there. {lacks}")
+                warn_with_host(module, f"would be installed once NUT is there. {lacks}")
                 self.plan = InstallPlan(files=tuple(FileChange(name, Path(), None, "") for name in wanted or ()))
                 module.exit_json(changed=True, **self.make_result())
             if lacks:
                 raise InstallError(lacks)
-            # looking disturbs nobody
+            # check mode only reads, so it needs no lock
             with contextlib.nullcontext("") if check else self.hold_lock() as found:
                 if found:
                     warn_with_host(module, found)
                 log = Path(module.params["log"]) if module.params.get("log") else None
                 renewed = bool(module.params.get("renewed"))
-                # a check starts nothing, not even what only tries whether it would start
+                # check mode starts nothing, not even a trial run of a sandbox
                 installation = Installation(
                     wanted, self.runner, log, _host.ROOT, OWNERS, self.kit, renewed, try_sandboxes=not check
                 )
@@ -70,7 +70,7 @@ class Service:
                 if not check:
                     self.apply_plan(installation)
         except (InstallError, systemd.UnitError, files.WriteError, files.Busy, OSError, LookupError) as error:
-            # LookupError: there is no group nut
+            # LookupError: the group nut does not exist
             module.fail_json(msg=str(error), **self.make_result())
         self.warn_about_outcome()
         module.exit_json(
@@ -78,7 +78,7 @@ class Service:
         )
 
     def hold_lock(self) -> AbstractContextManager[str]:
-        """Keep other runs out, and put right what killed ones have left."""
+        """Take the lock against other runs, and repair what a killed run has left."""
         folders = [
             *((_host.ROOT / place.path).parent for place in self.kit.places.values()),
             *(_host.ROOT / trace for trace in self.kit.leftovers),
@@ -86,29 +86,29 @@ class Service:
         manifest = _host.ROOT / sets.MANIFEST.relative_to("/")
         return sets.hold_lock_and_recover(_host.ROOT / "run", self.module.params["wait"], folders, manifest=manifest)
 
-    # What may differ from kit to kit
+    # Methods that a kit's module may override
 
     def find_wanted(self) -> Mapping[str, str]:
-        """Return the kit's files. None at all passes required_if, and must not be taken for absent."""
+        """Return the kit's files. An empty dict passes required_if, and does not mean absent."""
         return {name: str(text) for name, text in (self.module.params["files"] or {}).items()}
 
     def explain_missing(self) -> str:
-        """Return what the host must have first, and the remedy; "" if it has all."""
+        """Return what this host needs first, and the remedy; "" if nothing is missing."""
         return _host.explain_missing_nut()
 
     def make_plan(self, installation: Installation) -> InstallPlan:
-        """Return what is to be done."""
+        """Return the plan."""
         return installation.plan_install()
 
     def apply_plan(self, installation: Installation) -> None:
-        """Do what was decided."""
+        """Apply the plan."""
         installation.apply_plan(self.plan)
 
     def warn_about_outcome(self) -> None:
-        """Warn of what has come of it."""
+        """Warn about the outcome."""
 
     def make_result(self) -> dict[str, Any]:
-        """Return what was done in the form that the module's RETURN describes."""
+        """Return the module's result, see its RETURN."""
         return {
             "files": list(self.plan.written_files),
             "removed": [str(path) for path in self.plan.removed_paths],

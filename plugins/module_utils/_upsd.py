@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Private to this collection: how its modules that speak with upsd find it. Documented by the fragment homelab.nut.upsd."""
+"""Private to this collection: the connection options of modules that talk to upsd. The fragment homelab.nut.upsd documents them."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ MUTUALLY_EXCLUSIVE = [("ca", "ca_path")]
 
 
 def make_client_opener(module: Module) -> Callable[[], client.UpsdClient]:
-    """Return what makes an UpsdClient as the options say, not yet connected. Ends the module if they don't fit together."""
+    """Return a function that makes an UpsdClient, not yet connected. Fails the module if the options contradict each other."""
     options = module.params
     ca = options["ca"]
     if options["timeout"] <= 0:
-        module.fail_json(msg=f"timeout is {options['timeout']}: give the seconds that one look may take, such as 5")
+        module.fail_json(msg=f"timeout is {options['timeout']}: set it to a positive number of seconds, such as 5")
     if options["ca_path"]:
         try:
             ca = Path(options["ca_path"]).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
-            module.fail_json(msg=f"{options['ca_path']} (ca_path) can't be read: {error}")
+            module.fail_json(msg=f"can't read ca_path {options['ca_path']}: {error}")
     wanted = options["tls"]
     if wanted is None:
         wanted = ca is not None or bool(options["server_name"])
     if not wanted and (ca is not None or options["server_name"]):
-        module.fail_json(msg="tls is false, and ca, ca_path or server_name are given: take them away, or say tls: true")
+        module.fail_json(
+            msg="tls is false, but ca, ca_path or server_name is set: remove these options, or set tls: true"
+        )
     tls = net_connection.TlsOptions(ca, options["server_name"] or "") if wanted else None
     return lambda: client.UpsdClient(options["host"], options["port"], options["timeout"], tls)

@@ -33,7 +33,7 @@ def _build_object(pairs: Sequence[tuple[str, Any]]) -> _Object:
 def read_json(text: str | bytes, error: type[ValueError]) -> Any:
     """Return the value of a policy's JSON text. Raise ERROR, and nothing else, if it is not JSON or too long."""
     if len(text) > TEXT_LIMIT:
-        raise error(f"$: more than {TEXT_LIMIT} characters. A policy is a page")
+        raise error(f"$: more than {TEXT_LIMIT} characters, which is too long for a policy")
     try:
         # surrogates stand for bytes that were not UTF-8
         plain = text.decode() if isinstance(text, bytes) else text.encode().decode()
@@ -41,7 +41,7 @@ def read_json(text: str | bytes, error: type[ValueError]) -> Any:
     except UnicodeError:
         raise error("$: not UTF-8. Save the file as UTF-8") from None
     except json.JSONDecodeError as wrong:
-        raise error(f"$: no JSON, line {wrong.lineno}, column {wrong.colno}: {wrong.msg}. Mend it there") from None
+        raise error(f"$: not valid JSON: line {wrong.lineno}, column {wrong.colno}: {wrong.msg}") from None
     except ValueError as wrong:
         raise error(f"$: {wrong}") from None
 
@@ -87,10 +87,10 @@ class Checker:
             self.add(path, "must be an object" + (f" with the members {', '.join(known)}" if known else ""))
             return found
         for name in getattr(data, "twice", ()):
-            self.add(member_path(path, name), "is given twice. Say it once")
+            self.add(member_path(path, name), "is given twice. Remove one")
         for name, value in data.items():
             if not isinstance(name, str) or (known and name not in known):
-                self.add(member_path(path, str(name)), f"is not known. Known are {', '.join(known)}")
+                self.add(member_path(path, str(name)), f"is unknown. The known members are {', '.join(known)}")
             else:
                 found[name] = value
         for name in needed:
@@ -99,10 +99,10 @@ class Checker:
         return found
 
     def version(self, given: Members, only: int) -> None:
-        """Note a mistake if a policy has another version than the only one there is."""
+        """Note a mistake if a policy has another version than ONLY."""
         value = given.get("version", only)
         if isinstance(value, bool) or value != only:
-            self.add(f"{given.path}.version", f"must be {only}, the only version there is")
+            self.add(f"{given.path}.version", f"must be {only}, the only version")
 
     def entries(self, path: str, data: object, most: int = 100) -> list[tuple[str, Any]]:
         """Return the entries of a list, each with its path."""
@@ -112,14 +112,14 @@ class Checker:
             self.add(path, "must be a list")
             return []
         if len(data) > most:
-            self.add(path, f"has {len(data)} entries, and {most} is the most")
+            self.add(path, f"has {len(data)} entries, but the limit is {most}")
             return []
         return [(f"{path}[{number}]", entry) for number, entry in enumerate(data)]
 
     def differ(self, path: str, names: Sequence[object]) -> None:
         """Note each name that occurs more than once."""
         for name in dict.fromkeys(name for name in names if name and names.count(name) > 1):
-            self.add(path, f"{name} stands there twice. Say it once")
+            self.add(path, f"{name} is listed twice. Remove one")
 
     def number(
         self,

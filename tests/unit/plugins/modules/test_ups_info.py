@@ -195,7 +195,7 @@ def test_facts_contain_upses_by_name(capfd: pytest.CaptureFixture[str]) -> None:
     ("options", "words"),
     [
         ({"timeout": 0}, "timeout is 0"),
-        ({"ca_path": "/nowhere/ca.pem"}, "/nowhere/ca.pem (ca_path) can't be read"),
+        ({"ca_path": "/nowhere/ca.pem"}, "can't read ca_path /nowhere/ca.pem"),
         ({"ca": "x", "ca_path": "y"}, "mutually exclusive"),
         ({"ca": "x", "tls": False}, "tls is false"),
         ({"server_name": "x", "tls": False}, "tls is false"),

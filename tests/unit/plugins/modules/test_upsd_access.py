@@ -214,8 +214,8 @@ def test_a_secondary_that_is_logged_in_is_not_cut_off(run: Any, machine: Machine
     connect(machine.root, (HERE, 3493, "192.0.2.5"), (HERE, 3493, "192.0.2.9"))
     failed = run(NAS, _ansible_check_mode=check)
     assert failed["failed"] is True
-    assert failed["msg"].startswith("192.0.2.9 is logged in to upsd now, and not among those who may connect")
-    for words in ("would not hear of a power cut", "nut_client_address", "nut_server_allow", "force"):
+    assert failed["msg"].startswith("192.0.2.9 is logged in to upsd, but is not allowed to connect")
+    for words in ("would get no warning of a power cut", "nut_client_address", "nut_server_allow", "force"):
         assert words in failed["msg"]
     assert "192.0.2.5" not in failed["msg"]
     assert machine.told == []
@@ -223,7 +223,7 @@ def test_a_secondary_that_is_logged_in_is_not_cut_off(run: Any, machine: Machine
     done = run(NAS, force=True, _ansible_check_mode=check)
     assert done["changed"] is True
     (words,) = done["warnings"]
-    assert ": 192.0.2.9 is logged in to upsd now" in words
+    assert ": 192.0.2.9 is logged in to upsd, but" in words
 
 
 @pytest.mark.parametrize("check", [False, True])
@@ -243,7 +243,7 @@ def test_others_who_are_connected_are_a_warning_each(run: Any, machine: Machine,
     done = run(NAS, _ansible_check_mode=check)
     assert "failed" not in done
     assert [words.split()[1] for words in done["warnings"]] == ["192.0.2.30", "192.0.2.31", "2001:db8::7"]
-    assert all("is connected to upsd now" in words and "nut_server_allow" in words for words in done["warnings"])
+    assert all("is connected to upsd, but" in words and "nut_server_allow" in words for words in done["warnings"])
 
 
 def test_this_host_may_be_logged_in_by_its_own_address(run: Any, machine: Machine) -> None:
@@ -299,7 +299,7 @@ def test_a_table_whose_unit_had_failed_is_removed(run: Any, machine: Machine) ->
     gone = run(state="absent")
     assert gone["changed"] is True
     assert machine.table is None
-    assert gone["actions"][-1] == "nft delete table inet homelab_nut: it is still loaded"
+    assert gone["actions"][-1] == "nft delete table inet homelab_nut: the table is still loaded"
     assert run(state="absent")["changed"] is False
 
 

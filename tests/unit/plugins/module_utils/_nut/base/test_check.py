@@ -26,7 +26,7 @@ class MistakeError(ValueError):
     [
         (b"\xff", "$: not UTF-8"),
         ("\ud800", "$: not UTF-8"),
-        ("{\n", "$: no JSON, line 2, column 1"),
+        ("{\n", "$: not valid JSON: line 2, column 1"),
         ("[" * 100_000, "$: too many brackets"),
         (" " * (TEXT_LIMIT + 1), "$: more than"),
     ],
@@ -46,7 +46,7 @@ def test_any_text_gives_a_value_or_a_mistake(text: str | bytes) -> None:
 def test_duplicate_member_is_reported_with_the_path() -> None:
     check = Checker()
     check.members("$", read_json('{"a b": 1, "a b": 2, "c": 3}', MistakeError), ())
-    assert check.problems == ['$["a b"]: is given twice. Say it once']
+    assert check.problems == ['$["a b"]: is given twice. Remove one']
 
 
 def test_unknown_and_missing_members_are_reported() -> None:
@@ -55,8 +55,8 @@ def test_unknown_and_missing_members_are_reported() -> None:
     assert given_ == {"name": "x", "port": None}
     assert given_.at("name") == ("$.name", "x")
     assert check.problems == [
-        "$.odd: is not known. Known are name, port, host",
-        '$["7"]: is not known. Known are name, port, host',
+        "$.odd: is unknown. The known members are name, port, host",
+        '$["7"]: is unknown. The known members are name, port, host',
         "$: lacks host",
         "$: lacks port",
     ]
@@ -83,7 +83,7 @@ def test_unknown_and_missing_members_are_reported() -> None:
         ("text", 3, (WORD, "a word"), "", "must be a word"),
         ("texts", ["b", "a", "b"], (WORD, "a word"), ("b", "a"), ""),
         ("texts", "abc", (WORD, "a word"), (), "must be a list"),
-        ("entries", ["a", "b"], (1,), [], "has 2 entries, and 1 is the most"),
+        ("entries", ["a", "b"], (1,), [], "has 2 entries, but the limit is 1"),
         ("entries", ("a",), (), [("$.x[0]", "a")], ""),
         ("members", 3, (("a", "b"),), {}, "must be an object with the members a, b"),
     ],
@@ -101,6 +101,4 @@ def test_all_problems_are_raised_at_once() -> None:
     check.version(check.members("$", json.loads('{"version": true}'), ("version",)), 1)
     with pytest.raises(MistakeError) as caught:
         check.raise_problems(MistakeError)
-    assert str(caught.value) == (
-        "$.x: a stands there twice. Say it once\n$.version: must be 1, the only version there is"
-    )
+    assert str(caught.value) == ("$.x: a is listed twice. Remove one\n$.version: must be 1, the only version")

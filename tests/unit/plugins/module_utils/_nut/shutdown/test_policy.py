@@ -91,13 +91,13 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["upses"], ..., "$: lacks upses"),
         (["reserve"], ..., "$: lacks reserve"),
         (["longest"], ..., "$: lacks longest"),
-        (["surprise"], 1, "$.surprise: is not known"),
+        (["surprise"], 1, "$.surprise: is unknown"),
         (["machines"], {}, "$.machines: must be a list"),
         (["machines"], [{}] * 101, "$.machines: has 101 entries"),
         (["machines", 0], 7, "$.machines[0]: must be an object"),
         (["machines", 0, "name"], ..., "$.machines[0]: lacks name"),
         (["machines", 0, "name"], "a b", "$.machines[0].name: must be a host name"),
-        (["machines", 0, "name"], "vm", "$.machines: vm stands there twice"),
+        (["machines", 0, "name"], "vm", "$.machines: vm is listed twice"),
         (["machines", 0, "shutdown_time"], ..., "$.machines[0]: lacks shutdown_time"),
         (["machines", 0, "shutdown_limit"], ..., "$.machines[0]: lacks shutdown_limit"),
         (["machines", 0, "shutdown_limit"], 59, "$.machines[0].shutdown_limit: is less than shutdown_time (60 s)"),
@@ -123,7 +123,7 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["upses", 0, "name"], ..., "$.upses[0]: lacks name"),
         (["upses", 0, "port"], 0, "$.upses[0].port: must be a TCP port"),
         (["upses", 0, "host"], "", "$.upses[0].host: must be an IP address"),
-        (["upses"], [{"name": "a"}, {"name": "a"}], "$.upses: a@localhost:3493 stands there twice"),
+        (["upses"], [{"name": "a"}, {"name": "a"}], "$.upses: a@localhost:3493 is listed twice"),
         (["settle"], 0, "$.settle: must be a number of seconds from 0.5 to 60"),
         (["reserve"], "60", "$.reserve: must be a number of seconds"),
         (["least"], -1, "$.least: must be a number of seconds"),
@@ -156,7 +156,7 @@ def test_all_policy_problems_are_listed(tmp_path: Path) -> None:
     ("text", "words"),
     [
         (b"\xff", "$: not UTF-8"),
-        ("{", "$: no JSON, line 1, column 2"),
+        ("{", "$: not valid JSON: line 1, column 2"),
         ("[" * 100000, "$: too many brackets"),
         ("1" * 5000, "$: "),
         (" " * (1 << 20) + "1", "$: more than"),
@@ -189,7 +189,7 @@ def test_missing_policy_names_role(tmp_path: Path) -> None:
     )
 )
 def test_any_other_data_is_refused(data: object) -> None:
-    # what is drawn never has all that a policy or a machine needs
+    # generated data never have all members that are needed
     for whole in (data, {**WHOLE, "machines": [data]}):
         with pytest.raises(ShutdownPolicyError):
             policy.read_policy(json.dumps(whole))
@@ -239,10 +239,10 @@ def test_stage_guests_are_parsed() -> None:
     assert stage.select == Selector(
         ((101, None), (102, 60), (103, None), (104, 0)), ("nas", "Web"), ("192.0.2.20", "nas.lan", "2001:db8::1"), 90
     )
-    # without a look at Proxmox only those can be stopped whose program is known
+    # without asking Proxmox, only guests with a kind are known
     assert stage.guests == (StageGuest("pct", 103, 90), StageGuest("qm", 104, 0))
-    for one in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
-        assert read_stages([{"name": "n", "charge": 3, **one}])[0].select
+    for selection in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
+        assert read_stages([{"name": "n", "charge": 3, **selection}])[0].select
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_stage_guests_are_parsed() -> None:
         ([{"charge": 3}], r"^\$\.stages\[0\]: lacks name"),
         ([{**FSD, "name": ""}], r"^\$\.stages\[0\]\.name: must be a string"),
         ([{**FSD, "name": "a\nb"}], r"^\$\.stages\[0\]\.name: must be a string"),
-        ([FSD, EARLY, FSD], r"^\$\.stages: the-end stands there twice"),
-        ([{**FSD, "extra": 1}], r"^\$\.stages\[0\]\.extra: is not known. Known are name, on_battery"),
+        ([FSD, EARLY, FSD], r"^\$\.stages: the-end is listed twice"),
+        ([{**FSD, "extra": 1}], r"^\$\.stages\[0\]\.extra: is unknown. The known members are name, on_battery"),
         ([{**FSD, "charge": None}], r"^\$\.stages\[0\]: never begins"),
         ([{**FSD, "charge": 101}], r"^\$\.stages\[0\]\.charge: must be a percentage from 0 to 100"),
         ([{**FSD, "charge": True}], r"^\$\.stages\[0\]\.charge: must be a percentage"),
@@ -268,11 +268,11 @@ def test_stage_guests_are_parsed() -> None:
         ([{**FSD, "guests": [{"kind": "qm", "id": True}]}], r"guests\[0\]\.id: must be the number"),
         ([{**FSD, "guests": [{"kind": "qm", "id": 100, "seconds": "x"}]}], r"guests\[0\]\.seconds: must be a number"),
         ([{**FSD, "guests": [{"kind": "qm"}]}], r"guests\[0\]: lacks id"),
-        ([{**FSD, "guests": [{"id": 100, "secs": 3}]}], r"guests\[0\]\.secs: is not known"),
+        ([{**FSD, "guests": [{"id": 100, "secs": 3}]}], r"guests\[0\]\.secs: is unknown"),
         ([{**FSD, "guests": [99]}], r"^\$\.stages\[0\]\.guests\[0\]: must be the number of a guest"),
         ([{**FSD, "guests": [1000000000]}], r"^\$\.stages\[0\]\.guests\[0\]: must be the number of a guest"),
         ([{**FSD, "guests": ["101"]}], r"^\$\.stages\[0\]\.guests\[0\]: must be the number of a guest"),
-        ([{**FSD, "guests": [101, {"id": 101}]}], r"^\$\.stages\[0\]\.guests: 101 stands there twice"),
+        ([{**FSD, "guests": [101, {"id": 101}]}], r"^\$\.stages\[0\]\.guests: 101 is listed twice"),
         ([{**FSD, "tags": "nas"}], r"^\$\.stages\[0\]\.tags: must be a list"),
         ([{**FSD, "tags": ["nas", "a b"]}], r"^\$\.stages\[0\]\.tags\[1\]: must be a tag"),
         ([{**FSD, "tags": [""]}], r"^\$\.stages\[0\]\.tags\[0\]: must be a tag"),
