@@ -59,7 +59,7 @@ options:
         type: float
         default: 10
       shutdown_time:
-        description: Usual time from the beginning of its shutdown until the machine is down. Ignored for the primary, whose times are in O(timing).
+        description: Usual time from then until the machine is down. Ignored for the primary, whose times are in O(timing).
         type: float
         default: 60
       shutdown_limit:
