@@ -142,7 +142,7 @@ def due(looks: list[tuple[float, Activity, bool]], power: str = watch.MAINS, *, 
 
 
 def looks(seconds: float, activity: Activity = ASLEEP, *, has_work: bool = True) -> list[tuple[float, Activity, bool]]:
-    """Return the silence after so many seconds of equal looks at upsd, one each second from second 2 on."""
+    """Return equal looks at upsd, one each second, starting 2 s after its last answer."""
     return [(102.0 + number, activity, has_work) for number in range(int(seconds) - 1)]
 
 
