@@ -60,7 +60,7 @@ def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list
         look = here.observe_host()
         return look, list(look.steps), (), look.old_text, look.old_text if look.new_text is None else look.new_text
     # the log that runs started by udev use, too; module.log writes to the journal
-    log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
+    log = nut_hotplug.HotplugLog(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
     here.say, here.debug = log.write_decision, log.write_debug
     before = here.local.read_file("ups.conf") or ""
     outcome = here.run(module.params["wait"])
