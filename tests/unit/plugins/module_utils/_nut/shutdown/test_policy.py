@@ -157,7 +157,7 @@ def test_all_policy_problems_are_listed(tmp_path: Path) -> None:
     [
         (b"\xff", "$: not UTF-8"),
         ("{", "$: not valid JSON: line 1, column 2"),
-        ("[" * 100000, "$: too many brackets"),
+        ("[" * 100000, "$: brackets are nested too deeply"),
         ("1" * 5000, "$: "),
         (" " * (1 << 20) + "1", "$: more than"),
         ("[]", "$: must be an object"),
