@@ -3,9 +3,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Dynamic inventory: the lab's hosts that are started, and the loopback ports that lead to them.
+"""Dynamic inventory: the started hosts of the lab and their ports on loopback.
 
-What a user's inventory says of such hosts stands beside it, in group_vars/ and host_vars/.
+What a user's inventory would contain for such hosts is in group_vars/ and host_vars/.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ sys.path.insert(0, str(CHECKOUT / "lab"))
 from homelab import Lab, LabError
 
 
-def inventory(lab: Lab) -> dict[str, object]:
-    """Return the inventory as Ansible's script plugin wants it."""
+def make_inventory(lab: Lab) -> dict[str, object]:
+    """Return the inventory in the format of Ansible's script plugin."""
     groups: dict[str, dict[str, list[str]]] = {}
     variables: dict[str, dict[str, object]] = {}
     for name, ports in lab.read_hosts().items():
         groups.setdefault(lab.find_host(name).group, {"hosts": []})["hosts"].append(name)
         variables[name] = {
-            # ssh finds port, key and host key in this file; so do testinfra and `lab/lab ssh`
+            # the file has port, key and host key; testinfra and `lab/lab ssh` use it too
             "ansible_ssh_common_args": f"-F {shlex.quote(str(lab.state / 'ssh_config'))}",
-            # Ansible keeps connections by host, port and user: without the port, those of another lab's host of this name
+            # Ansible reuses connections by host, port and user. Without the port, it could reuse one to a host of another lab.
             "ansible_port": ports["ssh"],
         }
         if "api" in ports:
@@ -43,6 +43,6 @@ def inventory(lab: Lab) -> dict[str, object]:
 if __name__ == "__main__":
     os.umask(0o077)
     try:
-        print(json.dumps(inventory(Lab.from_environment())))
+        print(json.dumps(make_inventory(Lab.from_environment())))
     except LabError as error:
         sys.exit(f"lab: {error}")

@@ -3,9 +3,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Make a Proxmox VE out of one of the lab's hosts, as far as a shutdown goes: /etc/pve, guests, qm, pct, pve-guests.service.
+"""Turn a host of the lab into a Proxmox VE, as far as shutdowns are concerned: /etc/pve, guests, qm, pct, pve-guests.service.
 
-A host of the lab has no guests, and no /etc/pve, until `lab-pve setup` is called there.
+Hosts of the lab have no guests and no /etc/pve until `lab-pve setup` is called.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if not __package__:  # started by its path: the package is the directory beside 
 from . import stand_in
 
 KINDS = {"qm": "qemu-server", "pct": "lxc"}
-DOWN_SECONDS = 180  # what Proxmox gives a guest without `down` (pve-manager, PVE/API2/Nodes.pm)
+DOWN_SECONDS = 180  # Proxmox's default for a guest without `down` (pve-manager, PVE/API2/Nodes.pm)
 UNIT = "pve-guests.service"
 EXAMPLE = ("101=qm,storage=nas,seconds=6", "102=qm,storage=local,seconds=4", "201=pct,storage=nas,seconds=3")
 
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """A guest. storage: local or nas. seconds: how long it takes to go down, None: it hangs. order, down: of startup."""
+    """The configuration of a guest."""
 
     id: int
-    kind: str
-    storage: str = "local"
-    seconds: float | None = 5.0
-    order: int | None = None
-    down: int | None = None
+    kind: str  # "qm" or "pct"
+    storage: str = "local"  # or "nas"
+    seconds: float | None = 5.0  # that it takes to shut down; None: it hangs
+    order: int | None = None  # of `startup`
+    down: int | None = None  # of `startup`, in seconds
     tags: str = ""
 
     def format_config(self) -> str:
-        """Return its configuration, as Proxmox writes it."""
+        """Return the configuration file as Proxmox writes it."""
         disk = f"{self.storage}:{self.id}/vm-{self.id}-disk-0.qcow2,size=8G"
         parts = [f"{key}={value}" for key, value in (("order", self.order), ("down", self.down)) if value is not None]
         lines = [
@@ -61,13 +61,15 @@ class GuestSpec:
 
 
 def parse_guest(text: str) -> GuestSpec:
-    """Read ID=KIND[,storage=S][,seconds=N|never][,order=N][,down=N][,tags=A;B]. Raises ValueError, which says what is wrong."""
+    """Parse ID=KIND[,storage=S][,seconds=N|never][,order=N][,down=N][,tags=A;B]. Raise ValueError for anything else."""
     first, *rest = text.split(",")
     number, _equals, kind = first.partition("=")
     given = dict(part.partition("=")[::2] for part in rest)
     wrong = sorted(set(given) - {"storage", "seconds", "order", "down", "tags"})
     if kind not in KINDS or not number.isdigit() or wrong:
-        raise ValueError(f"{text}: want ID=qm or ID=pct, and then of storage, seconds, order, down, tags; not {wrong}")
+        raise ValueError(
+            f"{text}: expected ID=qm or ID=pct, followed by storage, seconds, order, down or tags, not {wrong}"
+        )
     seconds = given.get("seconds", "5")
     return GuestSpec(
         int(number),
@@ -81,7 +83,7 @@ def parse_guest(text: str) -> GuestSpec:
 
 
 def format_storages(nas: str) -> str:
-    """Return storage.cfg: this host's own, and one of a NAS by NFS."""
+    """Return storage.cfg with a local storage and an NFS storage on a NAS."""
     return (
         "dir: local\n\tpath /var/lib/vz\n\tcontent images,rootdir,iso,vztmpl,backup\n\n"
         f"nfs: nas\n\tserver {nas}\n\texport /mnt/tank/vms\n\tpath /mnt/pve/nas\n\tcontent images,rootdir\n"
@@ -89,20 +91,20 @@ def format_storages(nas: str) -> str:
 
 
 def group_by_order(guests: Sequence[GuestSpec]) -> list[list[GuestSpec]]:
-    """Return who is stopped together, in Proxmox's order: high numbers first, those without one before them."""
+    """Return the groups of guests that Proxmox stops together: without an order first, then from high to low."""
 
-    def rank(guest: GuestSpec) -> float:
+    def sort_rank(guest: GuestSpec) -> float:
         return float("inf") if guest.order is None else guest.order
 
-    ordered = sorted(guests, key=lambda guest: (-rank(guest), guest.id))
-    return [list(together) for _rank, together in groupby(ordered, key=rank)]
+    ordered = sorted(guests, key=lambda guest: (-sort_rank(guest), guest.id))
+    return [list(together) for _rank, together in groupby(ordered, key=sort_rank)]
 
 
 class PveNode:
-    """The host below a root."""
+    """A Proxmox VE host; `root` is its root directory."""
 
     def __init__(self, root: Path = Path("/"), name: str | None = None) -> None:
-        """Name it; nothing is done."""
+        """Name the host without changing it."""
         self.root = root
         self.name = name or socket.gethostname()
         self.pve = root / "etc/pve"
@@ -113,11 +115,11 @@ class PveNode:
         self.moments = root / "lab/guests"
 
     def read_guests(self) -> list[GuestSpec]:
-        """Return the guests that were set up."""
-        return [GuestSpec(**one) for one in json.loads(self.kept.read_text())]
+        """Return the configured guests."""
+        return [GuestSpec(**guest) for guest in json.loads(self.kept.read_text())]
 
     def set_up(self, nas: str, guests: Sequence[GuestSpec]) -> None:
-        """Write all that a Proxmox VE has, and its programs. No guest is started yet."""
+        """Write Proxmox VE's files and programs. No guest is started yet."""
         self.remove_all()
         local = self.pve / "nodes" / self.name
         for kind, folder in KINDS.items():
@@ -134,7 +136,7 @@ class PveNode:
         shutil.copyfile(Path(__file__).resolve().with_name(UNIT), self.unit)
 
     def remove_all(self) -> None:
-        """Take all of that away again."""
+        """Remove everything that set_up has written."""
         shutil.rmtree(self.pve, ignore_errors=True)
         for path in (self.kept, self.moments, self.unit, *(self.programs / name for name in ("qm", "pct", "vzdump"))):
             path.unlink(missing_ok=True)
@@ -149,7 +151,7 @@ class PveNode:
             host.add_guest(guest.id, kind=guest.kind, shutdown=guest.seconds)
 
     def stop_guests(self) -> None:
-        """Stop all guests, as pve-guests.service does when the host goes down: those of one order at once, then the next."""
+        """Stop all guests, as pve-guests.service does at shutdown: one group after the other."""
         for together in group_by_order(self.read_guests()):
             asked = [
                 subprocess.Popen(
@@ -165,20 +167,20 @@ class PveNode:
                 )
                 for guest in together
             ]
-            for one in asked:
-                one.wait()
+            for process in asked:
+                process.wait()
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what the command line says."""
+    """Run one command."""
     parser = argparse.ArgumentParser(prog="lab-pve", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    setup = commands.add_parser("setup", help="make a Proxmox VE of this host, and start its guests")
-    setup.add_argument("--nas", required=True, metavar="HOST", help="whose NFS the storage nas is")
+    setup = commands.add_parser("setup", help="turn this host into a Proxmox VE, and start its guests")
+    setup.add_argument("--nas", required=True, metavar="HOST", help="NFS server of the storage nas")
     setup.add_argument("guests", nargs="*", default=EXAMPLE, metavar="GUEST", help=f"default: {' '.join(EXAMPLE)}")
-    commands.add_parser("remove", help="take all of that away")
-    commands.add_parser("start", help="what pve-guests.service does at boot")
-    commands.add_parser("stop", help="what it does when the host goes down")
+    commands.add_parser("remove", help="undo setup")
+    commands.add_parser("start", help="start all guests, as at boot")
+    commands.add_parser("stop", help="stop all guests, as at shutdown")
     args = parser.parse_args(words)
     node = PveNode()
     if args.command == "setup":

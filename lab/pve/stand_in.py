@@ -6,15 +6,15 @@
 
     python3 pve_stand_in.py qm|pct|vzdump ARGUMENTS
 
-$PVE_STAND_IN names a folder. In it are, for each guest, ID.json (what it is like, see GUEST), ID.pid (the process that is the
+$PVE_STAND_IN names a directory. For each guest it has ID.json (its properties, see GUEST), ID.pid (the process that is the
 guest, while it runs), and `calls`, a line of JSON for each call. $PVE_STAND_IN_SPEED: how many of Proxmox's seconds pass in
-one of the clock's. `took` gets a line for each call that waited: how many of Proxmox's seconds it did.
+a real second. `took` gets a line for each call that waited: how many of Proxmox's seconds.
 
-$PVE_STAND_IN_MOMENTS, if set, names a file that gets a line for what a guest does, "TIME ID started|told|down|killed", in seconds
-since 1970; and then a guest is a process of a scope of its own (systemd-run), as Proxmox's are: it outlives the unit that started it.
+$PVE_STAND_IN_MOMENTS, if set, names a file that gets a line for each event of a guest, "TIME ID started|told|down|killed", in seconds
+since 1970. Then each guest runs in its own scope (systemd-run), like Proxmox's: it outlives the unit that started it.
 
-As the real ones: a guest goes down by itself once it was told, even if qm is killed; a second qm waits for the first one's
-lock, and gives up; a guest in a backup is locked; of a guest that HA works, HA is told, and qm does not wait.
+Like the real ones: a guest that was asked to shut down does so even if qm is killed; a second qm waits for the first one's
+lock and gives up; a guest in a backup is locked; for a guest under HA, qm asks HA and does not wait.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCOPE = ("systemd-run", "--scope", "--quiet", "--slice=qemu", "--property=KillMo
 
 
 class CommandError(Exception):
-    """What Perl's die says, and its exit code."""
+    """A command fails with this message (of Perl's die) and exit code."""
 
     def __init__(self, words: str, code: int = 255) -> None:
         super().__init__(words)
@@ -48,13 +48,13 @@ class CommandError(Exception):
 
 
 class GuestFolder:
-    """The folder."""
+    """The directory of guests."""
 
     def __init__(self, folder: Path, speed: float = 1.0, moments: Path | None = None) -> None:
         self.folder, self.speed, self.moments = folder, speed, moments
 
     def add_guest(self, number: int, *, running: bool = True, **what: Any) -> None:
-        """Make a guest."""
+        """Create a guest."""
         (self.folder / f"{number}.json").write_text(json.dumps({**GUEST, **what}))
         if running:
             self.start_process(number)
@@ -70,13 +70,13 @@ class GuestFolder:
         return found
 
     def find_pid(self, number: int) -> int:
-        """Return the process of a guest, 0 if it is down."""
+        """Return a guest's process id, or 0 if it is down."""
         try:
             pid = int((self.folder / f"{number}.pid").read_text())
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             return 0
-        # a zombie is one that nobody has waited for
+        # a zombie has ended, but its parent has not waited for it
         return 0 if state in "ZX" else pid
 
     def start_process(self, number: int) -> None:
@@ -107,7 +107,7 @@ class GuestFolder:
     # The programs
 
     def run_program(self, program: str, words: list[str]) -> str:
-        """Do what a call of PROGRAM does; return what it prints. Raises Refused."""
+        """Run a program and return its output. Raise CommandError if it fails."""
         self.append_line("calls", json.dumps([program, *words]))
         if program == "vzdump":
             for path in self.folder.glob("*.json"):
@@ -115,7 +115,7 @@ class GuestFolder:
             return ""
         parser = argparse.ArgumentParser(prog=program)
         parser.add_argument("verb", choices=("list", "status", "start", "shutdown", "stop"))
-        # all verbs but one need it
+        # every verb but `list` needs it
         parser.add_argument("number", type=int, nargs="?" if words[:1] == ["list"] else None)
         parser.add_argument("--timeout", type=int, default=180 if program == "qm" else 60)
         parser.add_argument("--forceStop", type=int, default=0)
@@ -140,7 +140,7 @@ class GuestFolder:
             return self.stop_guest(asked, guest, what)
 
     def list_guests(self, kind: str) -> str:
-        """Print as the real ones do (qm.pm, pct.pm: `list`): nothing at all where there is no guest; a VM has a name always."""
+        """Return the list as the real ones print it (qm.pm, pct.pm): nothing without guests; a VM always has a name."""
         rows = []
         for path in sorted(self.folder.glob("[1-9]*.json"), key=lambda path: int(path.stem)):
             number, guest = int(path.stem), {**GUEST, **json.loads(path.read_text())}
@@ -186,7 +186,7 @@ class GuestFolder:
         return "VM still running - terminating now with SIGTERM\n" if what == "VM" else ""
 
     def ask_to_stop(self, number: int, guest: dict[str, Any]) -> None:
-        """Press the button: from here on the guest goes down by itself."""
+        """Press the power button: from now on the guest shuts down."""
         pid = self.find_pid(number)
         going = self.folder / f"{number}.going"
         if guest["shutdown"] is None or (going.exists() and going.read_text() == str(pid)):
@@ -212,7 +212,7 @@ class GuestFolder:
             yield
 
     def run_guest(self, number: int) -> None:
-        """Be a guest of its own scope, until somebody presses the button, and as long as it takes to go down then."""
+        """Be a guest in its own scope: run until the power button is pressed, then shut down."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         self.note_moment(number, "started")
         signal.sigwait({signal.SIGUSR1})
@@ -231,7 +231,7 @@ class GuestFolder:
 
 
 def _start_detached(*command: str) -> int:
-    """Start a process that nobody waits for, and that outlives us; it closes what it was given."""
+    """Start a detached process, with its standard streams closed, and return its id."""
     script = '"$@" </dev/null >/dev/null 2>&1 & echo $!'
     started = subprocess.run(
         ["sh", "-c", script, "sh", *command], stdout=subprocess.PIPE, start_new_session=True, check=True
@@ -240,7 +240,7 @@ def _start_detached(*command: str) -> int:
 
 
 def install_programs(place: Path, folder: Path, speed: float, moments: Path | None = None) -> None:
-    """Put qm, pct and vzdump into PLACE, for the guests of FOLDER."""
+    """Install qm, pct and vzdump in `place` for the guests of `folder`."""
     variables = {"PVE_STAND_IN": folder, "PVE_STAND_IN_SPEED": speed, "PVE_STAND_IN_MOMENTS": moments or ""}
     words = " ".join(f"{name}={value}" for name, value in variables.items())
     for name in ("qm", "pct", "vzdump"):
@@ -250,7 +250,7 @@ def install_programs(place: Path, folder: Path, speed: float, moments: Path | No
 
 
 def main() -> int:
-    """Be one of the programs, or a guest."""
+    """Run one of the programs, or be a guest."""
     moments = os.environ.get("PVE_STAND_IN_MOMENTS")
     speed = float(os.environ.get("PVE_STAND_IN_SPEED", "1"))
     host = GuestFolder(Path(os.environ["PVE_STAND_IN"]), speed, Path(moments) if moments else None)

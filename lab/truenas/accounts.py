@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may log in to the stand-in, and what they may do there."""
+"""The users and API keys of the stand-in, and their roles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrueNasUser:
     otp_token: str | None = None
 
     def has_role(self, role: str | None) -> bool:
-        """Whether this user has a role. None: it takes no role."""
+        """Return whether this user has a role. None means that no role is needed."""
         if role is None or FULL_ADMIN in self.roles:
             return True
         return role in self.roles or any(role in _INCLUDED.get(own, ()) for own in self.roles)
@@ -56,12 +56,12 @@ class Accounts:
     keys: tuple[ApiKey, ...]
 
     def find_key(self, secret: str) -> ApiKey | None:
-        """The key of these characters."""
+        """Return the key with this secret, or None."""
         return next((key for key in self.keys if key.secret == secret), None)
 
 
 def parse_accounts(users: Mapping[str, Mapping[str, Any]], keys: Iterable[Mapping[str, Any]]) -> Accounts:
-    """Accounts from the configuration file's `users` and `api_keys`. Raises ValueError for what cannot be right."""
+    """Return the accounts in the configuration file's `users` and `api_keys`. Raise ValueError if they are inconsistent."""
     parsed_users = {
         name: TrueNasUser(name, user["password"], frozenset(user.get("roles", [FULL_ADMIN])), user.get("otp_token"))
         for name, user in users.items()

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The stand-in's midclt: `midclt [-t SECONDS] call METHOD ARG...`, with what the real ones print and return.
+"""The stand-in's midclt: `midclt [-t SECONDS] call METHOD ARG...`, with the output and exit codes of the real ones.
 
-It asks the running server over its socket, so it is the same machine that the API shows. How it behaves is the
-release's way, good and bad: bare text for strings, True for true, exit code 0 for a login that failed. Standard library
-only. Other subcommands than `call` are not played. Sources: truenas/api_client, and src/middlewared/middlewared/client
+It calls the running server over its socket, so it shows the same state as the API. It behaves like the release's midclt, good and
+bad: bare text for strings, True for true, exit code 0 for a failed login. It uses the standard library only and supports no
+subcommand but `call`. Sources: truenas/api_client, and src/middlewared/middlewared/client
 of truenas/middleware for the releases before 25.04.
 """
 
@@ -36,7 +36,7 @@ _INVALID_PARAMS, _CALL_ERROR, _NO_SUCH_METHOD = -32602, -32001, -32601
 
 
 class MidcltError(Exception):
-    """What the real client calls ClientException: a text, and perhaps a traceback's text and more."""
+    """The real client's ClientException: a text, and possibly a traceback and details."""
 
     def __init__(self, error: str, *, trace: str = "", extra: Any = None) -> None:
         super().__init__(error)
@@ -45,24 +45,24 @@ class MidcltError(Exception):
 
 
 class NotLoggedIn(Exception):
-    """The machine does not take the caller for root."""
+    """The caller is not root."""
 
 
 # --- where things are ------------------------------------------------------------------------------------------------
 
 
 def socket_path(environment: Mapping[str, str]) -> Path:
-    """The server's socket. A test has its own."""
+    """Return the path of the server's socket. Tests set their own."""
     return Path(environment.get(_SOCKET_VARIABLE, SOCKET))
 
 
 def release_file(path: Path) -> Path:
-    """Where the server of this socket has left the release that it plays."""
+    """Return the file in which the server of this socket has saved its release."""
     return path.with_name("release")
 
 
 def log_file(path: Path) -> Path:
-    """Where each midclt of this socket notes how it was called."""
+    """Return the file in which each midclt of this socket logs its arguments."""
     return _LOG if path == SOCKET else path.with_name("midclt.log")
 
 
@@ -70,13 +70,13 @@ def _read_release(path: Path) -> Release:
     try:
         return RELEASES[release_file(path).read_text()]
     except FileNotFoundError:
-        return RELEASES["25.10"]  # the server's default; it has never run here
+        return RELEASES["25.10"]  # the server's default, if it has never run
 
 
 def _log_call(path: Path) -> None:
-    """Note this process's arguments as the kernel shows them to everybody, so that a test can look for secrets."""
+    """Log this process's arguments as every user can see them, so that tests can look for secrets."""
     shown = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-    with contextlib.suppress(OSError), log_file(path).open("a") as file:  # never a reason to fail
+    with contextlib.suppress(OSError), log_file(path).open("a") as file:  # logging must never fail the call
         file.write(json.dumps({"argv": shown}) + "\n")
 
 
@@ -105,7 +105,7 @@ def _make_call_parser(release: Release) -> argparse.ArgumentParser:
 
 
 def _parse_params(release: Release, words: Sequence[str], stdin: TextIO) -> Iterator[Any]:
-    """Each word is JSON, or else a string."""
+    """Yield each word as JSON, or as a string if it is no JSON."""
     piped: str | None = None
     for word in words:
         text = word
@@ -120,7 +120,7 @@ def _parse_params(release: Release, words: Sequence[str], stdin: TextIO) -> Iter
 def main(
     argv: Sequence[str], stdin: TextIO, stdout: TextIO, stderr: TextIO, environment: Mapping[str, str] | None = None
 ) -> int:
-    """Run the program. Returns its exit code; argparse may end it before. Old releases let an OSError through."""
+    """Run the program and return its exit code. argparse may exit before. Old releases let an OSError through."""
     path = socket_path(os.environ if environment is None else environment)
     _log_call(path)
     release = _read_release(path)
@@ -186,7 +186,7 @@ class MidcltClient:
         self._socket.close()
 
     def call_method(self, method: str, params: list[Any]) -> Any:
-        """Call a method. Raises Failure, or NotLoggedIn."""
+        """Call a method. Raise MidcltError or NotLoggedIn if it fails."""
         deadline = time.monotonic() + self._timeout
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         try:
@@ -201,7 +201,7 @@ class MidcltClient:
         return answer.get("result")
 
     def _read_answer(self, number: Any, deadline: float) -> Mapping[str, Any]:
-        """The answer with this number. What is none is passed over, so it ends in a timeout: so the real clients do."""
+        """Return the answer with this id. Like the real clients, ignore anything else until the timeout."""
         while True:
             with contextlib.suppress(ValueError):
                 answer = json.loads(self._read_line(deadline))
@@ -226,7 +226,7 @@ class MidcltClient:
         if error["code"] == _NO_SUCH_METHOD:
             return self._unknown_method(method, str(error["message"]))
         if error["code"] == _INVALID_PARAMS:
-            # Made into lines by the client, which keeps neither the traceback nor the rest.
+            # The client turns them into lines without the traceback and the details.
             lines = [f"[EINVAL] {attribute or 'ALL'}: {text}" for attribute, text, _unused in data["extra"]]
             return MidcltError("\n".join(lines))
         if error["code"] != _CALL_ERROR:
@@ -245,7 +245,7 @@ class MidcltClient:
         return MidcltError(text, trace=_fake_traceback(text))
 
     def call_job(self, method: str, params: list[Any], stderr: TextIO) -> Any:
-        """Call a method that is a job, wait for its end and show how far it is."""
+        """Call a method that is a job, and show its progress until it ends."""
         number = self.call_method(method, params)
         while True:
             (job,) = self.call_method("core.get_jobs", [[["id", "=", number]]])
@@ -259,7 +259,7 @@ class MidcltClient:
 
 
 def _fake_traceback(reason: str) -> str:
-    """As long and as useless for a client as a real one."""
+    """Return a traceback, as long and useless as a real one."""
     return (
         "Traceback (most recent call last):\n"
         '  File "/usr/lib/python3/dist-packages/middlewared/main.py", line 208, in call_method\n'
@@ -269,7 +269,7 @@ def _fake_traceback(reason: str) -> str:
 
 
 def run_console() -> None:
-    """What /usr/bin/midclt runs."""
+    """Run /usr/bin/midclt."""
     sys.exit(main(sys.argv[1:], sys.stdin, sys.stdout, sys.stderr))
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The middleware's protocol: JSON-RPC 2.0, one frame in, one frame out. No sockets, no clock of its own.
+"""The middleware's protocol: JSON-RPC 2.0, one frame in, one frame out, without sockets. The clock is passed in.
 
-Slow work is a job: `receive` hands it out, whoever runs the sockets calls `run`, and a frame may come of it.
+Slow work is a job: `receive_frame` returns it, the server calls `run_job`, which may return a frame.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _OTHER_SERVICES = ({"id": 4, "service": "cifs"}, {"id": 11, "service": "ssh"})
 
 
 class RpcError(Exception):
-    """An answer that is an error."""
+    """An answer with an error."""
 
     def __init__(self, code: int, message: str, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -58,19 +58,19 @@ class RpcError(Exception):
 
     @property
     def reason(self) -> str:
-        """What a human reads: TrueNAS's reason if there is one."""
+        """The message for people: TrueNAS's reason if there is one."""
         return str(self.data["reason"]) if self.data else str(self)
 
 
 def call_error(errname: str, text: str, extra: Any = None, *, bare: bool = False) -> RpcError:
-    """A method that failed. `bare`: an exception that is not TrueNAS's own carries no [ERRNAME]."""
+    """Return the error of a failed method. `bare`: without [ERRNAME], as for exceptions that are not TrueNAS's own."""
     reason = text if bare else f"[{errname}] {text}"
     data = {"error": _ERRNO[errname], "errname": errname, "reason": reason, "extra": extra}
     return RpcError(_CALL_ERROR, "Method call error", data)
 
 
 def _as_rpc_error(call: Callable[[], Any]) -> Any:
-    """Whatever goes wrong inside a method, the caller gets an answer: so it is in TrueNAS."""
+    """Turn every exception of a method into an answer, as TrueNAS does."""
     try:
         return call()
     except RpcError:
@@ -80,7 +80,7 @@ def _as_rpc_error(call: Callable[[], Any]) -> Any:
 
 
 def invalid_params(complaints: Sequence[ups.Complaint]) -> RpcError:
-    """Arguments that were refused: attribute and message each."""
+    """Return the error for refused arguments: (attribute, message) each."""
     einval = _ERRNO["EINVAL"]
     reason = "".join(f"[EINVAL] {attribute}: {message}\n" for attribute, message in complaints)
     extra = [[attribute, message, einval] for attribute, message in complaints]
@@ -93,7 +93,7 @@ def invalid_params(complaints: Sequence[ups.Complaint]) -> RpcError:
 
 @dataclass
 class ClientConnection:
-    """One WebSocket, or one midclt, as the middleware sees it."""
+    """A connection by WebSocket or midclt."""
 
     remote: str
     secure: bool
@@ -106,7 +106,7 @@ class ClientConnection:
     login_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def describe_credentials(self) -> dict[str, Any]:
-        """As a job shows them."""
+        """Return the credentials as a job shows them."""
         assert self.user  # noqa: S101 - a job is only made after a login
         data: dict[str, Any] = {"username": self.user.name, "login_id": self.login_id, "login_at": None}
         if self.unix:
@@ -117,13 +117,13 @@ class ClientConnection:
 
 
 def unix_connection(*, root: bool) -> ClientConnection:
-    """What midclt has: root is in without a login, nobody else is."""
+    """Return the connection of a midclt. root is logged in; other users are not."""
     return ClientConnection(remote="unix", secure=True, unix=True, user=ROOT if root else None)
 
 
 @dataclass(frozen=True)
 class AnswerFate:
-    """What the faults have in mind for an answer on its way out: it comes so many seconds later, or not at all."""
+    """How faults change the delivery of an answer: a delay in seconds, or a dropped connection."""
 
     delay: float = 0.0
     drop: bool = False
@@ -131,7 +131,7 @@ class AnswerFate:
 
 @dataclass
 class MiddlewareJob:
-    """A call that takes its time. `shown` is what core.get_jobs answers."""
+    """A slow call. `shown` is its entry in core.get_jobs."""
 
     work: Callable[[], Any]
     message_id: Any
@@ -143,7 +143,7 @@ class MiddlewareJob:
     finished: threading.Event = field(default_factory=threading.Event)
 
     def read_state(self) -> dict[str, Any]:
-        """As it is now. Who looks again sees it finished, if it is nearly: so it was recorded."""
+        """Return the current state. A second call waits briefly for the end, as in the recordings."""
         if self.seen.is_set():
             self.finished.wait(NEARLY_SECONDS)
         shown = copy.deepcopy(self.shown)
@@ -153,7 +153,7 @@ class MiddlewareJob:
 
 @dataclass(frozen=True)
 class FrameOutcome:
-    """What became of a frame: an answer, a job to run, or both. `fate` is the answer's."""
+    """The result of a frame: an answer, a job to run, or both. `fate` applies to the answer."""
 
     answer: str | None
     job: MiddlewareJob | None = None
@@ -162,7 +162,7 @@ class FrameOutcome:
 
 @dataclass(frozen=True)
 class _Method:
-    """`params` are the names; a question mark behind one says that it may be left out."""
+    """A method. `params` are the names of its parameters; a question mark marks an optional one."""
 
     call: Callable[[Middleware, ClientConnection, list[Any]], Any]
     params: tuple[str, ...] = ()
@@ -172,9 +172,9 @@ class _Method:
 
 
 class Middleware:
-    """All that connections share.
+    """The state that all connections share.
 
-    `faults` is asked at each call: see the README. `clock` gives seconds since 1970.
+    `faults` is called for each frame: see the README. `clock` returns seconds since 1970.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Middleware:
         self._hostname = hostname
         saved = state.load_state()
         self.settings = ups.default_settings(core=release.core)
-        # Another release may have saved them, with members that this one has not.
+        # Another release may have saved members that this one does not have.
         self.settings.update({name: value for name, value in saved.get("ups", {}).items() if name in self.settings})
         self.enabled: bool = saved.get("enable", False)
         self._revoked: set[int] = set(saved.get("revoked_keys", []))
@@ -209,14 +209,14 @@ class Middleware:
     # --- frames ---
 
     def is_dropping_connections(self) -> bool:
-        """Whether a new connection shall be closed before a word is spoken."""
+        """Return whether a fault closes new connections at once."""
         return bool(self._drop_fault("connect") == "before")
 
     def _drop_fault(self, name: Any) -> Any:
         return self._faults().get("drop", {}).get(name)
 
     def receive_frame(self, connection: ClientConnection, frame: str) -> FrameOutcome:
-        """One frame of a client."""
+        """Process a frame of a client."""
         message_id = name = None
         try:
             message = _parse_frame(frame)
@@ -246,7 +246,7 @@ class Middleware:
         return text
 
     def run_job(self, job: MiddlewareJob) -> str | None:
-        """Run a job to its end. Returns the frame that its caller still waits for, if any."""
+        """Run a job. Return the frame that its caller is waiting for, if any."""
         try:
             result = _as_rpc_error(lambda: self._do_work(job))
         except RpcError as error:
@@ -316,7 +316,7 @@ class Middleware:
                     raise call_error(errname, reason, bare=True)
 
     def _check_rate(self, name: str, remote: str) -> None:
-        """The window begins with the first call, and each call counts, also a refused one."""
+        """Enforce the rate limit. The window begins with the first call; refused calls count too."""
         now = self._clock()
         since, calls = self._calls.get((name, remote), (now, 0))
         if now - since >= RATE_SECONDS:
@@ -368,26 +368,26 @@ class Middleware:
         return job
 
     def list_jobs(self, user: TrueNasUser) -> list[dict[str, Any]]:
-        """Everybody sees the own jobs, a full admin all."""
+        """Return the jobs that a user may see: his own, or all for a full admin."""
         own = (job for job in self._jobs if job.shown["credentials"]["data"]["username"] == user.name)
         return [job.read_state() for job in (self._jobs if user.has_role(FULL_ADMIN) else own)]
 
     # --- logging in ---
 
     def login_fault(self) -> dict[str, Any] | None:
-        """What a login is answered with, whoever comes: the standby node of a pair, or an outcome that was asked for."""
+        """Return the answer to every login if a fault sets it: a redirect of a standby node, or a given outcome."""
         faults = self._faults()
         if (urls := faults.get("standby")) is not None:
             return {"response_type": "REDIRECT", "urls": urls}
         return {"response_type": faults["login"]} if faults.get("login") else None
 
     def log_in_with_password(self, name: str, password: str) -> TrueNasUser | None:
-        """The user, if the password is right."""
+        """Return the user if the password is right."""
         user = self._accounts.users.get(name)
         return user if user and user.password == password else None
 
     def log_in_with_key(self, connection: ClientConnection, secret: str, name: str | None = None) -> str:
-        """A response_type of login_ex. A key that comes over plain ws is known to all, so it is revoked at once."""
+        """Log in with an API key and return a response_type of login_ex. A key sent over plain ws is revoked."""
         key = self._accounts.find_key(secret)
         if key is None or name not in (None, key.user):
             return "AUTH_ERR"
@@ -405,7 +405,7 @@ class Middleware:
         self._state.save_state({"ups": self.settings, "enable": self.enabled, "revoked_keys": sorted(self._revoked)})
 
     def update_ups(self, values: Any) -> dict[str, Any]:
-        """Change settings. A running service is restarted; if that fails, the new settings stay all the same."""
+        """Change settings, and restart a running service. The settings stay even if the restart fails."""
         release = self.release
         cleaned, complaints = ups.check_schema(
             values, classic=release.classic_schema, core=release.core, old=release.old_schema
@@ -429,13 +429,13 @@ class Middleware:
             return ups.config_entry(self.settings)
 
     def enable_ups(self, enable: bool) -> int:
-        """Start the service at boot, or not."""
+        """Set whether the service starts at boot."""
         self.enabled = enable
         self._save_state()
         return UPS_SERVICE_ID
 
     def start_ups(self, *, silent: bool) -> bool:
-        """Start the service. Raises if it does not run then, unless `silent`."""
+        """Start the service. Raise RpcError if it does not run afterwards, unless `silent`."""
         with self._service_lock:
             log = self._start_service()
             if self._runner.read_state().running:
@@ -453,7 +453,7 @@ class Middleware:
             return str(error)
 
     def stop_ups(self) -> bool:
-        """Stop the service. True: it is stopped; old releases say it the other way round."""
+        """Stop the service. Return whether it is stopped; old releases return the opposite."""
         with self._service_lock:
             self._runner.stop_service()
             return self._runner.read_state().running is self.release.inverted_stop
@@ -467,7 +467,7 @@ class Middleware:
             return self.start_ups(silent=silent)
 
     def list_services(self) -> list[dict[str, Any]]:
-        """All services, the UPS's with its real state."""
+        """Return all services; the UPS service has its real state."""
         state = self._runner.read_state()
         ours = {
             "id": UPS_SERVICE_ID,
@@ -480,7 +480,7 @@ class Middleware:
         return [*others, ours]
 
     def system_info(self) -> dict[str, Any]:
-        """Few members of the real one."""
+        """Return a few members of the real system.info."""
         return {"version": self.release.version, "hostname": self._hostname}
 
 
@@ -536,7 +536,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 def _filter_rows(rows: list[dict[str, Any]], params: list[Any]) -> Any:
-    """The plain part of TrueNAS's query language: conditions that all must hold; get, count, limit and offset."""
+    """Apply TrueNAS's query filters (all must hold) and the options get, count, limit and offset."""
     filters = params[0] if params else []
     options = params[1] if len(params) > 1 else {}
     for condition in filters:
@@ -577,7 +577,7 @@ def _get_jobs(middleware: Middleware, connection: ClientConnection, params: list
 
 
 def _logged_in_user(connection: ClientConnection) -> TrueNasUser:
-    assert connection.user  # noqa: S101 - the dispatcher lets nobody else in
+    assert connection.user  # noqa: S101 - the dispatcher has checked the login
     return connection.user
 
 
@@ -710,7 +710,7 @@ def _control_service(middleware: Middleware, verb: str, service: Any, options: M
 
 
 def _private_verb(_unused: Middleware, __: ClientConnection, params: list[Any]) -> Any:
-    """Release 26: private, and its own callers give all options. So an outsider trips over the missing ones."""
+    """Fail like the private methods of release 26 when a client calls them without all options."""
     if len(params) < len(_PRIVATE_PARAMS):
         raise call_error("EINVAL", "missing 1 required positional argument: 'options'", bare=True)
     raise call_error("EINVAL", "'ha_propagate'", bare=True)

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What differs between the TrueNAS releases that the stand-in can play.
+"""The differences between the TrueNAS releases that the stand-in can play.
 
 Source: the recorded conversations (tests/unit/recordings/truenas) unless a comment says otherwise. The releases before
-25.04 are not recorded: what is said of them here was read in the source of truenas/middleware, except for their version strings.
+25.04 are not recorded; their values come from the source of truenas/middleware, except for the version strings.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Release:
-    """One release: each member is something that a client can see."""
+    """A release. Each member is a difference that clients can see."""
 
     version: str
     #: Paths below /api/ besides `current`. The last one is what `current` means.
     api_versions: tuple[str, ...]
     #: The schema before pydantic: it looks at types first and at ranges later, takes "3493" for 3493 and 3493 for
-    #: "3493", and has other words.
+    #: "3493", and has other messages.
     classic_schema: bool
-    #: What stands before the name of a field that the schema refuses. The service's own checks say `ups_update`.
+    #: The prefix of a field's name in errors of the schema. The service's own checks use `ups_update`.
     schema_attribute: str
     ping_needs_login: bool
     #: service.control exists.
     service_control: bool
-    #: service.start, stop and restart are for everybody with the role; otherwise they are private.
+    #: service.start, stop and restart are public (for users with the role); otherwise they are private.
     service_verbs_public: bool
     #: core.set_options answers with the options; otherwise with null.
     options_answered: bool
-    #: It speaks JSON-RPC. Older ones send who asks for it on to their web interface, and only midclt is left.
+    #: It has JSON-RPC. Older releases redirect such requests to the web interface, so only midclt works.
     json_rpc: bool = True
     #: CORE: it can send mail about the UPS, and switches the UPS off after a shutdown unless told otherwise.
     core: bool = False
@@ -41,18 +41,18 @@ class Release:
     old_schema: bool = False
     #: The options of service.start and its like have `silent`: from 22.12 on (NAS-115223).
     service_silent: bool = True
-    #: service.stop says false for a service that is stopped.
+    #: service.stop returns false for a service that is stopped.
     inverted_stop: bool = False
     #: midclt: `-` among the arguments of `call` is one JSON payload from stdin. Else it is the string "-".
     stdin_payload: bool = False
     #: midclt: -j takes a value, and any but the empty one means yes. Else -j is a flag.
     job_flag_takes_value: bool = False
-    #: midclt: what it says of a method that does not exist, by whether there is such a service. None: as JSON-RPC says.
+    #: midclt: the errors for an unknown method of a known and of an unknown service. None: as in JSON-RPC.
     unknown_method: tuple[str, str] | None = None
-    #: midclt: it has words for a middleware that does not run; else it dies with a traceback.
+    #: midclt: it prints an error if the middleware does not run; otherwise it dies with a traceback.
     says_daemon_down: bool = True
-    #: midclt: whoever may not in is told so on stdout, with exit code 0; else the call fails with ENOTAUTHENTICATED.
-    #: Which release does which is not recorded; a client must know both.
+    #: midclt: a refused login is printed to stdout, with exit code 0; otherwise the call fails with ENOTAUTHENTICATED.
+    #: Which release does which is not recorded; a client must handle both.
     login_failure_exits_0: bool = False
     #: Members of a successful login_ex beyond the common ones.
     login_members: Mapping[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The edge of the stand-in: WebSockets, the socket for midclt, a certificate, the configuration file. Run: python3 -m truenas.server."""
+"""The stand-in's server: WebSockets, the socket for midclt, certificate, configuration file. Run: python3 -m truenas.server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LONGEST_LINE = 2**24
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """The configuration file. Its members have the names that TrueNAS has for them, where it has one."""
+    """The configuration file. Its members have TrueNAS's names where these exist."""
 
     release: str = "25.10"
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: accounts.LAB_USERS)
@@ -58,7 +58,7 @@ class ServerConfig:
 
 
 def load_config(path: Path) -> ServerConfig:
-    """Read the file. Raises ValueError for a member that does not exist, or a release that cannot be played."""
+    """Read the configuration file. Raise ValueError for an unknown member or release."""
     given = json.loads(path.read_text()) if path.exists() else {}
     unknown = sorted(set(given) - {each.name for each in fields(ServerConfig)})
     if unknown:
@@ -70,7 +70,7 @@ def load_config(path: Path) -> ServerConfig:
 
 
 def read_faults(path: Path) -> Mapping[str, Any]:
-    """The faults to play now. No file, no faults."""
+    """Return the faults to play now; none without a file."""
     try:
         loaded: Mapping[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def read_faults(path: Path) -> Mapping[str, Any]:
 
 
 def load_certificate(directory: Path) -> ssl.SSLContext:
-    """The server's TLS side, with a self-signed certificate that is made once, as on a fresh TrueNAS."""
+    """Return the server's TLS context, with a self-signed certificate that is created once, as on a fresh TrueNAS."""
     key, crt = directory / "https.key", directory / "https.crt"
     if not crt.exists():
         directory.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def load_certificate(directory: Path) -> ssl.SSLContext:
 
 
 def make_application(middleware: Middleware, *, redirect_to: int | None = None) -> web.Application:
-    """The HTTP side. `redirect_to`: a port; everything is sent to https there."""
+    """Return the HTTP application. With a port in `redirect_to`, it redirects every request to https there."""
     app = web.Application()
     if redirect_to is not None:
         app.router.add_route("*", "/{path:.*}", partial(_redirect_to_https, redirect_to))
@@ -120,7 +120,7 @@ async def _serve_websocket(
 ) -> web.StreamResponse:
     version = request.match_info["version"]
     if not middleware.release.json_rpc:
-        # nginx of that time knows /api/v2.0 and /api/docs only, and sends all else to the web interface.
+        # nginx of these releases has /api/v2.0 and /api/docs only, and redirects the rest to the web interface.
         raise web.HTTPFound(f"{request.scheme}://{request.host}/ui/")
     current = version == "current"
     if not current and version not in middleware.release.api_versions:
@@ -149,13 +149,13 @@ async def _serve_websocket(
 
 
 async def _close_all(connections: Connections, _unused: web.Application) -> None:
-    """A server that goes down waits for nobody who has left a connection open."""
+    """Close all connections, so that they don't delay the server's shutdown."""
     for ws in list(connections):
         await ws.close()
 
 
 class _Wire:
-    """What passes between a client and the middleware, and what the faults make of it on the way."""
+    """The frames between a client and the middleware, with faults applied on the way."""
 
     def __init__(
         self, middleware: Middleware, send: Callable[[str], Awaitable[None]], drop: Callable[[], None]
@@ -167,7 +167,7 @@ class _Wire:
         self._running: set[asyncio.Task[None]] = set()
 
     async def receive_frame(self, connection: ClientConnection, frame: str) -> None:
-        """Pass a frame on, and answer it: at once, later, or not at all."""
+        """Pass a frame on and answer it: at once, later, or not at all."""
         outcome = await _in_thread(self._middleware.receive_frame, connection, frame)
         if outcome.fate.delay:
             self._start_task(self._send_answer(outcome.answer, outcome.fate))
@@ -177,7 +177,7 @@ class _Wire:
             self._start_task(self._run_job(outcome.job))
 
     async def finish_tasks(self) -> None:
-        """The client has gone. What it began goes on all the same, but no answer is worth waiting for."""
+        """Finish the jobs of a client that has disconnected, without sending answers."""
         self._gone.set()
         await asyncio.gather(*self._running)
 
@@ -188,7 +188,7 @@ class _Wire:
 
     async def _run_job(self, job: MiddlewareJob) -> None:
         if not job.answer_late:
-            await _in_thread(job.seen.wait, NEARLY_SECONDS)  # none is done at once, nor were those recorded
+            await _in_thread(job.seen.wait, NEARLY_SECONDS)  # a real job is never finished at once
         await self._send_answer(await _in_thread(self._middleware.run_job, job), job.fate)
 
     async def _send_answer(self, answer: str | None, fate: AnswerFate) -> None:
@@ -201,7 +201,7 @@ class _Wire:
             self._gone.set()
             self._drop()
         elif answer is not None:
-            with contextlib.suppress(ConnectionError):  # gone at this very moment
+            with contextlib.suppress(ConnectionError):  # the client has just disconnected
                 await self._send(answer)
 
 
@@ -210,7 +210,7 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 
 async def open_ports(middleware: Middleware, config: ServerConfig) -> list[web.AppRunner]:
-    """Open both ports. Port 0 takes any free one. Returns the runners: the first is plain, the second is TLS."""
+    """Open both ports (0: any free one). Return the runners: the first is plain, the second TLS."""
     plain = make_application(middleware, redirect_to=config.ui_httpsport if config.ui_httpsredirect else None)
     sites = (
         (plain, config.ui_port, None),
@@ -228,9 +228,9 @@ async def open_ports(middleware: Middleware, config: ServerConfig) -> list[web.A
 async def open_midclt_socket(
     middleware: Middleware, path: Path, release: str, admins: Container[int] = (0,)
 ) -> asyncio.AbstractServer:
-    """Open the socket for midclt: JSON-RPC too, a frame a line. Who comes as one of `admins` (user ids) is root here.
+    """Open the socket for midclt, with one JSON-RPC frame per line. The user ids in `admins` count as root.
 
-    `release` is left beside the socket, and stays there: midclt must know how to behave even if nobody listens.
+    Save `release` beside the socket, because midclt needs it even if the server is down.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -238,9 +238,9 @@ async def open_midclt_socket(
     log = log_file(path)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
-    log.chmod(0o666)  # whoever calls midclt writes to it
+    log.chmod(0o666)  # every caller of midclt writes to it
     server = await asyncio.start_unix_server(partial(_serve_midclt, middleware, admins), path, limit=_LONGEST_LINE)
-    path.chmod(0o666)  # all may knock; who may in is looked at then
+    path.chmod(0o666)  # every user may connect; the user id is checked afterwards
     return server
 
 
@@ -251,7 +251,7 @@ async def _serve_midclt(
     connection = unix_connection(root=_PEERCRED.unpack(peer)[1] in admins)
 
     async def send(frame: str) -> None:
-        # One line, whatever a fault has put there.
+        # Faults may contain line breaks.
         writer.write(frame.replace("\n", " ").encode() + b"\n")
         await writer.drain()
 
@@ -267,7 +267,7 @@ async def _serve_midclt(
 
 
 def start_at_boot(middleware: Middleware, marker: Path) -> None:
-    """Start the service once a boot, if it is enabled. A failure is only logged, as on TrueNAS."""
+    """Start the service once per boot if it is enabled. Only log a failure, as TrueNAS does."""
     if marker.exists():
         return
     marker.touch()
@@ -276,7 +276,7 @@ def start_at_boot(middleware: Middleware, marker: Path) -> None:
 
 
 async def serve_forever(middleware: Middleware, config: ServerConfig) -> None:
-    """Listen until somebody ends the process."""
+    """Listen until the process is ended."""
     await open_ports(middleware, config)
     await open_midclt_socket(middleware, SOCKET, config.release)
     _LOG.info("TrueNAS stand-in, release %s", middleware.release.version)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The UPS service underneath: upsmon as a systemd unit, and the state that outlives a restart."""
+"""The UPS service (upsmon as a systemd unit), and the state that survives a restart."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ UNIT = "nut-monitor.service"
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Whether upsmon runs, and its main process."""
+    """Whether upsmon is running, and its main process."""
 
     running: bool
     pids: tuple[int, ...] = ()
 
 
 class ServiceRunner(Protocol):
-    """What the middleware needs from the machine. A test gives its own."""
+    """The interface to the machine that the middleware needs. Tests have their own."""
 
     def start_service(self, files: Mapping[str, str]) -> str:
-        """Put NUT's files in place and start upsmon. Returns the log, for the case that it does not run."""
+        """Write NUT's files and start upsmon. Return the log, in case it does not run."""
 
     def stop_service(self) -> None:
         """Stop upsmon."""
 
     def read_state(self) -> ServiceState:
-        """Ask how upsmon is."""
+        """Return the state of upsmon."""
 
 
 class SystemdRunner:
-    """The real thing: /etc/nut, and nut-monitor.service."""
+    """The real service: /etc/nut and nut-monitor.service."""
 
     def __init__(self, nut_dir: Path = Path("/etc/nut")) -> None:
         self._nut_dir = nut_dir
 
     def start_service(self, files: Mapping[str, str]) -> str:
-        """Replace all of /etc/nut, as TrueNAS does, and start the unit."""
+        """Replace /etc/nut as TrueNAS does, and start the unit."""
         shutil.rmtree(self._nut_dir, ignore_errors=True)
         self._nut_dir.mkdir()
         shutil.chown(self._nut_dir, "root", "nut")
@@ -64,7 +64,7 @@ class SystemdRunner:
         self._run_systemctl("stop", UNIT)
 
     def read_state(self) -> ServiceState:
-        """Ask systemd. A wrong password leaves upsmon running, so this says RUNNING, as TrueNAS does."""
+        """Return the state from systemd. With a wrong password upsmon keeps running, so the state is RUNNING, as on TrueNAS."""
         shown = self._run_systemctl("show", "--property=ActiveState,MainPID", UNIT)
         values = dict(line.split("=", 1) for line in shown.splitlines())
         pid = int(values.get("MainPID", "0"))
@@ -77,13 +77,13 @@ class SystemdRunner:
 
 
 class StateFile:
-    """One JSON file, written whole or not at all."""
+    """A JSON file that is written atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load_state(self) -> dict[str, Any]:
-        """What was saved last; empty on a fresh system."""
+        """Return the saved state; empty on a fresh system."""
         try:
             loaded: dict[str, Any] = json.loads(self._path.read_text())
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class StateFile:
         return loaded
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Keep this. It holds monpwd in clear, so it is for its owner only."""
+        """Save the state, readable by the owner only because it contains monpwd."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

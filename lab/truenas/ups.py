@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TrueNAS's UPS settings: the model, its checks, and the NUT files that come out of it.
+"""TrueNAS's UPS settings: the model, its checks, and the NUT files made from it.
 
 Nothing here touches a file or a process.
 """
@@ -31,7 +31,7 @@ _NO_DICT = ("A dict was expected", "Input should be a valid dictionary or instan
 
 @dataclass(frozen=True)
 class UpsField:
-    """One setting: its type, its default on a fresh system, and its limits."""
+    """A setting: its type, its default on a fresh system, and its limits."""
 
     name: str
     type: type
@@ -82,17 +82,17 @@ _CORE_DEFAULTS: Settings = {
 
 
 def default_settings(*, core: bool) -> dict[str, Any]:
-    """The settings of a fresh system, SCALE's or CORE's."""
+    """Return the settings of a fresh system (SCALE or CORE)."""
     return copy.deepcopy(dict(_CORE_DEFAULTS if core else DEFAULTS))
 
 
 def config_entry(settings: Settings) -> dict[str, Any]:
-    """What ups.config answers: the settings and the two read-only members."""
+    """Return the answer of ups.config: the settings and the two read-only members."""
     return {"id": 1, **settings, "complete_identifier": complete_identifier(settings)}
 
 
 def complete_identifier(settings: Settings) -> str:
-    """The UPS as upsmon knows it. An IPv6 address is not bracketed: TrueNAS doesn't either, and upsmon then fails."""
+    """Return the UPS as in MONITOR. Like TrueNAS, don't put an IPv6 address in brackets, so upsmon fails with it."""
     host = "localhost" if settings["mode"] == "MASTER" else settings["remotehost"]
     return f"{settings['identifier']}@{host}:{settings['remoteport']}"
 
@@ -103,10 +103,10 @@ def complete_identifier(settings: Settings) -> str:
 def check_schema(
     values: Any, *, classic: bool, core: bool = False, old: bool = False
 ) -> tuple[dict[str, Any], list[Complaint]]:
-    """Check what came in by itself. Returns the values as they will be stored, and the complaints.
+    """Check the values of an update alone. Return the values to store, and the complaints.
 
-    `classic`, `core` and `old` are the release's classic_schema, core and old_schema. A complaint about no field but
-    all of it has an empty name.
+    `classic`, `core` and `old` are the release's classic_schema, core and old_schema. A complaint about the whole update
+    has an empty name.
     """
     if not isinstance(values, dict):
         return {}, [("", _NO_DICT[0 if classic else 1])]
@@ -146,7 +146,7 @@ def _pydantic_length(field: UpsField, value: str) -> str | None:
 
 
 def _has_surrogate(text: str) -> bool:
-    """Half a pair, as JSON can write it: no such character exists, and UTF-8 has no bytes for it."""
+    """Return whether a text has a lone surrogate, which JSON allows but UTF-8 can't encode."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -161,7 +161,7 @@ def _pydantic_range(field: UpsField, value: Any) -> str | None:
 def _check_classic(
     fields: Mapping[str, UpsField], values: Settings, *, old: bool
 ) -> tuple[dict[str, Any], list[Complaint]]:
-    """Two passes: names and types of all members, in the order given; then lengths and ranges, in the model's order."""
+    """Check in two passes: names and types in the given order; then lengths and ranges in the model's order."""
     cleaned, complaints = {}, []
     for name, value in values.items():
         field = fields.get(name)
@@ -180,7 +180,7 @@ def _check_classic(
 
 
 def _classic_value(field: UpsField, value: Any, *, old: bool) -> Any:
-    """A number for a string and a string for a number are taken."""
+    """Return the value to store. A number is accepted for a string and vice versa."""
     if field.type is str and type(value) is int:
         return str(value)
     if field.type is int and isinstance(value, str) and (value.isdigit() or not old):
@@ -214,7 +214,7 @@ def _classic_limit(field: UpsField, value: Any) -> str | None:
 
 
 def check_storable(settings: Settings) -> None:
-    """What the database behind it cannot keep. Raises as Python's sqlite3 does: OverflowError, UnicodeEncodeError."""
+    """Raise OverflowError or UnicodeEncodeError, like Python's sqlite3, for values that the database can't store."""
     for value in settings.values():
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
@@ -223,12 +223,12 @@ def check_storable(settings: Settings) -> None:
 
 
 def check_settings(settings: Settings) -> list[Complaint]:
-    """Check the settings as they would stand after the update: the same in every release.
+    """Check the complete settings after an update. The checks are the same in every release.
 
     A trailing newline in `identifier` passes, as it does in TrueNAS, and breaks upsmon.conf.
     """
     complaints = []
-    if settings["driver"]:  # the stand-in has no drivers, so none is in its list
+    if settings["driver"]:  # the stand-in has no drivers
         complaints.append(("driver", "Driver selected does not match local machine's driver list"))
     if not re.search(r"^[a-z0-9\.\-_]+$", settings["identifier"], re.IGNORECASE):
         complaints.append(("identifier", 'Use alphanumeric characters, ".", "-" and "_"'))
@@ -249,9 +249,9 @@ _POWERDOWN_FLAG = "/etc/killpower"
 
 
 def render_files(settings: Settings) -> dict[str, str]:
-    """NUT's files of a SLAVE, by name: what TrueNAS leaves in /etc/nut when it starts the service.
+    """Return NUT's files of a SLAVE: name -> text, as TrueNAS writes them when it starts the service.
 
-    Unquoted and unescaped on purpose: what breaks TrueNAS's upsmon must break this one.
+    Values are not quoted or escaped on purpose: what breaks upsmon on TrueNAS must break it here.
     """
     if settings["mode"] != "SLAVE":
         raise ValueError("mode MASTER: this stand-in has no UPS of its own, set mode SLAVE")
@@ -306,9 +306,9 @@ def _upssched_conf(settings: Settings) -> str:
 
 
 def must_shut_down(event: str, upsc_output: str | None) -> bool:
-    """Whether an upssched event means `upsmon -c fsd`, as ups.upssched_event decides it.
+    """Return whether an upssched event requires `upsmon -c fsd`, as ups.upssched_event decides.
 
-    `upsc_output` is None when upsc failed: a server that cannot be asked does not stop the shutdown.
+    `upsc_output` is None if upsc failed; an unreachable server does not prevent the shutdown.
     """
     if event.upper() != "SHUTDOWN":
         return False

@@ -2,9 +2,9 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What upssched runs on TrueNAS, there as `midclt call ups.upssched_event`: here without the detour.
+"""The program that upssched runs. On TrueNAS it is `midclt call ups.upssched_event`; here it is called directly.
 
-Usage: upssched_event.py EVENT. Only SHUTDOWN has an effect; alerts are not shown anywhere in the lab.
+Usage: upssched_event.py EVENT. Only SHUTDOWN has an effect; the lab has no alerts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATE = Path("/data/truenas.json")
 
 
 def handle_event(event: str, state: Path = STATE) -> bool:
-    """Handle one event. Returns whether the shutdown was begun."""
+    """Handle an event. Return whether it started the shutdown."""
     settings = {**ups.DEFAULTS, **StateFile(state).load_state().get("ups", {})}
     identifier = ups.complete_identifier(settings)
     asked = subprocess.run(["upsc", identifier], check=False, capture_output=True, text=True)

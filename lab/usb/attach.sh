@@ -3,10 +3,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Show the emulated USB bus to exactly the programs that look at USB. Runs in the image of a host, before NUT is installed.
+# Show the emulated USB bus to exactly the programs that use USB. Runs in the image of a host before NUT is installed.
 #
-# Each of these programs is diverted by dpkg to $aside, now or whenever its package comes, and a small script stands in
-# its place. The script starts the real one under umockdev's preload library. So it does not matter who calls: systemd,
+# dpkg diverts each of these programs to $aside, now or when its package is installed, and a small script takes
+# its place. The script starts the real program under umockdev's preload library. So it works for every caller: systemd,
 # upsdrvctl, a person, or systemd-shutdown at the very end, without any environment.
 #
 # Needs libumockdev-preload.so.0 (package umockdev) and the directory /run/usb of the emulator. Running it again is harmless.
@@ -15,7 +15,7 @@ set -eu
 aside=/usr/lib/lab-usb
 bus=/run/usb/bus
 
-# Where the release's nut-server has its programs, as its package says: dpkg compares paths as they are written.
+# The directory of NUT's programs as the package nut-server spells it, because dpkg compares paths literally.
 . /etc/os-release
 case ${VERSION_ID:-} in
     12) usr='' ;;
@@ -24,7 +24,7 @@ esac
 
 mkdir -p "$aside" "$usr/lib/nut"
 
-# "$0" is passed on: NUT takes the name of a driver, its pid file and its messages from it.
+# "$0" is passed on, because NUT derives the driver's name, its pid file and its messages from it.
 # The library names a listener's socket after its file descriptor, and two programs with the same number are in each
 # other's way ("Failed to init libusb 1.0: Address already in use"). So each program begins at another number.
 script() {
@@ -51,7 +51,7 @@ done
 divert "$usr/bin/nut-scanner"
 divert /usr/bin/lsusb
 
-# lab-usb PROGRAM...: any other program, with the emulated bus as its /sys and /dev/bus/usb.
+# lab-usb PROGRAM...: run any other program with the emulated bus as its /sys and /dev/bus/usb.
 script '"$@"' >/usr/local/bin/lab-usb
 chmod 755 /usr/local/bin/lab-usb
 

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A USB bus in a directory: sysfs, device nodes and uevents, as programs under umockdev's preload library see them.
+"""A USB bus in a directory: sysfs, device nodes and uevents for programs under umockdev's preload library.
 
-Below the root: `sys` and `dev` are what they see as /sys and /dev, with a FIFO for each device node; `dev/.node` has
-links that name each node's major and minor number; `ioctl/dev` a unix socket for each node, see usbfs.py; `event<n>` is
-made by each program that listens for uevents.
+Below the root: `sys` and `dev` appear to the programs as /sys and /dev, with a FIFO for each device node; `dev/.node` has links
+with each node's major and minor number; `ioctl/dev` has a unix socket for each node, see usbfs.py; each program that listens for
+uevents makes a socket `event<n>`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RETIRE_AFTER = 2.0  # seconds a socket outlives its node, for a client that is j
 
 
 class RootHub:
-    """The host's own hub. Without any device on the bus `nut-scanner` 2.8.0 fails."""
+    """The host's root hub. `nut-scanner` 2.8.0 fails without any device on the bus."""
 
     identity = UsbIdentity(0x1D6B, 0x0002, 0x0601, "Linux 6.1.0 xhci-hcd", "xHCI Host Controller", "0000:00:14.0")
     device_descriptor = struct.pack(
@@ -73,9 +73,9 @@ class RootHub:
 
 
 class PollPipe:
-    """A FIFO as a device node: poll() says "writable" only while a finished URB waits, so that no client spins.
+    """A FIFO as a device node: poll() reports it as writable only while a finished URB waits, so that no client spins.
 
-    The pipe holds one page; a single byte makes it full. Clients open it read-write, as libusb does, so open() does not
+    The pipe holds one page and counts as full with a single byte. Clients open it read-write, like libusb, so open() does not
     wait.
     """
 
@@ -101,7 +101,7 @@ class PollPipe:
 
 
 def udev_hash(text: str) -> int:
-    """MurmurHash2 of a short ASCII text, which udev's socket filters compare (systemd, src/basic/MurmurHash2.c)."""
+    """Return the MurmurHash2 of a short ASCII text, as udev's socket filters use it (systemd, src/basic/MurmurHash2.c)."""
     factor, data = 0x5BD1E995, text.encode("ascii")
     value = len(data)
     while len(data) >= 4:
@@ -116,7 +116,7 @@ def udev_hash(text: str) -> int:
 
 
 def uevent_message(properties: Mapping[str, str]) -> bytes:
-    """A uevent as udevd sends it to its listeners (systemd, device-monitor.c, monitor_netlink_header)."""
+    """Return a uevent as udevd sends it to its listeners (systemd, device-monitor.c, monitor_netlink_header)."""
     body = b"".join(f"{key}={value}\0".encode() for key, value in properties.items())
     header = b"libudev\0" + struct.pack(">I", 0xFEEDCAFE) + struct.pack("=III", 40, 40, len(body))
     header += struct.pack(">II", udev_hash(properties["SUBSYSTEM"]), udev_hash(properties.get("DEVTYPE", "")))
@@ -126,12 +126,12 @@ def uevent_message(properties: Mapping[str, str]) -> bytes:
 class UeventListeners:
     """The programs that wait for uevents.
 
-    Each makes a socket `event<its file descriptor>`. Two programs with the same number take the name away from each
-    other, so we connect as soon as a name appears: a connected socket still reaches a program whose name is gone.
+    Each makes a socket `event<its file descriptor>`. Two programs with the same number replace each other's socket file, so we
+    connect as soon as a name appears: a connected socket still reaches a program whose file is gone.
     """
 
     IN_CREATE = 0x100
-    PROBE = uevent_message({"SUBSYSTEM": "lab-probe"})  # the kernel drops it for udev's filters; tells who is dead
+    PROBE = uevent_message({"SUBSYSTEM": "lab-probe"})  # udev's filters drop it; sending it detects dead programs
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -161,7 +161,7 @@ class UeventListeners:
         self._tasks.append(asyncio.ensure_future(self._connect_listener(name)))
 
     async def _connect_listener(self, name: str) -> None:
-        for _unused in range(20):  # the name appears a moment before the socket behind it is ready
+        for _unused in range(20):  # the name appears a moment before the socket is ready
             peer = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
                 peer.connect(os.fspath(self._root / name))
@@ -175,14 +175,14 @@ class UeventListeners:
             self._sockets.append(peer)
             return
         with contextlib.suppress(OSError):
-            (self._root / name).unlink()  # left over by a program that is gone
+            (self._root / name).unlink()  # left over by a program that has ended
 
     def send_message(self, message: bytes) -> None:
         alive = []
         for peer in self._sockets:
             try:
                 peer.send(message)
-            except BlockingIOError:  # it does not read; its loss, as with netlink
+            except BlockingIOError:  # a program that does not read loses events, as with netlink
                 pass
             except OSError:
                 peer.close()
@@ -201,7 +201,7 @@ class UeventListeners:
 
 
 class UsbBus:
-    """One bus with a root hub and ports. `on_change` is called when a client may have changed a device."""
+    """A bus with a root hub and ports. `on_change` is called when a client may have changed a device."""
 
     def __init__(self, root: Path, on_change: Callable[[], None] = lambda: None) -> None:
         self.root = root
@@ -215,9 +215,9 @@ class UsbBus:
         self._sequence = 0
 
     async def start_bus(self) -> None:
-        """Lay out the tree and put the root hub on it. What an earlier run left is removed, but not its listeners."""
+        """Build the tree and add the root hub. Remove files of an earlier run, except its listeners' sockets."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o777)  # programs that are not root make their event sockets here
+        self.root.chmod(0o777)  # programs without root make their event sockets here
         for name in ("sys", "dev", "ioctl"):
             shutil.rmtree(self.root / name, ignore_errors=True)
         for name in ("dev/.node", "ioctl", "sys/class", "sys/bus/usb/devices", "sys/dev/char", "sys/bus/pci/devices"):
@@ -233,7 +233,7 @@ class UsbBus:
         await self._add_device(RootHub(), HUB, 0, 0o664, "hub")
 
     async def plug_device(self, device: UsbHardware, port: int, mode: int) -> int:
-        """Put a device on a port; returns its device number. ValueError if the port is taken or there is none."""
+        """Plug a device in at a port and return its device number. Raise ValueError if the port is taken or does not exist."""
         if not 1 <= port <= PORTS:
             raise ValueError(f"no port {port}: ports are 1 to {PORTS}")
         if port in self.nodes:
@@ -241,7 +241,7 @@ class UsbBus:
         return await self._add_device(device, f"{HUB}/1-{port}", port, mode, KERNEL_HID)
 
     def unplug_device(self, port: int) -> None:
-        """Take the device off a port. ValueError if there is none."""
+        """Unplug the device at a port. Raise ValueError if the port is empty."""
         if port not in self.nodes:
             raise ValueError(f"nothing is plugged in at port {port}")
         node, number = self.nodes.pop(port), self.device_numbers.pop(port)
@@ -261,7 +261,7 @@ class UsbBus:
         self._send_uevent("remove", path, _device_uevent(node.device, number))
 
     async def stop_bus(self) -> None:
-        """End all; clients that have a node open get an end of file, which umockdev's library does not survive."""
+        """Stop the bus. Clients with an open node get an end of file, which umockdev's library does not survive."""
         for task in self._retiring:
             task.cancel()
         for server in self._servers.values():
@@ -288,14 +288,14 @@ class UsbBus:
         ioctl_path = self.root / "ioctl/dev" / _node_name(number)
         ioctl_path.parent.mkdir(parents=True, exist_ok=True)
         server = await asyncio.start_unix_server(node.serve_client, os.fspath(ioctl_path))
-        # Whoever may not open the node does not get this far. A refused connection would end the program.
+        # Access is controlled by the mode of the node. A refused connection here would end the program.
         ioctl_path.chmod(0o666)
         self._servers[os.fspath(ioctl_path)] = server
         self._retiring.append(asyncio.ensure_future(self._retire_node(node, pipe, ioctl_path)))
         self._write_sysfs(device, path, number, port, driver)
         self._link_node(number)
         hidden.rename(node_path)
-        # The links below /sys/bus come last: programs find devices through them.
+        # The links below /sys/bus come last, because programs find devices through them.
         name = Path(path).name
         self._make_link(f"/dev/char/{USB_MAJOR}:{number - 1}", path)
         self._make_link(f"/bus/usb/devices/{interface}", f"{path}/{interface}")
@@ -310,7 +310,7 @@ class UsbBus:
         self.on_change()
 
     async def _retire_node(self, node: DeviceNode, pipe: PollPipe, ioctl_path: Path) -> None:
-        """When the device has gone: close what its clients do not need any more."""
+        """After the device is unplugged, close its sockets once no client needs them."""
         await node.left.wait()
         await asyncio.sleep(RETIRE_AFTER)
         self._servers.pop(os.fspath(ioctl_path)).close()
@@ -321,7 +321,7 @@ class UsbBus:
         pipe.close_pipe()
 
     def _next_number(self) -> int:
-        """As Linux does: count up, begin again after 127, and leave out what is in use."""
+        """Return the next free device number as Linux does: count up, wrap after 127, skip numbers in use."""
         used = {*self.device_numbers.values(), 1 if self._last_number else 0}
         used |= {int(Path(path).name) for path in self._servers}
         number = self._last_number
@@ -394,7 +394,7 @@ class UsbBus:
             self._show_driver(device, f"{path}/{interface}", number, bound=True)
 
     def _show_driver(self, device: UsbHardware, interface: str, number: int, bound: bool) -> None:
-        """What sysfs shows of the kernel's HID driver, which NUT's takes the interface away from."""
+        """Show in sysfs whether the kernel's HID driver is bound; NUT's driver detaches it."""
         child = self.root / "sys" / interface[1:] / _hid_name(device, number)
         if bound:
             self._make_link(f"{interface}/driver", f"/bus/usb/drivers/{KERNEL_HID}")
@@ -406,7 +406,7 @@ class UsbBus:
             (child.parent / "driver").unlink()
 
     def _make_link(self, link: str, target: str) -> None:
-        """A relative link below sys/, both ends named as from there."""
+        """Make a relative link below sys/. Both paths start from sys/."""
         (self.root / "sys" / link[1:]).symlink_to(os.path.relpath(target, os.path.dirname(link)))  # noqa: PTH120
 
     def _link_node(self, number: int) -> None:
@@ -432,7 +432,7 @@ def _node_name(number: int) -> str:
 
 
 def _device_uevent(device: UsbHardware, number: int) -> dict[str, str]:
-    """What the kernel says of a device: numbers only, nothing that the device could choose freely."""
+    """Return the properties of a device's uevent: numbers only, no strings of the device."""
     identity, raw = device.identity, device.device_descriptor
     return {
         "MAJOR": str(USB_MAJOR),

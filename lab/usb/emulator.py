@@ -3,12 +3,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The emulated USB hardware of one host: a bus, its UPSes, the mains, and a control socket.
+"""Emulate the USB hardware of a host: a bus, its UPSes, the mains, and a control socket.
 
     emulator.py DIR [--plug MODEL[@PORT]]...
 
-makes DIR/bus (UMOCKDEV_DIR for the programs of the host) and DIR/control. The control socket takes one JSON object a
-line, {"command": NAME, ...}, and answers each with one line: {"ok": true, ...} or {"ok": false, "error": TEXT}.
+creates DIR/bus (UMOCKDEV_DIR for the programs of the host) and DIR/control. The control socket takes one JSON object per line,
+{"command": NAME, ...}, and answers each with a line: {"ok": true, ...} or {"ok": false, "error": TEXT}.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from .model import SETTINGS, EmulatedUps, NoAnswer, make_ups
 from .profiles import PROFILES
 
 Json = dict[str, Any]
-DEFAULT_MODE = 0o666  # what root:nut 0664 of NUT's udev rules comes to, whatever number the group nut has here
+DEFAULT_MODE = 0o666  # like root:nut 0664 of NUT's udev rules, without depending on the id of the group nut
 MAX_LINE = 1 << 16
 
 
 class Emulator:
-    """The commands. Each takes the request and returns what to answer; ValueError says what was wrong with it."""
+    """The commands. Each takes a request and returns the answer, or raises ValueError for an invalid request."""
 
     def __init__(self, bus: UsbBus, make: Callable[[str, Mapping[str, Any]], EmulatedUps] = make_ups) -> None:
         self.bus = bus
@@ -64,7 +64,7 @@ class Emulator:
         }
 
     async def answer_line(self, line: bytes) -> Json:
-        """Answer one line. Never raises: the hardware of a lab must outlive any nonsense."""
+        """Answer a line. Never raise, because the emulator must survive invalid requests."""
         try:
             request = json.loads(line)
             command = self._commands.get(str(request.get("command"))) if isinstance(request, dict) else None
@@ -79,7 +79,7 @@ class Emulator:
             return {"ok": False, "error": str(error) if expected else f"the emulator failed: {error!r}"}
 
     def update_devices(self) -> None:
-        """Let time and news reach the devices' clients, and wake up when the next switching of an outlet is due."""
+        """Update the devices and their clients, and schedule the next update for when an outlet is due to switch."""
         for ups in (*self.plugged.values(), *self.unplugged.values()):
             ups.update_outlets()
         for node in self.bus.nodes.values():
@@ -91,7 +91,7 @@ class Emulator:
         self._timer = asyncio.get_running_loop().call_at(min(due), self.update_devices) if due else None
 
     async def plug_ups(self, ups: EmulatedUps, port: int | None, mode: int = DEFAULT_MODE) -> Json:
-        """Plug a UPS in at a port, or at the first free one."""
+        """Plug a UPS in at a port, by default the first free one."""
         if port is None:
             port = next((free for free in range(1, PORTS + 1) if free not in self.plugged), None)
             if port is None:
@@ -146,7 +146,7 @@ class Emulator:
         return {"port": port}
 
     async def _replug_ups(self, request: Json) -> Json:
-        """Pull the plug and put it back, there or elsewhere; or put back what was unplugged."""
+        """Unplug a UPS and plug it in again, at the same or another port; or plug in one that was unplugged."""
         source, target = _read_port(request, "port"), _read_port(request, "to")
         if source is None and not self.plugged and len(self.unplugged) == 1:
             source = next(iter(self.unplugged))
@@ -213,7 +213,7 @@ class Emulator:
     # -- which UPS
 
     def _choose_upses(self, request: Json, at_least_one: bool = False) -> list[EmulatedUps]:
-        """The UPS at the port that was named, or else all that are plugged in."""
+        """Return the UPS at the requested port, or all plugged-in UPSes."""
         port = _read_port(request, "port")
         if port is not None:
             if port not in self.plugged:
@@ -245,7 +245,7 @@ def _read_port(request: Json, key: str) -> int | None:
 
 async def serve_client(emulator: Emulator, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one client of the control socket."""
-    with contextlib.suppress(OSError, ValueError):  # gone, or a line without end
+    with contextlib.suppress(OSError, ValueError):  # the client has gone, or sent an endless line
         while line := await reader.readline():
             writer.write(json.dumps(await emulator.answer_line(line)).encode() + b"\n")
             await writer.drain()
@@ -254,7 +254,7 @@ async def serve_client(emulator: Emulator, reader: asyncio.StreamReader, writer:
 
 
 async def run_emulator(directory: Path, plug: list[str], ready: Callable[[], None] = lambda: None) -> None:
-    """Be the hardware, until SIGTERM or SIGINT."""
+    """Run the emulator until SIGTERM or SIGINT."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -281,14 +281,14 @@ async def run_emulator(directory: Path, plug: list[str], ready: Callable[[], Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The emulated USB hardware of one host.")
-    parser.add_argument("directory", type=Path, help="where bus/ and the control socket are made")
+    parser = argparse.ArgumentParser(description="Emulate the USB hardware of a host.")
+    parser.add_argument("directory", type=Path, help="directory for bus/ and the control socket")
     parser.add_argument(
         "--plug",
         action="append",
         default=[],
         metavar="MODEL[@PORT]",
-        help=f"a UPS that is plugged in from the start, may be repeated: {', '.join(PROFILES)}",
+        help=f"plug in a UPS at the start; may be repeated: {', '.join(PROFILES)}",
     )
     arguments = parser.parse_args()
     os.umask(0o022)

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A UPS as its USB cable sees it: descriptors, HID reports, mains and battery, delayed switching of the outlets.
+"""An emulated UPS as seen over USB: descriptors, HID reports, mains and battery, delayed switching of the outlets.
 
-Nothing here knows how the bytes travel. Time comes from the caller, so that a test can move it.
+The transport is elsewhere. The clock is passed in, so that tests can move it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_STRING = 126  # UTF-16 units: the length byte counts 2 + 2 * n, and must be 
 
 
 class NoAnswer(Enum):
-    """What a device may do instead of answering: refuse at once, or keep the host waiting until its timeout."""
+    """What a device may do instead of answering: refuse at once (STALL), or let the host wait until its timeout (NAK)."""
 
     STALL = "stall"
     NAK = "nak"
@@ -42,7 +42,7 @@ Answer = Union[bytes, NoAnswer]
 
 @dataclass(frozen=True)
 class Setup:
-    """The 8 bytes that begin each control transfer (USB 2.0, 9.3)."""
+    """The first 8 bytes of a control transfer (USB 2.0, 9.3)."""
 
     request_type: int
     request: int
@@ -60,7 +60,7 @@ class Setup:
 
 
 class UsbHardware(Protocol):
-    """What a bus needs of a device."""
+    """The interface of a device that a bus needs."""
 
     identity: UsbIdentity
 
@@ -73,20 +73,20 @@ class UsbHardware(Protocol):
 
 
 def string_descriptor(text: str) -> bytes:
-    """The USB string descriptor of a text; what does not fit is cut. Lone surrogates pass: firmware sends worse."""
+    """Return the USB string descriptor of a text, truncated if necessary. Lone surrogates pass: firmware sends worse."""
     raw = text.encode("utf-16-le", "surrogatepass")[: 2 * MAX_STRING]
     return bytes((len(raw) + 2, DT_STRING)) + raw
 
 
 def text_as_read(text: str) -> str:
-    """What a host reads where a device says this text."""
+    """Return the text that a host reads for a string of a device."""
     return string_descriptor(text)[2:].decode("utf-16-le", "surrogatepass")
 
 
 def answer_standard_request(  # noqa: PLR0911 (one return a request)
     device: UsbHardware, strings: Mapping[int, str], setup: Setup
 ) -> Answer | None:
-    """Answer a request of USB 2.0, chapter 9, to the device or an endpoint; None if it is not one of these."""
+    """Answer a standard request to the device or an endpoint (USB 2.0, chapter 9). Return None for other requests."""
     kind, index = setup.value >> 8, setup.value & 0xFF
     if setup.request_type & 0x60:  # class or vendor
         return None
@@ -114,7 +114,7 @@ def answer_standard_request(  # noqa: PLR0911 (one return a request)
 
 @dataclass(frozen=True)
 class HidReport:
-    """Items that travel together under one number, which is the first byte on the wire."""
+    """Items that are sent together. The report's number is the first byte."""
 
     number: int
     items: tuple[ReportItem, ...]
@@ -131,7 +131,7 @@ class HidReport:
         return bytes((self.number,)) + bits.to_bytes((at + 7) // 8, "little")
 
     def unpack_values(self, raw: bytes) -> dict[str, int]:
-        """The values in a report; ValueError if it is short, has another number, or holds a value out of range."""
+        """Return the values in a report. Raise ValueError if it is short, has another number, or has a value out of range."""
         size = (sum(item.bits for item in self.items) + 7) // 8
         if len(raw) < size + 1 or raw[0] != self.number:
             raise ValueError(f"report {self.number}: {raw.hex()} does not fit")
@@ -148,7 +148,7 @@ class HidReport:
 
 
 def reports_of(items: tuple[ReportItem, ...]) -> list[HidReport]:
-    """Number the reports from 1. Items of one bit that follow each other in one collection share a report."""
+    """Return the reports of items, numbered from 1. Adjacent items of one bit in a collection share a report."""
     reports: list[HidReport] = []
     for item in items:
         last = reports[-1].items[-1] if reports else None
@@ -160,7 +160,7 @@ def reports_of(items: tuple[ReportItem, ...]) -> list[HidReport]:
 
 
 def report_descriptor(reports: list[HidReport]) -> bytes:
-    """The HID report descriptor (HID 1.11, 6.2.2) of the reports, all inside the application collection `UPS`."""
+    """Return the HID report descriptor (HID 1.11, 6.2.2) of reports, inside the application collection `UPS`."""
     out = _usage_item("UPS") + _short_item(0xA0, 1)
     open_path: tuple[str, ...] = ()
     for report in reports:
@@ -192,7 +192,7 @@ def _parent_path(item: ReportItem) -> tuple[str, ...]:
 
 
 def _short_item(tag: int, value: int) -> bytes:
-    """A HID short item. Only the logical limits are signed numbers."""
+    """Return a HID short item. Only the logical limits are signed."""
     signed = tag in (0x14, 0x24)
     for code, size in ((1, 1), (2, 2), (3, 4)):
         limit = 1 << (8 * size - (1 if signed else 0))
@@ -211,7 +211,7 @@ def _usage_item(name: str) -> bytes:
 
 @dataclass(frozen=True)
 class UpsSetting:
-    """A value that a person at the lab may set; a `writable` one the host may set too, over USB."""
+    """A value that lab/ups may set. The host may set a `writable` one over USB too."""
 
     default: int
     low: int
@@ -250,14 +250,14 @@ _FIXED = {
     "time_limit_expired": 0,
 }
 
-DEFAULT_START_DELAY = 2  # seconds from "mains are there" to "outlets on" when the host named no delay
+DEFAULT_START_DELAY = 2  # seconds from the return of the mains to "outlets on" unless the host has set another delay
 
 
 class EmulatedUps:
-    """One UPS. `clock` gives seconds that only grow; call `tick` when `deadline` has come.
+    """A UPS. `clock` is monotonic, in seconds; call update_outlets at the `deadline`.
 
-    The outlets: DelayBeforeShutdown and DelayBeforeReboot cut them after so many seconds. They come on again
-    DelayBeforeStartup seconds after both holds: they are off, and mains are on. DelayBeforeStartup = -1 keeps them off.
+    DelayBeforeShutdown and DelayBeforeReboot switch the outlets off after so many seconds. They are switched on again
+    DelayBeforeStartup seconds after they are off and the mains are on. DelayBeforeStartup = -1 keeps them off.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class EmulatedUps:
         self.forced_low = False
         self.outlets = True
         self.hang: NoAnswer | None = None
-        self.fickle = False  # its strings are others at each read
+        self.fickle = False  # its strings change at each read
         self.events: deque[dict[str, Any]] = deque(maxlen=500)
         self._clock, self._wall = clock, wall
         self._off_at: float | None = None
@@ -284,13 +284,13 @@ class EmulatedUps:
         self._strings_read = 0
         self._reports = {report.number: report for report in reports_of(profile.items)}
         self._descriptor = report_descriptor(list(self._reports.values()))
-        self._unsent: set[int] = set()  # reports with news for the interrupt pipe
+        self._unsent: set[int] = set()  # changed reports that the interrupt pipe has not sent
         self._sent = self.report_values()
 
-    # -- what people and the house's wiring do
+    # -- the environment
 
     def set_mains(self, on: bool) -> None:
-        """Mains come or go. Mains on also ends a forced low battery."""
+        """Cut or restore the mains. Restoring them also ends a forced low battery."""
         if on != self.mains:
             self.mains = on
             self._add_event("mains on" if on else "mains off")
@@ -304,7 +304,7 @@ class EmulatedUps:
         self._note_changes()
 
     def empty_battery(self) -> None:
-        """The battery is empty: without mains the outlets are off at once, and come back with the mains."""
+        """Make the battery empty: without mains the outlets go off at once, and come back with the mains."""
         if self.mains or not self.outlets:
             return
         self._off_at = self._clock()
@@ -313,7 +313,7 @@ class EmulatedUps:
         self.update_outlets()
 
     def hurry_outlets(self) -> None:
-        """The next switching of the outlets, which is waited for, is due now: for tests, where nothing happens until then."""
+        """Skip the delay before the next switching of the outlets, for tests."""
         if self._off_at is not None:
             self._off_at = self._clock()
         elif self._on_at is not None:
@@ -321,7 +321,7 @@ class EmulatedUps:
         self.update_outlets()
 
     def set_values(self, values: Mapping[str, int]) -> None:
-        """Set state values by name; ValueError names the first one that is unknown or out of range, and sets none."""
+        """Set state values by name. Raise ValueError, and set none, if one is unknown or out of range."""
         for name, value in values.items():
             setting = SETTINGS.get(name)
             if setting is None:
@@ -333,7 +333,7 @@ class EmulatedUps:
         self._note_changes()
 
     def set_hang(self, hang: NoAnswer | None) -> None:
-        """A firmware that hangs: HID requests are refused (STALL) or never answered (NAK), and nothing is sent."""
+        """Make the firmware hang: HID requests are refused (STALL) or not answered (NAK), and no report is sent."""
         self.hang = hang
         self._add_event(f"hang {hang.value}" if hang else "unhang")
 
@@ -341,7 +341,7 @@ class EmulatedUps:
 
     @property
     def deadline(self) -> float | None:
-        """When `tick` has something to do, on the clock's scale."""
+        """When update_outlets has something to do, on the clock's scale."""
         return self._off_at if self._off_at is not None else self._on_at
 
     def update_outlets(self) -> None:
@@ -359,7 +359,7 @@ class EmulatedUps:
             self._note_changes()
 
     def _note_changes(self) -> None:
-        """Something may be different now: restart what waits on it, and note which reports have news."""
+        """After a change, restart the delays that depend on it, and note which reports have changed."""
         if self.outlets or not self.mains or self._start_delay is None:
             self._on_at = None
         elif self._on_at is None and self._off_at is None:
@@ -374,7 +374,7 @@ class EmulatedUps:
         self.events.append({"time": stamp, "event": event, **detail})
 
     def note_event(self, event: str) -> None:
-        """Add to the events what happened to this UPS from outside (plugged in, unplugged)."""
+        """Add an event from outside (plugged in, unplugged)."""
         self._add_event(event)
 
     # -- values
@@ -385,7 +385,7 @@ class EmulatedUps:
         return self.forced_low or state["charge"] <= state["charge_low"] or state["runtime"] <= state["runtime_low"]
 
     def report_values(self) -> dict[str, int]:
-        """All values the reports may show, by key."""
+        """Return all values that reports may contain, by key."""
         state = self.state
         charge, runtime = state["charge"], state["runtime"]
         if self.forced_low:
@@ -412,7 +412,7 @@ class EmulatedUps:
         return -1 if at is None else max(0, round(at - self._clock()))
 
     def describe_status(self) -> dict[str, Any]:
-        """All there is to know, ready for JSON."""
+        """Return the complete state for JSON."""
         identity, values = self.identity, self.report_values()
         ups_status = "OL" if self.mains else "OB"
         for flag, name in (("low_battery", "LB"), ("charging", "CHRG"), ("discharging", "DISCHRG")):
@@ -464,7 +464,7 @@ class EmulatedUps:
         return struct.pack("<BBHBBBBB", 9, DT_CONFIG, 9 + len(body), 1, 1, 0, 0xE0, 1) + body
 
     def control_transfer(self, setup: Setup, data: bytes = b"") -> Answer:
-        """Answer a control transfer. `data` is what the host sends along."""
+        """Answer a control transfer; `data` comes from the host."""
         self.update_outlets()
         kind, number = setup.value >> 8, setup.value & 0xFF
         answer: Answer | None = None
@@ -477,7 +477,7 @@ class EmulatedUps:
         return answer[: setup.length] if isinstance(answer, bytes) else answer
 
     def _strings_now(self, setup: Setup) -> dict[int, str]:
-        """The strings for this request; those of a fickle UPS end in how often one was read."""
+        """Return the strings for this request. Those of a fickle UPS end in a counter of reads."""
         if not self.fickle or setup.request != GET_DESCRIPTOR or setup.value >> 8 != DT_STRING:
             return self.strings
         self._strings_read += 1
@@ -499,7 +499,7 @@ class EmulatedUps:
         return STALL
 
     def _write_value(self, key: str, value: int) -> bool:
-        """The host writes a value. False if it may not."""
+        """Write a value for the host. Return False if it may not write it."""
         if key in ("delay_shutdown", "delay_reboot"):
             self._off_at = self._clock() + value if value >= 0 else None
             if key == "delay_reboot" and self._start_delay is None:
@@ -518,7 +518,7 @@ class EmulatedUps:
         return True
 
     def interrupt_in(self) -> bytes | None:
-        """The next report with news, as it is now; None if there is none (the device NAKs)."""
+        """Return the next changed report, or None if there is none (the device NAKs)."""
         self.update_outlets()
         if self.hang or not self._unsent:
             return None
@@ -528,10 +528,10 @@ class EmulatedUps:
 
 
 class MegatecUps(EmulatedUps):
-    """A UPS that knows nothing of HID Power Devices: it is asked in lines of text, over reports of a vendor's own.
+    """A UPS that is not a HID Power Device: it answers lines of text in vendor-defined reports.
 
-    The lines are those of Megatec's protocol, as NUT's nutdrv_qx speaks it with its subdriver `cypress`: a command comes in
-    reports of eight bytes and ends with a carriage return, and so does the answer, on the interrupt pipe.
+    The protocol is Megatec's, as NUT's nutdrv_qx speaks it with the subdriver `cypress`: a command comes in reports of eight
+    bytes and ends with a carriage return, and so does the answer on the interrupt pipe.
     """
 
     def __init__(
@@ -558,7 +558,7 @@ class MegatecUps(EmulatedUps):
         return b""
 
     def _answer_command(self, command: str) -> str:
-        """The answer to a command. What it does not know it says again, as these UPSes do."""
+        """Return the answer to a command. Unknown commands are echoed, as these UPSes do."""
         values = self.report_values()
         order = re.fullmatch(r"S(\.[1-9]|\d\d)(?:R(\d{4}))?", command)
         if command == "Q1":
@@ -582,7 +582,7 @@ class MegatecUps(EmulatedUps):
         return ""
 
     def interrupt_in(self) -> bytes | None:
-        """The next eight bytes of the answer; None if there is none left."""
+        """Return the next eight bytes of the answer, or None."""
         self.update_outlets()
         if self.hang or not self._to_say:
             return None
@@ -591,9 +591,9 @@ class MegatecUps(EmulatedUps):
 
 
 def make_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: Callable[[], float]) -> EmulatedUps:
-    """A charged UPS of a model, with another serial, manufacturer, product, or id `VVVV:PPPP` if asked for.
+    """Return a charged UPS of a model. `overrides` may set serial, manufacturer, product, and id as `VVVV:PPPP`.
 
-    ValueError says what is wrong with the wish.
+    Raise ValueError for an unknown model or an invalid override.
     """
     profile = PROFILES.get(model)
     if profile is None:
@@ -611,7 +611,7 @@ def make_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: C
         elif name in ("serial", "manufacturer", "product"):
             changes[name] = value
         else:
-            raise ValueError(f"a UPS has no {name!r} that could be chosen")
+            raise ValueError(f"a UPS has no {name!r} to override")
     kind = EmulatedUps if profile.items else MegatecUps
     return kind(profile, replace(profile.identity, **changes), **clocks)
 

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What each emulated UPS is: who it says it is, and which values its HID reports hold.
+"""The models of emulated UPSes: their ids and strings, and the values in their HID reports.
 
 Paths are written as NUT writes them (`usbhid-ups -DD` lists them), without the leading `UPS.`. Usages and units are from
-"Universal Serial Bus Usage Tables for HID Power Devices", release 1.0. Which path a subdriver looks up is from NUT's
+"Universal Serial Bus Usage Tables for HID Power Devices", release 1.0. The paths that each subdriver reads are from NUT's
 apc-hid.c, cps-hid.c and mge-hid.c.
 """
 
@@ -69,10 +69,10 @@ _NONE = (0, 0)
 
 @dataclass(frozen=True)
 class ReportItem:
-    """One value in a report: where it stands, which model value it shows, how it is coded.
+    """A value in a report: its path, the value of the model that it shows, and its encoding.
 
-    An item of 1 bit shares its report with the 1-bit items beside it. A `volatile` item is sent on the interrupt pipe
-    as well, without being asked, when something has changed.
+    Adjacent items of 1 bit share a report. A `volatile` item is also sent on the interrupt pipe
+    when something has changed.
     """
 
     path: str
@@ -86,7 +86,7 @@ class ReportItem:
 
 @dataclass(frozen=True)
 class UsbIdentity:
-    """What a device says about itself. An empty string is one the device does not have (string index 0)."""
+    """The ids and strings of a device. An empty string is missing (string index 0)."""
 
     vendor_id: int
     product_id: int
@@ -98,9 +98,9 @@ class UsbIdentity:
 
 @dataclass(frozen=True)
 class UpsProfile:
-    """A model on the shelf: its name there, its identity, its reports, and where its values start off the default.
+    """A model: its name, identity, reports, and the values that differ from the defaults.
 
-    One without reports is no HID Power Device, and speaks Megatec's protocol.
+    A model without reports is not a HID Power Device; it speaks Megatec's protocol.
     """
 
     name: str
@@ -194,27 +194,27 @@ PROFILES: dict[str, UpsProfile] = {
             ),
             (*_SUMMARY, *_delay_items("PowerSummary"), *_INPUT, *_OUTPUT),
         ),
-        # Many a CyberPower has no serial number at all.
+        # Many CyberPowers have no serial number.
         UpsProfile(
             "cps",
             UsbIdentity(0x0764, 0x0501, 0x0001, "CPS", "CP1500EPFCLCD", ""),
             (*_SUMMARY, *_delay_items("Output"), *_INPUT, *_OUTPUT),
             {"realpower_nominal": 900},
         ),
-        # Small Eatons all say the same serial number: zeros.
+        # Small Eatons all report the same serial number: zeros.
         UpsProfile(
             "eaton",
             UsbIdentity(0x0463, 0xFFFF, 0x0100, "EATON", "Ellipse PRO", "000000000"),
             _EATON,
             {"realpower_nominal": 510},
         ),
-        # No NUT of Debian 12 or 13 knows this one: it shows in lsusb and sysfs only.
+        # The NUT of Debian 12 and 13 does not support this one; it appears in lsusb and sysfs only.
         UpsProfile(
             "ecoflow",
             UsbIdentity(0x3746, 0xFFFF, 0x0100, "EcoFlow", "EF-UPS-RIVER 3 Plus", "R631ZABAWH4E0123"),
             (*_SUMMARY, *_delay_items("PowerSummary"), *_INPUT, *_OUTPUT),
         ),
-        # One chip is in many makes, and this is all that it says of itself. NUT's driver for it is nutdrv_qx.
+        # The same chip is used by many manufacturers, with these strings. NUT's driver for it is nutdrv_qx.
         UpsProfile("megatec", UsbIdentity(0x0665, 0x5161, 0x0002, "INNO TECH", "USB to Serial", ""), ()),
     )
 }

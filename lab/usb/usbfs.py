@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""usbdevfs: Linux's ioctls on a USB device node, answered for programs that run under umockdev's preload library.
+"""usbdevfs: answer Linux's ioctls on USB device nodes for programs that run under umockdev's preload library.
 
 The library forwards each ioctl on an emulated node over a unix stream socket, one connection for each open file. A
 message is three unsigned longs: a code and two arguments. While it waits for the answer, the library also reads and
@@ -53,7 +53,7 @@ class IoctlError(OSError):
 
 @dataclass
 class Urb:
-    """A transfer that a client has handed in. `address` is where it lies in the client's memory."""
+    """A transfer submitted by a client. `address` is its address in the client's memory."""
 
     address: int
     kind: int
@@ -67,7 +67,7 @@ class Urb:
 
 
 class ClientMemory:
-    """The client's memory. Reads go out at once, writes with the answer."""
+    """The client's memory. Reads are sent at once, writes together with the answer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -91,11 +91,11 @@ def _to_signed(value: int) -> int:
 
 
 class DeviceNode:
-    """One plugged-in device: its clients, who has claimed which interface, and whether it is still there.
+    """A plugged-in device: its clients, their claimed interfaces, and whether it is still plugged in.
 
-    `on_ready(True)` is called when a finished URB waits for a client, `on_ready(False)` when none does: a real node can
-    be polled for that. `on_change` is called after each ioctl that may have changed the device. `driver` is the kernel
-    driver bound to interface 0, if any. Only usbhid can be detached, and attached again; `on_bound` is told of both.
+    `on_ready(True)` is called when a finished URB waits for a client, `on_ready(False)` when none does; a real node can be polled
+    for that. `on_change` is called after each ioctl that may have changed the device. `driver` is the kernel driver bound to
+    interface 0, if any. Only usbhid can be detached and attached; `on_bound` is called for both.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class DeviceNode:
                 writer.close()
 
     def send_pending(self) -> None:
-        """Hand what the device has to say to the clients that wait for it."""
+        """Complete waiting transfers with the device's reports, and update the readiness."""
         for session in list(self.sessions):
             session.poll_interrupts()
         ready = any(session.done for session in self.sessions)
@@ -141,7 +141,7 @@ class DeviceNode:
             self._on_ready(ready)
 
     def mark_unplugged(self) -> None:
-        """The device is gone: what is pending fails, and so does all that comes later."""
+        """Mark the device as unplugged: pending and later transfers fail."""
         self.gone = True
         self.left.set()
         for session in self.sessions:
@@ -150,7 +150,7 @@ class DeviceNode:
         self.send_pending()
 
     def bind_driver(self, driver: str) -> None:
-        """Give interface 0 to a kernel driver, or take it away ("")."""
+        """Bind interface 0 to a kernel driver, or unbind it ("")."""
         self.driver = driver
         self._on_bound(bool(driver))
 
@@ -159,7 +159,7 @@ class DeviceNode:
 
 
 class NodeSession:
-    """One open file on the node, with the URBs handed in through it."""
+    """An open file of the node, with the URBs submitted through it."""
 
     def __init__(self, node: DeviceNode) -> None:
         self.node = node
@@ -181,7 +181,7 @@ class NodeSession:
             await memory.finish_ioctl(result, failed)
 
     async def answer_ioctl(self, request: int, arg: int, memory: ClientMemory) -> int:  # noqa: PLR0911 (one return an ioctl)
-        """Answer one ioctl; Refused carries the errno."""
+        """Answer an ioctl. Raise IoctlError with the errno if it fails."""
         node = self.node
         if request in (REAPURB, REAPURBNDELAY):  # also after the device has gone
             return await self._reap_urb(arg, memory, wait=request == REAPURB)
@@ -221,7 +221,7 @@ class NodeSession:
         return 0
 
     def _switch_driver(self, number: int, what: int) -> int:
-        """Detach or attach the kernel's driver."""
+        """Detach or attach the kernel driver."""
         node = self.node
         if number == 0 and what == DISCONNECT and node.driver == KERNEL_HID:
             node.bind_driver("")
@@ -257,7 +257,7 @@ class NodeSession:
         if kind == URB_CONTROL and length >= 8:
             await self._submit_control(urb, memory)
         elif kind == URB_INTERRUPT and endpoint == EP_INTERRUPT:
-            self._claim_interface(0)  # Linux claims for a client that forgot to
+            self._claim_interface(0)  # Linux claims the interface for a client that has not done so
             self.pending.append(urb)
             self.poll_interrupts()
         else:
@@ -271,11 +271,11 @@ class NodeSession:
         if setup.request_type & 0x1F == 1 and setup.request_type & 0x60 != 0x40:  # Linux: not without the interface
             self._claim_interface(setup.index & 0xFF)
         sent = b"" if setup.is_in or not setup.length else await memory.read_bytes(urb.buffer + 8, setup.length)
-        if self.node.gone:  # it left while the memory was read
+        if self.node.gone:  # it was unplugged while the memory was read
             raise IoctlError(errno.ENODEV)
         answer = self.node.device.control_transfer(setup, sent)
         if answer is NAK:
-            self.pending.append(urb)  # until the client loses patience
+            self.pending.append(urb)  # until the client's timeout
         elif answer is STALL:
             self.finish_urb(urb, -errno.EPIPE)
         elif isinstance(answer, bytes):
@@ -300,7 +300,7 @@ class NodeSession:
             self.finish_urb(urb, 0)
 
     def finish_urb(self, urb: Urb, status: int) -> None:
-        """The URB is done, with 0 or a negative errno; the client may reap it."""
+        """Finish a URB with 0 or a negative errno, so that the client may reap it."""
         if urb in self.pending:
             self.pending.remove(urb)
         urb.status = status

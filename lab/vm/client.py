@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A virtual machine of the lab, for who wants to use one: up, down, power, ssh, and the UPSes at its ports."""
+"""Control a virtual machine of the lab: start, remove, power, ssh, and the UPSes at its ports."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from .image import build_image, cache_folder, run_program
 
 Json = dict[str, Any]
 HERE = Path(__file__).resolve().parent
-BOOTED = "booted"  # the snapshot that a new machine begins with
-ANSWER_SECONDS = 120.0  # for a command; the longest is to save the memory
-BOOT_SECONDS = 180.0  # from power to an answer by ssh; 25 to 40 on two cores
+BOOTED = "booted"  # the snapshot that a new machine starts from
+ANSWER_SECONDS = 120.0  # for a command; saving the memory takes longest
+BOOT_SECONDS = 180.0  # from power until ssh answers; 25 to 40 on two cores
 SETTLED = ("running", "degraded")
 
 
 @dataclass(frozen=True)
 class VmRecord:
-    """What is written down of a machine: Debian's release, and the loopback port of its ssh."""
+    """The record of a machine, kept in machine.json."""
 
-    release: str
-    port: int
+    release: str  # of Debian
+    port: int  # on loopback, leads to the machine's ssh
 
 
 class Vm:
-    """A machine by name. Its folder is .lab/LAB/vm/NAME; its UPSes answer to lab/ups NAME, as any host's."""
+    """A machine by name. Its directory is .lab/LAB/vm/NAME; lab/ups NAME controls its UPSes."""
 
     def __init__(self, name: str, lab: Lab) -> None:
-        """Name a machine; nothing is started."""
+        """Name a machine without starting it."""
         if not name or not name.replace("-", "").isalnum():
-            raise LabError(f"{name!r}: a machine's name is made of letters, digits and hyphens")
+            raise LabError(f"{name!r}: the name of a machine may contain letters, digits and hyphens only")
         self.name, self.lab = name, lab
         self.folder = lab.state / "vm" / name
         self.control = lab.state / "usb" / name / "control"
@@ -55,25 +55,27 @@ class Vm:
 
     @classmethod
     def find_all(cls, lab: Lab) -> list[Vm]:
-        """Return the machines that there are."""
+        """Return the existing machines of a lab."""
         return [cls(path.parent.name, lab) for path in sorted((lab.state / "vm").glob("*/machine.json"))]
 
     def read_record(self) -> VmRecord:
-        """Return what is written down. Raises LabError if the machine was never up."""
+        """Return the machine's record. Raise LabError if it was never started."""
         try:
             return VmRecord(**json.loads((self.folder / "machine.json").read_text()))
         except (OSError, ValueError, TypeError):
             raise LabError(
-                f"no machine {self.name} in the lab {self.lab.name}; make it: lab/vm/vm {self.name} up"
+                f"the lab {self.lab.name} has no machine {self.name}; start one: lab/vm/vm {self.name} up"
             ) from None
 
-    # What it does
+    # Commands
 
     def start_machine(self, release: str) -> None:
-        """Start the machine, booted, its clock right, with no UPS plugged in. One that is on is left alone."""
+        """Start the machine from its booted snapshot, without UPSes. Leave a running machine alone."""
         if (self.folder / "machine.json").exists() and self.is_answering():
             if self.read_record().release != release:
-                raise LabError(f"{self.name} is Debian {self.read_record().release}; first: lab/vm/vm {self.name} down")
+                raise LabError(
+                    f"{self.name} is Debian {self.read_record().release}; remove it first: lab/vm/vm {self.name} down"
+                )
             if self.send_command("status")["machine"]["power"] == "off":
                 self.boot_machine()
             return
@@ -84,7 +86,7 @@ class Vm:
             _copy_file(snapshot, self.folder / "disk.qcow2")
             self._start_process()
         else:
-            log_step(f"booting a machine ({release}) for the first time: half a minute, and only this once")
+            log_step(f"booting a machine ({release}): half a minute, the first time only")
             disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "disk", "disk.qcow2"]
             run_program(["env", "--chdir", str(self.folder), *disk])
             self._start_process()
@@ -95,7 +97,7 @@ class Vm:
         self.restore_snapshot(BOOTED)
 
     def remove_machine(self) -> None:
-        """Remove the machine and all that it has."""
+        """Remove the machine and its files."""
         with contextlib.suppress(LabError):
             self.send_command("down")
             deadline = time.monotonic() + 10
@@ -105,50 +107,50 @@ class Vm:
         shutil.rmtree(self.control.parent, ignore_errors=True)
 
     def boot_machine(self) -> None:
-        """Give the machine power, and wait until it has started all."""
+        """Start the machine, and wait until it has booted."""
         self.send_command("boot")
         self.wait_until_up()
 
     def cut_power(self) -> None:
-        """Take the machine's power away: it stops at once, as it stands."""
+        """Cut the machine's power: it stops at once."""
         self.send_command("kill")
 
     def save_snapshot(self, tag: str) -> None:
-        """Keep the machine's state, memory and disk."""
+        """Save the machine's memory and disk."""
         self.send_command("snapshot", tag=tag)
 
     def restore_snapshot(self, tag: str) -> None:
-        """Go back to a state, and set the clock."""
+        """Restore a snapshot, and set the clock."""
         self.send_command("restore", tag=tag)
         self.wait_until_up(settled=False)
-        # the clock went on from where the snapshot was taken
+        # the restored clock shows the time of the snapshot
         self.run_ssh("date", "--utc", "--set", f"@{time.time():.2f}")
 
     def wait_until_up(self, seconds: float = BOOT_SECONDS, settled: bool = True) -> None:
-        """Wait until ssh answers, and, if it is to be SETTLED, until systemd has no more to start."""
+        """Wait until ssh answers and, if `settled`, until systemd has finished booting."""
         deadline = time.monotonic() + seconds
         while not _has_banner(self.read_record().port):
             if time.monotonic() > deadline or self.send_command("status")["machine"]["power"] == "off":
-                raise LabError(f"{self.name} did not come up within {seconds:.0f} s; see {self.folder}/console.log")
+                raise LabError(f"{self.name} did not boot within {seconds:.0f} s; see {self.folder}/console.log")
             time.sleep(0.1)
         if settled:
-            # it fails where anything is degraded, and says so in its one word
+            # it exits with 1 if the system is degraded; its output has the state
             state = self.run_ssh("systemctl is-system-running --wait || true").strip()
             if state not in SETTLED:
-                raise LabError(f"{self.name} is {state!r}; look: lab/vm/vm {self.name} ssh")
+                raise LabError(f"the state of {self.name} is {state!r}; log in: lab/vm/vm {self.name} ssh")
 
     def run_ssh(self, *words: str) -> str:
-        """Run a command there, and return its output. Raises LabError with what it said if it fails."""
+        """Run a command on the machine and return its output. Raise LabError with the output if it fails."""
         return run_program(["ssh", "-F", str(self.ssh_config), self.name, *words])
 
     def control_ups(self, *words: str) -> str:
-        """Work the UPSes as a person does with lab/ups, and return what that says."""
+        """Run lab/ups for this machine and return its output."""
         return self.lab.control_ups(self.name, *words)
 
-    # Talking to the process that has the machine
+    # The machine's process (machine.py)
 
     def is_answering(self) -> bool:
-        """Say whether the machine's process is there."""
+        """Return whether the machine's process is running."""
         try:
             self.send_command("status")
         except LabError:
@@ -156,7 +158,7 @@ class Vm:
         return True
 
     def send_command(self, name: str, **arguments: object) -> Json:
-        """Send one command; LabError if nobody answers, or it is refused."""
+        """Send a command and return the answer. Raise LabError if the process does not answer or refuses."""
         try:
             answer = json.loads(self._exchange_line(json.dumps({"command": name, **arguments}).encode() + b"\n"))
         except (OSError, ValueError) as error:
@@ -166,7 +168,7 @@ class Vm:
         return answer
 
     def _exchange_line(self, line: bytes) -> bytes:
-        """One line there, one line back. A socket's path is short, so it is named through its open directory."""
+        """Send a line and return the line of answer. Paths of sockets must be short, so use one through the open directory."""
         directory = os.open(self.control.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with socket.socket(socket.AF_UNIX) as client:
@@ -178,16 +180,16 @@ class Vm:
         finally:
             os.close(directory)
 
-    # Making it
+    # Creation
 
     def _prepare_folder(self, release: str, made_of: Path) -> None:
-        """Make the folder: links to the image, a key, and how ssh gets there."""
+        """Make the machine's directory: links to the image, a key and an ssh configuration."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
         self.control.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("disk", "vmlinuz", "initrd"):
             _link_file(made_of / name, self.folder / name)
-        # Always as long as now: a restored machine knows how many bytes of it to read.
+        # The length must not change: a restored machine remembers how many bytes of the key to read.
         comment = "lab"
         run_program(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(self.folder / "id_ed25519")]
@@ -200,7 +202,7 @@ class Vm:
         (self.folder / "machine.json").write_text(json.dumps(vars(known)))
 
     def _start_process(self) -> None:
-        """Start the process that has the machine, and wait until it answers."""
+        """Start the machine's process, and wait until it answers."""
         script, log = HERE / "machine.py", self.folder / "machine.log"
         words = [sys.executable, str(script), str(self.folder), str(self.control), str(self.read_record().port)]
         with log.open("wb") as output:
@@ -214,25 +216,25 @@ class Vm:
             time.sleep(0.05)
 
     def _hash_qemu(self) -> str:
-        """Name what a snapshot depends on beside the image: QEMU, and the machine that it is."""
-        said = run_program([machine.QEMU, "--version"])
-        return hashlib.sha256("\0".join([said, *machine.qemu_command(0)]).encode()).hexdigest()[:12]
+        """Return a hash of what a snapshot depends on besides the image: QEMU's version and command line."""
+        version = run_program([machine.QEMU, "--version"])
+        return hashlib.sha256("\0".join([version, *machine.qemu_command(0)]).encode()).hexdigest()[:12]
 
     def _keep_snapshot(self, snapshot: Path) -> None:
-        """Put the booted machine beside its image. It may be that nothing can be written there."""
+        """Copy the booted machine's disk beside its image, if the directory is writable."""
         temporary = snapshot.with_name(f".making-{os.getpid()}-{snapshot.name}")
         try:
             _copy_file(self.folder / "disk.qcow2", temporary)
             temporary.chmod(0o600)
             temporary.rename(snapshot)
         except (LabError, OSError) as error:
-            log_step(f"the booted machine is not kept for the next time: {error}")
+            log_step(f"could not cache the booted machine: {error}")
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def _has_banner(port: int) -> bool:
-    """Say whether sshd greets. QEMU takes the connection in any case."""
+    """Return whether sshd answers. QEMU accepts the connection in any case."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as probe:
             probe.settimeout(5)
@@ -246,7 +248,7 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _link_file(source: Path, target: Path) -> None:
-    """Have a file here, whatever becomes of it there."""
+    """Link a file, or copy it, so that it stays even if the original is removed."""
     try:
         target.hardlink_to(source)
     except OSError:

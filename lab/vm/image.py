@@ -2,11 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The machines' disks, made from Debian's packages, and kept for the next time under what they were made from.
+"""Build the machines' disks from Debian's packages, and cache them by what they were built from.
 
-An image is a folder: disk (ext4, as an installed Debian has it), vmlinuz, initrd, host_key.pub, packages (what is in it,
-with versions). Beside it lie snapshots of it, booted; see client.py. A folder is made under another name and renamed, so
-what is there is whole.
+An image is a directory: disk (ext4, like an installed Debian), vmlinuz, initrd, host_key.pub, packages (with versions). Snapshots
+of the booted machine are beside it; see client.py. A directory is built under another name and renamed, so it is always complete.
 """
 
 from __future__ import annotations
@@ -70,14 +69,14 @@ INITRAMFS = (
 )
 
 DISK_SIZE = "2G"  # sparse; a third is used
-VERSIONS_LAST = 86400.0  # seconds for which an answer of the mirror counts
-KEPT = 2  # images of a release: this checkout's, and another's
+VERSIONS_LAST = 86400.0  # seconds for which an answer of the mirror is valid
+KEPT = 2  # images per release: this checkout's, and another one's
 
 Run = Callable[[Sequence[str]], str]
 
 
 def run_program(words: Sequence[str]) -> str:
-    """Run a program without input, and return what it said on both outputs. Raises LabError if it fails."""
+    """Run a program without input and return its output and errors. Raise LabError if it fails."""
     try:
         done = subprocess.run(
             words, check=False, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -90,7 +89,7 @@ def run_program(words: Sequence[str]) -> str:
 
 
 def cache_folder(fallback: Path) -> Path:
-    """Return where images are kept: the user's cache, or FALLBACK where nothing can be written there."""
+    """Return the directory of images: in the user's cache, or `fallback` if that is not writable."""
     base = os.environ.get("XDG_CACHE_HOME") or ""
     root = Path(base) if base.startswith("/") else Path(os.environ.get("HOME") or "/nowhere", ".cache")
     folder = root / "homelab-nut" / "vm"
@@ -105,12 +104,12 @@ def cache_folder(fallback: Path) -> Path:
 
 
 def parse_packages(text: str) -> list[str]:
-    """Return "package version" for each that apt would install, from what it says of a simulation."""
+    """Return "package version" for each package that apt would install, from the output of a simulation."""
     return sorted(f"{name} {version}" for name, version in re.findall(r"(?m)^Inst (\S+) \((\S+) ", text))
 
 
 def find_versions(release: str, cache: Path, run: Run = run_program, now: Callable[[], float] = time.time) -> list[str]:
-    """Ask the mirror what an image would be made of today. An answer counts for a day, or while no mirror answers."""
+    """Return the current packages of an image, from the mirror. An answer is valid for a day, or as long as no mirror answers."""
     path = cache / f"versions-{release}.json"
     known: dict[str, object] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -119,21 +118,21 @@ def find_versions(release: str, cache: Path, run: Run = run_program, now: Callab
     if fits and abs(now() - float(str(known.get("asked", 0)))) < VERSIONS_LAST:
         return [str(line) for line in known["packages"]]  # type: ignore[attr-defined]
     try:
-        said = run(["mmdebstrap", "--simulate", "--verbose", *_variant_options(), release, "/dev/null"])
-        found = parse_packages(said)
+        output = run(["mmdebstrap", "--simulate", "--verbose", *_variant_options(), release, "/dev/null"])
+        found = parse_packages(output)
         if not any(line.startswith("linux-image-") for line in found):
-            raise LabError(f"mmdebstrap did not say which kernel Debian {release} has:\n{said[-1000:]}")
+            raise LabError(f"mmdebstrap named no kernel of Debian {release}:\n{output[-1000:]}")
     except LabError:
         if not fits:
             raise
-        log_step(f"no mirror tells what Debian {release} has today; the last answer is used")
+        log_step(f"no mirror of Debian {release} answers; using its last answer")
         return [str(line) for line in known["packages"]]  # type: ignore[attr-defined]
     _write_file(path, json.dumps({"of": PACKAGES, "asked": now(), "packages": found}))
     return found
 
 
 def hash_recipe(release: str, packages: Sequence[str]) -> str:
-    """Name what an image is made from, in twelve hexadecimal digits."""
+    """Return twelve hexadecimal digits that identify what an image is built from."""
     recipe = [
         release,
         *_variant_options(),
@@ -148,12 +147,12 @@ def hash_recipe(release: str, packages: Sequence[str]) -> str:
 
 
 def build_image(release: str, cache: Path, run: Run = run_program) -> Path:
-    """Return the folder of the image of Debian RELEASE, and make it if there is none made from the same things."""
+    """Return the directory of an image. Build it unless there is one with the same content."""
     if release not in RELEASES:
-        raise LabError(f"no such release: {release}. There are: {', '.join(RELEASES)}")
+        raise LabError(f"no release {release}. Releases: {', '.join(RELEASES)}")
     folder = cache / f"{release}-{hash_recipe(release, find_versions(release, cache, run))}"
     if not folder.is_dir():
-        log_step(f"making a machine's disk out of packages ({release}): about a minute and a half, and only this once")
+        log_step(f"building a machine's disk from packages ({release}): about a minute and a half, the first time only")
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
         try:
             write_image(release, temporary, run)
@@ -167,7 +166,7 @@ def build_image(release: str, cache: Path, run: Run = run_program) -> Path:
 
 
 def write_image(release: str, folder: Path, run: Run = run_program) -> None:
-    """Make an image in FOLDER."""
+    """Build an image in a directory."""
     archive = folder / "root.tar"
     exclude = [f"/*lib/modules/*/kernel/{part}/*" for part in NO_MODULES] + list(NO_FILES)
     run(
@@ -177,7 +176,7 @@ def write_image(release: str, folder: Path, run: Run = run_program) -> None:
             *(f'--customize-hook=sh {HERE / "setup.sh"} "$1"', release, str(archive)),
         ]
     )
-    # Who is not root makes believe: the owners in the archive become the owners in the file system all the same.
+    # Without root, fakeroot makes the owners in the archive the owners in the file system.
     script = """
         set -e
         cd "$1"
@@ -195,7 +194,7 @@ def write_image(release: str, folder: Path, run: Run = run_program) -> None:
     """
     as_root = [] if os.geteuid() == 0 else ["fakeroot"]
     run([*as_root, "sh", "-c", script, "sh", str(folder), DISK_SIZE])
-    # it holds the machines' host key
+    # the disk contains the machines' ssh host key
     (folder / "disk").chmod(0o600)
     folder.chmod(0o700)
 
@@ -205,7 +204,7 @@ def _variant_options() -> list[str]:
 
 
 def _forget_old(release: str, cache: Path) -> None:
-    """Remove all but the images that were used last. Machines have their own links to what they are made of."""
+    """Remove all but the latest images. Existing machines have their own links to their files."""
     images = sorted(cache.glob(f"{release}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in images[KEPT:]:
         shutil.rmtree(path, ignore_errors=True)

@@ -3,13 +3,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One virtual machine, and the UPSes at its USB ports: a process that owns QEMU, with a control socket.
+"""Run a virtual machine with UPSes at its USB ports: a process that owns QEMU and has a control socket.
 
     machine.py FOLDER CONTROL PORT
 
-FOLDER has disk.qcow2, disk, vmlinuz, initrd and id_ed25519.pub, and gets QEMU's sockets and logs. CONTROL is where the
-control socket is made; it takes the commands of usb/emulator.py and, for the machine: boot, kill, snapshot, restore,
-down. PORT on loopback leads to the machine's ssh. QEMU ends with this process.
+FOLDER has disk.qcow2, disk, vmlinuz, initrd and id_ed25519.pub; QEMU's sockets and logs are written there. CONTROL is the path of
+the control socket, which takes the commands of usb/emulator.py and, for the machine, boot, kill, snapshot, restore and down. PORT on
+loopback leads to the machine's ssh. QEMU ends with this process.
 """
 
 from __future__ import annotations
@@ -36,19 +36,18 @@ from .usbredir import PORTS, VmBus
 Json = dict[str, Any]
 QEMU = "qemu-system-x86_64"
 MAX_LINE = 1 << 16
-START_SECONDS = 30.0  # from QEMU's start, or a snapshot's restoring, to its first answer; 0.3 to 1 on two cores
+START_SECONDS = 30.0  # from QEMU's start to its first answer; 0.3 to 1 on two cores
 SAVE_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 TAG_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 def qemu_command(port: int, restore: str = "") -> list[str]:
-    """Return QEMU's command line, for a machine whose folder is the current one.
+    """Return QEMU's command line for a machine whose directory is the current one.
 
-    The processor is emulated, always: where acceleration is on offer inside a virtual machine, Debian's kernel may hang.
-    qemu64 has none of the newer vector instructions, which programs would prefer, and which are slow to emulate.
-    The disk's cache is QEMU's default: what the guest has flushed is safe, and what it has not may be lost with QEMU.
-    That is what a disk does when its power goes.
+    The processor is always emulated, because Debian's kernel may hang with nested virtualization. qemu64 lacks the newer vector
+    instructions, which programs would use and which are slow to emulate. With the disk's default cache mode, data that the guest
+    has not flushed may be lost when QEMU is killed, as on a real disk that loses power.
     """
     kernel = (
         "root=/dev/vda ro console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check net.ifnames=0 "
@@ -80,7 +79,7 @@ class QemuMonitor:
 
     @classmethod
     async def connect_to(cls, path: Path) -> QemuMonitor:
-        """Connect to a monitor's socket. Raises OSError or ValueError if none is there."""
+        """Connect to a monitor's socket. Raise OSError or ValueError if that fails."""
         reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 20)
         qmp = cls(reader, writer)
         await qmp._read_answer("QMP")
@@ -88,7 +87,7 @@ class QemuMonitor:
         return qmp
 
     async def run_command(self, name: str, **arguments: Any) -> Any:
-        """Run a command; ValueError says why it failed."""
+        """Run a command and return its result. Raise ValueError if it fails."""
         async with self._lock:
             self._writer.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
             await self._writer.drain()
@@ -102,26 +101,26 @@ class QemuMonitor:
             message = json.loads(line)
             if "error" in message:
                 raise ValueError(f"QEMU: {message['error'].get('desc')}")
-            if key in message:  # else an event
+            if key in message:  # otherwise it is an event
                 return message[key]
 
     async def run_human_command(self, line: str) -> None:
-        """Run a command of the monitor for people, whose answer is empty if all is well."""
-        said = await self.run_command("human-monitor-command", **{"command-line": line})
-        if said.strip():
-            raise ValueError(f"QEMU: {said.strip()}")
+        """Run a command of QEMU's human monitor. Raise ValueError if it prints an error."""
+        output = await self.run_command("human-monitor-command", **{"command-line": line})
+        if output.strip():
+            raise ValueError(f"QEMU: {output.strip()}")
 
     def close(self) -> None:
         self._writer.close()
 
 
 class VirtualMachine(Emulator):
-    """The commands of the emulator, for UPSes at a machine that may be off, and those of the machine itself."""
+    """The emulator's commands for UPSes at a machine that may be off, and the commands of the machine itself."""
 
     def __init__(self, folder: Path, port: int, command: Callable[[int, str], list[str]] = qemu_command) -> None:
         self._folder, self._port, self._command = folder, port, command
         self._ports = VmBus(folder)
-        # The emulator needs of a bus what both kinds have.
+        # Both kinds of bus have what the emulator needs.
         super().__init__(cast(Any, self._ports))
         self.stop = asyncio.Event()
         self._qemu: asyncio.subprocess.Process | None = None
@@ -140,7 +139,7 @@ class VirtualMachine(Emulator):
         return self._qemu is not None and self._qemu.returncode is None
 
     async def start_qemu(self, restore: str = "") -> None:
-        """Start QEMU. ValueError says why it did not start."""
+        """Start QEMU. Raise ValueError if it does not start."""
         for name in ("qmp", *(f"port{number}" for number in range(1, PORTS + 1))):
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / name).unlink()
@@ -169,16 +168,16 @@ class VirtualMachine(Emulator):
             with contextlib.suppress(OSError):
                 return await QemuMonitor.connect_to(self._folder / "qmp")
             await asyncio.sleep(0.02)
-        said = (self._folder / "qemu.log").read_text(errors="replace").strip()
-        raise ValueError(f"QEMU did not start: {said or process.returncode}")
+        output = (self._folder / "qemu.log").read_text(errors="replace").strip()
+        raise ValueError(f"QEMU did not start: {output or process.returncode}")
 
     async def _wait_for_end(self, process: asyncio.subprocess.Process) -> None:
-        """Wait for the end of QEMU, which comes by `kill` or when the guest powers itself off."""
+        """Wait until QEMU ends, by `kill` or because the guest powers off."""
         await process.wait()
         await self._ports.set_power(False)
 
     async def stop_qemu(self) -> None:
-        """Take the machine's power away, as it stands."""
+        """Cut the machine's power."""
         if self._qemu and self._qemu.returncode is None:
             self._qemu.kill()
             await self._qemu.wait()
@@ -214,11 +213,11 @@ class VirtualMachine(Emulator):
         if not self.is_running or not self._qmp:
             raise ValueError("the machine is off")
         if self.plugged:
-            raise ValueError("unplug the UPSes first: a snapshot is of the machine alone")
+            raise ValueError("unplug the UPSes first: a snapshot contains the machine only")
         await asyncio.wait_for(self._qmp.run_human_command(f"savevm {tag}"), SAVE_SECONDS)
 
     async def _restore_snapshot(self, request: Json) -> None:
-        """Go back to a snapshot. No UPS is plugged in then, none was, and the mains are on."""
+        """Restore a snapshot. Afterwards no UPS is plugged in, and the mains are on."""
         tag = _read_tag(request)
         await self.stop_qemu()
         for port in list(self.plugged):
@@ -234,7 +233,7 @@ class VirtualMachine(Emulator):
 def _read_tag(request: Json) -> str:
     tag = request.get("tag")
     if not isinstance(tag, str) or not tag or not TAG_LETTERS.issuperset(tag):
-        raise ValueError(f"tag must be made of a-z, 0-9 and hyphens, not {tag!r}")
+        raise ValueError(f"tag may contain a-z, 0-9 and hyphens only, not {tag!r}")
     return tag
 
 
@@ -243,19 +242,19 @@ def _die_with_parent() -> None:
 
 
 async def run_machine(folder: Path, control: Path, port: int) -> None:
-    """Serve a machine, which is off at first, until `down`, a signal, or the end of its control socket's file."""
+    """Serve a machine, which is off at first, until `down`, a signal, or the removal of the control socket."""
     loop, machine = asyncio.get_running_loop(), VirtualMachine(folder, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, machine.stop.set)
     with contextlib.suppress(FileNotFoundError):
         control.unlink()
-    # a socket's path is short: it is made in its folder, and moved to where it belongs
+    # paths of sockets must be short, so create it in the current directory and move it
     server = await asyncio.start_unix_server(
         lambda reader, writer: serve_client(machine, reader, writer), "control.new", limit=MAX_LINE
     )
     Path("control.new").chmod(0o600)
     Path("control.new").rename(control)
-    # who removes the lab's folder has removed the machine
+    # removing the lab's directory also removes the machine
     while control.exists() and not machine.stop.is_set():
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(machine.stop.wait(), LOOK_SECONDS)
@@ -266,7 +265,7 @@ async def run_machine(folder: Path, control: Path, port: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A virtual machine with UPSes at its USB ports.")
+    parser = argparse.ArgumentParser(description="Run a virtual machine with UPSes at its USB ports.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("control", type=Path)
     parser.add_argument("port", type=int)

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""USB cables into a virtual machine: the side of the usbredir protocol that has the device.
+"""USB cables into a virtual machine: the device's side of the usbredir protocol.
 
-QEMU has a `usb-redir` device for each port of its xHCI controller, and behind each a socket. Connecting to the socket
-plugs a UPS in, closing it pulls the UPS out. Names and layouts are from "USB Network Redirection protocol description",
+QEMU has a `usb-redir` device with a socket for each port of its xHCI controller. Connecting to the socket
+plugs a UPS in, closing it unplugs the UPS. Names and layouts are from "USB Network Redirection protocol description",
 version 0.7. The enumeration of the bus (addresses, speeds, resets) stays between QEMU's controller and the guest.
 """
 
@@ -48,18 +48,18 @@ FULL_SPEED, HID_CLASS, TYPE_CONTROL, TYPE_INTERRUPT, TYPE_INVALID = 1, 3, 0, 3, 
 CAPABILITIES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6
 IDS_64 = 1 << 5
 VERSION = b"homelab.nut lab".ljust(64, b"\0")
-MAX_BODY = 1 << 20  # QEMU sends no more than a transfer's data, which a UPS counts in bytes
+MAX_BODY = 1 << 20  # bytes; real packets have a transfer's few bytes
 
 
 class ProtocolError(Exception):
-    """The other side does not speak usbredir as we need it."""
+    """The peer does not speak usbredir as required."""
 
 
 class UsbCable:
-    """The protocol for one device, without a socket: bytes in by `feed`, bytes out by `send`.
+    """The protocol for one device, without a socket: receive_bytes takes bytes, `send` gets bytes.
 
     A control transfer that the device does not answer (NAK) stays open until the guest cancels it or the device
-    recovers; a real host controller keeps asking in the same way.
+    recovers, because a real host controller keeps asking.
     """
 
     def __init__(self, device: UsbHardware, send: Callable[[bytes], None]) -> None:
@@ -74,7 +74,7 @@ class UsbCable:
         send(struct.pack("<III", HELLO, len(body), 0) + body)  # only the hellos have ids of 32 bits
 
     def receive_bytes(self, data: bytes) -> None:
-        """Take what QEMU sent. Raises ProtocolError if that makes no sense."""
+        """Process bytes from QEMU. Raise ProtocolError if they are invalid."""
         self._received += data
         while True:
             form = "<IIQ" if self._greeted else "<III"
@@ -93,7 +93,7 @@ class UsbCable:
                 raise ProtocolError(f"a packet of kind {kind} with only {length} bytes") from None
 
     def send_pending(self) -> None:
-        """Send what the device has news of, and answer what it left unanswered, if it does so now."""
+        """Send pending reports of the device, and answers that it can give by now."""
         for number, (header, data) in list(self._open.items()):
             self._answer_control(number, header, data)
         while self._receiving:
@@ -128,7 +128,7 @@ class UsbCable:
             self.send_pending()
         elif kind == CONTROL_PACKET:
             self._answer_control(number, body[:10], body[10:])
-        elif kind == INTERRUPT_PACKET:  # towards the device: a UPS has no such endpoint
+        elif kind == INTERRUPT_PACKET:  # to the device: a UPS has no such endpoint
             self._send_packet(INTERRUPT_PACKET, number, struct.pack("<BBH", body[0], STALLED, 0))
         elif kind == CANCEL:
             header, _unused = self._open.pop(number, (b"", b""))
@@ -136,7 +136,7 @@ class UsbCable:
                 self._send_packet(CONTROL_PACKET, number, header[:3] + bytes((CANCELLED,)) + header[4:8] + b"\0\0")
 
     def _describe_device(self) -> None:
-        """Tell of the device: control pipe, one interrupt endpoint, one HID interface, and who it is."""
+        """Describe the device: control pipe, one interrupt endpoint, one HID interface, ids."""
         into = 16 + (EP_INTERRUPT & 0x0F)
         kinds, intervals, sizes = [TYPE_INVALID] * 32, [0] * 32, [0] * 32
         kinds[0] = kinds[16] = TYPE_CONTROL
@@ -145,8 +145,8 @@ class UsbCable:
         self._send_packet(EP_INFO, 0, bytes(kinds) + bytes(intervals) + bytes(32) + struct.pack("<32H", *sizes))
         columns = [bytes((value,)) + bytes(31) for value in (0, HID_CLASS, 0, 0)]
         self._send_packet(INTERFACE_INFO, 0, struct.pack("<I", 1) + b"".join(columns))
-        who = self.device.identity
-        ids = (who.vendor_id, who.product_id, who.release)
+        identity = self.device.identity
+        ids = (identity.vendor_id, identity.product_id, identity.release)
         self._send_packet(DEVICE_CONNECT, 0, struct.pack("<BBBBHHH", FULL_SPEED, 0, 0, 0, *ids))
 
     def _answer_control(self, number: int, header: bytes, data: bytes) -> None:
@@ -164,7 +164,7 @@ class UsbCable:
 
 
 class _PluggedCable(asyncio.Protocol):
-    """A cable on a socket of QEMU's."""
+    """A cable connected to a socket of QEMU."""
 
     def __init__(self, device: UsbHardware) -> None:
         self._device = device
@@ -183,7 +183,7 @@ class _PluggedCable(asyncio.Protocol):
             self.pull_plug()
 
     def send_pending(self) -> None:
-        """Send what the device has news of."""
+        """Send pending reports of the device."""
         if self._cable and self._transport and not self._transport.is_closing():
             self._cable.send_pending()
 
@@ -194,14 +194,14 @@ class _PluggedCable(asyncio.Protocol):
 
 
 class VmBus:
-    """The ports of a machine that runs or does not. What is plugged in stays so while it is off.
+    """The USB ports of a machine. Devices stay plugged in while the machine is off.
 
-    It has what the commands of usb.emulator need of a bus. A device's number is that of its plugging in: what number
-    the guest's kernel gives is not seen from here.
+    It has the interface that usb.emulator needs of a bus. A device's number counts the plug-ins; the number that the guest's
+    kernel assigns is not known here.
     """
 
     def __init__(self, folder: Path) -> None:
-        """FOLDER has a socket port<N> for each port while the machine runs."""
+        """Use the sockets port1, port2... that are in `folder` while the machine is running."""
         self.folder = folder
         self.nodes: dict[int, _PluggedCable] = {}
         self.device_numbers: dict[int, int] = {}
@@ -211,11 +211,11 @@ class VmBus:
 
     @property
     def devices(self) -> Mapping[int, UsbHardware]:
-        """What is plugged in, by port."""
+        """The plugged-in devices by port."""
         return self._devices
 
     async def plug_device(self, device: UsbHardware, port: int, mode: int = 0) -> int:
-        """Plug a device in; returns its number. MODE is not used: the nodes' modes are the guest's own work."""
+        """Plug a device in and return its number. `mode` is ignored, because the guest sets the modes of device nodes."""
         if not 1 <= port <= PORTS:
             raise ValueError(f"no port {port}: ports are 1 to {PORTS}")
         if port in self._devices:
@@ -228,7 +228,7 @@ class VmBus:
         return self._pluggings
 
     def unplug_device(self, port: int) -> None:
-        """Pull the device at a port out."""
+        """Unplug the device at a port."""
         if port not in self._devices:
             raise ValueError(f"nothing is plugged in at port {port}")
         del self._devices[port], self.device_numbers[port]
@@ -236,7 +236,7 @@ class VmBus:
             self.nodes.pop(port).pull_plug()
 
     async def set_power(self, on: bool) -> None:
-        """The machine was started, with its sockets there, or has gone."""
+        """Connect all devices after the machine has started, or disconnect them after it has ended."""
         self._powered = on
         for port in list(self.nodes):
             self.nodes.pop(port).pull_plug()
@@ -245,7 +245,7 @@ class VmBus:
                 await self._connect_port(port, device)
 
     async def _connect_port(self, port: int, device: UsbHardware) -> None:
-        # relative: the folder is the process's own, and a socket's path must be short
+        # a relative path, because paths of sockets must be short
         loop, path = asyncio.get_running_loop(), self.folder / f"port{port}"
         deadline = loop.time() + CONNECT_SECONDS
         while True:
@@ -253,7 +253,7 @@ class VmBus:
                 _unused, plugged = await loop.create_unix_connection(lambda: _PluggedCable(device), str(path))
                 break
             except OSError as error:
-                # QEMU listens again a moment after the last device was pulled out
+                # QEMU needs a moment to listen again after a device was unplugged
                 if loop.time() > deadline:
                     raise ValueError(f"port {port} of the machine does not answer: {error}") from None
                 await asyncio.sleep(0.02)

@@ -11,8 +11,8 @@ name: certificate
 short_description: Get the TLS certificate of a primary's upsd
 version_added: 0.2.0
 description:
-  - Returns the certificate that the inventory provides for a primary, and checks it. If there is none, issues one from an own
-    certificate authority. Both are kept in files beside the inventory, and renewed years before they expire.
+  - Returns the certificate that the inventory provides for a primary, and checks it. If there is none, issues one from a
+    private certificate authority. Both are kept in files beside the inventory, and renewed years before they expire.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:

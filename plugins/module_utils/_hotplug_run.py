@@ -32,10 +32,10 @@ def run(module: Module) -> None:
     if lacks:
         module.fail_json(msg=lacks)
     try:
-        look, actions, failed, before, after = reconcile_host(module, make_host(module, choose_policy(module)))
+        observation, actions, failed, before, after = reconcile_host(module, make_host(module, choose_policy(module)))
     except (UsbPolicyError, ReconcileError, files.Busy, files.WriteError, systemd.UnitError, OSError) as error:
         module.fail_json(msg=str(error))
-    result = describe_observation(look)
+    result = describe_observation(observation)
     for warning in (*result["remarks"], *(f"deferred: {line}" for line in result["deferred"])):
         warn_with_host(module, warning)
     for name, ups in result["names"].items():
@@ -57,23 +57,25 @@ def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list
     Returns the last observation, the actions, the failed actions, and the text of ups.conf before and after.
     """
     if module.check_mode:
-        look = here.observe_host()
-        return look, list(look.steps), (), look.old_text, look.old_text if look.new_text is None else look.new_text
+        observation = here.observe_host()
+        before = observation.old_text
+        after = before if observation.new_text is None else observation.new_text
+        return observation, list(observation.steps), (), before, after
     # the log that runs started by udev use, too; module.log writes to the journal
-    log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
+    log = nut_hotplug.HotplugLog(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
     here.say, here.debug = log.write_decision, log.write_debug
     before = here.local.read_file("ups.conf") or ""
     outcome = here.run(module.params["wait"])
-    return outcome.look, list(outcome.done), outcome.failed, before, here.local.read_file("ups.conf") or ""
+    return outcome.observation, list(outcome.done), outcome.failed, before, here.local.read_file("ups.conf") or ""
 
 
-def describe_observation(look: Observation | None) -> dict[str, Any]:
+def describe_observation(observation: Observation | None) -> dict[str, Any]:
     """Return an observation in the form that RETURN of the module documents."""
-    if look is None:
+    if observation is None:
         return {"actions": [], "names": {}, "absent": [], "unserved": [], "deferred": [], "remarks": []}
     names = {}
-    for name, ups in look.resolution.plugged.items():
-        seen, device = look.drivers.get(name), ups.device
+    for name, ups in observation.resolution.plugged.items():
+        seen, device = observation.drivers.get(name), ups.device
         names[name] = {
             "ids": device.ids,
             "manufacturer": device.manufacturer,
@@ -86,8 +88,8 @@ def describe_observation(look: Observation | None) -> dict[str, Any]:
         }
     return {
         "names": names,
-        "absent": list(look.resolution.absent),
-        "unserved": [f"{describe_device(ups.device)}: {why}" for ups, why in look.resolution.unserved],
-        "deferred": list(look.plan.deferred),
-        "remarks": list(look.remarks),
+        "absent": list(observation.resolution.absent),
+        "unserved": [f"{describe_device(ups.device)}: {why}" for ups, why in observation.resolution.unserved],
+        "deferred": list(observation.plan.deferred),
+        "remarks": list(observation.remarks),
     }

@@ -18,8 +18,8 @@ description:
   - Then it checks the files as a set, and lets the host's own NUT check them in a scratch directory. A set that passes is
     installed completely or not at all, even if the run is killed or the power fails. The next run then completes the
     set or undoes it.
-  - It restarts or reloads only the daemons that a change affects. NUT's own enumerator makes the units of the drivers. This
-    module calls it, and disables its path unit, which would race with that.
+  - It restarts or reloads only the daemons that a change affects. NUT's own enumerator creates the units of the drivers. This
+    module runs it, and disables its path unit, which could otherwise run it at the same time.
   - Finally it asks C(upsd) whether it has fresh data for every UPS and lists this host's C(upsmon) among its clients.
 author:
   - The homelab.nut contributors (@homelab-nut)

@@ -84,7 +84,7 @@ options:
     type: int
     default: 12
   digests:
-    description: The SHA-256 digests of our programs, by path. By default those of the programs that this collection installs.
+    description: The SHA-256 digests of programs, by path. By default those of the programs that this collection installs.
     type: dict
 """
 

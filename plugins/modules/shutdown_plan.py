@@ -42,8 +42,8 @@ options:
       role:
         description:
           - V(primary) is the machine to which the UPS is connected.
-          - V(secondary) is a machine that is told over the network.
-          - V(guest) is a guest that the primary stops.
+          - V(secondary) is a machine that shuts down when the primary orders it over the network.
+          - V(guest) is a virtual machine or container on the primary, which the primary stops.
         type: str
         choices: [primary, secondary, guest]
         required: true
@@ -55,11 +55,11 @@ options:
         choices: [pve, linux, truenas, qm, pct]
         required: true
       begin_time:
-        description: Longest time from FSD until a secondary begins to go down, which is its poll and its C(FINALDELAY).
+        description: Longest time from FSD until a secondary begins to go down, that is, its C(POLLFREQ) and its C(FINALDELAY).
         type: float
         default: 10
       shutdown_time:
-        description: Usual time from there until the machine is down. Ignored for the primary, whose times are in O(timing).
+        description: Usual time from then until the machine is down. Ignored for the primary, whose times are in O(timing).
         type: float
         default: 60
       shutdown_limit:
@@ -68,7 +68,7 @@ options:
           - Defaults to one and a half times O(machines[].shutdown_time), and at least 30 s more than that.
         type: float
       needs:
-        description: Names of the machines whose storage it uses. It must be down before they begin to go down.
+        description: Names of the machines whose storage this machine uses. It must be down before they begin to go down.
         type: list
         elements: str
         default: []
@@ -117,7 +117,7 @@ options:
         description: USB vendor ID. It also identifies a CyberPower.
         type: str
       driver:
-        description: Driver of the UPS. V(auto) counts as C(usbhid-ups), and so does no driver.
+        description: Driver of the UPS. V(auto) counts as C(usbhid-ups). So does a UPS without a driver.
         type: str
       ignorelb:
         description:
@@ -240,7 +240,7 @@ options:
         elements: str
         default: []
       fsd:
-        description: Whether FSD follows, which begins the shutdown of all machines.
+        description: Whether to set FSD after the stage, which begins the shutdown of all machines.
         type: bool
         default: false
       seconds:

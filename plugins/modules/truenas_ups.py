@@ -98,8 +98,8 @@ options:
     type: str
   timeout:
     description:
-      - The time limit in seconds for opening the connection, and for each answer. To start and stop the service takes up to
-        120 s more. A whole run takes at most ten times this limit plus 240 s.
+      - The time limit in seconds for opening the connection, and for each answer. Starting or stopping the service may
+        take 120 s more. A whole run takes at most ten times this limit plus 240 s.
       - With C(midclt), the time limit in seconds for each call. A process that takes 30 s more is killed.
       - If a call that changes something exceeds the limit, the module fails and reports C(changed), because TrueNAS may or may
         not have carried it out.

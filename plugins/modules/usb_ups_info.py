@@ -43,14 +43,14 @@ EXAMPLES = r"""
   homelab.nut.usb_ups_info:
   register: usb
 
-- name: Show the connectors, to write rules for two UPSes of the same model
+- name: Show the ports, to write rules for two UPSes of the same model
   ansible.builtin.debug:
     msg: "{{ usb.devices | items2dict(key_name='place', value_name='product') }}"
 """
 
 RETURN = r"""
 devices:
-  description: The UPSes, by connector; with O(all), followed by the other devices.
+  description: The UPSes, sorted by port. With O(all), the other devices follow.
   returned: success
   type: list
   elements: dict
@@ -87,18 +87,18 @@ devices:
       type: str
       sample: "004"
     port:
-      description: The connector, as the kernel names it, including the number of the bus.
+      description: The port, by the kernel's name, which begins with the number of the bus.
       type: str
       sample: 1-1.4
     place:
-      description: The connector, by the address of its controller. Empty if unknown.
+      description: The port, by its path, which stays the same across reboots. Empty if unknown.
       type: str
       sample: pci-0000:00:14.0-usb-0:1.4
     accessible:
       description: Whether NUT's drivers may use the device. None if unknown.
       type: bool
     ups:
-      description: Whether the device is considered a UPS.
+      description: Whether the device counts as a UPS.
       type: bool
     why:
       description: What identifies the device as a UPS. Empty if it is not one.

@@ -76,7 +76,7 @@ def test_unknown_tag_stops_each_playbook(tmp_path: Path, path: Path, option: str
 @pytest.mark.parametrize(
     "beside", [[], [str(CHECKOUT / "playbooks/pve.yml")]], ids=["site.yml alone", "site.yml and pve.yml"]
 )
-def test_playbook_that_imports_ours_may_have_more_tags(tmp_path: Path, beside: list[str]) -> None:
+def test_importing_playbook_may_have_more_tags(tmp_path: Path, beside: list[str]) -> None:
     write_inventory(tmp_path, GROUPS)
     (tmp_path / "site.yml").write_text("- import_playbook: homelab.nut.pve\n")
     done = try_play(tmp_path, "-i", "hosts.yml", "site.yml", *beside, "--tags", "always,other")
@@ -85,7 +85,7 @@ def test_playbook_that_imports_ours_may_have_more_tags(tmp_path: Path, beside: l
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
-def test_each_playbook_accepts_exactly_its_own_tags(tmp_path: Path, path: Path) -> None:
+def test_playbook_accepts_exactly_the_tags_of_the_tasks(tmp_path: Path, path: Path) -> None:
     write_inventory(tmp_path, GROUPS)
     listed = try_play(tmp_path, "-i", "hosts.yml", "--list-tags", str(path)).stdout
     tags = {tag for line in re.findall(r"TASK TAGS: \[(.*)\]", listed) for tag in line.split(", ") if tag}

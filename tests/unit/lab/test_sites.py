@@ -93,7 +93,7 @@ def test_inventory_distinguishes_labs_by_port(lab: Lab) -> None:
     """Ansible takes up a connection that is kept for the same host, port and user: a name is not enough."""
     up = {host.name: {"ssh": 2201 + number} for number, host in enumerate(SITES["rack"]) if host.kind != "truenas"}
     (lab.state / "lab.json").write_text(json.dumps({"hosts": up}))
-    inventory = load("inventories/lab/hosts.py").inventory(lab)
+    inventory = load("inventories/lab/hosts.py").make_inventory(lab)
     assert inventory["pve"] == {"hosts": ["rack"]}
     assert {name: told["ansible_port"] for name, told in inventory["_meta"]["hostvars"].items()} == {
         name: ports["ssh"] for name, ports in up.items()

@@ -393,7 +393,9 @@ def test_nut_accepts_all_files(rendered: dict[str, dict[str, Any]], host: str) -
 
 
 @pytest.mark.parametrize(("host", "message"), UNFIT.items())
-def test_login_that_nut_would_corrupt_is_found(rendered: dict[str, dict[str, Any]], host: str, message: str) -> None:
+def test_unsafe_password_in_an_extra_monitor_is_found(
+    rendered: dict[str, dict[str, Any]], host: str, message: str
+) -> None:
     (wrong,) = consistency.find_inconsistencies(rendered[host]["rendered"])
     assert wrong.startswith(message)
 
@@ -459,7 +461,7 @@ def test_upsd_conf_listens_where_necessary(rendered: dict[str, dict[str, Any]]) 
     ]
 
 
-def test_upsd_users_has_one_user_for_each_secondary(rendered: dict[str, dict[str, Any]]) -> None:
+def test_upsd_users_has_a_user_for_each_secondary(rendered: dict[str, dict[str, Any]]) -> None:
     """Only secondaries of this primary have a login, with no unnecessary rights."""
     made = rendered["full"]["passwords"]
     assert upsd.read_users(rendered["full"]["rendered"]["upsd.users"]) == {

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A stand-in for upsd that can be blocked, for tests of the watch: a process of its own, with one thread, whose writes block."""
+"""A stand-in for upsd that can be blocked, for tests of nut-watch: a single-threaded process whose writes block."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
 
-SECONDS = 60  # that anything here may take, on a machine that does much else
+SECONDS = 60  # time limit of all waits, also on a busy machine
 
-# poll, read 512 bytes at most, answer each line by a blocking write, as upsd does. A failed write is the end of a client
+# like upsd: poll, read at most 512 bytes, answer each line by a blocking write, and drop a client if a write fails
 UPSD = r"""
 import select, socket, sys, time
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -58,10 +58,10 @@ while True:
 
 
 class Host:
-    """A host with that upsd, and systemd as far as the watch can see."""
+    """A host with that upsd, and with systemctl as far as nut-watch uses it."""
 
     def __init__(self, folder: Path, status: str, release: str = "2.8.1") -> None:
-        """status: of each UPS, with commas between them; an empty one is stale."""
+        """status: of each UPS, separated by commas; an empty one means stale data."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.conf = folder / "upsd.conf"
@@ -103,13 +103,13 @@ class Host:
         )
 
     def order(self, line: str) -> None:
-        """Have the stand-in do something from now on."""
+        """Send the stand-in an order."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(f"{line}\n".encode())
             connection.recv(100)
 
     def blocker(self) -> socket.socket:
-        """Return a connection that has asked too much, and reads nothing."""
+        """Return a connection that has sent many commands and reads no answer."""
         connection = socket.create_connection(("127.0.0.1", self.port))
         connection.settimeout(1)
         try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A host on which nut-shutdown is called, for tests of what it says."""
+"""A host for tests of nut-shutdown's command line."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ TAKES = {
     "stages": "policy report root state log",
     "watch": "state log",
 }
-"""Which of its places each command can be told."""
+"""The path options of each command."""
 GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 60}
 
 
 class Program:
-    """The program as a host would run it, in a folder of its own."""
+    """The program, run in a directory of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Program:
         (self.folder / "shutdown.json").write_text(json.dumps(whole))
 
     def by_systemd(self, unit: str = "nut-shutdown.service") -> None:
-        """Let what follows be run by a unit of systemd's."""
+        """Run the following calls as the main process of a systemd unit."""
         self.environment = {"INVOCATION_ID": "5f", "SYSTEMD_EXEC_PID": str(os.getpid())}
         (self.folder / "proc/self").mkdir(parents=True, exist_ok=True)
         (self.folder / "proc/self/cgroup").write_text(f"0::/system.slice/{unit}\n")
@@ -93,4 +93,4 @@ IDLE = [
     "stage nas: no guest here has the tag none",
     "stage late: can't resolve nowhere.invalid, so can't tell which guests use its storage",
 ]
-"""What is told of these stages on this host."""
+"""The remarks about these stages on this host."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A world for the stories of stages_loop: guests are processes, and the time is ours."""
+"""A simulated host for tests of stages_loop: guests are processes, and the clock is simulated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import Run
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stage_guests import GuestSource
 SPEED = 500.0
-BOOT = 5000.0  # CLOCK_BOOTTIME when a story begins
+BOOT = 5000.0  # CLOCK_BOOTTIME when a test begins
 LIMIT = 3 * 3600.0
 UPS = UpsAddress("ups", "localhost", 3493)
 
@@ -41,14 +41,14 @@ def ob(charge: float, runtime: float = 2000) -> Mapping[str, str]:
 
 
 class Killed(BaseException):
-    """kill -9."""
+    """The program is killed by SIGKILL."""
 
 
 class World:
-    """A host with guests. Its time stands still while a program runs, and then makes the step that the program waited for.
+    """A host with guests. Its clock stands still while a program runs, and then advances by the time that the program waited.
 
-    Each thread that sleeps gives way; when all do, it is the next one's moment. So a story goes the same way each time, however
-    slow the machine is.
+    When all threads sleep, the clock jumps to the earliest wake-up. So every test runs the same way each time, however slow the
+    machine is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,16 +65,16 @@ class World:
         self.now = BOOT
         self.lines: list[str] = []
         self.told: list[float] = []  # when upsmon was told to set FSD
-        self.fsd_codes: list[int] = []  # what upsmon answers, then 0
+        self.fsd_codes: list[int] = []  # exit codes of the next calls, then 0
         self.fsd_works = True
-        self.latch = False  # upsd shows FSD
-        self.seen_at_fsd: list[list[int]] = []  # which guests ran then
+        self.latch = False  # upsd reports FSD
+        self.seen_at_fsd: list[list[int]] = []  # the guests that were running then
         self.notified: list[Sequence[str]] = []
         self.events: list[tuple[float, Callable[[], None]]] = []
         self.kill_at = LIMIT
         self.kill_before_fsd = False
         self.finder: GuestSource | None = None
-        self.stay_until = 0.0  # seconds until which the program goes on when nothing is left to do
+        self.stay_until = 0.0  # until then the program goes on when there is nothing to do
         self.looks: list[float] = []  # when upsd was asked
         self._condition = threading.Condition()
         self._mine = threading.local()
@@ -82,7 +82,7 @@ class World:
         self._sleepers: list[list[Any]] = []
         self._life = 0
 
-    # What the program is given
+    # The program's arguments
 
     def clock(self) -> float:
         return self.now
@@ -122,7 +122,7 @@ class World:
             try:
                 job()
             except Killed:
-                return  # it counts no more
+                return  # the world has moved on
             with self._condition:
                 if self._life == life:
                     self._busy -= 1
@@ -171,10 +171,10 @@ class World:
                 said = what
         return {**said, "ups.status": f"FSD {said['ups.status']}"} if said and self.latch else said
 
-    # The story
+    # The course of events
 
     def story(self, *steps: tuple[float, Says], ups: str = "ups") -> None:
-        """Say from which second on a UPS says what."""
+        """Set what a UPS reports, by the second from which on it does."""
         self.says[ups] = list(steps)
 
     def at(self, seconds: float, event: Callable[[], None]) -> None:
@@ -198,7 +198,7 @@ class World:
         )
 
     def go_killed(self, *policy: Mapping[str, Any]) -> None:
-        """The same, until it is killed; then nothing of it is left."""
+        """Run the program until it is killed, then drop its threads."""
         with pytest.raises(Killed):
             self.go(*policy)
         self.kill()
@@ -209,7 +209,7 @@ class World:
             self._busy, self._sleepers = 0, []
             self._condition.notify_all()
 
-    # What came of it
+    # Results
 
     def running(self, *numbers: int) -> list[int]:
         return [number for number in numbers if self.host.find_pid(number)]

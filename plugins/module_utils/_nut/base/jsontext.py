@@ -26,13 +26,13 @@ def parse_json(text: str | bytes, pairs: Callable[[Sequence[tuple[str, Any]]], A
     try:
         value = json.loads(text, object_pairs_hook=pairs, parse_int=_parse_whole)
     except RecursionError:
-        raise ValueError("too many brackets inside of each other") from None
+        raise ValueError("brackets are nested too deeply") from None
     level = [value]
     for _floor in range(DEPTH):
         level = [inner for outer in level for inner in _children_of(outer)]
         if not level:
             return value
-    raise ValueError("too many brackets inside of each other")
+    raise ValueError("brackets are nested too deeply")
 
 
 def to_finite_number(value: object) -> float | None:

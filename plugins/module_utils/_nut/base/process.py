@@ -19,8 +19,8 @@ from .systemd import Run
 T = TypeVar("T")
 Find = Callable[[str], Optional[Path]]
 
-# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. What
-# stands in sbin on the first two are shell wrappers, which do nothing unless nut.conf's MODE tells them to.
+# Where Debian keeps the drivers and the real daemons: 2.8.0, 2.8.1, and 2.8.4 or newer, whose daemons are in sbin. With the
+# first two releases, sbin has shell wrappers that do nothing unless MODE in nut.conf enables them.
 NUT_PLACES = ("/lib/nut", "/usr/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 
 
@@ -83,7 +83,7 @@ def make_runner(seconds: float) -> Run:
         try:
             said, _nothing = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            # subprocess.run() would wait for ever for a process that hangs in the kernel
+            # subprocess.run() would wait forever for a process that hangs in the kernel
             process.kill()
             if process.stdout:
                 process.stdout.close()

@@ -45,7 +45,7 @@ def build_record(kind: type[_T], data: object, where: str, clean: Clean = str) -
     A missing field gets its default. An unknown field is an error, and so is a ValueError from the class's __post_init__().
     """
     if not isinstance(data, Mapping):
-        raise RecordError(f"{where} must be a dictionary, and is {_describe_type(data)}")
+        raise RecordError(f"{where} must be a dictionary, not {_describe_type(data)}")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     strange = [name for name in data if name not in known]
     lacking = [
@@ -76,7 +76,7 @@ def load_record(kind: type[_T], text: str | bytes, version: int) -> _T:
     try:
         data = jsontext.parse_json(text)
     except ValueError as error:
-        raise RecordError(f"it is no JSON: {printable(str(error))}") from None
+        raise RecordError(f"it is not valid JSON: {printable(str(error))}") from None
     if not isinstance(data, dict) or data.pop("version", None) != version:
         raise RecordError(f"it is not of version {version}")
     return build_record(kind, data, "$")
@@ -88,7 +88,7 @@ def read_record(kind: type[_T], path: Path, version: int) -> _T:
     with os.fdopen(handle, "rb") as file:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode) or about.st_size > FILE_BYTES:
-            raise RecordError("it is no file of ours")
+            raise RecordError("it is not a regular file, or too large")
         return load_record(kind, file.read(FILE_BYTES + 1), version)
 
 
@@ -113,7 +113,7 @@ def _convert_value(spelled: str, value: object, where: str, reader: _Reader) -> 
     for each in _split_type(spelled, "|"):
         if _has_type(each, value):
             return _read_value(each, value, where, reader)
-    raise RecordError(f"{where} must be {spelled}, and is {_describe_type(value)}")
+    raise RecordError(f"{where} must be {spelled}, not {_describe_type(value)}")
 
 
 def _has_type(spelled: str, value: object) -> bool:
@@ -131,20 +131,20 @@ def _read_value(spelled: str, value: Any, where: str, reader: _Reader) -> Any:
         # catches NaN, too: it is not less than anything
         raise RecordError(f"{where} must be a number between {-NUMBER_LIMIT:g} and {NUMBER_LIMIT:g}")
     if isinstance(value, str) and len(value) > TEXT_LIMIT:
-        raise RecordError(f"{where} has {len(value)} characters, and may have {TEXT_LIMIT}")
+        raise RecordError(f"{where} has {len(value)} characters; the limit is {TEXT_LIMIT}")
     if isinstance(value, str):
         return reader.clean(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if len(value) > ITEMS_LIMIT:
-        raise RecordError(f"{where} has {len(value)} members, and may have {ITEMS_LIMIT}")
+        raise RecordError(f"{where} has {len(value)} members; the limit is {ITEMS_LIMIT}")
     inner = _split_type(spelled.partition("[")[2][:-1], ",")
     if spelled.startswith("frozenset"):
         return frozenset(_convert_value(inner[0], member, f"{where}[{at}]", reader) for at, member in enumerate(value))
     if isinstance(value, list):
         each = inner[:1] * len(value) if inner[1:] == ["..."] else inner
         if len(each) != len(value):
-            raise RecordError(f"{where} must have {len(each)} members, and has {len(value)}")
+            raise RecordError(f"{where} must have {len(each)} members, not {len(value)}")
         return tuple(
             _convert_value(kind, member, f"{where}[{at}]", reader) for at, (kind, member) in enumerate(zip(each, value))
         )

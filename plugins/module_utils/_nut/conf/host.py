@@ -31,7 +31,7 @@ def find_unbindable(new: str, old: str, serves: bool) -> list[str]:
     """Return the LISTEN lines of a new upsd.conf that upsd could not bind, as sentences.
 
     NUT 2.8.0 and 2.8.1 only log most of these, and secondaries then can't connect. old: the current file. serves: whether upsd is
-    running, so that the ports in old are in use by itself. All addresses of a name are tried, as upsd does.
+    running, so that it uses the ports in old itself. All addresses of a name are tried, as upsd does.
     """
     own = {port for _unused, port in (upsd.read_listen_lines(old) or [("", upsd.PORT)])} if serves else set()
     wrong = []

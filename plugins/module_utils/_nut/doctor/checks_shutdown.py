@@ -25,7 +25,7 @@ from .findings import FAILURE, NOTE, UNKNOWN, WARNING, Finding
 check = Registry()
 
 
-# Free bytes and files for POWERDOWNFLAG. The flag needs far less, but whatever is filling the disk will go on.
+# Free bytes and files for POWERDOWNFLAG. The flag needs far less, but the disk may continue to fill up.
 LEAST_SPACE, LEAST_FILES = 1 << 20, 100
 
 _CHECK_OF = {deploy_kits.SHUTDOWN.name: "gate", deploy_kits.HOTPLUG.name: "hotplug", deploy_kits.ACCESS.name: "access"}

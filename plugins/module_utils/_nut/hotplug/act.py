@@ -31,7 +31,7 @@ MODE = 0o640
 class HotplugOutcome:
     """What a run did."""
 
-    look: Observation  # the last one of the run
+    observation: Observation  # the last one of the run
     done: tuple[str, ...] = ()  # one line per action
     failed: tuple[str, ...] = ()  # one line per action that failed
     written: bool = False  # whether ups.conf was replaced
@@ -68,47 +68,47 @@ class Actor(Observer):
             if name not in resolution.fixed
         }
 
-    def apply_plan(self, look: Observation) -> HotplugOutcome:
+    def apply_plan(self, observation: Observation) -> HotplugOutcome:
         """Apply the plan of an observation. The caller holds the lock. Failed actions are in the outcome; they raise nothing."""
-        work = _Execution(self, look, self._log_news(look), owed=[*look.owed])
-        for node, reason in look.plan.permits:
+        work = _Execution(self, observation, self._log_news(observation), owed=[*observation.owed])
+        for node, reason in observation.plan.permits:
             work.permit_node(node, reason)
-        wrong = self._check_sections(look)
+        wrong = self._check_sections(observation)
         for name, reason in wrong.items():
             work.record_refusal(name, reason)
         if not wrong:
-            if look.has_changes:
+            if observation.has_changes:
                 work.note_intent()
-            for action in look.plan.before:
+            for action in observation.plan.before:
                 work.run_action(action)
             if work.write_files():
-                self.local.run_actions(look.plan.after, work.run_later_action, work.owed)
+                self.local.run_actions(observation.plan.after, work.run_later_action, work.owed)
         self._save_state(work.state.with_history(*work.history))
         return work.build_outcome()
 
-    def _log_news(self, look: Observation) -> HotplugState:
+    def _log_news(self, observation: Observation) -> HotplugState:
         """Log new remarks and new or finished deferrals. Returns the state that includes them."""
-        memory = look.state
-        for line in look.remarks:
+        memory = observation.state
+        for line in observation.remarks:
             if line not in memory.remarks_made:
                 self._log_once(line)
         now = self.wall()
         before = {strip_numbers(line): line for line in memory.deferred}
         deferred = {}
-        for line in look.plan.deferred:
+        for line in observation.plan.deferred:
             known = before.pop(strip_numbers(line), "")
             deferred[known or line] = memory.deferred.get(known, now)
             if not known:
                 self._log_once(f"deferred: {line}")
         finished = []
         for line in before.values():
-            how = "now done" if look.has_changes else "no longer needed"
+            how = "now done" if observation.has_changes else "no longer needed"
             since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
             finished.append(HistoryEntry(now, "", how, f"{since}: {line}"))
-        for name, until in look.plan.waits.items():
-            self.debug(f"{name or 'upsd'}: checked again in {max(until - look.time, 0):.1f} s")
-        state = replace(memory, remarks_made=look.remarks, deferred=deferred, tries=dict(look.plan.tries))
+        for name, until in observation.plan.waits.items():
+            self.debug(f"{name or 'upsd'}: checked again in {max(until - observation.time, 0):.1f} s")
+        state = replace(memory, remarks_made=observation.remarks, deferred=deferred, tries=dict(observation.plan.tries))
         return state.with_history(*finished)
 
     def _log_once(self, line: str) -> None:
@@ -125,20 +125,25 @@ class Actor(Observer):
         except (OSError, base_files.WriteError) as error:
             self._log_once(f"can't save the state between runs: {error}")
 
-    def _check_sections(self, look: Observation) -> dict[str, str]:
+    def _check_sections(self, observation: Observation) -> dict[str, str]:
         """Let NUT's own drivers read the changed sections, in a scratch directory.
 
         Returns name of a section -> what is wrong with it; "" stands for all sections.
         """
-        conf = look.plan.conf
-        if conf is None or look.new_text is None:
+        conf = observation.plan.conf
+        if conf is None or observation.new_text is None:
             return {}
-        changed = [name for name in look.changed_sections() if name in conf.sections]
+        changed = [name for name in observation.changed_sections() if name in conf.sections]
         if not changed:
             return {}
         try:
             problems = dry_run.check_sections(
-                look.new_text, changed, self.local.runner, self.local.finder, self.local.owner, room=self.local.run_dir
+                observation.new_text,
+                changed,
+                self.local.runner,
+                self.local.finder,
+                self.local.owner,
+                room=self.local.run_dir,
             )
             return {
                 name: f"NUT rejects the new section: {'; '.join(lines)}" for name, lines in problems.items() if lines
@@ -152,7 +157,7 @@ class _Execution:
     """Applies one plan, step by step."""
 
     host: Actor
-    look: Observation
+    observation: Observation
     state: HotplugState
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -171,22 +176,26 @@ class _Execution:
         line = printable(f"{what}: {reason}", 500)
         self.failed.append(line)
         self.state = replace(self.state, remarks_made=(*self.state.remarks_made, line))
-        if line not in self.look.state.remarks_made:
+        if line not in self.observation.state.remarks_made:
             self.host._log_once(line)
             self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
 
     def record_refusal(self, name: str, reason: str) -> None:
         """Record that a section, or all of ups.conf (""), was refused, so that the next observation leaves it unchanged."""
-        conf = self.look.plan.conf
+        conf = self.observation.plan.conf
         section = conf.sections.get(name) if conf else None
-        what = f"[{name}] in {self.look.path} is not changed" if section else f"{self.look.path} is not changed"
-        text = ups_conf.render_sections([section]) if section else self.look.new_text or ""
+        what = (
+            f"[{name}] in {self.observation.path} is not changed"
+            if section
+            else f"{self.observation.path} is not changed"
+        )
+        text = ups_conf.render_sections([section]) if section else self.observation.new_text or ""
         self.host._refused[text] = printable(f"{what}: {reason}", 500)
-        self.state = replace(self.state, tries=self.look.state.tries)
+        self.state = replace(self.state, tries=self.observation.state.tries)
         self.record_failure(name, what, reason)
 
     def build_outcome(self) -> HotplugOutcome:
-        return HotplugOutcome(self.look, tuple(self.done), tuple(self.failed), self.written)
+        return HotplugOutcome(self.observation, tuple(self.done), tuple(self.failed), self.written)
 
     def permit_node(self, node: str, reason: str) -> None:
         try:
@@ -204,37 +213,37 @@ class _Execution:
 
     def note_intent(self) -> None:
         """Record what is about to be done, so that the next run completes it if this one is interrupted."""
-        look, host = self.look, self.host
+        observation, host = self.observation, self.host
         # After an interruption, a driver may be running with its old section, so it is restarted.
         noted = [
             replace(action, verb="restart")
             if action.verb == "start" and base_systemd.is_driver(action.unit)
             else action
-            for action in look.plan.after
+            for action in observation.plan.after
         ]
-        self.owed = [*noted, *look.owed]
+        self.owed = [*noted, *observation.owed]
         try:
             host.local.pending.write_actions(self.owed)
         except base_files.WriteError as error:
             host.debug(str(error))
-        if look.new_text is not None and look.plan.conf is not None:
-            fixed = look.resolution.fixed
+        if observation.new_text is not None and observation.plan.conf is not None:
+            fixed = observation.resolution.fixed
             # a section edited by hand still counts as edited although this writes it again
-            ours = {name: text for name, text in look.known.written.items() if name in fixed}
-            sections = look.plan.conf.sections
+            ours = {name: text for name, text in observation.known.written.items() if name in fixed}
+            sections = observation.plan.conf.sections
             ours |= {
                 name: ups_conf.render_sections([section]) for name, section in sections.items() if name not in fixed
             }
-            self.state = replace(self.state, written=dict(look.known.written), intended=ours)
+            self.state = replace(self.state, written=dict(observation.known.written), intended=ours)
         # Save the attempts before they are made: a run that is killed while a driver hangs must not start counting again.
         host._save_state(self.state)
 
     def write_files(self) -> bool:
         """Write the files. Returns False if that fails; the next observation then restarts what was stopped for it."""
-        look, host = self.look, self.host
-        texts = {host.local.conf_dir / name: DUMMY for name in look.missing_files}
-        if look.new_text is not None:
-            texts[look.path] = look.new_text
+        observation, host = self.observation, self.host
+        texts = {host.local.conf_dir / name: DUMMY for name in observation.missing_files}
+        if observation.new_text is not None:
+            texts[observation.path] = observation.new_text
         if not texts:
             return True
         try:
@@ -242,11 +251,11 @@ class _Execution:
         except base_files.WriteError as error:
             self.record_refusal("", str(error))
             return False
-        if look.new_text is not None:
+        if observation.new_text is not None:
             self.written = True
             self.state = replace(self.state, written=self.state.intended, intended={})
-            for name, why in look.changed_sections().items():
-                self.record_done(name, f"write {look.path}", why)
+            for name, why in observation.changed_sections().items():
+                self.record_done(name, f"write {observation.path}", why)
         return True
 
     def run_action(self, action: UnitAction) -> None:
@@ -275,8 +284,8 @@ class _Execution:
         They differ if somebody edited a section and restarted the driver by hand, and with 2.8.1, which does not record a section that a
         driver reloaded.
         """
-        host, text = self.host, self.look.new_text or self.look.old_text
-        conf, current = ups_conf.parse_ups_conf(text), self.look.known.conf
+        host, text = self.host, self.observation.new_text or self.observation.old_text
+        conf, current = ups_conf.parse_ups_conf(text), self.observation.known.conf
         same = [name for name, section in conf.sections.items() if current.sections.get(name) == section]
         texts = {}
         for name in (*same, *([""] if conf.settings == current.settings else [])):

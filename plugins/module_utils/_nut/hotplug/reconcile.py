@@ -73,21 +73,21 @@ class HotplugHost(Actor):
             failed: list[str] = []
             written = False
             for _look in range(MAX_OBSERVATIONS):
-                look = self.observe_host()
-                outcome = self.apply_plan(look)
+                observation = self.observe_host()
+                outcome = self.apply_plan(observation)
                 done += outcome.done
                 failed += outcome.failed
                 written = written or outcome.written
                 late = self.clock() >= end
-                again = outcome.changed or (outcome.failed and look.new_text is not None)
-                if not late and (again or self._wait_for_drivers(look, end)):
+                again = outcome.changed or (outcome.failed and observation.new_text is not None)
+                if not late and (again or self._wait_for_drivers(observation, end)):
                     continue
                 if not outcome.changed and not outcome.failed:
-                    self._leave_quiet(look)
+                    self._leave_quiet(observation)
                 # Check as late as possible, because udev starts no second run while this service is active.
-                if late or quiet.describe_bus(self.policy.sysfs) == look.bus_text:
+                if late or quiet.describe_bus(self.policy.sysfs) == observation.bus_text:
                     break
-            return HotplugOutcome(look, tuple(done), tuple(dict.fromkeys(failed)), written)
+            return HotplugOutcome(observation, tuple(done), tuple(dict.fromkeys(failed)), written)
 
     def _wait_for_bus(self) -> None:
         """If the bus has changed since the last run, wait until it settles: the devices of a hub appear one by one."""
@@ -102,37 +102,42 @@ class HotplugHost(Actor):
                 return
         self.debug("devices on the USB bus keep changing")
 
-    def _wait_for_drivers(self, look: Observation, end: float) -> bool:
+    def _wait_for_drivers(self, observation: Observation, end: float) -> bool:
         """Wait until a driver connects or disconnects, a wait of the plan is over, or the bus changes.
 
         Returns False if there is nothing to wait for; long waits are left to a later run.
         """
-        soon = {name: until for name, until in look.plan.waits.items() if until <= look.time + PATIENCE}
+        soon = {name: until for name, until in observation.plan.waits.items() if until <= observation.time + PATIENCE}
         if not soon:
             return False
         while True:
             self.pause(POLL)
             now = self.clock()
-            if now >= min([end, *soon.values()]) or quiet.describe_bus(self.policy.sysfs) != look.bus_text:
+            if now >= min([end, *soon.values()]) or quiet.describe_bus(self.policy.sysfs) != observation.bus_text:
                 return True
             status = self._ask_upsd(list(soon)).status
-            if any(name in look.drivers and (name in status) != look.drivers[name].is_fresh for name in soon):
+            if any(
+                name in observation.drivers and (name in status) != observation.drivers[name].is_fresh for name in soon
+            ):
                 return True
 
-    def _leave_quiet(self, look: Observation) -> None:
+    def _leave_quiet(self, observation: Observation) -> None:
         """Write the note that lets the next run end early, if there is nothing to do until something changes."""
-        if look.has_changes or look.owed or look.is_incomplete:
+        if observation.has_changes or observation.owed or observation.is_incomplete:
             return
         wanted = {}
-        for name in look.known.conf.sections:
-            seen = look.drivers[name]
+        for name in observation.known.conf.sections:
+            seen = observation.drivers[name]
             answer = f'VAR {name} ups.status "{" ".join(seen.status)}"' if seen.is_fresh else f"ERR {seen.error}"
             wanted[name] = quiet.classify_answer(answer)
         try:
             place = self._find_upsd(wanted) if wanted else ("-", 0)
-            files = {**look.files, str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state))}
-            until = min([look.time + QUIET_SECONDS, *look.plan.waits.values()])
-            text = quiet_note.compose_note(self.policy.sysfs, look.bus_text, files, place, wanted, until=until)
+            files = {
+                **observation.files,
+                str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state)),
+            }
+            until = min([observation.time + QUIET_SECONDS, *observation.plan.waits.values()])
+            text = quiet_note.compose_note(self.policy.sysfs, observation.bus_text, files, place, wanted, until=until)
             base_files.replace_files({self.local.run_dir / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:
             self.debug(f"can't write the note that lets the next run finish early: {error}")

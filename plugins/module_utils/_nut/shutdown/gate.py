@@ -128,7 +128,7 @@ def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     )
     still = f"still waiting for {', '.join(waiting)}"
     if not waiting:
-        return GateDecision(True, *_all_settled(policy, state), ())
+        return GateDecision(True, *_explain_end(policy, state), ())
     left = time_left(policy, state)
     own = policy.own_seconds([machine for machine in policy.machines if machine.name in waiting], elapsed)
     if left is not None and left[1] <= own:
@@ -139,7 +139,7 @@ def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     return GateDecision(False, "", still, waiting)
 
 
-def _all_settled(policy: ShutdownPolicy, state: GateState) -> tuple[str, str]:
+def _explain_end(policy: ShutdownPolicy, state: GateState) -> tuple[str, str]:
     given_up = [machine.name for machine in policy.machines if state.hosts[machine.name].down is None]
     assumed = [machine.name for machine in policy.machines if state.hosts[machine.name].is_assumed_down]
     if given_up:

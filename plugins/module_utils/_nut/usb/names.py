@@ -142,8 +142,8 @@ class _Resolver:
         self._drop_ghosts()  # first, since a ghost would make the next step ambiguous
         self._give_to_moved()
         self._drop_ghosts()
-        self._rename_found(ruled)
         self._hand_over()
+        self._rename_found(ruled)
         self._name_unknown()
         conf = self._in_order(self._write_sections())
         remembered = {name: print_ for name, print_ in self.known.memory.items() if name in conf}
@@ -276,7 +276,10 @@ class _Resolver:
 
     def _is_same_model(self, last: Section, sighting: Sighting) -> bool:
         """Return whether a name's last section is for this model. Memory alone may be ahead of ups.conf, which may have to wait."""
-        pins = find_own_pins(last, self.declared.get(last.name))
+        # ids that the rule's options set need not be those of the device
+        options = lowered_keys(sighting.rule.options) if sighting.rule else frozenset()
+        own = find_own_pins(last, self.declared.get(last.name))
+        pins = tuple(pair for pair in own if pair[0].lower() not in options)
         if lowered_keys(pins) & {"vendorid", "productid"}:
             model = Section(last.name, pins)
             return fingerprint.matches_model(model, sighting.device.vendor_id, sighting.device.product_id)

@@ -26,7 +26,7 @@ def test_parse_guest(text: str, guest: GuestSpec) -> None:
 
 @pytest.mark.parametrize("text", ["", "101", "101=lxc", "x=qm", "101=qm,sekonds=3", "101=qm,seconds=soon"])
 def test_parse_guest_refuses_nonsense(text: str) -> None:
-    with pytest.raises(ValueError, match=r"want ID=qm|could not convert"):
+    with pytest.raises(ValueError, match=r"expected ID=qm|could not convert"):
         node.parse_guest(text)
 
 

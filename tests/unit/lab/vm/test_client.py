@@ -170,7 +170,7 @@ def test_start_machine_leaves_a_running_machine_alone(vm: Vm, served: Served, tm
     served.answers["status"] = {"ok": True, "machine": {"power": "on"}}
     vm.start_machine("trixie")
     assert {asked["command"] for asked in served.asked} == {"status"}
-    with pytest.raises(LabError, match="pve is Debian trixie; first: lab/vm/vm pve down"):
+    with pytest.raises(LabError, match="pve is Debian trixie; remove it first: lab/vm/vm pve down"):
         vm.start_machine("bookworm")
 
 
@@ -180,7 +180,7 @@ def test_wait_until_up_fails_after_its_time(vm: Vm, served: Served) -> None:
         vm.folder.mkdir(parents=True)
         (vm.folder / "machine.json").write_text(json.dumps({"release": "trixie", "port": nobody.getsockname()[1]}))
         served.answers["status"] = {"ok": True, "machine": {"power": "off"}}
-        with pytest.raises(LabError, match=r"did not come up .*console\.log"):
+        with pytest.raises(LabError, match=r"did not boot .*console\.log"):
             vm.wait_until_up()
 
 
@@ -209,7 +209,7 @@ def test_booted_machine_is_cached_if_possible(vm: Vm, tmp_path: Path, capsys: py
     assert kept.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.glob(".making*")] == []
     vm._keep_snapshot(tmp_path / "gone" / "booted.qcow2")
-    assert "not kept" in capsys.readouterr().err
+    assert "could not cache" in capsys.readouterr().err
 
 
 def test_remove_machine_removes_every_file(vm: Vm) -> None:
@@ -256,7 +256,7 @@ def test_cli_reports_a_missing_machine() -> None:
 def test_inventory(vm: Vm, tmp_path: Path) -> None:
     vm._prepare_folder("trixie", image(tmp_path / "image"))
     script = runpy.run_path(str(CHECKOUT / "molecule" / "vm" / "inventory" / "hosts.py"))
-    seen = script["inventory"](Vm.find_all(vm.lab))
+    seen = script["make_inventory"](Vm.find_all(vm.lab))
     assert seen["pve"] == {"hosts": ["pve"]}
     assert seen["_meta"]["hostvars"]["pve"]["ansible_port"] == vm.read_record().port
     assert str(vm.ssh_config) in seen["_meta"]["hostvars"]["pve"]["ansible_ssh_common_args"]

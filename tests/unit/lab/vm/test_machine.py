@@ -139,7 +139,7 @@ def test_snapshot_is_refused_while_a_ups_is_plugged_in(run) -> None:
 def test_invalid_tags_are_refused(run, tag: object) -> None:
     async def scenario(lab: Lab) -> None:
         for command in ("snapshot", "restore"):
-            assert "tag must be made of" in await lab.bad(command, tag=tag)
+            assert "tag may contain" in await lab.bad(command, tag=tag)
 
     run(scenario)
 

@@ -185,7 +185,7 @@ def test_service_runs_the_program_without_limits_on_restarts(rendered: dict[str,
     assert "Environment" not in bare["Service"]
     # the unit starts often, and systemd must never give up
     assert bare["Unit"]["StartLimitIntervalSec"] == ["0"]
-    assert int(bare["Service"]["TimeoutStartSec"][0]) > nut_hotplug.SECONDS
+    assert int(bare["Service"]["TimeoutStartSec"][0]) > nut_hotplug.PROGRAM_SECONDS
     assert bare["Service"]["SuccessExitStatus"] == [str(nut_hotplug.BUSY)]
     # hides systemd's messages about each run, but not those of the program
     assert bare["Service"]["SyslogLevel"] == bare["Service"]["LogLevelMax"] == ["notice"]
@@ -194,7 +194,7 @@ def test_service_runs_the_program_without_limits_on_restarts(rendered: dict[str,
     assert full == bare
 
 
-def test_default_log_path_is_that_of_the_program() -> None:
+def test_default_log_path_matches_the_program() -> None:
     path = load_yaml("defaults/main.yml")["nut_hotplug_log"]
     assert path == f"/{paths.HOTPLUG_LOG}"
     assert f"nut_hotplug_log != '{path}'" in (ROLE / "templates/nut-hotplug.service.j2").read_text()

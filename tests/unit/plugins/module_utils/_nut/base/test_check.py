@@ -27,7 +27,7 @@ class MistakeError(ValueError):
         (b"\xff", "$: not UTF-8"),
         ("\ud800", "$: not UTF-8"),
         ("{\n", "$: not valid JSON: line 2, column 1"),
-        ("[" * 100_000, "$: too many brackets"),
+        ("[" * 100_000, "$: brackets are nested too deeply"),
         (" " * (TEXT_LIMIT + 1), "$: more than"),
     ],
 )

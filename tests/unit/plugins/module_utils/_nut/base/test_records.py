@@ -63,24 +63,24 @@ def test_valid_data_becomes_a_record() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"inner": 7}, "it.inner must be Inner, and is a number"),
+        ({"inner": 7}, "it.inner must be Inner, not a number"),
         ({"inner": {}}, "it.inner lacks name"),
         ({"inner": {"name": "a", "\x1b[2J": 1}}, r"it.inner has an unknown member '\x1b[2J'"),
-        ({"inner": {"name": ["a"]}}, "it.inner.name must be str, and is a list"),
-        ({"inner": {"name": "a", "size": 1.0}}, "it.inner.size must be int, and is a number"),
-        ({"inner": {"name": "a", "size": True}}, "it.inner.size must be int, and is a truth value"),
+        ({"inner": {"name": ["a"]}}, "it.inner.name must be str, not a list"),
+        ({"inner": {"name": "a", "size": 1.0}}, "it.inner.size must be int, not a number"),
+        ({"inner": {"name": "a", "size": True}}, "it.inner.size must be int, not a truth value"),
         ({"inner": {"name": "a", "size": 10**400}}, "it.inner.size must be a number between"),
-        ({"all": {"name": "a"}}, "it.all must be tuple[Inner, ...], and is a dictionary"),
-        ({"all": [{"name": "a"}, None]}, "it.all[1] must be Inner, and is null"),
+        ({"all": {"name": "a"}}, "it.all must be tuple[Inner, ...], not a dictionary"),
+        ({"all": [{"name": "a"}, None]}, "it.all[1] must be Inner, not null"),
         ({"all": [{"name": "a"}] * 5001}, "it.all has 5001 members"),
-        ({"pair": [1]}, "it.pair must have 2 members, and has 1"),
-        ({"maybe": "1"}, "it.maybe must be float | None, and is a text"),
+        ({"pair": [1]}, "it.pair must have 2 members, not 1"),
+        ({"maybe": "1"}, "it.maybe must be float | None, not a text"),
         ({"maybe": float("nan")}, "it.maybe must be a number between"),
         ({"maybe": float("inf")}, "it.maybe must be a number between"),
         ({"maybe": 13}, r"it: 13\x1b is never right"),
-        ({"names": {"a": 1}}, "it.names must be frozenset[str], and is a dictionary"),
-        ({"names": ["a", []]}, "it.names[1] must be str, and is a list"),
-        ({"flag": 1}, "it.flag must be bool, and is a number"),
+        ({"names": {"a": 1}}, "it.names must be frozenset[str], not a dictionary"),
+        ({"names": ["a", []]}, "it.names[1] must be str, not a list"),
+        ({"flag": 1}, "it.flag must be bool, not a number"),
         ({"by_name": {"a": {"b": {}}}}, "it.by_name.a.b must be float"),
         ({"by_name": {7: 1}}, "a name in it.by_name must be str"),
         ({"inner": {"name": "x" * 20_001}}, "it.inner.name has 20001 characters"),
@@ -135,11 +135,11 @@ def test_dumped_record_is_loaded_unchanged() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no JSON"),
-        ("nonsense", "no JSON"),
-        (b"\xff\xff", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ('{"version": 1, "inner": ' + '{"a":' * 500 + "1" + "}" * 501, "no JSON"),
+        ("", "not valid JSON"),
+        ("nonsense", "not valid JSON"),
+        (b"\xff\xff", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"version": 1, "inner": ' + '{"a":' * 500 + "1" + "}" * 501, "not valid JSON"),
         ("[]", "not of version 1"),
         ("7", "not of version 1"),
         ('{"inner": {"name": "a"}}', "not of version 1"),
@@ -189,7 +189,7 @@ def test_special_and_huge_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         file.truncate(records.FILE_BYTES + 1)
     for name in ("fifo", "large"):
-        with pytest.raises(records.RecordError, match="no file of ours"):
+        with pytest.raises(records.RecordError, match="not a regular file, or too large"):
             records.read_record(Outer, tmp_path / name, 1)
         assert records.recall_record(Outer, tmp_path / name, 1) is None
     for path in (tmp_path / "missing", tmp_path):

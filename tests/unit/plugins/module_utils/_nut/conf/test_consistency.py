@@ -19,7 +19,7 @@ RIGHT = {
     "standalone": with_text("nut.conf", "MODE=netserver", "MODE=standalone"),
     "the last MODE counts": with_text("nut.conf", "MODE=netserver", "MODE=none\nMODE=netserver"),
     "master and slave": with_text("upsmon.conf", "primary", "master", with_text("upsd.users", "primary", "master")),
-    "a host elsewhere has users of its own": with_text("upsmon.conf", "localhost:3493", "192.0.2.7"),
+    "another host has other users": with_text("upsmon.conf", "localhost:3493", "192.0.2.7"),
     "a UPS that feeds others": with_text(
         "upsmon.conf", "MINSUPPLIES", "MONITOR ups@[2001:db8::1] 0 nobody x secondary\nMINSUPPLIES"
     ),
@@ -52,7 +52,7 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
     "a comment is no MODE": (with_text("nut.conf", "\nMODE=netserver", ""), "nut.conf: MODE is not set, must"),
     "blank in MODE": (with_text("nut.conf", "MODE=n", "MODE= n"), "MODE is  netserver, must be netserver or standalone"),
     "blank before MODE": (with_text("nut.conf", "\nMODE=", "\nMODE ="), "nut.conf: MODE is not set"),
-    "a later MODE": (with_text("nut.conf", "server\n", "server\nMODE=none\n"), "nut.conf: MODE is none"),
+    "a second MODE": (with_text("nut.conf", "server\n", "server\nMODE=none\n"), "nut.conf: MODE is none"),
     "unknown UPS": (
         with_text("upsmon.conf", "ups@", "usp@"),
         "upsmon.conf: MONITOR usp@localhost:3493: ups.conf has no [usp]. It has: ups",
@@ -63,7 +63,7 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
         with_text("upsmon.conf", "secret1", "secret2"),
         "upsmon.conf: MONITOR ups@localhost:3493: the password differs from that of [monitor] in upsd.users",
     ),
-    "a secondary that says primary": (
+    "a secondary with the type primary": (
         with_text("upsmon.conf", 'monitor "secret1"', "media s"),
         "[media] in upsd.users is not a primary, so upsmon could not set FSD",
     ),
@@ -84,7 +84,7 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
         with_text("upsmon.conf", "MINSUPPLIES", "POLLFREQALERT 60\nMINSUPPLIES", SECONDARY),
         "POLLFREQALERT is 60, must be 1 to 59",
     ),
-    "upsd deaf to its own host": (
+    "upsd not reachable from the host": (
         with_text("upsd.conf", "LISTEN", "LISTEN 192.0.2.10 3493\n# LISTEN"),
         "no LISTEN line of upsd.conf lets this host connect to port 3493",
     ),

@@ -104,10 +104,10 @@ COMPLAINTS = {
     "another fatal error, exit code 0": (
         "usbhid_ups", (0, "Fatal error: pollfreq is out of range\n"), ["ups.conf, [ups]: Fatal error: pollfreq is out of range"],
     ),
-    "a driver that fails in its own words": (
+    "a driver with an unknown error": (
         "usbhid_ups", (1, "Generic HID driver 0.52\nsomething else\n"), ["ups.conf, [ups]: something else"],
     ),
-    "a driver that fails without a word": ("usbhid_ups", (1, " \n"), ["ups.conf, [ups]: no output"]),
+    "a driver that fails silently": ("usbhid_ups", (1, " \n"), ["ups.conf, [ups]: no output"]),
     "upsd.conf": (
         "upsd",
         (124, "HERE/upsd.conf: invalid directive CERTFILE /x\n"),
@@ -122,12 +122,12 @@ COMPLAINTS = {
         "upsd", (124, "ignoring incomplete configuration for UPS [x]\n"), ["upsd: ignoring incomplete configuration for UPS [x]"],
     ),
     "upsd: duplicate password": ("upsd", (124, "Ignoring duplicate password for x\n"), ["upsd: Ignoring duplicate password for x"]),
-    "upsd dies with a reason": (
+    "upsd with a fatal error": (
         "upsd", (1, "Network UPS Tools upsd 2.8.1\nFatal error: at least one UPS must be defined in ups.conf\n"),
         ["upsd: Fatal error: at least one UPS must be defined in ups.conf"],
     ),
-    "upsd dies in its own words": ("upsd", (1, "Network UPS Tools upsd 2.8.1\nCan't chdir\n"), ["upsd: does not start: Can't chdir"]),
-    "upsd ends by itself": ("upsd", (0, ""), ["upsd: does not start: no output"]),
+    "upsd with an unknown error": ("upsd", (1, "Network UPS Tools upsd 2.8.1\nCan't chdir\n"), ["upsd: does not start: Can't chdir"]),
+    "upsd exits": ("upsd", (0, ""), ["upsd: does not start: no output"]),
     "upsmon.conf, exit code 1": (
         "upsmon", (1, "HERE/upsmon.conf line 7: invalid directive FINALDELY 5\n"),
         ["upsmon.conf: upsmon.conf line 7: invalid directive FINALDELY"],

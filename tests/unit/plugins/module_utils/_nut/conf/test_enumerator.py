@@ -10,12 +10,12 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import enume
 # checksums by nut-driver-enumerator.sh of 2.8.0 and 2.8.1 for a section; "" is the global part
 DIGESTS: dict[str, tuple[str, str, str | None]] = {
     "a section": ("[a]\ndriver = x\n", "a", "57b756fc0a8a008ce8a8edb74f455d59"),
-    "tidied": ('# c\n\n \t[a] # d\n\n\t driver\t=  "x" \n#e\n[b]\nport = y\n', "a", "57b756fc0a8a008ce8a8edb74f455d59"),
-    "nothing before the sections": ("[a]\ndriver = x\n", "", "68b329da9893e34099c7d8ad5cb9c940"),
-    "none of that name": ("[a]\ndriver = x\n", "b", None),
-    "global settings alone": ("maxretry = 3\n", "", "68b329da9893e34099c7d8ad5cb9c940"),
+    "blanks and comments": ('# c\n\n \t[a] # d\n\n\t driver\t=  "x" \n#e\n[b]\nport = y\n', "a", "57b756fc0a8a008ce8a8edb74f455d59"),
+    "no global settings": ("[a]\ndriver = x\n", "", "68b329da9893e34099c7d8ad5cb9c940"),
+    "no such section": ("[a]\ndriver = x\n", "b", None),
+    "only global settings": ("maxretry = 3\n", "", "68b329da9893e34099c7d8ad5cb9c940"),
     "no file": ("", "a", None),
-    "ends of lines as in Windows": ("[a]\r\ndriver = x\r\n", "a", None),
+    "Windows line ends": ("[a]\r\ndriver = x\r\n", "a", None),
     "a header in quotes": ('"[a]"\ndriver = x\n', "a", None),
 }  # fmt: skip
 

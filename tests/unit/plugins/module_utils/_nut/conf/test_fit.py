@@ -38,7 +38,7 @@ LEFT_OUT: dict[str, tuple[str, Release, str, str, str]] = {
         "upsmon.conf: OFFDURATION needs NUT 2.8.1, but this host has 2.8.0. "
         "It is left out: a UPS that is OFF doesn't cause a shutdown.",
     ),
-    "without a meaning": (
+    "without effect": (
         "upsmon.conf", (2, 7, 4), "NOTIFYFLAG CAL EXEC\n", "",
         "upsmon.conf: NOTIFYFLAG CAL needs NUT 2.8.0, but this host has 2.7.4. "
         "It is left out: this host's upsmon never sends it.",
@@ -81,11 +81,11 @@ LEFT_OUT: dict[str, tuple[str, Release, str, str, str]] = {
         "upssched.conf", BOOKWORM, "AT ONBATT * EXECUTE a\nAT OFF * EXECUTE b\n", "AT ONBATT * EXECUTE a\n",
         "upssched.conf: AT OFF needs NUT 2.8.1, but this host has 2.8.0. It is left out: this host's upsmon never sends it.",
     ),
-    "an AT that never comes, with a command that is unknown": (
+    "an AT for an unknown event with an unknown command": (
         "upssched.conf", BOOKWORM, "AT ECO * START-TIMER-SHARED a 5\n", "",
         "upssched.conf: AT ECO needs NUT 2.8.3, but this host has 2.8.0. It is left out: this host's upsmon never sends it.",
     ),
-    "a line in pieces": (
+    "a continued line": (
         "upsmon.conf", BOOKWORM, "HOSTSYNC 30\nOFFDURATION \\\n30 \\\n# still\nDEADTIME 15\n", "HOSTSYNC 30\nDEADTIME 15\n",
         "upsmon.conf: OFFDURATION needs NUT 2.8.1, but this host has 2.8.0. "
         "It is left out: a UPS that is OFF doesn't cause a shutdown.",
@@ -95,7 +95,7 @@ LEFT_OUT: dict[str, tuple[str, Release, str, str, str]] = {
         "upsmon.conf: NOTIFYMSG OFF needs NUT 2.8.1, but this host has 2.8.0. "
         "It is left out: this host's upsmon never sends it.",
     ),
-    "the end of a file without a newline": (
+    "no newline at the end": (
         "upsmon.conf", BOOKWORM, "# a\nOFFDURATION \\\n30", "# a\n",
         "upsmon.conf: OFFDURATION needs NUT 2.8.1, but this host has 2.8.0. "
         "It is left out: a UPS that is OFF doesn't cause a shutdown.",
@@ -112,16 +112,16 @@ def test_unknown_directive_is_omitted(name: str, release: Release, text: str, fi
 KEPT: dict[str, tuple[str, Release, str]] = {
     "known": ("upsmon.conf", TRIXIE, "OFFDURATION 30\n"),
     "unknown to all releases": ("upsmon.conf", BOOKWORM, "OFDURATION 30\nNOTIFYMSG FOO a\n"),
-    "misspelled, as the daemon will say": ("upsmon.conf", BOOKWORM, "offduration 30\n"),
+    "misspelled": ("upsmon.conf", BOOKWORM, "offduration 30\n"),
     "a comment": ("upsmon.conf", BOOKWORM, "# OFFDURATION 30\n"),
     "inside a text": ("upsmon.conf", BOOKWORM, 'SHUTDOWNCMD "OFFDURATION \\\nOFFDURATION 30"\n'),
     "another driver's key": ("ups.conf", BOOKWORM, "[a]\ndriver = nutdrv_qx\nport = auto\nbusport = 001\n"),
     "a section without a driver": ("ups.conf", BOOKWORM, "[a]\nport = auto\nwaitbeforereconnect = 1\n"),
-    "a variable of others": ("nut.conf", BOOKWORM, "TZ=UTC\nexport NUT_DEBUG_LEVEL=1\nNUT_DEBUG_LEVEL = 1\n"),
-    "families": ("ups.conf", BOOKWORM, HID + "default.battery.charge.low = 30\noverride.ups.mfr = X\n"),
-    "what NUT reads otherwise than written": ("upsmon.conf", BOOKWORM, 'NOTIFYMSG ONBATT "a\nOFFDURATION 30\n"\n'),
-    "what is refused everywhere": ("upsmon.conf", BOOKWORM, "CERTFILE /x\n"),
-    "a command that is refused everywhere": ("upssched.conf", BOOKWORM, "AT ONLINE * CANCEL-TIMER-MATCHED a\n"),
+    "another program's variable": ("nut.conf", BOOKWORM, "TZ=UTC\nexport NUT_DEBUG_LEVEL=1\nNUT_DEBUG_LEVEL = 1\n"),
+    "keys with a wildcard": ("ups.conf", BOOKWORM, HID + "default.battery.charge.low = 30\noverride.ups.mfr = X\n"),
+    "text that NUT changes": ("upsmon.conf", BOOKWORM, 'NOTIFYMSG ONBATT "a\nOFFDURATION 30\n"\n'),
+    "a directive that is always refused": ("upsmon.conf", BOOKWORM, "CERTFILE /x\n"),
+    "a command that is always refused": ("upssched.conf", BOOKWORM, "AT ONLINE * CANCEL-TIMER-MATCHED a\n"),
     "no newline": ("upsmon.conf", BOOKWORM, "DEADTIME 15"),
     "strange newlines": ("upsmon.conf", BOOKWORM, "DEADTIME 15\r\n# \x0b\x0c\u2028\n\n\n"),
 }
@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[str, Release, str, str]] = {
     "sdcommands of any driver": (
         "ups.conf", TRIXIE, "[a]\ndriver = nutdrv_qx\nport = auto\nsdcommands = load.off\n", "ups.conf, [a]: sdcommands needs NUT 2.8.3",
     ),
-    "a timer that would not run": ("upssched.conf", TRIXIE, "AT ONBATT * START-TIMER-SHARED a 5\n", "Use START-TIMER on this host."),
+    "a timer without a command": ("upssched.conf", TRIXIE, "AT ONBATT * START-TIMER-SHARED a 5\n", "Use START-TIMER on this host."),
 }  # fmt: skip
 
 

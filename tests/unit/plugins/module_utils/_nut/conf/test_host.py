@@ -201,7 +201,7 @@ def test_unchanged_package_files_are_recognized(tmp_path: Path) -> None:
 
 
 MISSING = {
-    "all there": ({"upsmon.conf": "RUN_AS_USER root\nPOWERDOWNFLAG /run/x\n", "ups.conf": "user = root\n"}, ""),
+    "all exist": ({"upsmon.conf": "RUN_AS_USER root\nPOWERDOWNFLAG /run/x\n", "ups.conf": "user = root\n"}, ""),
     "a user of upsmon": (
         {"upsmon.conf": "RUN_AS_USER no-such-user\n"},
         "upsmon.conf: this host has no user no-such-user",
@@ -215,16 +215,16 @@ MISSING = {
         {"upsd.conf": "CERTPATH /no/such\n"},
         "upsd.conf: CERTPATH: the directory /no/such does not exist",
     ),
-    "those of upsmon": (
+    "certificates of upsmon": (
         {"upsmon.conf": "CERTPATH /no/such\n"},
         "upsmon.conf: CERTPATH: the directory /no/such does not exist",
     ),
-    "made by then": ({"upsmon.conf": "CERTPATH /to/be/made\n"}, ""),
-    "a place for the flag": (
+    "created later": ({"upsmon.conf": "CERTPATH /to/be/made\n"}, ""),
+    "directory of the flag": (
         {"upsmon.conf": "POWERDOWNFLAG /no/flag\n"},
         "upsmon.conf: POWERDOWNFLAG: the directory /no does not exist",
     ),
-    "a place for a pipe": (
+    "directory of a pipe": (
         {"upssched.conf": "PIPEFN /no/pipe\n"},
         "upssched.conf: PIPEFN: the directory /no does not exist",
     ),

@@ -36,17 +36,17 @@ def test_release_is_read_from_program_output(output: str, release: Release | Non
 
 
 INSTALLED: dict[str, tuple[dict[str, str], Release | None, list[list[str]]]] = {
-    "upsmon is asked": (
+    "from upsmon": (
         {"upsmon": "Network UPS Tools upsmon 2.8.1", "upsd": "Network UPS Tools upsd 2.8.0"},
         TRIXIE,
         [["/nut/upsmon", "-V"]],
     ),
-    "then upsd": (
+    "from upsd after upsmon": (
         {"upsmon": "upsmon disabled", "upsd": "Network UPS Tools upsd 2.8.0"},
         BOOKWORM,
         [["/nut/upsmon", "-V"], ["/nut/upsd", "-V"]],
     ),
-    "upsd alone": ({"upsd": "Network UPS Tools upsd 2.8.0"}, BOOKWORM, [["/nut/upsd", "-V"]]),
+    "only upsd": ({"upsd": "Network UPS Tools upsd 2.8.0"}, BOOKWORM, [["/nut/upsd", "-V"]]),
     "none": ({}, None, []),
 }
 

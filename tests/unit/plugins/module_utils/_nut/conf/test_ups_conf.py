@@ -41,7 +41,7 @@ KEYS: dict[str, tuple[dict[str, Any], tuple[tuple[str, str | None], ...]]] = {
         {"name": "ups", "options": {"z": "1", "a": "2"}},
         (("driver", "usbhid-ups"), ("port", "auto"), ("z", "1"), ("a", "2")),
     ),
-    "keys of the driver beside it": (
+    "keys of the driver": (
         {
             "name": "ups",
             "serial": "000123",
@@ -89,7 +89,7 @@ KEYS: dict[str, tuple[dict[str, Any], tuple[tuple[str, str | None], ...]]] = {
         {"name": "ups", "desc": "#" * 248 + "x"},
         (("driver", "usbhid-ups"), ("port", "auto"), ("desc", "#" * 248 + "x")),
     ),
-    "powervalue is upsmon's": ({"name": "ups", "powervalue": 0}, (("driver", "usbhid-ups"), ("port", "auto"))),
+    "powervalue is ignored": ({"name": "ups", "powervalue": 0}, (("driver", "usbhid-ups"), ("port", "auto"))),
 }
 
 
@@ -122,9 +122,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     },
     "a key with a blank": ({"name": "ups", "options": {"a b": 1}}, "device ups: 'a b' is not a key of ups.conf"),
     "a key that ends the section": ({"name": "ups", "options": {"x\n[y]": 1}}, "is not a key of ups.conf"),
-    "a key beside it with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is not a key of ups.conf"),
-    "a misspelled key beside it": ({"name": "ups", "ofdelay": 1}, "there is no key ofdelay. Did you mean offdelay?"),
-    "a key of another driver beside it": (
+    "a device key with a blank": ({"name": "ups", "a b": 1}, "device ups: 'a b' is not a key of ups.conf"),
+    "a misspelled device key": ({"name": "ups", "ofdelay": 1}, "there is no key ofdelay. Did you mean offdelay?"),
+    "a key of another driver": (
         {"name": "ups", "driver": "snmp-ups", "community": "x"},
         "there is no key community. A key of a driver other than usbhid-ups goes under options",
     ),
@@ -132,11 +132,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         {"name": "ups", "pollonly": "perhaps"},
         "device ups: pollonly: 'perhaps' is neither true nor false",
     ),
-    "a key beside it and under options": (
+    "a key beside options and under options": (
         {"name": "ups", "serial": "1", "options": {"serial": "1"}},
         "device ups: serial is given twice, perhaps once under options. Remove one",
     ),
-    "a key twice in other letters": ({"name": "ups", "pollOnly": True, "pollonly": True}, "device ups: pollonly is given twice"),
+    "a key twice in different case": ({"name": "ups", "pollOnly": True, "pollonly": True}, "device ups: pollonly is given twice"),
     "a variable twice": (
         {"name": "ups", "options": {"default.ups.mfr": "a"}, "default": {"ups.mfr": "b"}},
         "device ups: default.ups.mfr is given twice",
@@ -218,18 +218,18 @@ PARSED: dict[str, tuple[str, UpsConf]] = {
         UpsConf((), {"a": Section("a", (("x", "1"), ("y", "2"))), "b": Section("b", ())}),
     ),
     # NUT reads only the first word
-    "a header with more behind it": (
+    "text after a header": (
         '[a] b = c\nx = 1\n"[d e]" f\ny\n',
         UpsConf((), {"a": Section("a", (("x", "1"),)), "d e": Section("d e", (("y", None),))}),
     ),
-    "what NUT skips": (
+    "lines that NUT skips": (
         "pollinterval 5\n[a]\nx y\nz =\nx y z\n= =\n[b\nx = 1 2\n",
         UpsConf((), {"a": Section("a", (("[b", None), ("x", "1")))}),
     ),
     "no newline at the end": ("[a]\nx = 1\nflag", UpsConf((), {"a": Section("a", (("x", "1"),))})),
-    "ends of lines as in Windows": ("[a]\r\nx = 1\r\ny\r\n", UpsConf((), {"a": Section("a", (("x", "1"), ("y", None)))})),
-    "lines that go on": ('[a]\nx = \\\n1\ny = "1 \\\n2"\n', UpsConf((), {"a": Section("a", (("x", "1"), ("y", "1 2")))})),
-    "what looks like a header": ('[a]\ndesc = "[b]"\n', UpsConf((), {"a": Section("a", (("desc", "[b]"),))})),
+    "Windows line ends": ("[a]\r\nx = 1\r\ny\r\n", UpsConf((), {"a": Section("a", (("x", "1"), ("y", None)))})),
+    "continued lines": ('[a]\nx = \\\n1\ny = "1 \\\n2"\n', UpsConf((), {"a": Section("a", (("x", "1"), ("y", "1 2")))})),
+    "text like a header": ('[a]\ndesc = "[b]"\n', UpsConf((), {"a": Section("a", (("desc", "[b]"),))})),
 }  # fmt: skip
 
 

@@ -14,16 +14,16 @@ USERS: dict[str, tuple[str, dict[str, User]]] = {
         {"monitor": User("monitor", "a b", "primary"), "media": User("media", "s", "secondary")},
     ),
     "in any case": ("[x]\nPassWord = a\nUPSMON master\n", {"x": User("x", "a", "master")}),
-    "with = all the same": ("[x]\npassword=a\nupsmon = slave\n", {"x": User("x", "a", "slave")}),
+    "with =": ("[x]\npassword=a\nupsmon = slave\n", {"x": User("x", "a", "slave")}),
     "the first password counts": ("[x]\npassword = a\npassword = b\n", {"x": User("x", "a", "")}),
-    "also of two sections": (
+    "the first password of two sections": (
         "[x]\npassword = a\n[y]\n[x]\npassword = b\nupsmon primary\n",
         {"x": User("x", "a", ""), "y": User("y", "b", "primary")},
     ),
-    "names in their case": ("[x]\npassword = a\n[X]\npassword = b\n", {"x": User("x", "a", ""), "X": User("X", "b", "")}),
-    "without a user": ("password = a\nupsmon primary\n", {}),
+    "case of names": ("[x]\npassword = a\n[X]\npassword = b\n", {"x": User("x", "a", ""), "X": User("X", "b", "")}),
+    "password without a section": ("password = a\nupsmon primary\n", {}),
     "password without =": ("[x]\npassword a\n", {"x": User("x", "", "")}),
-    "a header that is none": ("[x]\n[y\npassword = a\n", {"x": User("x", "a", "")}),
+    "a broken header": ("[x]\n[y\npassword = a\n", {"x": User("x", "a", "")}),
     "other rights": ("[x]\nactions = SET\ninstcmds = ALL\n", {"x": User("x", "", "")}),
     "nothing": ("# [x]\n", {}),
 }  # fmt: skip

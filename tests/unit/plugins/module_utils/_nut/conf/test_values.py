@@ -29,7 +29,7 @@ RIGHT: dict[str, tuple[str, str, Release | None]] = {
     "POWEROFF_WAIT": ("nut.conf", "POWEROFF_WAIT=15m\n", BOOKWORM),
     "POWEROFF_WAIT in quotes": ("nut.conf", 'POWEROFF_WAIT="30s"\n', TRIXIE),
     "half a second": ("nut.conf", "POWEROFF_WAIT=0.5\n", TRIXIE),
-    "a variable of NUT's that is not in its manual": ("nut.conf", "NUT_QUIET_INIT_BANNER=true\n", None),
+    "an undocumented NUT variable": ("nut.conf", "NUT_QUIET_INIT_BANNER=true\n", None),
     "LISTEN": (
         "upsd.conf",
         "LISTEN 192.0.2.1\nLISTEN :: 3493\nLISTEN *\nLISTEN nas.lan 65535\nLISTEN fe80::1%eth0\n",
@@ -66,11 +66,11 @@ RIGHT: dict[str, tuple[str, str, Release | None]] = {
         None,
     ),
     "an alternate interface": ("ups.conf", HID + "usb_set_altinterface = 1\nusb_hid_ep_in=0x81\n", None),
-    "another driver's own": ("ups.conf", "[a]\ndriver = snmp-ups\nport = x\npollfreq = abc\n", None),
-    "a newer NUT may know it": ("ups.conf", "newthing = 3\n", (2, 8, 6)),
-    "a newer NUT's event": ("upsmon.conf", "NOTIFYFLAG NEWTHING EXEC\n", (2, 9, 0)),
-    "a newer NUT's command": ("upssched.conf", SCHED + "NEW x\nAT NEW * NEW-TIMER a\n", (2, 9, 0)),
-    "a newer NUT's users": ("upsd.users", USERS + "new = x\n", (2, 9, 0)),
+    "a key of another driver": ("ups.conf", "[a]\ndriver = snmp-ups\nport = x\npollfreq = abc\n", None),
+    "a directive of a newer NUT": ("ups.conf", "newthing = 3\n", (2, 8, 6)),
+    "an event of a newer NUT": ("upsmon.conf", "NOTIFYFLAG NEWTHING EXEC\n", (2, 9, 0)),
+    "a command of a newer NUT": ("upssched.conf", SCHED + "NEW x\nAT NEW * NEW-TIMER a\n", (2, 9, 0)),
+    "a user's key of a newer NUT": ("upsd.users", USERS + "new = x\n", (2, 9, 0)),
     "STATEPATH as Debian has it": ("upsd.conf", "STATEPATH /run/nut/\n", None),
 }
 

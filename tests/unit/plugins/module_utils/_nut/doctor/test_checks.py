@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
     ),
     "a user is missing": (with_text("upsd.users", lambda text: text.partition("[nas]")[0]), "users", FAILURE, "nas is missing"),
     "a user's type": (with_text("upsd.users", lambda text: text.replace("upsmon secondary", "")), "users", FAILURE, "upsmon role none"),
-    "a user too many": (with_text("upsd.users", lambda text: text + "[x]\n  password = y\n"), "users", WARNING, "not in the inventory: x"),
+    "extra user": (with_text("upsd.users", lambda text: text + "[x]\n  password = y\n"), "users", WARNING, "not in the inventory: x"),
     "a masked unit": (with_unit("nut-monitor.service", make_unit("inactive", "masked", "masked")), "units", FAILURE, "is masked"),
     "a unit that failed": (
         with_unit("nut-server.service", make_unit("failed")),
@@ -164,7 +164,7 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
     "a driver that ends again": (
         with_unit("nut-driver@ups.service", make_unit("activating", sub="auto-restart")), "units", FAILURE, "keeps exiting",
     ),
-    "a unit that is not there": (with_unit("nut-monitor.service", None), "units", FAILURE, "unit nut-monitor.service does not exist"),
+    "a missing unit": (with_unit("nut-monitor.service", None), "units", FAILURE, "unit nut-monitor.service does not exist"),
     "a unit that systemd does not know": (
         with_unit("nut-monitor.service", make_unit("inactive", "", "not-found")), "units", FAILURE, "does not exist",
     ),
@@ -206,15 +206,15 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
     "an old battery": (with_variables(battery_date="2020/06/01"), "battery", WARNING, "6.3 years old"),
     "a failed test": (with_variables(ups_test_result="Done and error"), "self-test", WARNING, "Done and error"),
     "upsd is silent": (replace(SEEN, served="upsd at localhost:3493 cannot be reached: no"), "upsd", FAILURE, "cannot be reached"),
-    "not on all addresses": (
+    "upsd not on all addresses": (
         replace(SEEN, sockets=(Socket("127.0.0.1", 3493, "upsd"),)), "listening", FAILURE,
         "should listen on 0.0.0.0:3493, but listens on 127.0.0.1:3493",
     ),
-    "on another port": (replace(SEEN, sockets=(Socket("0.0.0.0", 3494, "upsd"),)), "listening", FAILURE, "0.0.0.0:3494"),
-    "on another address besides": (
+    "upsd on another port": (replace(SEEN, sockets=(Socket("0.0.0.0", 3494, "upsd"),)), "listening", FAILURE, "0.0.0.0:3494"),
+    "upsd on an additional address": (
         replace(SEEN, sockets=(*SEEN.sockets, Socket("::1", 3493, "upsd"))), "listening", WARNING, "also listens on [::1]:3493",
     ),
-    "somebody blocked upsd": (
+    "a client blocked upsd": (
         replace(SEEN, upsd_events=(
             watch.WatchEvent(watch.BLOCKED, "192.0.2.9", "192.0.2.9 blocked\x1b upsd", NOW - 9 * DAY, NOW - DAY, 7),)),
         "upsd-watch", WARNING, "192.0.2.9 blocked\\x1b upsd (7 times, until",
@@ -224,18 +224,18 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
             watch.WatchEvent(watch.RESTARTED, "", "upsd did not answer for 7 s. Restarted it", NOW - DAY, NOW - DAY),)),
         "upsd-watch", WARNING, "Restarted it",
     ),
-    "the watch of upsd does not run": (
+    "nut-watch does not run": (
         with_unit("nut-watch.service", make_unit("inactive")),
         "gate", FAILURE, "nut-watch.service is not running",
     ),
     "sockets unreadable": (replace(SEEN, troubles={"sockets": "OSError: no"}), "listening", UNKNOWN, "OSError"),
-    "shut out": (replace(SEEN, firewall=("no rule lets in nas", "add this")), "firewall", FAILURE, "no rule lets in nas"),
+    "closed firewall": (replace(SEEN, firewall=("no rule lets in nas", "add this")), "firewall", FAILURE, "no rule lets in nas"),
     "firewall unreadable": (replace(SEEN, troubles={"firewall": "FirewallError: no"}), "firewall", UNKNOWN, "FirewallError"),
-    "its own upsmon is out": (
+    "own upsmon not logged in": (
         replace(SEEN, watched={"ups@localhost:3493": upsd_answer(make_ups(clients=("192.0.2.20",)))}),
         "login", FAILURE, "this host's upsmon",
     ),
-    "a MONITOR that can't be asked": (
+    "a MONITOR with an unreachable host": (
         replace(SEEN, watched={"ups@localhost:3493": "upsd at localhost:3493 answered UNKNOWN-UPS"}), "port", FAILURE, "UNKNOWN-UPS",
     ),
     "a secondary on the primary": (
@@ -246,7 +246,7 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
     "power value 0": (
         with_text("upsmon.conf", lambda text: text.replace("3493 1 monitor", "3493 0 monitor")), "upsmon", FAILURE, "no MONITOR line",
     ),
-    "upsmon runs as root alone": (replace(SEEN, processes=(Process("upsmon", 2, "root"),)), "upsmon", WARNING, "runs as root"),
+    "upsmon runs only as root": (replace(SEEN, processes=(Process("upsmon", 2, "root"),)), "upsmon", WARNING, "runs as root"),
     "SHUTDOWNCMD changed by hand": (
         with_text("upsmon.conf", lambda text: text.replace(GATE_COMMAND, "/bin/true")), "shutdowncmd", FAILURE, "'/bin/true', should be",
     ),
@@ -255,24 +255,24 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         with_own_file(GATE_PROGRAM, lambda _file: None),
         "gate", FAILURE, "/usr/local/sbin/nut-shutdown is missing",
     ),
-    "it can't be run": (with_own_file(GATE_PROGRAM, lambda file: replace(file, mode=0o644)), "gate", FAILURE, "can't be run"),
-    "it is an old one": (with_own_file(GATE_PROGRAM, lambda file: replace(file, digest="old")), "gate", WARNING, "differs from the one"),
-    "its unit's file is gone": (with_own_file(GATE_UNIT, lambda _file: None), "gate", FAILURE, "nut-shutdown.service is missing"),
-    "its unit's file is another": (
+    "gate program not executable": (with_own_file(GATE_PROGRAM, lambda file: replace(file, mode=0o644)), "gate", FAILURE, "can't be run"),
+    "old gate program": (with_own_file(GATE_PROGRAM, lambda file: replace(file, digest="old")), "gate", WARNING, "differs from the one"),
+    "gate unit file missing": (with_own_file(GATE_UNIT, lambda _file: None), "gate", FAILURE, "nut-shutdown.service is missing"),
+    "gate unit file differs": (
         with_own_file(GATE_UNIT, lambda file: replace(file, text="x")),
         "gate", WARNING, "differs from the inventory",
     ),
-    "its unit is masked": (with_unit("nut-shutdown.service", make_unit("inactive", "masked", "masked")), "gate", FAILURE, "masked"),
-    "its unit is not loaded": (with_unit("nut-shutdown.service", make_unit("inactive", "", "not-found")), "gate", FAILURE, "does not know"),
-    "its unit is bad": (with_unit("nut-shutdown.service", make_unit("inactive", "", "bad-setting")), "gate", FAILURE, "can't load"),
-    "its unit failed": (
+    "gate unit masked": (with_unit("nut-shutdown.service", make_unit("inactive", "masked", "masked")), "gate", FAILURE, "masked"),
+    "gate unit not loaded": (with_unit("nut-shutdown.service", make_unit("inactive", "", "not-found")), "gate", FAILURE, "does not know"),
+    "gate unit invalid": (with_unit("nut-shutdown.service", make_unit("inactive", "", "bad-setting")), "gate", FAILURE, "can't load"),
+    "gate unit failed": (
         with_unit("nut-shutdown.service", make_unit("failed", "static")),
         "gate", WARNING, "the last run of nut-shutdown.service failed",
     ),
-    "the other program is gone": (with_own_file(HOTPLUG_PROGRAM, lambda _file: None), "hotplug", FAILURE, "nut-hotplug is missing"),
-    "nothing of the other program is there": (without_kit(deploy_kits.HOTPLUG), "hotplug", WARNING, "nut-hotplug is not installed"),
-    "nothing of the gate is there": (without_kit(deploy_kits.SHUTDOWN), "gate", FAILURE, "nut-shutdown is not installed"),
-    "its timer does not run": (
+    "no nut-hotplug": (with_own_file(HOTPLUG_PROGRAM, lambda _file: None), "hotplug", FAILURE, "nut-hotplug is missing"),
+    "nut-hotplug not installed": (without_kit(deploy_kits.HOTPLUG), "hotplug", WARNING, "nut-hotplug is not installed"),
+    "gate not installed": (without_kit(deploy_kits.SHUTDOWN), "gate", FAILURE, "nut-shutdown is not installed"),
+    "the timer of nut-hotplug does not run": (
         with_unit("nut-hotplug.timer", make_unit("inactive")),
         "hotplug", FAILURE, "nut-hotplug.timer is not running",
     ),
@@ -284,34 +284,34 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps({**POLICY, "stages": [{"name": ""}]}))),
         "policy", FAILURE, "can't be used",
     ),
-    "the policy is another": (
+    "the policy differs": (
         with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps({**POLICY, "longest": 10}))), "gate", WARNING, "json differs",
     ),
     "a name without an address": (
         replace(SEEN, addresses={"nas": "can't resolve nas"}), "policy", WARNING, "no address for nas",
     ),
     "the flag": (replace(SEEN, flags={"/run/nut-killpower": NOW - 60}), "killpower", FAILURE, "the next reboot cuts"),
-    "a flag that nothing names": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left over from an earlier"),
-    "no spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "killpower.spare is missing"),
-    "a spare that is none": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
+    "an unknown flag": (replace(SEEN, flags={"/etc/killpower": NOW - 60}), "killpower", WARNING, "left over from an earlier"),
+    "a missing spare of the flag": (replace(SEEN, cut=replace(CUT, spare="missing")), "cut", WARNING, "killpower.spare is missing"),
+    "a broken spare": (replace(SEEN, cut=replace(CUT, spare="spoiled")), "cut", WARNING, "the UPS might not cut the power"),
     "no space for the flag": (replace(SEEN, cut=replace(CUT, space=4096)), "cut", WARNING, "has room for only 4 KiB and 1000 files"),
     "too many files": (replace(SEEN, cut=replace(CUT, files=3)), "cut", WARNING, "1024 KiB and 3 files"),
-    "a directory that nut can write": (
+    "a folder that nut can write": (
         replace(SEEN, untrusted={"/etc/nut": "/etc/nut belongs to the user nut"}), "trust", FAILURE, "root trusts and runs",
     ),
     "the last shutdown ended by the battery": (
         replace(SEEN, last_gate=last_report("battery", "ups had 20 s left")),
         "last-shutdown", WARNING, "ups had 20 s left",
     ),
-    "the last shutdown left one": (
+    "the last shutdown missed a machine": (
         replace(SEEN, last_gate=last_report("down", down=None)),
         "last-shutdown", WARNING, "did not end well",
     ),
-    "the last shutdown has no end": (
+    "the last shutdown never ended": (
         replace(SEEN, last_gate=last_report(None, None)),
         "last-shutdown", WARNING, "it was interrupted",
     ),
-    "the clock can't be asked": (replace(SEEN, troubles={"clock": "OSError: x"}), "clock", UNKNOWN, "OSError"),
+    "unreadable clock": (replace(SEEN, troubles={"clock": "OSError: x"}), "clock", UNKNOWN, "OSError"),
     "no journal": (replace(SEEN, troubles={"journal": "OSError: x"}), "journal", UNKNOWN, "OSError"),
 }  # fmt: skip
 
@@ -351,7 +351,7 @@ TOGETHER = {
     "no MONITOR": {"files"},
     "power value 0": {"files"},
     "a name without an address": {"login"},
-    "its unit is not loaded": set(),
+    "gate unit not loaded": set(),
 }
 
 

@@ -169,7 +169,7 @@ def test_stopped_timer_of_nut_access_is_a_failure() -> None:
 
 
 def test_unlimited_access_is_a_note() -> None:
-    """As the inventory wants it: a note. With loopback alone nobody can."""
+    """Unlimited access is what the inventory asks for, so it is only a note. It does not matter if upsd listens on loopback only."""
     kits = {name: texts for name, texts in EXPECTED.kits.items() if name != "nut-access"}
     open_to_all = replace(without_kit(deploy_kits.ACCESS), access=None)
     ((verdict, _host, words),) = access_findings(open_to_all, replace(EXPECTED, kits=kits))

@@ -41,7 +41,7 @@ def test_checks_of_gate_are_skipped_without_gate() -> None:
     found = {finding.check: finding.seen for finding in examine_host(seen, direct)}
     assert "last-shutdown" not in found
     assert found["policy"] == "valid; SHUTDOWNCMD does not wait for other machines"
-    # the stages read it all the same
+    # the stages read the policy even without a gate
     broken = replace(seen, own_files={**seen.own_files, GATE_POLICY: replace(seen.own_files[GATE_POLICY], text="{")})
     assert {finding.check for finding in find_problems(broken, direct)} == {"login", "policy"}
 

@@ -250,13 +250,13 @@ def test_nothing_changes_while_nut_is_reinstalled(served: Machine) -> None:
     outcome = served.go(release=None)
     assert not [name for name in served.did if "driver@ups." in name]
     assert served.path.read_text().startswith(before)
-    assert outcome.look.is_incomplete
+    assert outcome.observation.is_incomplete
 
 
 def test_emptied_wanted_file_leaves_sections_alone(served: Machine) -> None:
     (served.folder / "ups.conf.wanted").write_text("# emptied\n")
     outcome = served.go()
-    assert not [remark for remark in outcome.look.remarks if "by hand" in remark]
+    assert not [remark for remark in outcome.observation.remarks if "by hand" in remark]
     assert not outcome.changed
 
 

@@ -41,7 +41,7 @@ def test_gate_run_by_hand_does_not_count_for_systemd(program: Program) -> None:
     assert program("gate") == 0
     assert not any("has already ended" in line for line in program.out)
     assert program.json("gate.json")["by"] == "systemd"
-    # but the next of systemd's own has nothing to do
+    # the next gate of systemd has nothing to do
     assert program("gate") == 0
     assert program.out[-1].endswith("the gate has already ended: all are down")
 
@@ -58,7 +58,7 @@ def test_gate_run_by_hand_does_not_count_for_systemd(program: Program) -> None:
     ],
 )
 def test_gate_of_other_service_or_session_is_by_hand(program: Program, unit: str) -> None:
-    """Each of their children inherits INVOCATION_ID, and an exec() SYSTEMD_EXEC_PID, too."""
+    """Their children inherit INVOCATION_ID; a process replaced by exec() keeps SYSTEMD_EXEC_PID, too."""
     program.by_systemd(unit)
     assert program("gate") == 0
     assert program.json("gate.json")["by"] == "hand"
@@ -79,7 +79,7 @@ def test_gate_of_child_process_is_by_hand(program: Program) -> None:
     ],
 )
 def test_unit_is_recognized_by_cgroup(program: Program, groups: str) -> None:
-    """Of both versions of cgroups, and before systemd 248, which says no SYSTEMD_EXEC_PID."""
+    """With cgroups v1 and v2, and systemd before 248, which does not set SYSTEMD_EXEC_PID."""
     program.by_systemd()
     (program.folder / "proc/self/cgroup").write_text(groups)
     del program.environment["SYSTEMD_EXEC_PID"]
@@ -183,7 +183,7 @@ def test_stages_run_with_policy(program: Program, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(stages_loop, "run_stages", run)
     program.policy(upses=[{"name": "ups"}], stages=[STAGE])
-    # it ends only if another one is at work, and is to be started again then
+    # run_stages() returns only if another instance is running; systemd must then try again
     assert program("stages") == 1
     known, upses, state, runs, finder = seen[0]
     assert known[0].name == "first"
@@ -210,7 +210,7 @@ def test_invalid_stages_exit_2(program: Program) -> None:
         assert program(command) == 2
         assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0].surprise: is unknown")
         assert program.err == []
-    # all the others go on without them
+    # all other commands work without stages
     assert program("status") == 0
 
 
@@ -228,7 +228,7 @@ def test_drill_runs_outer_half(program: Program, monkeypatch: pytest.MonkeyPatch
     words = [sys.executable, "-IS", "/usr/local/sbin/nut-shutdown"]
     assert seen == [("vm", 10.0, False, words, program.qm)]
     assert (program.out, program.err) == (["it is on"], [])
-    # what happens is not what came of it
+    # progress goes to standard error, the result to standard output
     assert program("drill", "--json", "--outage", "2.5") == 1
     assert seen[-1][1:3] == (2.5, True)
     assert (program.out, program.err) == (["it is on"], ["it is on"])
@@ -252,7 +252,7 @@ def test_inner_half_of_drill_reads_no_policy(program: Program, monkeypatch: pyte
     assert program("drill", "--inside") == 1
     assert program.out == ["done", "it is on", "done"]
     assert program("drill") == 2
-    # for this one alone
+    # for this command only
     assert program("gate", "--inside") == 2
 
 

@@ -57,8 +57,8 @@ def test_drill_is_refused_if_upsd_does_not_answer() -> None:
 
 
 def test_shortest_runtime_counts() -> None:
-    with serving(upsd_says("OL", "240")) as one, serving(upsd_says("OL", "120")) as other:
-        upses = [{"name": "ups", "host": "127.0.0.1", "port": each.port} for each in (one, other)]
+    with serving(upsd_says("OL", "240")) as longer, serving(upsd_says("OL", "120")) as shorter:
+        upses = [{"name": "ups", "host": "127.0.0.1", "port": server.port} for server in (longer, shorter)]
         assert outside.ask_real_upsd(make_policy(upses=upses)) == 120
 
 

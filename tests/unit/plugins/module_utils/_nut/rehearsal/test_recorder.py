@@ -109,15 +109,15 @@ def test_recorder_notes_each_step_at_once(world: World) -> None:
     assert last.token == ready[0].strip()
     # a look every half second; its time is that of its start
     assert (last.began, last.fsd, last.ended) == (1000.0, 1001.0, 1014.5)
-    assert {name: (one.logged_out, one.silent_since) for name, one in last.machines.items()} == {
+    assert {name: (noted.logged_out, noted.silent_since) for name, noted in last.machines.items()} == {
         "nas": (1003.0, 1009.5),
         "media": (1003.0, 1009.5),
     }
     # each step was written at once
-    assert [one.fsd for one in kept] == [1001.0, 1001.0, 1001.0]
-    assert [one.machines["nas"].logged_out for one in kept] == [None, 1003.0, 1003.0]
-    assert [one.machines["nas"].silent_since for one in kept] == [None, None, 1009.5]
-    assert [one.ended for one in kept] == [None, None, None]
+    assert [noted.fsd for noted in kept] == [1001.0, 1001.0, 1001.0]
+    assert [noted.machines["nas"].logged_out for noted in kept] == [None, 1003.0, 1003.0]
+    assert [noted.machines["nas"].silent_since for noted in kept] == [None, None, 1009.5]
+    assert [noted.ended for noted in kept] == [None, None, None]
     assert world.said[-1] == "this host is going down; stopping"
     assert "nas logged out: it is going down" in world.said
     assert world.path.stat().st_mode & 0o777 == 0o600
@@ -166,8 +166,8 @@ def make_recorder(server: Any, tmp_path: Path) -> recorder.Recorder:
 def test_fsd_and_logins_are_read_over_all_upses(tmp_path: Path) -> None:
     inside = {**ANSWERS, "LIST CLIENT ups": ANSWERS["LIST CLIENT ups"].replace("127.0.0.2", "::ffff:192.0.2.20")}
     with serving(inside) as server:
-        one = make_recorder(server, tmp_path)
-        assert one.ask_upsd() == (False, frozenset({"nas"}))
+        first = make_recorder(server, tmp_path)
+        assert first.ask_upsd() == (False, frozenset({"nas"}))
     with serving({**inside, "GET VAR ups ups.status": 'VAR ups ups.status "FSD OL"\n'}) as server:
         assert make_recorder(server, tmp_path).ask_upsd() == (True, frozenset({"nas"}))
         # one of two UPSes is enough
@@ -185,20 +185,20 @@ def test_fsd_and_logins_are_read_over_all_upses(tmp_path: Path) -> None:
         assert two.ask_upsd() == (True, frozenset({"nas", "media"}))
         two.policy = dataclasses.replace(two.policy, upses=two.policy.upses[::-1])
         assert two.ask_upsd() == (True, frozenset({"nas", "media"}))
-    assert one.ask_upsd() == (False, None)
+    assert first.ask_upsd() == (False, None)
 
 
 def test_systemd_is_notified(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
-        one.bind(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
         recorder.tell_systemd("READY=1", {"NOTIFY_SOCKET": path})
-        assert one.recv(100) == b"READY=1"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        assert receiver.recv(100) == b"READY=1"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         name = f"homelab-nut-test-{os.getpid()}"
-        one.bind(f"\0{name}")
+        receiver.bind(f"\0{name}")
         recorder.tell_systemd("READY=1", {"NOTIFY_SOCKET": f"@{name}"})
-        assert one.recv(100) == b"READY=1"
+        assert receiver.recv(100) == b"READY=1"
     recorder.tell_systemd("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "none")})
     recorder.tell_systemd("READY=1", {})
 

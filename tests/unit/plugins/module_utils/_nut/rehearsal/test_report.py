@@ -88,7 +88,7 @@ def test_record_counts_from_fsd() -> None:
     poll = made.time_of("FSD") or 0.0
     assert poll > 0
     whole = report.list_planned_times(made, make_house(), "pve")
-    assert data["planned"]["nas"] == [round((one or 0) - poll, 2) for one in whole["nas"]]
+    assert data["planned"]["nas"] == [round((moment or 0) - poll, 2) for moment in whole["nas"]]
     assert data["planned"]["pve"] == [round((whole["pve"][0] or 0) - poll, 2), None]
     assert data["seen"]["nas"] == [6.0 + poll, 66.5 + poll]
     assert data["held"] is True
@@ -116,23 +116,23 @@ def test_plan_uses_timing_of_upsmon_conf() -> None:
 def test_record_names_each_violation_of_the_order(
     machines: dict[str, notes.MachineNotes], changes: Any, words: str
 ) -> None:
-    one = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
-    data = report.build_record_report(one, make_house(), CONF, AFTER)
+    record = dataclasses.replace(SEEN, machines={**SEEN.machines, **machines}, **changes)
+    data = report.build_record_report(record, make_house(), CONF, AFTER)
     assert data["held"] is False
     assert data["verdict"] == f"The order did not hold: {words}"
     assert data["table"].endswith(words)
 
 
 def test_unfinished_record_names_unknown_times() -> None:
-    one = dataclasses.replace(SEEN, ended=None)
-    assert report.build_record_report(one, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
+    record = dataclasses.replace(SEEN, ended=None)
+    assert report.build_record_report(record, make_house(), CONF, aftermath.Aftermath(False))["verdict"].endswith(
         "pve is still waiting"
     )
-    assert report.build_record_report(one, make_house(), CONF, aftermath.Aftermath(True))["verdict"].endswith(
+    assert report.build_record_report(record, make_house(), CONF, aftermath.Aftermath(True))["verdict"].endswith(
         "it is unknown when pve powered off"
     )
     # the gate's report has the time as well
-    assert report.build_record_report(one, make_house(), CONF, AFTER)["machines"]["pve"] == [77.5, 118.0]
+    assert report.build_record_report(record, make_house(), CONF, AFTER)["machines"]["pve"] == [77.5, 118.0]
     assert (
         report.build_record_report(make_notes(machines={}, fsd=1, ended=2), make_house(), CONF, AFTER)["verdict"]
         == "The order held: no machines to wait for"

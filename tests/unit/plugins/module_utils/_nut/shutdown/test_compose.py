@@ -73,7 +73,7 @@ def test_stage_gets_addresses_of_secondaries() -> None:
 
 
 class Lazy(list[Any]):
-    """A list as Ansible's templates give it: nobody else may make one."""
+    """A list as Ansible's templates return it: its type can't be instantiated."""
 
     def __init__(self, *made_of: Any) -> None:
         assert not made_of, "Direct construction of lazy containers is not supported"
@@ -90,7 +90,7 @@ def test_policy_is_plain_data_for_any_mapping_type_of_stages() -> None:
 
 
 def test_stage_has_same_members_everywhere() -> None:
-    """A stage is declared in the role, in the policy, in the module and in the plan. None may lack what another one has."""
+    """A stage is declared in the role, the policy, the module and the plan. All must have the same members."""
     specs = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
     chooses, tells = {"guests", "tags", "storage_of", "seconds"}, {"notify", "message"}
     assert set(specs["nut_server_stages"]["options"]) == set(MEMBERS)

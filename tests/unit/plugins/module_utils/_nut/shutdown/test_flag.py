@@ -38,7 +38,7 @@ def test_irregular_file_is_foreign_flag(tmp_path: Path) -> None:
     (tmp_path / "real").write_text(TEXT)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "folder").mkdir()
-    # nobody writes into it: it must not be waited for
+    # a FIFO without a writer must not block
     os.mkfifo(tmp_path / "fifo")
     assert {flag.read_flag(str(tmp_path / name)) for name in ("link", "folder", "fifo")} == {flag.FOREIGN}
 
@@ -62,7 +62,7 @@ def test_write_flag_replaces_any_file_or_link(tmp_path: Path, before: str) -> No
     flag.write_flag(str(path))
     assert flag.read_flag(str(path)) == flag.SET
     assert victim.read_text() == "precious"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["killpower", "victim"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killpower", "victim"]
 
 
 # A disk without space, for this process alone: files can be made, and nothing can be written into them.
@@ -89,7 +89,7 @@ def test_spare_becomes_flag_without_space(tmp_path: Path, spare: str | None, sai
         (tmp_path / "killpower.spare").write_text(spare)
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(one for one in sys.path if one)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         check=True,

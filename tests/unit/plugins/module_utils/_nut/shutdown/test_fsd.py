@@ -16,7 +16,7 @@ ROOT, NUT = 0, 102
 
 
 class Host:
-    """Processes that are real, and what the kernel says of them, which is made up."""
+    """Real processes with a made-up /proc."""
 
     def __init__(self, proc: Path) -> None:
         self.proc = proc
@@ -42,7 +42,7 @@ class Host:
         fsd.request_fsd(self.run, self.proc)
 
     def signalled(self) -> list[int]:
-        """Return which processes SIGUSR1 has ended, the others being ended here."""
+        """Return the processes that SIGUSR1 has ended; end the others."""
         for process in self.running.values():
             process.terminate()
         return [pid for pid, process in self.running.items() if process.wait() == -signal.SIGUSR1]
@@ -53,22 +53,22 @@ def host(tmp_path: Path) -> Iterator[Host]:
     proc = tmp_path / "proc"
     proc.mkdir()
     (proc / "uptime").write_text("1 1\n")
-    one = Host(proc)
-    yield one
-    one.signalled()
+    made = Host(proc)
+    yield made
+    made.signalled()
 
 
 def test_fsd_signals_child_in_2_8_0_and_2_8_1(host: Host) -> None:
     main = host.start("upsmon", ROOT)
     host.main = str(main)
-    # what SHUTDOWNCMD or NOTIFYCMD has started, and an upsmon of somebody else's
+    # a child of SHUTDOWNCMD or NOTIFYCMD, and another user's upsmon
     others = [host.start("sh", NUT, main), host.start("upssched", NUT), host.start("upsmon", NUT)]
     child = host.start("upsmon", NUT, main)
     host.start("sh", NUT, child)
     host.request()
     assert host.signalled() == [child]
     assert others
-    # by `timeout`, whose seconds stand at place 2
+    # `timeout` limits it to 10 s
     assert host.asked[0][:3] == ["timeout", "--kill-after=5", "10"]
 
 
@@ -106,7 +106,7 @@ def test_fsd_fails_without_upsmon(host: Host, main: str, code: int, words: str) 
 
 
 def test_fsd_ignores_other_process_with_reused_pid(host: Host) -> None:
-    """systemd said a number, and the process behind it is another one by now."""
+    """The main process has exited, and another process has its number."""
     host.main = str(host.start("sshd", NUT))
     with pytest.raises(fsd.FsdError, match="has no upsmon process"):
         host.request()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 
 class Course:
-    """A gate that is taken from look to look by hand; times are seconds from its beginning."""
+    """A gate that is advanced step by step. Times are seconds since it began."""
 
     def __init__(self, policy: ShutdownPolicy = POLICY, state: GateState | None = None) -> None:
         self.policy = policy
@@ -139,7 +139,7 @@ def test_gate_ends_when_runtime_reaches_reserve() -> None:
 
 
 def test_least_is_kept_while_no_machine_is_late() -> None:
-    # 60 s are expected of it, and 3 s of silence
+    # shutdown_time is 60 s, settle 3 s
     course = Course(replace(POLICY, least=20.0))
     assert not course.at(10, power=_on(21, at=10)).go
     assert course.at(12, power=_on(20, at=12)).reason.startswith(
@@ -179,7 +179,7 @@ def test_emptiest_ups_counts() -> None:
     assert not course.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(61, at=1)}).go
     assert course.at(3, power={str(UPS): _on(500, at=3)}).reason.startswith("rack has 59 s left")
     other = Course(replace(POLICY, upses=(UPS, rack)))
-    # the one on mains does not count, however empty it is
+    # the UPS on mains does not count, however empty
     assert not other.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(1, at=1, battery=False)}).go
 
 
@@ -189,7 +189,7 @@ def test_battery_does_not_end_gate_on_mains() -> None:
     assert not course.at(20, power=_on(20, at=20, battery=False)).go
     assert course.words[-1] == "+20 ups is on mains; the shutdown goes on: FSD can't be taken back"
     assert not course.at(100).go
-    # upsd that says nothing of it does not put it on battery again
+    # a silent upsd does not put the UPS on battery again
     assert not course.at(101, power=_on(20, at=101, battery=None)).go
     course.at(102, False)
     assert course.at(105, False).rule == "down"

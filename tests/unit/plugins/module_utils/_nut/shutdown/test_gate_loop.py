@@ -21,11 +21,11 @@ from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, 
 
 
 class Killed(BaseException):
-    """The program ends here, as by a signal."""
+    """Ends the program, as a signal would."""
 
 
 class World:
-    """Machines that go down at their times, a UPS, and a clock that goes on when somebody sleeps or looks."""
+    """Machines that go down at given times, a UPS, and a clock that advances with each sleep and probe."""
 
     def __init__(self, folder: Path, policy: ShutdownPolicy = POLICY) -> None:
         self.folder, self.policy = folder, policy
@@ -47,7 +47,7 @@ class World:
 
     def prober(self) -> dict[str, bool | None]:
         self.looked.append(self.elapsed)
-        for moment in [one for one in self.at if one <= self.elapsed]:
+        for moment in [moment for moment in self.at if moment <= self.elapsed]:
             self.at.pop(moment)()
         if self.killed and self.elapsed >= self.killed[0]:
             raise Killed(self.killed.pop(0))
@@ -102,7 +102,7 @@ def test_killpower_flag_outlives_restart_of_upsmon(world: World, tmp_path: Path,
         assert flag.read_text() == content
         assert any("killpower was missing; wrote it again" in line for line in world.said)
     else:
-        # nothing that was not there is made up: it would cut the power at the next reboot
+        # a flag without an order would cut the power at the next reboot
         assert not flag.exists()
 
 
@@ -140,7 +140,7 @@ def test_link_at_flag_path_is_replaced_not_followed(world: World, tmp_path: Path
 
 @pytest.mark.parametrize("left", ["", "upsmon-shut"])
 def test_empty_flag_is_written_at_once(world: World, tmp_path: Path, left: str) -> None:
-    """Where /run is full upsmon leaves an empty one, and `upsmon -K` says that no flag is set."""
+    """On a full /run upsmon leaves an empty flag, and `upsmon -K` reports that no flag is set."""
     flag = tmp_path / "killpower"
     flag.write_text(left)
     world.policy = replace(world.policy, flag=str(flag))
@@ -188,7 +188,7 @@ def test_unwritable_flag_is_reported_on_terminals(world: World, tmp_path: Path, 
     shouted: list[str] = []
     world.run(by="systemd", **({"shout": shouted.append} if tells else {}))
     words = f"can't write {flag}: No such file or directory. The UPS will NOT cut the power"
-    # once, although it is tried again in each round
+    # logged once, although each round tries again
     assert [line.startswith(words) for line in shouted] == ([True] if tells else [])
     assert any(words in line and "stay off when the mains return" in line for line in world.said)
 
@@ -209,7 +209,7 @@ def test_gate_waits_and_reports(world: World, tmp_path: Path) -> None:
     lines = (tmp_path / "log/shutdown.log").read_text().splitlines()
     assert [line.split(" ", 3)[3] for line in lines] == world.said
     assert lines[0].startswith("2001-09-0")
-    # once a second, and somebody is told so each time
+    # a round each second, each with a call of alive()
     assert world.looked[:4] == pytest.approx([0, 1, 2, 3])
     assert world.rounds == len(world.looked)
     for path, mode in (("run/gate.json", 0o600), ("lib/last.json", 0o600), ("log/shutdown.log", 0o640)):
@@ -239,7 +239,7 @@ def test_killed_gate_resumes(world: World) -> None:
         "limit",
         "media did not go down within the limit; nothing else to wait for",
     )
-    # its limit counts from the first beginning
+    # the limit counts from the start of the first gate
     assert 50 <= report.elapsed < 53
     assert report.began == pytest.approx(1e9)
     assert [line for line in world.said if "the gate was restarted" in line] == [
@@ -287,7 +287,7 @@ def test_gate_waits_with_unwritable_files(world: World, tmp_path: Path) -> None:
     )
     assert (report.rule, report.reason) == ("down", "all are down")
     assert 13 <= report.elapsed <= 15
-    # each is told once
+    # each failure is logged once
     for path in ("file/gate.json", "file/last.json", "log"):
         assert len([line for line in world.said if f"can't write {tmp_path / path}" in line]) == 1
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The gate against any course of things: it ends in time, and not before, unless a rule says so."""
+"""The gate in random courses of events: it ends in time, and earlier only if a rule allows it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def policies(draw: st.DrawFn) -> ShutdownPolicy:
 
 @dataclass(frozen=True)
 class Look:
-    """dt: seconds since the last look. late: how long the machines took to (not) answer. back: seconds the clock goes back."""
+    """dt: seconds since the last round. late: seconds that the probe took. back: seconds by which the clock goes back."""
 
     dt: float
     late: float
@@ -73,7 +73,7 @@ LOOKS = st.lists(
 
 
 def _was_silent(policy: ShutdownPolicy, host: AwaitedMachine, history: list[tuple[float, float, bool | None]]) -> bool:
-    """Say, from all that was seen, whether it has been silent long enough since it last answered, without a doubt between."""
+    """Return whether a machine has been silent for the settle time since its last answer, and was never unknown meanwhile."""
     start: float | None = None
     silent = False
     for asked, now, answer in history:
@@ -88,7 +88,7 @@ def _was_silent(policy: ShutdownPolicy, host: AwaitedMachine, history: list[tupl
 
 
 def _kept(policy: ShutdownPolicy, state: GateState, elapsed: float) -> float:
-    """Say what the battery must have: least, as long as nobody who is waited for is late."""
+    """Return the runtime that must be kept: least, as long as no awaited machine is late."""
     late = [
         host
         for host in policy.machines
@@ -118,14 +118,14 @@ def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tell
                 status[name] = look.on[place] if look.on[place] is not None else status.get(name)
                 left = look.runtime[place]
                 if left is not None:
-                    # the clock that went back counts: nothing is newer than now
+                    # readings from before the clock went back are not newer than now
                     runtime[name] = (left, min(asked, max(now - look.back, state.now)))
                 elif look.on[place] is False:
                     runtime.pop(name, None)
         if look.restarted:
             state = gate.resume_state(gate.dump_state(state), "boot", "", now)
         state, decision, _words = gate.advance_gate(policy, state, now - look.back, seen, readings, asked=asked)
-        # the clock went back: to us it has stood still
+        # the clock went back: for the gate it stands still
         now = state.now
         asked = min(asked, now)
         for name, answer in seen.items():
@@ -163,7 +163,7 @@ def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tell
             assert decision.rule == "longest"
             assert elapsed >= policy.longest
         return
-    # it goes on without news, and with hosts that never go down
+    # then no more news, and machines that never go down
     for _unused in range(1000):
         now += 1
         state, decision, _words = gate.advance_gate(

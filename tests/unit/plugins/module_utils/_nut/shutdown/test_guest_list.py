@@ -31,7 +31,7 @@ def test_guests_lists_stages_and_ha(program: Program) -> None:
     assert program.out[0].splitlines()[-3:] == IDLE
     assert program("guests", "--json") == 0
     data = json.loads(program.out[1])
-    assert [(one["id"], one["kind"], one["running"], one["ha"]) for one in data["guests"]] == [
+    assert [(guest["id"], guest["kind"], guest["running"], guest["ha"]) for guest in data["guests"]] == [
         (101, "qm", True, False),
         (102, "pct", True, True),
         (103, "qm", False, False),
@@ -56,7 +56,7 @@ def test_guests_lists_stages_and_ha(program: Program) -> None:
     }
     assert data["ha"][0] == "HA manages 1 guest (102)"
     assert data["idle"] == IDLE
-    # it only looks
+    # the command saves nothing
     assert not (program.folder / "guests.json").exists()
 
 
@@ -66,7 +66,7 @@ def test_guests_with_unknown_status(program: Program, monkeypatch: pytest.Monkey
     assert program("guests") == 0
     assert "VM 101 (mail)          unknown  stops with the host, within 180 s" in program.out[0]
     program("guests", "--json")
-    assert {one["running"] for one in json.loads(program.out[1])["guests"]} == {None}
+    assert {guest["running"] for guest in json.loads(program.out[1])["guests"]} == {None}
 
 
 def test_guests_without_guests(program: Program) -> None:

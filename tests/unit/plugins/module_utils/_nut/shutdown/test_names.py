@@ -28,7 +28,7 @@ def test_cached_addresses_replace_failed_lookup(tmp_path: Path) -> None:
     assert AddressCache(path, resolve)("nas", 1) == known["nas"]
     was = known.pop("nas")
     assert AddressCache(path, resolve)("nas", 1) == was
-    assert waited == [1, 0.5]  # time is left for what was kept
+    assert waited == [1, 0.5]  # leaves time to return the cached addresses
     with pytest.raises(OSError, match="no such name"):
         AddressCache(path, resolve)("media", 1)
     known["nas"] = ("192.0.2.21",)

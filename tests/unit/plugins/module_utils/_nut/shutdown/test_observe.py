@@ -52,7 +52,11 @@ def test_machines_are_observed_by_network_and_proxmox() -> None:
         assert looker.targets[0] == probe.ProbeTarget("here", ("127.0.0.1",), (1,))
     finally:
         looker.stop_polling()
-    assert {tuple(one) for one in asked} == {("qm", "status", "100"), ("pct", "status", "101"), ("qm", "status", "102")}
+    assert {tuple(command) for command in asked} == {
+        ("qm", "status", "100"),
+        ("pct", "status", "101"),
+        ("qm", "status", "102"),
+    }
 
 
 def test_old_answer_about_guest_is_unknown() -> None:
@@ -119,12 +123,12 @@ def test_upsd_is_polled_for_each_ups() -> None:
             observe.read_ups(UpsAddress("stale", **here), lambda: 7.0)
         upses = [UpsAddress("ups", **here), UpsAddress("stale", **here)]
         asker = observe.UpsObserver(upses, lambda: 7.0)
-        for one in asker.polls.values():
-            assert one.first_call_done.wait(10)
+        for poll in asker.polls.values():
+            assert poll.first_call_done.wait(10)
         assert asker() == {str(upses[0]): GateReading(True, 240.0, 7.0, fsd=True)}
         asker.stop_polling()
-        for one in asker.polls.values():
-            one.join(10)
+        for poll in asker.polls.values():
+            poll.join(10)
 
 
 # FSD again
@@ -147,7 +151,7 @@ def test_lost_fsd_is_set_again(tmp_path: Path) -> None:
         assert observe.read_ups(ups, lambda: 7.0, remind_fsd=remind_fsd).on_battery is False
         asked = [line for line in server.asked if "GET" not in line]
         assert asked[:3] == ["USERNAME monitor", "PASSWORD secret", "FSD ups"]
-        # a LOGIN would count as a secondary that is still there
+        # a LOGIN would count as another secondary
         assert not any(line.startswith("LOGIN") for line in asked)
         observe.read_ups(ups, lambda: 8.0, remind_fsd=remind_fsd)
     assert said == ["upsd did not report FSD for ups: set it again, so that all machines shut down"]

@@ -157,7 +157,7 @@ def test_all_policy_problems_are_listed(tmp_path: Path) -> None:
     [
         (b"\xff", "$: not UTF-8"),
         ("{", "$: not valid JSON: line 1, column 2"),
-        ("[" * 100000, "$: too many brackets"),
+        ("[" * 100000, "$: brackets are nested too deeply"),
         ("1" * 5000, "$: "),
         (" " * (1 << 20) + "1", "$: more than"),
         ("[]", "$: must be an object"),
@@ -189,7 +189,7 @@ def test_missing_policy_names_role(tmp_path: Path) -> None:
     )
 )
 def test_any_other_data_is_refused(data: object) -> None:
-    # what is drawn never has all that a policy or a machine needs
+    # generated data never have all members that are needed
     for whole in (data, {**WHOLE, "machines": [data]}):
         with pytest.raises(ShutdownPolicyError):
             policy.read_policy(json.dumps(whole))
@@ -239,10 +239,10 @@ def test_stage_guests_are_parsed() -> None:
     assert stage.select == Selector(
         ((101, None), (102, 60), (103, None), (104, 0)), ("nas", "Web"), ("192.0.2.20", "nas.lan", "2001:db8::1"), 90
     )
-    # without a look at Proxmox only those can be stopped whose program is known
+    # without asking Proxmox, only guests with a kind are known
     assert stage.guests == (StageGuest("pct", 103, 90), StageGuest("qm", 104, 0))
-    for one in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
-        assert read_stages([{"name": "n", "charge": 3, **one}])[0].select
+    for selection in ({"tags": ["nas"]}, {"storage_of": ["nas"]}, {"guests": [101]}):
+        assert read_stages([{"name": "n", "charge": 3, **selection}])[0].select
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ NO_CARDS = Path("/nonexistent")
 
 
 def no_ping(family: int, kind: int, protocol: int) -> socket.socket:
-    """Make sockets as for somebody who may not ping."""
+    """Make sockets as for a user who is not permitted to ping."""
     if protocol in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6):
         raise PermissionError(errno.EPERM, "Operation not permitted")
     return socket.socket(family, kind, protocol)
@@ -40,25 +40,25 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def refused() -> Iterator[int]:
-    # bound, so that nobody else listens there
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        yield one.getsockname()[1]
+    # bound, so that nothing else listens there
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """Name a port that says nothing: its backlog is full, so the kernel drops what comes."""
+    """Yield a port that does not respond: its backlog is full, so the kernel drops new connections."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         others = []
         for _unused in range(3):
-            one = socket.socket()
-            one.setblocking(False)
-            one.connect_ex(server.getsockname())
-            others.append(one)
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+            others.append(client)
         yield server.getsockname()[1]
-        for one in others:
-            one.close()
+        for client in others:
+            client.close()
 
 
 # TCP
@@ -101,19 +101,19 @@ def test_each_machine_has_own_answer(silent: int, refused: int) -> None:
 
 
 def test_probe_ends_when_all_have_answered(refused: int, listener: socket.socket) -> None:
-    clock = iter(float(one) for one in range(1000))
+    clock = iter(map(float, range(1000)))
     io = ProbeIO(no_ping, lambda: next(clock), NO_CARDS)
     targets = [
         ProbeTarget("a", ("127.0.0.1",), (refused,)),
         ProbeTarget("b", ("127.0.0.1",), (listener.getsockname()[1],)),
     ]
-    # hours, on its clock
+    # hours, on this clock
     assert probe.probe_machines(targets, 3600, io) == {"a": True, "b": True}
     assert next(clock) < 10
 
 
-def _with(**codes: int) -> tuple[Callable[[int, int, int], socket.socket], list[tuple[Any, ...]]]:
-    """Make sockets whose connection ends at once: port -> code."""
+def _failing_with(**codes: int) -> tuple[Callable[[int, int, int], socket.socket], list[tuple[Any, ...]]]:
+    """Return a socket maker whose connect_ex() returns a code at once. codes: pPORT=errno."""
     asked: list[tuple[Any, ...]] = []
 
     class Ends(socket.socket):
@@ -146,18 +146,18 @@ def _with(**codes: int) -> tuple[Callable[[int, int, int], socket.socket], list[
     ],
 )
 def test_immediate_connect_error_is_classified(code: int, expected: bool | None) -> None:
-    make, asked = _with(p1=code)
+    make, asked = _failing_with(p1=code)
     assert probe.probe_machine(["192.0.2.1"], [1], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is expected
     assert asked == [("192.0.2.1", 1)]
 
 
 def test_single_sent_packet_is_enough_for_silence() -> None:
-    make, _asked = _with(p1=errno.ENETUNREACH, p2=errno.EHOSTUNREACH)
+    make, _asked = _failing_with(p1=errno.ENETUNREACH, p2=errno.EHOSTUNREACH)
     assert probe.probe_machine(["192.0.2.1"], [1, 2], SHORT, ProbeIO(make, interfaces=NO_CARDS)) is False
 
 
 def test_addresses_of_both_families_with_zone() -> None:
-    make, asked = _with(p1=errno.EHOSTUNREACH)
+    make, asked = _failing_with(p1=errno.EHOSTUNREACH)
     index = socket.if_nametoindex("lo")
     probe.probe_machine(
         ["fd00:0:0::1", "fe80::1%lo", "fe80::1%7", "fe80::1%nosuch"], [1], SHORT, ProbeIO(make, interfaces=NO_CARDS)
@@ -165,8 +165,8 @@ def test_addresses_of_both_families_with_zone() -> None:
     assert asked == [("fd00::1", 1, 0, 0), ("fe80::1", 1, 0, index), ("fe80::1", 1, 0, 7)]
 
 
-def _told_by(offender: str | None, refused: bool = True) -> Callable[[int, int, int], socket.socket]:
-    """Make sockets that are refused, as the error queue has it: by ICMP from somebody."""
+def _refused_by_icmp(offender: str | None, refused: bool = True) -> Callable[[int, int, int], socket.socket]:
+    """Return a maker of sockets that are refused by ICMP from this address, according to the error queue."""
 
     class Told(socket.socket):
         def connect_ex(self, address: Any) -> int:
@@ -202,14 +202,16 @@ def _told_by(offender: str | None, refused: bool = True) -> Callable[[int, int, 
     ],
 )
 def test_refusal_by_router_is_no_answer(address: str, offender: str | None, expected: bool) -> None:
-    assert probe.probe_machine([address], [1], SHORT, ProbeIO(_told_by(offender), interfaces=NO_CARDS)) is expected
+    assert (
+        probe.probe_machine([address], [1], SHORT, ProbeIO(_refused_by_icmp(offender), interfaces=NO_CARDS)) is expected
+    )
 
 
 # Echo
 
 
 class Echo(socket.socket):
-    """An ICMP socket whose other side is a function: (packet, address) -> what comes back, and from whom."""
+    """An ICMP socket whose peer is a function: (packet, address) -> replies and their senders."""
 
     def __init__(self, answer: Callable[[bytes, str], list[tuple[bytes, str]]], fails: int = 0) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
@@ -223,8 +225,8 @@ class Echo(socket.socket):
     def sendto(self, packet: Any, place: Any) -> int:  # type: ignore[override]
         if self.fails:
             raise OSError(self.fails, "no")
-        for one in self.answer(bytes(packet), place[0]):
-            self.come.append(one)
+        for reply in self.answer(bytes(packet), place[0]):
+            self.come.append(reply)
             super().sendto(b"x", self.getsockname())
         return len(packet)
 
@@ -296,7 +298,7 @@ def test_echo_request_has_valid_checksum() -> None:
         [ProbeTarget("a", ("192.0.2.1", "192.0.2.2")), ProbeTarget("b", ("fd00::1",))], SHORT, _pinging(answer)
     )
     assert [packet[:2] for packet in sent] == [b"\x08\0", b"\x08\0", b"\x80\0"]
-    # RFC 1071: with its checksum in it the sum is all ones
+    # RFC 1071: the sum over data with a valid checksum is all ones
     for packet in sent:
         padded = packet + b"\0" * (len(packet) % 2)
         total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
@@ -306,7 +308,7 @@ def test_echo_request_has_valid_checksum() -> None:
 
 def test_echo_replies_are_matched_to_machines() -> None:
     def answer(packet: bytes, to: str) -> list[tuple[bytes, str]]:
-        # first one that was not asked for, then the right one, then it again
+        # first an unrelated reply, then the right one, then a duplicate
         return (
             [(IP + reply(packet), "192.0.2.9"), (IP + reply(packet), to), (IP + reply(packet), to)]
             if to != "192.0.2.2"
@@ -318,7 +320,7 @@ def test_echo_replies_are_matched_to_machines() -> None:
 
 
 def test_answered_echo_avoids_connection() -> None:
-    # _pinging() lets nobody connect
+    # _pinging() refuses TCP sockets
     io = _pinging(lambda packet, to: [(IP + reply(packet), to)])
     assert probe.probe_machine(["192.0.2.1"], [22], 5, io) is True
 
@@ -356,7 +358,7 @@ def _cards(folder: Path, **carriers: str | None) -> Path:
 def test_link_of_network_cards(tmp_path: Path) -> None:
     assert probe.has_link(_cards(tmp_path / "1", eno1="0\n", eno2="1\n")) is True
     assert probe.has_link(_cards(tmp_path / "2", eno1="0\n", vmbr0="1\n")) is False
-    # one that is not up has no carrier that could be read
+    # a card that is not up has no readable carrier
     assert probe.has_link(_cards(tmp_path / "3", eno1=None)) is False
     assert probe.has_link(_cards(tmp_path / "4", lo="1\n", veth="1\n")) is None
     assert probe.has_link(tmp_path / "5") is None
@@ -366,10 +368,10 @@ def test_silence_without_link_is_unknown(tmp_path: Path, silent: int) -> None:
     down, up = _cards(tmp_path / "1", eno1="0\n"), _cards(tmp_path / "2", eno1="1\n")
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=down)) is None
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, _pinging(lambda packet, to: [], cards=up)) is False
-    # what is heard is heard
+    # an answer counts without a link, too
     io = _pinging(lambda packet, to: [(IP + reply(packet), to)], cards=down)
     assert probe.probe_machine(["192.0.2.1"], [], SHORT, io) is True
-    # no card is needed to this host itself
+    # this host itself needs no card
     assert probe.probe_machine(["127.0.0.1"], [silent], SHORT, ProbeIO(no_ping, interfaces=down)) is False
 
 

@@ -21,7 +21,7 @@ def test_check_reports_valid_policy(program: Program) -> None:
     program.policy(stages=[{"name": "first", "surprise": 1}])
     assert program("check") == 2
     assert program.err[0].startswith(f"{program.folder}/shutdown.json: $.stages[0]")
-    # the gate waits all the same
+    # the gate still waits
     assert program("gate") == 0
 
 
@@ -70,8 +70,8 @@ def test_refresh_saves_guests(program: Program) -> None:
     assert program.out[1:] == ["stage nas stops VM 101 (mail)", "stage late stops VM 101 (mail), VM 103 (onnas)"]
     assert program.err == IDLE
     kept = program.json("guests.json")["stages"]
-    assert [(one["id"], one["seconds"]) for one in kept["late"]["guests"]] == [(101, 180.0), (103, 40.0)]
-    # nobody is asked whether they run
+    assert [(guest["id"], guest["seconds"]) for guest in kept["late"]["guests"]] == [(101, 180.0), (103, 40.0)]
+    # qm and pct are not asked whether the guests run
     assert program.ran == []
 
 
@@ -90,7 +90,7 @@ def test_refresh_saves_addresses(program: Program, monkeypatch: pytest.MonkeyPat
     assert program("refresh") == 0
     assert program.out[1:] == ["stage nas stops VM 103 (onnas)"]
     assert program.json("addresses.json")["addresses"] == {"nas.lan": ["192.0.2.20"], "truenas.lan": ["192.0.2.20"]}
-    # and when what knew them is gone
+    # and when the name server is gone
     known.clear()
     program.out.clear()
     assert program("refresh") == 0
@@ -101,7 +101,7 @@ def test_refresh_saves_addresses(program: Program, monkeypatch: pytest.MonkeyPat
 def test_refresh_without_readable_guests(program: Program) -> None:
     (program.folder / "etc/pve").mkdir(parents=True)
     program.policy(stages=STAGES)
-    # the policy is right all the same
+    # the policy is still valid
     assert program("refresh") == 0
     assert "etc/pve/local: start Proxmox's cluster file system" in program.err[0]
     assert len(program.err) == 1
@@ -134,5 +134,5 @@ def test_refresh_times_out_when_proxmox_hangs(program: Program, monkeypatch: pyt
     assert program("refresh") == 0
     assert program.err == ["timed out after 0.05 s reading Proxmox's files (/etc/pve). Is pve-cluster.service running?"]
     assert program("guests") == 1
-    # let the two threads go
+    # release the two threads
     path.write_text("")

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class Finds:
-    """A finder: what it finds, and kept, is said beforehand."""
+    """A finder with prepared results."""
 
     def __init__(self, world: World, kept: Mapping[str, Sequence[ChosenGuest]] | None = None) -> None:
         self.world, self.known = world, dict(kept or {})
         self.found: list[
             Callable[[], Mapping[str, Sequence[ChosenGuest]]]
-        ] = []  # one try after the other, the last for ever
+        ] = []  # result of each lookup; the last one repeats
         self.tries: list[float] = []
         self.broken = False
 
@@ -60,8 +60,8 @@ TAGGED = {"name": "tagged", "on_battery": 120, "tags": ["nas"], "fsd": True}
 
 
 def finding(world: World, *found: Any, kept: Sequence[ChosenGuest] | None = None) -> Finds:
-    """Let it find these, one after the other: guests, an error, or how many seconds it takes before what comes next."""
-    one = Finds(world, None if kept is None else {"tagged": kept})
+    """Prepare the results of the lookups, in turn: guests, an error, or the seconds that the next one takes."""
+    finder = Finds(world, None if kept is None else {"tagged": kept})
 
     def give(what: Any) -> Mapping[str, Sequence[ChosenGuest]]:
         if isinstance(what, tuple):
@@ -71,11 +71,11 @@ def finding(world: World, *found: Any, kept: Sequence[ChosenGuest] | None = None
             raise what
         return {"tagged": what}
 
-    one.found = [lambda what=what: give(what) for what in found]  # type: ignore[misc]
-    world.finder = one
+    finder.found = [lambda what=what: give(what) for what in found]  # type: ignore[misc]
+    world.finder = finder
     guests_of(world)
     world.host.add_guest(103)
-    return one
+    return finder
 
 
 def test_guests_are_looked_up_when_outage_begins(world: World) -> None:
@@ -161,12 +161,12 @@ def test_restarted_program_looks_up_guests_again(world: World, then: Says) -> No
 
 
 def test_last_known_guests_are_stopped_before_lookup_ends(world: World) -> None:
-    # 101 is not meant any more, and 103 is new
+    # 101 is no longer selected, and 103 is new
     finds = finding(world, (130, [chosen(102), chosen(103)]), kept=[chosen(101), chosen(102)])
     world.story((0, OB))
     world.host.add_guest(101, shutdown=55)
     world.go({**TAGGED, "on_battery": 100})
-    # FSD is not sent before what was told to go down has gone, though no stage names it any more
+    # FSD waits for a guest that is going down, even if no stage names it any more
     assert 155 <= world.told[0] <= 158
     assert world.seen_at_fsd == [[]]
     assert [chosen.guest.id for chosen in finds.known["tagged"]] == [102, 103]
@@ -188,7 +188,7 @@ def test_fsd_after_restart_ignores_guest_no_longer_selected(world: World) -> Non
     world.kill_at = BOOT + 110
     world.go_killed({**TAGGED, "on_battery": 100})
     world.go({**TAGGED, "on_battery": 100})
-    # nobody waits for it, and it comes back with the mains
+    # FSD does not wait for it, and it is started when the mains return
     assert 110 <= world.told[0] <= 114
     assert set(json.loads(world.state.read_text())["guests_to_start"]) == {"qm/101"}
 
@@ -199,7 +199,7 @@ def test_guest_without_kind_is_stopped_only_after_lookup(world: World) -> None:
     guests_of(world)
     world.story((0, OB))
     world.go({**TAGGED, "guests": [101, {"id": 102, "kind": "pct", "seconds": 30}]})
-    # the other one's program is known
+    # the other guest has a kind
     assert world.seen_at_fsd == [[101]]
 
 

@@ -42,7 +42,7 @@ def test_rules_hold_for_any_readings(  # noqa: PLR0912, PLR0915
 ) -> None:
     state, now, jobs = StagesState(boot="b"), 100.0, dict[str, tuple[str, int]]()
     begun: list[str] = []
-    steady = -1.0  # since when the mains have been there without a break, as far as it was said
+    steady = -1.0  # since when upsd has reported mains without a break
     for seconds, seen, patience in steps:
         now += seconds
         if seen.on_battery is not False:
@@ -72,7 +72,7 @@ def test_rules_hold_for_any_readings(  # noqa: PLR0912, PLR0915
                 assert all(what == "start" for what, _left in jobs.values())
                 assert {"nas-guests", "the-end"} & set(begun)
                 for stage in POLICY:
-                    assert stage.name not in begun or all(one.key in state.stop_outcomes for one in stage.guests)
+                    assert stage.name not in begun or all(guest.key in state.stop_outcomes for guest in stage.guests)
                 state = replace(state, fsd_set_at=now)
             elif action.kind == "start_guests":
                 assert steady >= 0
@@ -96,7 +96,7 @@ def test_rules_hold_for_any_readings(  # noqa: PLR0912, PLR0915
                 if what == "stop"
                 else stages.note_started(state, key, True, now)
             )
-    # and when the mains are back for good, all that we stopped is started
+    # when the mains are back for good, all stopped guests are started
     for _look in range(60):
         now += 2
         for key, (what, _left) in jobs.items():

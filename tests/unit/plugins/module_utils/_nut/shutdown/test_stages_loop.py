@@ -63,7 +63,7 @@ def test_killed_while_guests_go_down(world: World) -> None:
     world.go(NAS)
     assert world.running(101, 102) == []
     assert len(world.told) == 1
-    # what the first run has shut down is ours, though it is down when the second one looks
+    # a guest that the first run shut down is started again, although the second run finds it down
     assert json.loads(world.state.read_text())["guests_to_start"] == {"qm/101": False, "pct/102": False}
 
 
@@ -117,7 +117,7 @@ def test_killed_between_guests_and_fsd(world: World) -> None:
     world.now += 2
     world.go(NAS)
     assert len(world.told) == 1
-    # nothing is stopped twice
+    # no guest is stopped twice
     assert len(world.host.read_calls()) == calls
 
 
@@ -283,7 +283,7 @@ def test_state_survives_save_and_load(tmp_path: Path) -> None:
     path.write_text(records.dump_record(whole, stages_loop.VERSION))
     assert stages_loop.load_state(path, "b") == (whole, "")
     assert stages_loop.load_state(path, "c")[0] == StagesState(boot="c", guests_to_start={"qm/101": True})
-    # a kernel that says no boot id may have been started anew
+    # without a boot id the host may have been rebooted
     path.write_text(records.dump_record(replace(whole, boot=""), stages_loop.VERSION))
     assert stages_loop.load_state(path, "")[0].outage_since is None
 
@@ -340,7 +340,7 @@ def test_kill_9_and_restart_with_real_processes(tmp_path: Path) -> None:
     fifo = tmp_path / "go"
     os.mkfifo(fifo)
     host.add_guest(101, shutdown=0.3)
-    # it hangs until it is let go
+    # this guest hangs until it is killed below
     host.add_guest(102, kind="pct", shutdown=None)
     policy = [
         {

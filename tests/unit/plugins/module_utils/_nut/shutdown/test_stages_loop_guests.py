@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def test_two_stages_begin_together(world: World) -> None:
     guests_of(world)
-    one = {"name": "one", "on_battery": 60, "guests": [{"kind": "qm", "id": 101, "seconds": 100}]}
+    first = {"name": "one", "on_battery": 60, "guests": [{"kind": "qm", "id": 101, "seconds": 100}]}
     two = {
         "name": "two",
         "on_battery": 60,
@@ -42,7 +42,7 @@ def test_two_stages_begin_together(world: World) -> None:
         "fsd": True,
     }
     world.story((0, OB))
-    world.go(one, two)
+    world.go(first, two)
     assert world.count("shutdown", 101) == world.count("shutdown", 102) == 1
     assert world.seen_at_fsd == [[]]
 
@@ -92,7 +92,7 @@ def test_unstoppable_guest_does_not_block_fsd(world: World) -> None:
     world.run = broken  # type: ignore[method-assign]
     world.story((0, OB))
     world.go(NAS)
-    # it has its time, and FSD comes all the same
+    # the guest gets its full time, then FSD is set
     assert 218 <= world.told[0] <= 226
     assert world.has("could not be stopped")
 
@@ -168,7 +168,7 @@ def test_guest_started_by_user_is_left_running(world: World) -> None:
     world.at(180, lambda: world.host.start_process(101))
     world.go({**NAS, "fsd": False})
     assert world.running(101, 102) == [101, 102]
-    # once by us, as it was down; it was not stopped again, nor started
+    # shut down once; neither stopped nor started again
     assert (world.count("shutdown", 101), world.count("start", 101)) == (1, 0)
     assert world.has("VM 101 is already running")
 
@@ -179,7 +179,7 @@ def test_guest_starts_at_third_try(world: World) -> None:
     world.go({**NAS, "fsd": False})
     assert world.running(101, 102) == [101, 102]
     assert world.count("start", 101) == 3
-    # 30 s of mains, and twice 10 s in between
+    # 30 s of mains, then two pauses of 10 s
     assert world.now - BOOT >= 250
     assert world.has("can't start VM 101: start failed: storage of 101 is not online")
 
@@ -221,7 +221,7 @@ def test_notify_gets_reason_by_default(world: World) -> None:
     world.story((0, OB))
     world.go({"name": "mail", "on_battery": 10, "notify": ["/usr/bin/mail", "me"]}, {**FSD, "on_battery": 20})
     assert world.notified == [["/usr/bin/mail", "me", "UPS: stage mail begins: 10 s on battery (limit 10 s)"]]
-    # and that it failed holds nothing up
+    # its failure delays nothing
     assert world.has("stage mail: /usr/bin/mail failed (1): no mail today")
     assert 20 <= world.told[0] <= 22
 
@@ -250,7 +250,7 @@ def test_notify_gets_message_of_stage(world: World) -> None:
 def test_falling_charge_begins_stage(world: World) -> None:
     world.story(*((place * 10.0, ob(60 - place)) for place in range(20)))
     world.go(CHARGE)
-    # 50 % at 100 s, and HOLD
+    # 50 % at 100 s, plus HOLD_SECONDS
     assert world.told == [106]
     assert world.has("stage low begins: charge 50% (limit 50%)")
 
@@ -277,7 +277,7 @@ def test_rising_charge_does_not_undo_stage(world: World) -> None:
 
 
 def test_jumping_runtime_begins_no_stage(world: World) -> None:
-    # what some UPSes say in the first seconds on battery, and at a change of the load
+    # as some UPSes report in the first seconds on battery and when the load changes
     world.story((0, ob(100, 0)), (4, ob(99, 2400)), (50, ob(98, 300)), (54, ob(98, 2300)), (100, OL))
     world.go(RUNTIME)
     assert world.told == []
@@ -301,7 +301,7 @@ def test_invalid_reading_begins_no_stage(world: World, value: str) -> None:
 
 
 def test_constant_runtime_0_begins_no_stage(world: World) -> None:
-    """At 95 %, 6 s into any flicker, this shut the house down."""
+    """Taken as real, it would start the shutdown 6 s into any flicker, at 95 % charge."""
     world.story((0, ob(95, 0)), (100, OL))
     world.go(RUNTIME)
     assert world.told == []

@@ -33,7 +33,7 @@ def test_outage_ends_in_fsd_after_guests(world: World) -> None:
     assert "FSD" in world.go(NAS)
     assert world.running(101, 102) == []
     assert world.seen_at_fsd == [[]]
-    # the slower guest takes 20 s, and two looks are 2 s apart
+    # the slower guest takes 20 s, and polls are 2 s apart
     assert 140 <= world.told[0] <= 144
     assert len(world.told) == 1
     assert world.has("stage nas-guests begins: 120 s on battery (limit 120 s)")
@@ -69,7 +69,7 @@ def test_mains_return_after_a_stage_without_fsd(world: World) -> None:
     assert world.running(101, 102, 103) == [101, 102]
     assert (world.count("start", 101), world.count("start", 102), world.count("start", 103)) == (1, 1, 0)
     assert not world.state.exists()
-    # one after the other, and at once when the mains are stable
+    # one after the other, as soon as the mains are stable
     assert 230 <= world.now - BOOT <= 240
 
 
@@ -96,7 +96,7 @@ def test_mains_return_while_guests_go_down(world: World) -> None:
     guests_of(world, first=90)
     world.story((0, OB), (130, OL))
     world.go(NAS)
-    # what has been told to go down does so, and comes back; and FSD is not sent
+    # guests that are going down are started again afterwards, and FSD is not set
     assert world.told == []
     assert world.running(101, 102) == [101, 102]
     assert world.count("start", 101) == 1
@@ -149,7 +149,7 @@ def test_program_stays_on_mains(world: World) -> None:
     world.go_killed(NAS)
     assert world.state.read_text() == "not touched"
     world.state.unlink()
-    # nothing is done, nothing is written, and not more than the two words of its beginning are said
+    # no action, no file, and only the first two lines are logged
     assert world.host.read_calls() == []
     assert [path.name for path in world.state.parent.iterdir()] == ["stages.json.lock"]
     assert [line.partition("  ")[2] for line in world.lines] == [
@@ -176,8 +176,8 @@ def test_program_is_idle_again_after_outage(world: World) -> None:
     assert begun == [120, 120]
     pauses = {(round(before // 1000), after - before) for before, after in zip(world.looks, world.looks[1:])}
     assert {pause for _when, pause in pauses} == {5.0, 2.0}
-    quick = [one for one, after in zip(world.looks, world.looks[1:]) if after - one == 2]
-    assert {1000 <= one <= 1250 or 2000 <= one <= 2250 for one in quick} == {True}
+    quick = [look for look, after in zip(world.looks, world.looks[1:]) if after - look == 2]
+    assert {1000 <= look <= 1250 or 2000 <= look <= 2250 for look in quick} == {True}
 
 
 def test_program_rests_after_fsd(world: World) -> None:
@@ -192,7 +192,7 @@ def test_program_rests_after_fsd(world: World) -> None:
     assert len(world.told) == 1
     assert world.notified == []
     assert world.running(101, 102) == []
-    # killed and started again while upsd is gone: it knows
+    # killed and restarted while upsd is down: the state is remembered
     world.kill_at = BOOT + 3000
     world.go_killed(NAS, notify)
     assert len(world.told) == 1
@@ -206,11 +206,11 @@ def test_cancelled_fsd_starts_guests_again(world: World) -> None:
     world.story((0, OL), (100, FSD_SAID), (200, None), (210, OL), (1000, OB))
     world.kill_at = BOOT + 1100
     world.go_killed(NAS)
-    # upsd was started anew: what we have stopped is started, when the mains are stable
+    # upsd was restarted: stopped guests are started when the mains are stable
     assert world.count("start", 101) == world.count("start", 102) == 1
     assert world.running(101, 102) == [101, 102]
     assert world.told == []
-    # and the next outage is one of its own
+    # the next outage is a new one
     world.kill_at = LIMIT
     world.stay_until = 0
     world.go(NAS)
@@ -250,7 +250,7 @@ def test_fsd_on_mains(world: World) -> None:
     world.kill_at = BOOT + 400
     world.go_killed(NAS)
     assert world.running(101, 102) == [101, 102]
-    # and nothing of it is left over for the next outage
+    # nothing carries over to the next outage
     world.story((0, OB))
     world.stay_until = 0
     world.go(NAS)
@@ -290,7 +290,7 @@ def test_many_flaps_are_one_outage(world: World) -> None:
     guests_of(world)
     world.story(*((place * 12.0, OB if place % 2 == 0 else OL) for place in range(30)))
     world.go(NAS)
-    # it never begins, or sends FSD, while the mains are there
+    # no stage begins, and no FSD, on mains
     assert world.told
     assert world.told[0] % 24 < 12
 
@@ -301,7 +301,7 @@ def test_outage_returns_while_guests_start(world: World) -> None:
     world.story((0, OB), (100, OL), (131, OB), (300, OL))
     world.go(stage)
     assert world.running(101, 102) == [101, 102]
-    # a new outage, and so the stage begins anew
+    # a new outage, so the stage begins again
     assert sum("begins" in line for line in world.lines) == 2
     assert world.count("start", 101) + world.count("start", 102) <= 4
 
@@ -357,7 +357,7 @@ def test_upsmon_does_not_run(world: World) -> None:
     world.go(NAS)
     assert len(world.told) == 41
     assert [round(after - before) for before, after in zip(world.told, world.told[1:])] == [2] * 40
-    # and it is said once a minute
+    # logged once a minute
     assert sum("can't tell upsmon to set FSD: nut-monitor.service is not running" in line for line in world.lines) == 2
 
 
@@ -374,7 +374,7 @@ def test_foreign_fsd_stops_guests(world: World) -> None:
     guests_of(world)
     world.story((0, OB), (30, {"ups.status": "FSD OB LB"}))
     assert "FSD" in world.go(NAS)
-    # its storage is about to go: the stage's guests are not left running
+    # the guests' storage is about to go down, so they are shut down
     assert world.running(101, 102) == []
     assert world.told == []
 
@@ -391,7 +391,7 @@ def test_fsd_of_other_ups_is_ignored(world: World) -> None:
 def test_second_ups_on_battery_keeps_outage(world: World) -> None:
     guests_of(world)
     world.upses = [UPS, replace(UPS, name="rack"), replace(UPS, name="gone")]
-    # the one that comes back first does not end the outage; one that was never heard of does not count
+    # the first UPS to return does not end the outage; a UPS that never had data does not count
     world.story((0, OB), (50, OL))
     world.story((0, OL), (20, OB), (100, None), (110, OB), ups="rack")
     world.go(NAS)

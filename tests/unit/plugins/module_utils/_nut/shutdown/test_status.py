@@ -44,7 +44,7 @@ def test_status_shows_machines_and_upses(program: Program) -> None:
     assert "on battery, 240 s left" in text
     assert "DATA-STALE" in text
     assert text.endswith("last shutdown: none")
-    assert [(one["name"], one["up"]) for one in data["hosts"]] == [("vm", True), ("nas", None)]
+    assert [(machine["name"], machine["up"]) for machine in data["hosts"]] == [("vm", True), ("nas", None)]
     assert (data["upses"][0]["runtime"], data["upses"][0]["error"]) == (240.0, None)
     assert "DATA-STALE" in data["upses"][1]["error"]
     assert data["gate"] is None

@@ -44,7 +44,7 @@ def test_power_source(statuses: list[str], power: str) -> None:
         ("", "OL CHRG", "OL CHRG"),
         ("OL", "OB DISCHRG", "OB DISCHRG"),
         ("OB", "OL", "OL"),
-        # stale, a driver that waits, a UPS that was unplugged
+        # stale data, a waiting driver, an unplugged UPS
         ("OB", "", "OB"),
         ("OL", "", "OL"),
         ("OB", "WAIT", "OB"),
@@ -63,7 +63,7 @@ def test_latest_power_status(before: str, now: str, word: str) -> None:
         (["OL"], ["OL"], True),
         (["OL", "", "ABSENT"], ["OL", "", "ABSENT"], True),
         (["OL", "OB"], ["OL", "OB"], False),
-        (["OL", "OB"], ["OL", ""], False),  # it was on battery when it was last heard
+        (["OL", "OB"], ["OL", ""], False),  # the second UPS was last on battery
         (["FSD OL"], ["FSD OL"], False),
         (["OL"], [""], False),
         ([], [], False),
@@ -121,7 +121,7 @@ def test_flooded_connections_of_same_address_are_closed() -> None:
 
 
 def test_honest_clients_stay() -> None:
-    """A slow answer alone, with clients that wait for theirs, is no reason to close anything."""
+    """A slow answer, while clients wait for theirs, is no reason to close a connection."""
     clients = [connection(number, unread=24) for number in range(9)]
     assert closed(clients, clients) == []
 
@@ -142,7 +142,7 @@ def due(looks: list[tuple[float, Activity, bool]], power: str = watch.MAINS, *, 
 
 
 def looks(seconds: float, activity: Activity = ASLEEP, *, has_work: bool = True) -> list[tuple[float, Activity, bool]]:
-    """Return looks at a upsd that does the same for so many seconds after its last answer, one each second from the second on."""
+    """Return equal looks at upsd, one each second, starting 2 s after its last answer."""
     return [(102.0 + number, activity, has_work) for number in range(int(seconds) - 1)]
 
 
@@ -161,7 +161,7 @@ def test_traced_upsd_is_left_alone() -> None:
 
 @pytest.mark.parametrize("state", ["R", "D"])
 def test_slow_machine_is_no_hang(state: str) -> None:
-    """Runnable but without a processor, or waiting for a disk: that is load, whatever it takes."""
+    """Runnable but without a processor, or waiting for a disk: that is load, not a hang."""
     assert not due(looks(59, Activity(state, 40, 1000.0)))
     assert due(looks(60, Activity(state, 40, 1000.0)))
 
@@ -249,7 +249,7 @@ def test_repeated_event_is_counted() -> None:
     memory, later = memory.with_event(replace(EVENT, first=9000.0, last=9000.0))
     assert (other, later) == (True, True)
     assert len(memory.events) == 3
-    # a clock that was set back
+    # the clock was set back
     assert memory.with_event(replace(EVENT, first=100.0, last=100.0))[1]
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The watch over a stand-in for upsd: a process of its own, with one thread, whose writes to its clients block."""
+"""nut-watch with a stand-in for upsd: a single-threaded process whose writes to clients block."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let upsd wait for ever when it writes, as with TLS."""
+    """Remove the write limit, as with TLS: upsd blocks for ever."""
     monkeypatch.setattr(UpsdProcess, "limit_write_time", lambda _self: None)
 
 
@@ -55,7 +55,7 @@ def test_answering_upsd_is_left_alone(host: Host) -> None:
 
 
 def test_flood_blocks_upsd_without_watch(host: Host) -> None:
-    """What the tests below show would prove nothing if this stand-in did not hang."""
+    """The tests below prove something only because this stand-in hangs."""
     with host.blocker():
         assert not answers(host, 2)
         assert not answers(host, 2)
@@ -99,7 +99,7 @@ def test_returning_flooder_is_closed_again(host: Host) -> None:
                 "closed",
             )
             until(lambda: answers(host), "upsd is free again")
-    assert len(host.lines) == 1  # the same once more is counted, and not told
+    assert len(host.lines) == 1  # repeated events are counted, not logged
     assert host.told == []
 
 
@@ -166,7 +166,7 @@ def test_hasty_release_on_battery_is_left_alone_at_first(tmp_path: Path, monkeyp
 def test_release_stays_known_while_upsd_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts_late: bool
 ) -> None:
-    """2.8.0 is restarted before its upsmon gives up, also by a watch that was itself restarted during the hang."""
+    """upsd 2.8.0 is restarted before its upsmon gives up, even by a watch that was restarted during the hang."""
     monkeypatch.setattr(watch, "BATTERY_SECONDS", 86400.0)
     host = Host(tmp_path, "OB DISCHRG", "2.8.0")
     try:
@@ -207,7 +207,7 @@ def test_status_before_silence_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("status", "power"), [("OL,OL", watch.MAINS), ("OL,OB", watch.BATTERY)])
 def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: str) -> None:
-    """So upsmon takes it, too."""
+    """upsmon does the same."""
     host = Host(tmp_path, status)
     try:
         watcher = host.watcher()
@@ -215,7 +215,7 @@ def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: st
         host.order("STATUS OL,")
         watcher.run_round()
         assert watcher.power_source == power
-        host.order("STATUS OL")  # a UPS that is gone from ups.conf
+        host.order("STATUS OL")  # the UPS has been removed from ups.conf
         watcher.run_round()
         assert watcher.power_source == watch.MAINS
     finally:
@@ -224,7 +224,7 @@ def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: st
 
 @pytest.mark.usefixtures("grown_up")
 def test_slow_answer_is_no_hang(host: Host) -> None:
-    """It uses the processor for 3 s: that is load, and it answers by itself in the end."""
+    """upsd uses the processor for 3 s, then answers: load, not a hang."""
     watcher = host.watcher()
     watcher.run_round()
     with socket.create_connection(("127.0.0.1", host.port)) as busy:
@@ -279,7 +279,7 @@ def test_repeated_events_are_saved_once_a_minute(host: Host) -> None:
     assert len(host.lines) == 1
     assert host.saves - before <= 1 + 600 / watch_loop.SAVE_INTERVAL
     moment[0] += watch_loop.SAVE_INTERVAL
-    watcher.run_round()  # and what came last, when it is over
+    watcher.run_round()  # the last count is saved when the minute is over
     assert watch.load_memory(host.saved, "b").events[-1].times == 600
     before = host.saves
     moment[0] += 1000
@@ -305,7 +305,7 @@ def test_deaf_address(host: Host) -> None:
     assert not watch_loop.is_deaf("0.0.0.0", host.port)
     assert watch_loop.is_deaf("127.0.0.1", closed)
     assert watch_loop.is_deaf("*", closed)
-    assert not watch_loop.is_deaf("192.0.2.77", closed)  # no address of this host
+    assert not watch_loop.is_deaf("192.0.2.77", closed)  # not an address of this host
     assert not watch_loop.is_deaf("2001:db8::77", closed)
     assert not watch_loop.is_deaf("localhost", closed)
     assert not watch_loop.is_deaf("fe80::1%nowhere", closed)
@@ -319,7 +319,7 @@ def test_late_address_restarts_upsd(host: Host) -> None:
     for _number in range(6):
         watcher.run_round()
         moment[0] += watch_loop.LISTEN_INTERVAL
-    # once: it did not help
+    # only once, because it did not help
     assert host.told == ["systemctl kill --signal=KILL nut-server.service", "systemctl restart nut-server.service"]
     assert f"upsd does not listen on 127.0.0.2:{host.port}" in host.lines[0]
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\n")
@@ -331,7 +331,7 @@ def test_late_address_restarts_upsd(host: Host) -> None:
 def test_late_address_at_boot_is_served_within_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
-    """Whatever is the matter with another UPS."""
+    """Independent of the state of other UPSes."""
     host = Host(tmp_path, status)
     came, moment = 20.0, [5.0]
     monkeypatch.setattr(watch_loop, "is_deaf", lambda address, _port: address == "192.0.2.1" and moment[0] >= came)

@@ -33,5 +33,5 @@ def test_hanging_round_ends_program(tmp_path: Path) -> None:
 def test_watchdog_is_cancelled_at_exit() -> None:
     with arm_watchdog(0.05):
         pass
-    # would end all tests
+    # otherwise the timer would end the test run
     time.sleep(0.2)

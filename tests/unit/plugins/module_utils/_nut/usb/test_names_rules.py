@@ -182,6 +182,16 @@ def test_ups_without_known_driver_gets_old_name_back_once_the_twin_is_named() ->
     assert (again.conf, again.plugged) == (res.conf, res.plugged)
 
 
+def test_ids_in_the_options_of_a_rule_do_not_hide_the_driver() -> None:
+    policy = check_policy({"rules": [{"port": "1-1", "options": {"vendorid": "07.."}}]})
+    unknown = replace(APC, driver="", device=replace(APC.device, hid_power=None))
+    was = known(AUTO, memory={"ups": fingerprint.make_fingerprint(APC.device)})
+    res = resolve_names(was, [unknown], policy, R81)
+    assert keys(res.conf.sections["ups"])["vendorid"] == "07.."
+    again = resolve_names(after(was, res), [unknown], policy, R81)
+    assert (again.conf, again.plugged) == (res.conf, res.plugged)
+
+
 def test_dropped_found_name_does_not_make_a_moved_ups_ambiguous() -> None:
     """[ups2] goes because [mine] has its UPS, so the UPS that moved can only be that of [ups]."""
     plain = '    driver = "usbhid-ups"\n    port = "auto"\n'
