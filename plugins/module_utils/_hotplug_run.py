@@ -62,7 +62,7 @@ def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list
         after = before if observation.new_text is None else observation.new_text
         return observation, list(observation.steps), (), before, after
     # the log that runs started by udev use, too; module.log writes to the journal
-    log = nut_hotplug.Log(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
+    log = nut_hotplug.HotplugLog(Path(module.params["log"]), module.log, here.wall, here.policy.debug)
     here.say, here.debug = log.write_decision, log.write_debug
     before = here.local.read_file("ups.conf") or ""
     outcome = here.run(module.params["wait"])

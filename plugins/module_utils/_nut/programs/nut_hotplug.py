@@ -29,7 +29,7 @@ from ..usb.bus import UsbUps
 
 BUSY = 75
 # Time limit for one program. A driver gives up on an absent UPS after 3 tries of 5 s plus its own pauses.
-SECONDS = 120
+PROGRAM_SECONDS = 120
 
 DESCRIPTION = "Keep ups.conf and NUT's drivers in step with the UPSes that are plugged in."
 EPILOG = """\
@@ -85,7 +85,7 @@ def _add_options(command: Parser, name: str) -> None:
 
 
 @dataclass
-class Log:
+class HotplugLog:
     """Writes decisions to standard error, which a service sends to the journal, and to a file."""
 
     path: Path
@@ -127,24 +127,29 @@ def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str 
         return USAGE
     host = HotplugHost(
         rules,
-        LocalNut(make_runner(SECONDS), conf_dir=options.conf_dir, hotplug_state=options.state, run_dir=options.run_dir),
+        LocalNut(
+            make_runner(PROGRAM_SECONDS),
+            conf_dir=options.conf_dir,
+            hotplug_state=options.state,
+            run_dir=options.run_dir,
+        ),
         watched_files=[options.policy, *([Path(program)] if program else [])],
     )
     if options.command == "run":
-        return _run_agent(host, Log(options.log, err, host.wall, options.debug or rules.debug))
+        return _run_agent(host, HotplugLog(options.log, err, host.wall, options.debug or rules.debug))
     if options.debug:
         host.debug = lambda line: err(f"debug: {printable(line, 500)}")
     try:
-        look = host.observe_host()
+        observation = host.observe_host()
     except ReconcileError as error:
         err(printable(str(error), 500))
         return FAILED
     as_data, as_text = (plan_data, plan_text) if options.command == "plan" else (status_data, status_text)
-    out(json.dumps(as_data(look), indent=2) if options.json else as_text(look).rstrip("\n"))
+    out(json.dumps(as_data(observation), indent=2) if options.json else as_text(observation).rstrip("\n"))
     return OK
 
 
-def _run_agent(host: HotplugHost, log: Log) -> int:
+def _run_agent(host: HotplugHost, log: HotplugLog) -> int:
     host.say, host.debug = log.write_decision, log.write_debug
     try:
         return FAILED if host.run().failed else OK
@@ -170,21 +175,21 @@ def _read_policy(path: Path) -> policy.UsbPolicy:
 # Output
 
 
-def plan_data(look: Observation) -> dict[str, Any]:
+def plan_data(observation: Observation) -> dict[str, Any]:
     """Return the output of `plan --json`."""
     return {
-        "changes": look.has_changes,
-        "steps": list(look.steps),
-        "diff": look.render_diff(),
-        "deferred": [printable(line, 500) for line in look.plan.deferred],
-        "waits": {name: round(max(until - look.time, 0), 1) for name, until in look.plan.waits.items()},
-        "remarks": list(look.remarks),
+        "changes": observation.has_changes,
+        "steps": list(observation.steps),
+        "diff": observation.render_diff(),
+        "deferred": [printable(line, 500) for line in observation.plan.deferred],
+        "waits": {name: round(max(until - observation.time, 0), 1) for name, until in observation.plan.waits.items()},
+        "remarks": list(observation.remarks),
     }
 
 
-def plan_text(look: Observation) -> str:
+def plan_text(observation: Observation) -> str:
     """Return the output of `plan`."""
-    data = plan_data(look)
+    data = plan_data(observation)
     lines = data["steps"] or ["nothing to do"]
     lines += [f"deferred: {line}" for line in data["deferred"]]
     lines += [f"{name or 'upsd'}: checked again in {left:g} s" for name, left in data["waits"].items()]
@@ -192,33 +197,36 @@ def plan_text(look: Observation) -> str:
     return "\n".join(lines) + "\n" + (f"\n{data['diff']}" if data["diff"] else "")
 
 
-def status_data(look: Observation) -> dict[str, Any]:
+def status_data(observation: Observation) -> dict[str, Any]:
     """Return the output of `status --json`. Text from devices is made printable."""
-    reasons_unserved = {ups.device: reason for ups, reason in look.resolution.unserved}
-    names = {ups.device: name for name, ups in look.resolution.plugged.items()}
+    reasons_unserved = {ups.device: reason for ups, reason in observation.resolution.unserved}
+    names = {ups.device: name for name, ups in observation.resolution.plugged.items()}
     return {
         "upses": [
-            _ups_data(look, ups, names.get(ups.device, ""), reasons_unserved.get(ups.device, "")) for ups in look.upses
+            _ups_data(observation, ups, names.get(ups.device, ""), reasons_unserved.get(ups.device, ""))
+            for ups in observation.upses
         ],
         "absent": [
             {
                 "name": name,
-                "last": printable(str(look.resolution.memory[name])) if name in look.resolution.memory else "",
+                "last": printable(str(observation.resolution.memory[name]))
+                if name in observation.resolution.memory
+                else "",
             }
-            for name in look.resolution.absent
+            for name in observation.resolution.absent
         ],
         "deferred": [
             {"what": printable(line, 500), "since": format_time(since) if since else "now"}
-            for line, since in look.deferred.items()
+            for line, since in observation.deferred.items()
         ],
         "backing_off": [
             {"name": name, "tries": tries.count, "again_in": round(left, 1)}
-            for name, tries in look.plan.tries.items()
-            if tries.good_since is None and (left := tries.next_try(look.time) - look.time) > 0
+            for name, tries in observation.plan.tries.items()
+            if tries.good_since is None and (left := tries.next_try(observation.time) - observation.time) > 0
         ],
-        "power": list(look.not_on_mains),
-        "remarks": list(look.remarks),
-        "would_do": list(look.steps),
+        "power": list(observation.not_on_mains),
+        "remarks": list(observation.remarks),
+        "would_do": list(observation.steps),
         "history": [
             {
                 "time": format_time(entry.time),
@@ -226,13 +234,13 @@ def status_data(look: Observation) -> dict[str, Any]:
                 "what": printable(entry.what),
                 "reason": printable(entry.reason, 500),
             }
-            for entry in look.state.history
+            for entry in observation.state.history
         ],
     }
 
 
-def _ups_data(look: Observation, ups: UsbUps, name: str, reason_unserved: str) -> dict[str, Any]:
-    device, driver = ups.device, look.drivers.get(name)
+def _ups_data(observation: Observation, ups: UsbUps, name: str, reason_unserved: str) -> dict[str, Any]:
+    device, driver = ups.device, observation.drivers.get(name)
     return {
         "name": name,
         "ids": device.ids,
@@ -249,11 +257,11 @@ def _ups_data(look: Observation, ups: UsbUps, name: str, reason_unserved: str) -
     }
 
 
-def status_text(look: Observation) -> str:
+def status_text(observation: Observation) -> str:
     """Return the output of `status`."""
-    data = status_data(look)
+    data = status_data(observation)
     rows = []
-    for row, ups in zip(data["upses"], look.upses):
+    for row, ups in zip(data["upses"], observation.upses):
         state_now = row["status"] or row["error"] or row["not_served"] or "no data"
         rows.append((row["name"] or "(no name)", state_now, row["driver"] or "no driver", describe_device(ups.device)))
     lines = ["UPSes on the bus:", *(format_grid(rows, indent="  ") or ["  none"])]
@@ -263,7 +271,7 @@ def status_text(look: Observation) -> str:
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
     lines += [f"deferred since {step['since']}: {step['what']}" for step in data["deferred"]]
     lines += [
-        f"{row['name']}: the driver failed to start {row['tries']} times; next try in {row['again_in']:.0f} s"
+        f"{row['name']}: the driver was started {row['tries']} times without success; next try in {row['again_in']:.0f} s"
         for row in data["backing_off"]
     ]
     lines += [f"note: {line}" for line in data["remarks"]]

@@ -142,8 +142,8 @@ class _Resolver:
         self._drop_ghosts()  # first, since a ghost would make the next step ambiguous
         self._give_to_moved()
         self._drop_ghosts()
-        self._rename_found(ruled)
         self._hand_over()
+        self._rename_found(ruled)
         self._name_unknown()
         conf = self._in_order(self._write_sections())
         remembered = {name: print_ for name, print_ in self.known.memory.items() if name in conf}

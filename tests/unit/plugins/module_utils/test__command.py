@@ -19,7 +19,7 @@ def module() -> AnsibleModule:
         return AnsibleModule(argument_spec={})
 
 
-def test_a_program_runs_without_a_shell(module: AnsibleModule) -> None:
+def test_program_runs_without_a_shell(module: AnsibleModule) -> None:
     script = "import sys; print(sys.argv[1:]); sys.stderr.write('err'); sys.exit(3)"
     code, said = make_runner(module)([sys.executable, "-c", script, "$HOME; `id`", "~"])
     assert code == 3
@@ -27,17 +27,17 @@ def test_a_program_runs_without_a_shell(module: AnsibleModule) -> None:
     assert "err" in said
 
 
-def test_what_a_program_says_need_not_be_utf8(module: AnsibleModule) -> None:
+def test_output_outside_utf8_is_accepted(module: AnsibleModule) -> None:
     script = "import sys; sys.stdout.buffer.write(b'B\\xfcro')"
     assert make_runner(module)([sys.executable, "-c", script]) == (0, "B\ufffdro")
 
 
-def test_a_program_that_is_missing(module: AnsibleModule) -> None:
+def test_missing_program_has_exit_code_127(module: AnsibleModule) -> None:
     code, said = make_runner(module)(["/no/such/program"])
     assert code == 127
     assert "/no/such/program" in said
 
 
-def test_a_program_that_hangs(module: AnsibleModule) -> None:
+def test_hanging_program_has_exit_code_124(module: AnsibleModule) -> None:
     code, said = make_runner(module, seconds=0.1)([sys.executable, "-c", "import time; time.sleep(60)"])
     assert (code, said) == (124, "")

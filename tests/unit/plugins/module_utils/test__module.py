@@ -49,7 +49,7 @@ def texts(data: Any) -> list[str]:
     )
 
 
-def test_of_a_failure_all_is_fit_for_a_terminal(ends: Callable[..., dict[str, Any]]) -> None:
+def test_failure_is_cleaned_for_the_terminal(ends: Callable[..., dict[str, Any]]) -> None:
     """Ansible shows the message as it comes, and beside it the whole result."""
     result = ends(
         lambda module: module.fail_json(msg=f"TrueNAS says {ALL}", actions=[ALL], **{"deep": {ALL: [{"er": (ALL,)}]}})
@@ -60,7 +60,7 @@ def test_of_a_failure_all_is_fit_for_a_terminal(ends: Callable[..., dict[str, An
     assert max(map(len, texts(result))) < 10_000
 
 
-def test_a_warning_is_one_line(ends: Callable[..., dict[str, Any]]) -> None:
+def test_warning_is_one_line(ends: Callable[..., dict[str, Any]]) -> None:
     def work(module: Module) -> None:
         module.warn(ALL)
         module.exit_json()
@@ -72,7 +72,7 @@ def test_a_warning_is_one_line(ends: Callable[..., dict[str, Any]]) -> None:
     assert "\n" not in said
 
 
-def test_of_a_success_what_people_read_is_fit_and_data_stay_data(ends: Callable[..., dict[str, Any]]) -> None:
+def test_success_cleans_shown_members_and_keeps_data(ends: Callable[..., dict[str, Any]]) -> None:
     data = {"ups.model": "B\x1bx", "number": 7, "none": None, "true": True}
     diff = [{"prepared": f"+{ALL}\n-b\tc\n"}]
     result = ends(
@@ -87,7 +87,7 @@ def test_of_a_success_what_people_read_is_fit_and_data_stay_data(ends: Callable[
     assert result["half"] == "caf\ufffd"
 
 
-def test_a_secret_is_masked_before_its_characters_are_spelled(ends: Callable[..., dict[str, Any]]) -> None:
+def test_secret_is_masked_before_characters_are_escaped(ends: Callable[..., dict[str, Any]]) -> None:
     def work(module: Module) -> None:
         module.warn(f"w {SECRET}")
         module.fail_json(msg=f"m {SECRET}", others=[SECRET], changed=True)
@@ -98,7 +98,7 @@ def test_a_secret_is_masked_before_its_characters_are_spelled(ends: Callable[...
     assert result["changed"] is True
 
 
-def test_what_ansible_itself_says_goes_through_it(ends: Callable[..., dict[str, Any]]) -> None:
+def test_ansibles_own_failure_is_cleaned(ends: Callable[..., dict[str, Any]]) -> None:
     """Such as that a program is missing, or an option is wrong."""
     result = ends(lambda module: module.get_bin_path("no\x1b[2Jsuch", required=True))
     assert result["failed"] is True
@@ -107,5 +107,5 @@ def test_what_ansible_itself_says_goes_through_it(ends: Callable[..., dict[str, 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
-def test_any_message(ends: Callable[..., dict[str, Any]], text: str) -> None:
+def test_any_message_is_cleaned(ends: Callable[..., dict[str, Any]], text: str) -> None:
     assert not unfit(ends(lambda module: module.fail_json(msg=text))["msg"])

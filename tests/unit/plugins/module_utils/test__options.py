@@ -18,7 +18,7 @@ class Kind:
     needs: tuple[str, ...] = ()
 
 
-def test_each_field_of_a_dataclass_becomes_a_suboption() -> None:
+def test_dataclass_field_becomes_a_suboption() -> None:
     assert suboptions_of(Kind) == {
         "name": {"type": "str", "required": True},
         "count": {"type": "int"},
@@ -28,5 +28,5 @@ def test_each_field_of_a_dataclass_becomes_a_suboption() -> None:
     }
 
 
-def test_a_default_may_be_left_to_the_library() -> None:
+def test_default_can_be_left_to_the_library() -> None:
     assert suboptions_of(Kind, without_default=["seconds"])["seconds"] == {"type": "float"}

@@ -50,7 +50,7 @@ def site(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
     return Site(tmp_path, capfd)
 
 
-def test_a_hint_changes_nothing(site: Site) -> None:
+def test_hint_mode_changes_nothing(site: Site) -> None:
     site.host.write_text(MINE)
     result = site.run(sources=["nas"])
     assert result["changed"] is False
@@ -62,7 +62,7 @@ def test_a_hint_changes_nothing(site: Site) -> None:
     assert site.host.read_text() == MINE
 
 
-def test_a_name_that_does_not_resolve_is_part_of_the_hint(site: Site) -> None:
+def test_unresolved_name_is_part_of_the_hint(site: Site) -> None:
     site.host.write_text(KEPT)
     result = site.run(sources=["nas", "away"])
     assert "failed" not in result
@@ -71,7 +71,7 @@ def test_a_name_that_does_not_resolve_is_part_of_the_hint(site: Site) -> None:
     assert result["msg"] == line
 
 
-def test_no_hint_while_it_is_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hint_while_firewall_is_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(pve_firewall, "resolve_name")  # nobody is asked
     site.cluster.unlink()
     result = site.run(sources=["nas", "away"])
@@ -79,7 +79,7 @@ def test_no_hint_while_it_is_off(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert "off (cluster.fw" in result["msg"]
 
 
-def test_no_hint_where_they_are_let_in(site: Site) -> None:
+def test_no_hint_if_clients_are_let_in(site: Site) -> None:
     site.host.write_text(KEPT)
     result = site.run(sources=["nas"])
     assert (result["changed"], result["hint"]) == (False, [])
@@ -87,7 +87,7 @@ def test_no_hint_where_they_are_let_in(site: Site) -> None:
     assert site.run(sources=["nas"], port=1234)["hint"]
 
 
-def test_rules_and_absent(site: Site) -> None:
+def test_rules_are_added_and_removed(site: Site) -> None:
     site.host.write_text(MINE)
     would = site.run(mode="rules", sources=["nas"], _ansible_check_mode=True)
     assert site.host.read_text() == MINE
@@ -112,33 +112,33 @@ def test_rules_and_absent(site: Site) -> None:
     assert site.run(mode="absent")["changed"] is False
 
 
-def test_rules_while_it_is_off(site: Site) -> None:
+def test_rules_are_added_while_firewall_is_off(site: Site) -> None:
     site.cluster.write_text("")
     result = site.run(mode="rules", sources=["nas"])
     assert site.host.read_text() == f"[RULES]\n\n{RULE}\n"
     assert result["msg"].endswith("1; the firewall is off (cluster.fw does not have enable: 1)")
 
 
-def test_bytes_that_are_no_utf_8_stay(site: Site) -> None:
+def test_bytes_outside_utf_8_are_kept(site: Site) -> None:
     site.host.write_bytes(b"[RULES]\n# \xff\r\n")
     assert site.run(mode="rules", sources=["nas"])["changed"] is True
     assert site.host.read_bytes() == f"[RULES]\n{RULE}\n# ".encode() + b"\xff\r\n"
 
 
-def test_rules_for_a_name_that_does_not_resolve(site: Site) -> None:
+def test_rules_for_unresolved_name_fail(site: Site) -> None:
     result = site.run(mode="rules", sources=["nas", "away"])
     assert result["failed"] is True
     assert "away does not resolve on this host (no such name)" in result["msg"]
     assert not site.host.exists()
 
 
-def test_rules_for_no_port(site: Site) -> None:
+def test_rules_for_invalid_port_fail(site: Site) -> None:
     result = site.run(mode="rules", sources=["nas"], port=0)
     assert (result["failed"], result["msg"]) == (True, "port must be a number from 1 to 65535, not 0")
     assert not site.host.exists()
 
 
-def test_a_refused_write_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_write_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def replace(path: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -150,14 +150,14 @@ def test_a_refused_write_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("mode", ["hint", "absent"])
-def test_on_a_host_without_proxmox_ve(site: Site, mode: str) -> None:
+def test_host_without_proxmox_ve_has_no_hint(site: Site, mode: str) -> None:
     site.host.parent.rmdir()
     result = site.run(mode=mode, sources=["nas"])
     assert (result["changed"], result["hint"]) == (False, [])
     assert "this host does not run Proxmox VE" in result["msg"]
 
 
-def test_rules_on_a_host_without_proxmox_ve(site: Site) -> None:
+def test_rules_fail_on_a_host_without_proxmox_ve(site: Site) -> None:
     site.host.parent.rmdir()
     result = site.run(mode="rules", sources=["nas"])
     assert result["failed"] is True

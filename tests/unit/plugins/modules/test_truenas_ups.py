@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module as Ansible runs it, against what real releases answered."""
+"""Test truenas_ups as Ansible runs it, against recorded answers of real releases. One file, because all tests share its replay."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def configured(release: str, **settings: Any) -> Replay:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_fresh_machine(run: Run, release: str) -> None:
+def test_new_truenas_becomes_a_secondary(run: Run, release: str) -> None:
     replay = Replay(release)
     result = run(replay)
     update = ("ups.update", {**SECONDARY, "shutdown": "LOWBATT"})  # identifier, remoteport, powerdown are so already
@@ -126,7 +126,7 @@ def test_fresh_machine(run: Run, release: str) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_every_frame_was_recorded(run: Run, release: str) -> None:
+def test_every_sent_frame_was_recorded(run: Run, release: str) -> None:
     """What the module sends is what the real releases were asked, down to the last member."""
     replay = Replay(release, identifier="other", remoteport=1, powerdown=True)
     run(replay, monpwd="Abc-123_x")
@@ -138,7 +138,7 @@ def test_every_frame_was_recorded(run: Run, release: str) -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("check", [False, True])
-def test_nothing_differs(run: Run, release: str, check: bool) -> None:
+def test_unchanged_settings_send_nothing(run: Run, release: str, check: bool) -> None:
     replay = configured(release)
     result = run(replay, check=check)
     assert replay.writes == []
@@ -148,7 +148,7 @@ def test_nothing_differs(run: Run, release: str, check: bool) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_second_run_is_quiet(run: Run, release: str) -> None:
+def test_second_run_changes_nothing(run: Run, release: str) -> None:
     replay = Replay(release)
     assert run(replay)["changed"] is True
     replay.sent.clear()
@@ -169,7 +169,7 @@ def test_check_mode_only_reads_and_predicts(run: Run, release: str) -> None:
     assert replay.writes == []
 
 
-def test_diff_only_on_demand(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_diff_is_returned_only_in_diff_mode(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     given = {"url": "truenas.lan", "username": "nutadm", "api_key": KEY, "remotehost": "192.0.2.10"}
     with patch_module_args(given), pytest.raises(SystemExit):
         truenas_ups.main(Transports(connect=configured(V25_10).connect))
@@ -177,7 +177,7 @@ def test_diff_only_on_demand(run: Run, capfd: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_running_service_is_restarted_by_truenas_only(run: Run, release: str) -> None:
+def test_running_service_is_restarted_only_by_truenas(run: Run, release: str) -> None:
     replay = configured(release, monpwd=OLD_PASSWORD)
     result = run(replay)
     assert replay.writes == [("ups.update", {"monpwd": NEW_PASSWORD})]
@@ -197,12 +197,12 @@ def test_extra_users_and_options_are_secrets(run: Run) -> None:
     assert result["diff"]["after"]["settings"]["extrausers"] == "(hidden, another value)"
 
 
-def test_unset_options_stay(run: Run) -> None:
+def test_unset_options_do_not_change(run: Run) -> None:
     replay = configured(V25_10, hostsync=42, nocommwarntime=7, shutdowncmd="/sbin/poweroff", driver="x", rmonitor=True)
     assert unchanged(run(replay, monuser=None, monpwd=None, remotehost=None))
 
 
-def test_empty_is_truenas_own(run: Run) -> None:
+def test_empty_value_means_the_default_of_truenas(run: Run) -> None:
     """TrueNAS keeps null for both; asking for empty again must not differ."""
     replay = configured(V25_10, nocommwarntime=7, shutdowncmd="/sbin/poweroff")
     run(replay, nocommwarntime=0, shutdowncmd="")
@@ -220,7 +220,7 @@ def test_stopped_service_is_started(run: Run) -> None:
     assert replay.writes == [START]
 
 
-def test_saved_but_failed_then_repaired(run: Run) -> None:
+def test_failed_start_is_repaired_by_the_next_run(run: Run) -> None:
     """TrueNAS keeps the settings and loses the service. That is a failure that changed something."""
     replay = configured(V25_10, remotehost="192.0.2.99")
     failure = {"errname": "ESERVICESTARTFAILURE", "reason": "[ESERVICESTARTFAILURE] The ups service failed to start"}
@@ -244,7 +244,7 @@ def test_saved_but_failed_then_repaired(run: Run) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_restart_that_leaves_it_stopped_is_mended_once(run: Run, release: str) -> None:
+def test_service_left_stopped_by_a_restart_is_started_once(run: Run, release: str) -> None:
     replay = configured(release, monuser="other")
     replay.stays_stopped = 1
     result = run(replay)
@@ -260,7 +260,7 @@ def test_restart_that_leaves_it_stopped_is_mended_once(run: Run, release: str) -
     assert result["service"]["state"] == "RUNNING"
 
 
-def test_service_that_never_runs(run: Run) -> None:
+def test_service_that_never_runs_is_an_error(run: Run) -> None:
     replay = Replay(V25_10)
     replay.stays_stopped = 9
     result = run(replay)
@@ -270,7 +270,7 @@ def test_service_that_never_runs(run: Run) -> None:
     assert [write[1] for write in replay.writes if write[0] == "service.control"] == ["START", "STOP", "START"]
 
 
-def test_failed_job_tells_its_log_without_the_secret(run: Run) -> None:
+def test_error_of_a_failed_job_masks_the_secret(run: Run) -> None:
     replay = Replay(V25_10)
     error = f"[EFAULT] upsmon[1]: bad line MONITOR ups@192.0.2.10:3493 1 truenas {NEW_PASSWORD} SLAVE"
     replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": error, "result": None}]}]
@@ -293,7 +293,7 @@ ESCAPES = "\x1b[1m\u202e\x9b2J\nok: [pve]\u2028\ud800" + "x" * 30_000
         {"code": -32001, "message": "m", "data": {"errname": "EINVAL", "extra": [[["\x1b"], {"\x1b": 10**400}, 22]]}},
     ],
 )
-def test_what_truenas_says_does_nothing_to_the_terminal(run: Run, error: dict[str, Any]) -> None:
+def test_control_characters_from_truenas_are_escaped(run: Run, error: dict[str, Any]) -> None:
     """Ansible prints the message of a failure as it comes."""
     replay = Replay(V25_10)
     replay.answers["ups.update"] = [{"error": error}]
@@ -304,7 +304,7 @@ def test_what_truenas_says_does_nothing_to_the_terminal(run: Run, error: dict[st
     assert len(result["msg"]) < 3000
 
 
-def test_what_a_job_says_does_nothing_to_the_terminal(run: Run) -> None:
+def test_control_characters_from_a_job_are_escaped(run: Run) -> None:
     replay = Replay(V25_10)
     replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": ESCAPES, "result": None}]}]
     result = run(replay)
@@ -312,22 +312,22 @@ def test_what_a_job_says_does_nothing_to_the_terminal(run: Run) -> None:
     assert not unfit(result["msg"])
 
 
-def test_unknown_state(run: Run) -> None:
-    """TrueNAS does not restart a service whose state it does not know, so it is stopped and started."""
+def test_service_in_unknown_state_is_stopped_and_started(run: Run) -> None:
+    """TrueNAS does not restart a service whose state it does not know, so the module stops and starts the service."""
     replay = configured(V25_10, monuser="other")
     replay.row["state"] = "UNKNOWN"
     run(replay)
     assert replay.writes == [("ups.update", {"monuser": "truenas"}), STOP, START]
 
 
-def test_stop_that_does_not_stop(run: Run) -> None:
+def test_failed_stop_is_an_error(run: Run) -> None:
     replay = configured(V25_10)
     replay.answers["service.control"] = [{"result": True}]
     result = run(replay, state="absent")
     assert "was told to stop but is RUNNING" in result["msg"]
 
 
-def test_value_that_was_not_kept(run: Run) -> None:
+def test_value_that_truenas_does_not_keep_is_an_error(run: Run) -> None:
     replay = Replay(V25_10)
     replay.answers["ups.update"] = [{"result": {**replay.settings, **SECONDARY, "remotehost": "192.0.2"}}]
     result = run(replay)
@@ -362,13 +362,13 @@ def test_absent(run: Run, release: str) -> None:
     assert replay.writes == []
 
 
-def test_absent_goes_back_to_master_where_truenas_allows_it(run: Run) -> None:
+def test_absent_returns_to_master_if_truenas_allows_it(run: Run) -> None:
     replay = configured(V25_10, driver="usbhid-ups", port="auto")
     run(replay, state="absent")
     assert replay.settings["mode"] == "MASTER"
 
 
-def test_absent_on_a_machine_that_never_had_it(run: Run) -> None:
+def test_absent_on_a_new_truenas_changes_nothing(run: Run) -> None:
     replay = Replay(V26)
     assert unchanged(run(replay, state="absent"))
     assert replay.writes == []
@@ -386,7 +386,7 @@ def test_absent_on_a_machine_that_never_had_it(run: Run) -> None:
         ({"mode": "MASTER", "driver": "usbhid-ups"}, "port: required for mode MASTER"),
     ],
 )
-def test_impossible_goal(run: Run, check: bool, params: dict[str, Any], words: str) -> None:
+def test_impossible_goal_is_refused(run: Run, check: bool, params: dict[str, Any], words: str) -> None:
     replay = Replay(V25_10)
     result = run(replay, check=check, **params)
     assert result["failed"] is True
@@ -396,7 +396,7 @@ def test_impossible_goal(run: Run, check: bool, params: dict[str, Any], words: s
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_value_refused_by_truenas_names_the_option(run: Run, release: str) -> None:
+def test_error_for_a_refused_value_names_the_option(run: Run, release: str) -> None:
     replay = Replay(release, mode="SLAVE", remotehost="192.0.2.10", shutdown="LOWBATT")
     refused = replay.recorded("ups.update", {"remotehost": ""})
     assert "error" in refused
@@ -412,7 +412,7 @@ def test_value_refused_by_truenas_names_the_option(run: Run, release: str) -> No
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_password_login(run: Run, release: str) -> None:
+def test_login_with_password(run: Run, release: str) -> None:
     replay = configured(release)
     run(replay, api_key=None, password="pw")
     assert replay.sent[0]["params"] == [login(password="pw")]
@@ -426,7 +426,7 @@ def test_password_login(run: Run, release: str) -> None:
         ({"api_key": None, "password": "bad"}, "wrong password for user 'nutadm'"),
     ],
 )
-def test_wrong_secret(run: Run, release: str, params: dict[str, Any], words: str) -> None:
+def test_wrong_secret_is_explained(run: Run, release: str, params: dict[str, Any], words: str) -> None:
     replay = Replay(release)
     result = run(replay, **params)
     assert result["msg"].startswith(f"truenas.lan: login refused: {words}")
@@ -459,7 +459,7 @@ def test_wrong_secret(run: Run, release: str, params: dict[str, Any], words: str
         (True, {}, "unknown outcome"),
     ],
 )
-def test_other_outcomes(run: Run, outcome: Any, params: dict[str, Any], words: str) -> None:
+def test_other_login_outcomes_are_explained(run: Run, outcome: Any, params: dict[str, Any], words: str) -> None:
     replay = Replay(V26)
     replay.answers["auth.login_ex"] = [{"result": outcome}]
     result = run(replay, **params)
@@ -472,7 +472,7 @@ def test_other_outcomes(run: Run, outcome: Any, params: dict[str, Any], words: s
     ("outcome", "words"),
     [("SUCCESS", None), ("AUTH_ERR", "one-time code in otp was not accepted"), ("OTP_REQUIRED", "not accepted")],
 )
-def test_one_time_code(run: Run, outcome: str, words: str | None) -> None:
+def test_login_with_one_time_code(run: Run, outcome: str, words: str | None) -> None:
     replay = configured(V25_10)
     replay.answers["auth.login_ex"] = [{"result": {"response_type": "OTP_REQUIRED", "username": "nutadm"}}]
     replay.answers["auth.login_ex_continue"] = [{"result": {"response_type": outcome}}]
@@ -487,8 +487,8 @@ def test_one_time_code(run: Run, outcome: str, words: str | None) -> None:
         assert unchanged(result)
 
 
-def test_standby_node_after_a_code(run: Run) -> None:
-    """The code is used up: on the other node it would be a wrong one."""
+def test_used_one_time_code_is_not_sent_to_the_active_node(run: Run) -> None:
+    """A code works once, so the active node would refuse a second login."""
     replay = Replay(V26)
     replay.answers["auth.login_ex"] = [{"result": {"response_type": "OTP_REQUIRED", "username": "nutadm"}}]
     redirect = {"response_type": "REDIRECT", "urls": ["https://nas-b.lan"]}
@@ -498,7 +498,7 @@ def test_standby_node_after_a_code(run: Run) -> None:
     assert "active node: https://nas-b.lan." in result["msg"]
 
 
-def test_rate_limit(run: Run) -> None:
+def test_rate_limit_is_explained(run: Run) -> None:
     replay = Replay(V25_10)
     data = {"error": 16, "errname": "EBUSY", "reason": "[EBUSY] Rate Limit Exceeded", "extra": None}
     replay.answers["auth.login_ex"] = [{"error": {"code": -32001, "message": "Method call error", "data": data}}]
@@ -507,7 +507,7 @@ def test_rate_limit(run: Run) -> None:
     assert len(replay.sent) == 1
 
 
-def test_too_old_for_login_ex(run: Run) -> None:
+def test_truenas_without_login_ex_is_too_old(run: Run) -> None:
     replay = Replay(V25_10)
     replay.answers["auth.login_ex"] = [replay.recorded("nope.nope")]
     assert "TrueNAS 25.04 or newer is needed" in run(replay)["msg"]
@@ -524,7 +524,7 @@ def test_too_old_for_login_ex(run: Run) -> None:
     ],
 )
 @pytest.mark.parametrize("release", [V25_10, V26])
-def test_missing_role(run: Run, release: str, method: str, role: str) -> None:
+def test_missing_role_is_named(run: Run, release: str, method: str, role: str) -> None:
     replay = Replay(release)
     denied = replay.recorded("ups.update", {"description": "x"})
     assert denied["error"]["data"]["errname"] == "EACCES"
@@ -534,7 +534,7 @@ def test_missing_role(run: Run, release: str, method: str, role: str) -> None:
     assert result["changed"] is (method in ("service.update", "service.control"))  # ups.update went well before
 
 
-def test_missing_role_on_25_04(run: Run) -> None:
+def test_missing_role_is_named_on_25_04(run: Run) -> None:
     replay = Replay(V25_04)
     replay.answers["service.start"] = [replay.recorded("ups.update", {"description": "x"})]
     assert "may not call service.start, which needs the role SERVICE_WRITE" in run(replay)["msg"]
@@ -557,7 +557,7 @@ def test_missing_role_on_25_04(run: Run) -> None:
         ('{"jsonrpc": "2.0", "error": {"code": -32700}, "id": null}', "is not an answer of TrueNAS"),
     ],
 )
-def test_bad_line(run: Run, method: str, changed: bool, frame: Any, words: str) -> None:
+def test_garbage_is_not_an_answer(run: Run, method: str, changed: bool, frame: Any, words: str) -> None:
     """After a write without an answer nobody knows, so it counts as changed."""
     replay = Replay(V25_10)
     replay.answers[method] = [frame]
@@ -569,13 +569,13 @@ def test_bad_line(run: Run, method: str, changed: bool, frame: Any, words: str) 
     assert replay.logins == 1
 
 
-def test_events_between_are_skipped(run: Run) -> None:
+def test_events_between_answers_are_skipped(run: Run) -> None:
     replay = configured(V25_10)
     replay._inbox.append('{"jsonrpc": "2.0", "method": "collection_update", "params": {"msg": "added"}}')
     assert unchanged(run(replay))
 
 
-def test_nothing_of_a_stray_answer_is_told(run: Run) -> None:
+def test_stray_answer_is_not_quoted(run: Run) -> None:
     """It may hold a password that nobody here has seen yet."""
     replay = configured(V25_10, monpwd=OLD_PASSWORD)
     replay.answers["ups.config"] = [f'{{"result": {{"monpwd": "{OLD_PASSWORD}"}}}}']
@@ -584,7 +584,7 @@ def test_nothing_of_a_stray_answer_is_told(run: Run) -> None:
     assert "monpwd" not in message
 
 
-def test_version_is_told(run: Run) -> None:
+def test_version_is_returned(run: Run) -> None:
     replay = configured(V25_10)
     replay.answers["system.version"] = [{"result": "25.10.6"}]
     assert run(replay)["version"] == "25.10.6"
@@ -617,7 +617,7 @@ def test_version_is_told(run: Run) -> None:
         ({"remoteport": 70000}, "remoteport: must be a number from 1 to 65535"),
     ],
 )
-def test_refused_before_sending(run: Run, params: dict[str, Any], words: str) -> None:
+def test_invalid_login_options_are_refused_before_sending(run: Run, params: dict[str, Any], words: str) -> None:
     result = run(None, **params)
     assert result["failed"] is True
     assert result["changed"] is False
@@ -626,12 +626,12 @@ def test_refused_before_sending(run: Run, params: dict[str, Any], words: str) ->
     assert "Nothing was sent" in result["msg"]
 
 
-def test_all_bad_values_in_one_message(run: Run) -> None:
+def test_all_invalid_values_are_in_one_message(run: Run) -> None:
     message = run(None, identifier="my ups", remotehost="pve.lan:3493", hostsync=-1)["msg"]
     assert all(f"{option}: " in message for option in ("identifier", "remotehost", "hostsync"))
 
 
-def test_absent_does_not_look_at_settings(run: Run) -> None:
+def test_absent_ignores_invalid_settings(run: Run) -> None:
     assert unchanged(run(Replay(V25_10), state="absent", monpwd="left over from before"))
 
 
@@ -645,7 +645,7 @@ def test_password_over_plain_http_warns(run: Run) -> None:
     ("params", "secret"),
     [({}, "learn the API key and monpwd"), ({"api_key": None, "password": "pw"}, "learn the password and monpwd")],
 )
-def test_certificate_that_is_not_checked_warns(run: Run, params: dict[str, Any], secret: str) -> None:
+def test_unverified_certificate_warns(run: Run, params: dict[str, Any], secret: str) -> None:
     result = run(configured(V25_10), validate_certs=False, **params)
     assert unchanged(result)
     (warning,) = warnings(result)
@@ -654,11 +654,11 @@ def test_certificate_that_is_not_checked_warns(run: Run, params: dict[str, Any],
 
 
 @pytest.mark.parametrize("params", [{}, {"validate_certs": False, "fingerprint": "AB" * 32}, {"ca_path": "/ca.pem"}])
-def test_certificate_that_is_checked_warns_of_nothing(run: Run, params: dict[str, Any]) -> None:
+def test_verified_certificate_does_not_warn(run: Run, params: dict[str, Any]) -> None:
     assert warnings(run(configured(V25_10), **params)) == []
 
 
-def test_a_run_has_one_deadline(run: Run) -> None:
+def test_run_has_one_deadline(run: Run) -> None:
     """Each answer comes in time, and all together take too long."""
     replay, now = Replay(V25_10), [0.0]
 
@@ -683,7 +683,7 @@ def test_a_run_has_one_deadline(run: Run) -> None:
     assert now[0] == 600
 
 
-def test_library_missing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_library_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with patch_module_args({"url": "truenas.lan", "username": "nutadm", "api_key": KEY}), pytest.raises(SystemExit):
         truenas_ups.main(Transports(import_error="Traceback: No module named 'websocket'"))
     assert (
@@ -717,7 +717,7 @@ class Pair:
         return Transports(connect=self.connect, connect_here=nowhere, is_here=lambda: True)
 
 
-def test_standby_node_leads_to_the_other(run: Run) -> None:
+def test_standby_node_leads_to_the_active_node(run: Run) -> None:
     active = Replay(V26)
     urls = ["http://c.lan", "ftp://c.lan", "https://admin:x@c.lan", "https://b.lan:444/ui/", "https://c.lan"]
     pair = Pair(a=urls, b=active)
@@ -760,7 +760,7 @@ def test_standby_node_names_bare_addresses(run: Run) -> None:
     assert active.logins == 1
 
 
-def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
+def test_unreachable_active_node_is_explained(run: Run) -> None:
     pair = Pair(a=["192.0.2.7"])
 
     def connect(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
@@ -775,8 +775,8 @@ def test_standby_node_whose_pair_is_out_of_reach(run: Run) -> None:
     )
 
 
-def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
-    """There was a login, so midclt is no way out any more."""
+def test_active_node_without_api_does_not_lead_to_midclt(run: Run) -> None:
+    """After a login there is no fallback to midclt."""
     pair = Pair(a=["https://b.lan"])
 
     def connect(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> Any:
@@ -792,7 +792,7 @@ def test_standby_node_whose_pair_has_no_api(run: Run) -> None:
     )
 
 
-def test_a_standby_node_that_names_very_many(run: Run) -> None:
+def test_addresses_of_a_standby_node_are_limited(run: Run) -> None:
     tried: list[str] = []
     pair = Pair(a=[f"192.0.2.{number}" for number in range(1, 200)])
 
@@ -807,7 +807,7 @@ def test_a_standby_node_that_names_very_many(run: Run) -> None:
     assert tried == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
 
 
-def test_two_standby_nodes(run: Run) -> None:
+def test_two_standby_nodes_are_explained(run: Run) -> None:
     pair = Pair(a=["https://b.lan"], b=["https://a.lan", "https://c.lan"], c=Replay(V26))
     result = run(None, transports=pair.transports, url="a.lan")
     assert (result["failed"], result["changed"]) == (True, False)
@@ -816,14 +816,14 @@ def test_two_standby_nodes(run: Run) -> None:
     assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1), (0, 0)]
 
 
-def test_wrong_secret_on_the_other_node(run: Run) -> None:
+def test_wrong_secret_on_the_active_node_is_explained(run: Run) -> None:
     pair = Pair(a=["https://b.lan"], b=Replay(V26))
     result = run(None, transports=pair.transports, url="a.lan", api_key=WRONG_KEY)
     assert result["msg"].startswith("b.lan: login refused: wrong API key for user 'nutadm'")
     assert [(node.logins, node.closed) for node in pair.nodes.values()] == [(1, 1), (1, 1)]
 
 
-def test_plain_pair_may_lead_to_plain(run: Run) -> None:
+def test_plain_standby_node_may_lead_to_a_plain_node(run: Run) -> None:
     pair = Pair(a=["http://b.lan"], b=configured(V26))
     result = run(None, transports=pair.transports, url="http://a.lan", api_key=None, password="pw")
     assert (result["host"], result["changed"]) == ("b.lan", False)
@@ -865,7 +865,7 @@ NO_LOGIN = {"url": None, "username": None, "api_key": None}
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("params", [NO_LOGIN, {**NO_LOGIN, "transport": "midclt"}, {**IGNORED, "transport": "midclt"}])
-def test_midclt(run: Run, release: str, params: dict[str, Any]) -> None:
+def test_midclt_configures_the_service(run: Run, release: str, params: dict[str, Any]) -> None:
     replay = Replay(release)
     here = Here(replay)
     result = run(None, transports=here.transports, timeout=7, **params)
@@ -882,13 +882,13 @@ def test_midclt_needs_no_library(run: Run) -> None:
 
 
 @pytest.mark.parametrize("transport", [None, "auto", "jsonrpc"])
-def test_url_means_json_rpc(run: Run, transport: str | None) -> None:
+def test_auto_with_url_uses_json_rpc(run: Run, transport: str | None) -> None:
     here = Here(None, api=configured(V25_10))
     result = run(None, transports=here.transports, transport=transport)
     assert (result["transport"], result["host"], here.asked) == ("jsonrpc", "truenas.lan", ["truenas.lan"])
 
 
-def test_no_api_but_midclt_is_here(run: Run) -> None:
+def test_missing_api_falls_back_to_local_midclt(run: Run) -> None:
     here = Here(configured(V25_10), api=NO_API)
     result = run(None, transports=here.transports)
     assert unchanged(result)
@@ -899,7 +899,7 @@ def test_no_api_but_midclt_is_here(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("transport", "present"), [("auto", False), ("jsonrpc", True), ("jsonrpc", False)])
-def test_no_api_and_no_other_way(run: Run, transport: str, present: bool) -> None:
+def test_missing_api_without_midclt_is_an_error(run: Run, transport: str, present: bool) -> None:
     here = Here(None, api=NO_API, present=present)
     result = run(None, transports=here.transports, transport=transport)
     assert (result["failed"], result["changed"], result["reason"]) == (True, False, "no_jsonrpc")
@@ -939,11 +939,11 @@ def test_json_rpc_needs_a_url(run: Run, url: str | None) -> None:
     assert result["msg"] == "url: required for transport jsonrpc; write a name or an address. Nothing was sent."
 
 
-def test_empty_url_is_none(run: Run) -> None:
+def test_empty_url_counts_as_unset(run: Run) -> None:
     assert run(None, transports=Here(configured(V25_10)).transports, url="")["transport"] == "midclt"
 
 
-def test_bad_values_are_refused_before_midclt_is_asked(run: Run) -> None:
+def test_invalid_values_are_refused_before_midclt_runs(run: Run) -> None:
     message = run(None, transports=Here(None).transports, transport="midclt", remotehost="fd00::5", timeout=30)["msg"]
     assert message.startswith(f"{platform.node()}: remotehost: ")
     assert "timeout: must be" in run(None, transports=Here(None).transports, transport="midclt", timeout=0)["msg"]
@@ -953,7 +953,7 @@ def test_bad_values_are_refused_before_midclt_is_asked(run: Run) -> None:
 
 
 @pytest.mark.parametrize("secret", ["a", "s", "3", "nas", "ups", "truenas", "lan", "True", "SLAVE", "(hidden)"[:7]])
-def test_short_secret_spoils_nothing(run: Run, capfd: pytest.CaptureFixture[str], secret: str) -> None:
+def test_short_secret_does_not_mask_the_result(run: Run, capfd: pytest.CaptureFixture[str], secret: str) -> None:
     """Ansible masks a secret wherever its letters stand: in the host's name, a number, a state."""
     params = {"api_key": None, "password": secret, "monpwd": secret, "otp": secret, "options": secret, "extrausers": ""}
     given = {"url": "truenas.lan", "username": "nutadm", "remotehost": "192.0.2.10", "monuser": "truenas"}
@@ -985,7 +985,7 @@ def test_short_secret_is_masked_in_a_message(run: Run) -> None:
     assert "1 truenas ******** SLAVE" in message
 
 
-def test_invocation_holds_no_secret_of_any_length(capfd: pytest.CaptureFixture[str]) -> None:
+def test_invocation_contains_no_secret_of_any_length(capfd: pytest.CaptureFixture[str]) -> None:
     given = {"url": "truenas.lan", "username": "nutadm", "api_key": KEY, "remotehost": "192.0.2.10"}
     given.update(monpwd="Canary-a", options="Canary-b\nc", optionsupsd="Canary-d", extrausers="Canary-e", otp="C-f")
     for params in (given, {**given, "timeout": 0}):

@@ -1,9 +1,10 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module as Ansible runs it, with nothing replaced, against the lab's TrueNAS.
+"""Test truenas_ups as Ansible runs it, with nothing replaced, against the lab's TrueNAS.
 
-Over TLS on the loopback, and through the stand-in's midclt as a process, found in PATH.
+It connects over TLS on the loopback, and through the lab's midclt as a process in PATH. One file, because all tests
+share one lab.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def unchanged(result: dict[str, Any]) -> bool:
     return result["changed"] is False and "failed" not in result
 
 
-def test_whole_life(box: Box, run: Any) -> None:
+def test_service_is_configured_changed_and_removed(box: Box, run: Any) -> None:
     checked = run(check=True)
     assert box.middleware.settings["mode"] == "MASTER"
     first = run()
@@ -228,14 +229,14 @@ def test_whole_life(box: Box, run: Any) -> None:
     assert unchanged(run(state="absent"))
 
 
-def test_certificate(box: Box, run: Any) -> None:
+def test_certificate_is_verified_or_pinned(box: Box, run: Any) -> None:
     shown = run(ca_path=None)["msg"].rpartition(" ")[2]
     assert shown.replace(":", "").lower() == box.fingerprint
     assert run(ca_path=None, fingerprint=shown, check=True)["changed"] is True
     assert "not the pinned one" in run(fingerprint="00" * 32)["msg"]
 
 
-def test_restart_that_leaves_it_stopped(box: Box, run: Any) -> None:
+def test_service_left_stopped_by_a_restart_is_started(box: Box, run: Any) -> None:
     run()
     box.faults["restart_leaves_stopped"] = True
     result = run(monuser="other")
@@ -243,7 +244,7 @@ def test_restart_that_leaves_it_stopped(box: Box, run: Any) -> None:
     assert box.upsmon.running
 
 
-def test_saved_but_failed(box: Box, run: Any) -> None:
+def test_failed_start_is_an_error(box: Box, run: Any) -> None:
     run()
     box.faults["service_start"] = "nut-monitor.service: failed, said Canary-new_1"
     failed = run(remotehost="192.0.2.11")
@@ -269,30 +270,30 @@ def test_saved_but_failed(box: Box, run: Any) -> None:
         ({"driver": "usbhid-ups"}, "TrueNAS refuses driver: Driver selected does not match"),
     ],
 )
-def test_refusals(run: Any, params: dict[str, Any], words: str) -> None:
+def test_refused_logins_are_explained(run: Any, params: dict[str, Any], words: str) -> None:
     result = run(**params)
     assert (result["failed"], result["changed"]) == (True, False)
     assert words in result["msg"]
 
 
-def test_one_time_code(run: Any) -> None:
+def test_login_with_one_time_code(run: Any) -> None:
     params = {"username": "careful", "api_key": None, "password": "Canary-login", "otp": "123456"}
     assert run(**params)["changed"] is True
 
 
-def test_revoked_key(box: Box, run: Any) -> None:
+def test_revoked_key_is_explained(box: Box, run: Any) -> None:
     box.faults["revoked_keys"] = [7]
     assert "is revoked or expired" in run()["msg"]
 
 
-def test_plain_http_never_costs_the_key(box: Box, run: Any) -> None:
+def test_key_is_never_sent_over_plain_http(box: Box, run: Any) -> None:
     assert "api_key: refused over plain http" in run(url=f"http://localhost:{box.plain}")["msg"]
     assert run()["changed"] is True
     result = run(url=f"ws://localhost:{box.plain}", api_key=None, password="Canary-login", ca_path=None)
     assert unchanged(result)
 
 
-def test_rate_limit(run: Any) -> None:
+def test_rate_limit_is_explained(run: Any) -> None:
     for _unused in range(20):
         assert "wrong API key" in run(api_key="7-wrong")["msg"]
     assert "Wait ten minutes" in run()["msg"]
@@ -318,7 +319,7 @@ def method_on(box: Box, method: str) -> str:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", [*READS, *WRITES])
-def test_dropped(box: Box, run: Run, method: str, when: str) -> None:
+def test_broken_connection_is_an_error(box: Box, run: Run, method: str, when: str) -> None:
     method, changed = method_on(box, method), method in WRITES
     box.faults["drop"] = {method: when}
     result = run()
@@ -333,7 +334,7 @@ def test_dropped(box: Box, run: Run, method: str, when: str) -> None:
     assert box.middleware.settings["monpwd"] == NEW_PASSWORD
 
 
-def test_dropped_at_once(box: Box, run: Run) -> None:
+def test_connection_broken_at_once_is_an_error(box: Box, run: Run) -> None:
     box.faults["drop"] = {"connect": "before"}
     result = run()
     assert (result["failed"], result["changed"]) == (True, False)
@@ -342,7 +343,7 @@ def test_dropped_at_once(box: Box, run: Run) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("method", [*READS, *WRITES])
-def test_slow(box: Box, run: Run, method: str) -> None:
+def test_slow_method_times_out(box: Box, run: Run, method: str) -> None:
     method, changed = method_on(box, method), method in WRITES
     box.faults["slow"] = {method: 600}
     result = run(timeout=1)
@@ -351,7 +352,7 @@ def test_slow(box: Box, run: Run, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", [*READS, *WRITES])
-def test_garbage(box: Box, run: Run, method: str) -> None:
+def test_garbage_is_not_an_answer(box: Box, run: Run, method: str) -> None:
     method, changed = method_on(box, method), method in WRITES
     box.faults["garbage"] = {method: "Canary Canary"}
     result = run()
@@ -359,7 +360,7 @@ def test_garbage(box: Box, run: Run, method: str) -> None:
     assert f"the reply to {method} is not an answer of TrueNAS, but 13 characters that are not JSON" in result["msg"]
 
 
-def test_busy(box: Box, run: Run) -> None:
+def test_rate_limited_address_is_explained(box: Box, run: Run) -> None:
     box.faults["busy"] = True
     assert "accepts no more logins from this address for now" in run()["msg"]
 
@@ -374,7 +375,7 @@ def test_busy(box: Box, run: Run) -> None:
         ("LATER", "the login of user 'nut' had an unknown outcome ('LATER')"),
     ],
 )
-def test_login_outcome(box: Box, run: Run, outcome: str, words: str) -> None:
+def test_login_outcome_is_explained(box: Box, run: Run, outcome: str, words: str) -> None:
     box.faults["login"] = outcome
     result = run()
     assert (result["failed"], result["changed"]) == (True, False)
@@ -382,7 +383,7 @@ def test_login_outcome(box: Box, run: Run, outcome: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["ups.config", "service.query", *WRITES])
-def test_method_fails(box: Box, run: Run, method: str) -> None:
+def test_failed_method_is_an_error(box: Box, run: Run, method: str) -> None:
     method = method_on(box, method)
     box.faults["methods"] = {method: {"errname": "EFAULT", "reason": "no luck today"}}
     result = run()
@@ -392,7 +393,7 @@ def test_method_fails(box: Box, run: Run, method: str) -> None:
 
 
 @pytest.mark.parametrize("release", ["25.10", "26"])
-def test_job_fails(make: Make, run_at: Run, release: str) -> None:
+def test_failed_job_is_an_error(make: Make, run_at: Run, release: str) -> None:
     box = make(release)
     box.faults["job"] = "nobody wants to"
     result = run_at(box)
@@ -401,7 +402,7 @@ def test_job_fails(make: Make, run_at: Run, release: str) -> None:
     assert "Already done: set mode" in result["msg"]
 
 
-def test_standby_node(make: Make, run_at: Run) -> None:
+def test_standby_node_leads_to_the_active_node(make: Make, run_at: Run) -> None:
     standby, active = make("25.10"), make("25.10")
     standby.faults["standby"] = ["http://localhost:1", f"https://localhost:{active.tls}"]
     result = run_at(standby)
@@ -417,7 +418,7 @@ def test_standby_node(make: Make, run_at: Run) -> None:
     assert "wrong API key" in run_at(standby, api_key="7-wrong")["msg"]
 
 
-def test_two_standby_nodes(make: Make, run_at: Run) -> None:
+def test_two_standby_nodes_are_explained(make: Make, run_at: Run) -> None:
     one, two = make("26"), make("26")
     one.faults["standby"], two.faults["standby"] = [f"https://localhost:{two.tls}"], [f"https://localhost:{one.tls}"]
     result = run_at(one)
@@ -428,14 +429,14 @@ def test_two_standby_nodes(make: Make, run_at: Run) -> None:
 
 
 @pytest.mark.parametrize("urls", [[], ["http://localhost"], ["nonsense://"]])
-def test_standby_node_that_leads_nowhere(make: Make, run_at: Run, urls: list[str]) -> None:
+def test_standby_node_without_active_node_is_an_error(make: Make, run_at: Run, urls: list[str]) -> None:
     box = make("26")
     box.faults["standby"] = urls
     assert "this is the standby node of a pair and accepts no logins" in run_at(box)["msg"]
 
 
 @pytest.mark.parametrize("release", WITHOUT)
-def test_no_json_rpc_and_no_midclt(make: Make, run_at: Run, release: str) -> None:
+def test_missing_api_without_midclt_is_an_error(make: Make, run_at: Run, release: str) -> None:
     result = run_at(make(release))
     assert (result["failed"], result["changed"], result["reason"]) == (True, False, "no_jsonrpc")
     assert "a release before 25.04" in result["msg"]
@@ -467,7 +468,7 @@ def every_fault() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("fault", every_fault(), ids=lambda fault: json.dumps(fault)[:50])
 @pytest.mark.parametrize("release", ["25.04", "26"])
-def test_no_secret_is_told(make: Make, run_at: Run, release: str, fault: dict[str, Any]) -> None:
+def test_output_contains_no_secret(make: Make, run_at: Run, release: str, fault: dict[str, Any]) -> None:
     """`call` looks for them in all that is said. Once as a fresh machine, and once with a service that runs."""
     login = {"username": "careful", "api_key": None, "password": "Canary-login", "otp": "123456"}
     box = make(release)
@@ -513,7 +514,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_whole_life_by_midclt(make: Make, here: Run, release: str) -> None:
+def test_midclt_configures_changes_and_removes_the_service(make: Make, here: Run, release: str) -> None:
     box = make(release)
     checked = here(box, check=True, **NEW_SECRETS)
     assert box.middleware.settings["mode"] == "MASTER"
@@ -543,7 +544,7 @@ def test_whole_life_by_midclt(make: Make, here: Run, release: str) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_refused_by_midclt(make: Make, here: Run, release: str) -> None:
+def test_value_refused_over_midclt_is_explained(make: Make, here: Run, release: str) -> None:
     box = make(release)
     result = here(box, driver="usbhid-ups")
     assert (result["failed"], result["changed"]) == (True, False)
@@ -551,7 +552,7 @@ def test_refused_by_midclt(make: Make, here: Run, release: str) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_saved_but_failed_by_midclt(make: Make, here: Run, release: str) -> None:
+def test_failed_start_over_midclt_is_an_error(make: Make, here: Run, release: str) -> None:
     box = make(release)
     here(box)
     box.faults["service_start"] = "nut-monitor.service: failed, said Canary-new_1"
@@ -567,7 +568,7 @@ def test_saved_but_failed_by_midclt(make: Make, here: Run, release: str) -> None
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_not_root(make: Make, here: Run, release: str) -> None:
+def test_midclt_needs_root(make: Make, here: Run, release: str) -> None:
     box = make(release)
     box.admins.clear()
     result = here(box)
@@ -576,7 +577,7 @@ def test_not_root(make: Make, here: Run, release: str) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_no_middleware(make: Make, here: Run, release: str) -> None:
+def test_missing_middleware_is_explained(make: Make, here: Run, release: str) -> None:
     box = make(release)
     box.socket.unlink()
     result = here(box)
@@ -587,7 +588,7 @@ def test_no_middleware(make: Make, here: Run, release: str) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["ups.config", "ups.update", "service.update", "service.control"])
 @pytest.mark.parametrize("release", ["13.0", "24.10", "26"])
-def test_dropped_by_midclt(make: Make, here: Run, release: str, method: str, when: str) -> None:
+def test_broken_connection_of_midclt_is_an_error(make: Make, here: Run, release: str, method: str, when: str) -> None:
     box = make(release)
     method, changed = method_on(box, method), method in WRITES
     box.faults["drop"] = {method: when}
@@ -610,7 +611,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fault", ["slow", "garbage"])
 @pytest.mark.parametrize("method", ["ups.config", "ups.update", "service.control"])
 @pytest.mark.parametrize("release", ["22.12", "25.10"])
-def test_no_answer_by_midclt(make: Make, here: Run, release: str, method: str, fault: str) -> None:
+def test_slow_method_over_midclt_times_out(make: Make, here: Run, release: str, method: str, fault: str) -> None:
     """Garbage too: midclt goes on waiting for its answer."""
     box = make(release)
     method, changed = method_on(box, method), method in WRITES
@@ -620,7 +621,7 @@ def test_no_answer_by_midclt(make: Make, here: Run, release: str, method: str, f
     assert f"no answer within 1 s while waiting for {method}" in result["msg"]
 
 
-def test_job_fails_by_midclt(make: Make, here: Run) -> None:
+def test_failed_job_over_midclt_is_an_error(make: Make, here: Run) -> None:
     box = make("25.10")
     box.middleware.settings.update(OLD_SECRETS)
     box.faults["job"] = all_secrets()
@@ -628,7 +629,7 @@ def test_job_fails_by_midclt(make: Make, here: Run) -> None:
 
 
 @pytest.mark.parametrize("release", WITHOUT)
-def test_auto_goes_on_with_midclt(make: Make, here: Run, release: str) -> None:
+def test_auto_falls_back_to_midclt(make: Make, here: Run, release: str) -> None:
     box = make(release)
     login = {"url": f"https://localhost:{box.tls}", "username": "nut", "api_key": KEY, "ca_path": str(box.certificate)}
     result = here(box, transport="auto", **login)
@@ -638,13 +639,13 @@ def test_auto_goes_on_with_midclt(make: Make, here: Run, release: str) -> None:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_auto_without_url(make: Make, here: Run, release: str) -> None:
+def test_auto_without_url_uses_midclt(make: Make, here: Run, release: str) -> None:
     result = here(make(release), transport="auto")
     assert (result["changed"], result["transport"], "warnings" in result) == (True, "midclt", False)
 
 
 @pytest.mark.parametrize("release", WITH_JSON_RPC)
-def test_auto_stays_with_json_rpc(make: Make, here: Run, release: str) -> None:
+def test_auto_with_url_uses_json_rpc(make: Make, here: Run, release: str) -> None:
     box = make(release)
     login = {"url": f"https://localhost:{box.tls}", "username": "nut", "ca_path": str(box.certificate)}
     assert here(box, transport="auto", api_key=KEY, **login)["transport"] == "jsonrpc"

@@ -115,7 +115,7 @@ def run(machine: Machine, capfd: pytest.CaptureFixture[str]) -> Any:
     return run_it
 
 
-def test_put_in_place_once_and_removed(run: Any, machine: Machine) -> None:
+def test_table_is_installed_once_and_removed(run: Any, machine: Machine) -> None:
     checked = run(NAS, _ansible_check_mode=True)
     assert checked["changed"] is True
     assert list((machine.root / "etc/nut").iterdir()) == machine.told == []
@@ -138,7 +138,7 @@ def test_put_in_place_once_and_removed(run: Any, machine: Machine) -> None:
     assert run(state="absent")["changed"] is False
 
 
-def test_a_table_that_was_flushed_is_loaded_again(run: Any, machine: Machine) -> None:
+def test_flushed_table_is_loaded_again(run: Any, machine: Machine) -> None:
     run(NAS)
     machine.table = None
     done = run(NAS)
@@ -146,13 +146,13 @@ def test_a_table_that_was_flushed_is_loaded_again(run: Any, machine: Machine) ->
     assert done["loaded"] is True
 
 
-def test_a_table_without_its_unit_is_removed(run: Any, machine: Machine) -> None:
+def test_table_without_unit_is_removed(run: Any, machine: Machine) -> None:
     machine.table = LOADED
     assert run(state="absent")["changed"] is True
     assert machine.told == ["nft delete table inet homelab_nut"]
 
 
-def test_a_table_that_can_not_be_loaded_is_no_failure_and_can_not_be_overlooked(run: Any, machine: Machine) -> None:
+def test_table_that_cannot_be_loaded_is_a_loud_warning(run: Any, machine: Machine) -> None:
     machine.refuses = True
     done = run(NAS)
     assert "failed" not in done
@@ -167,7 +167,7 @@ def test_a_table_that_can_not_be_loaded_is_no_failure_and_can_not_be_overlooked(
     assert run(NAS)["loaded"] is True
 
 
-def test_a_name_without_an_address(run: Any, machine: Machine) -> None:
+def test_unresolved_name_is_a_warning(run: Any, machine: Machine) -> None:
     run(NAS)
     machine.known.clear()  # type: ignore[attr-defined]
     done = run(NAS, {"name": "tv", "address": "tv.lan"})
@@ -179,7 +179,7 @@ def test_a_name_without_an_address(run: Any, machine: Machine) -> None:
     assert "nut_client_address of that host, or nut_server_allow" in second
 
 
-def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine) -> None:
+def test_table_does_not_change_on_battery(run: Any, machine: Machine) -> None:
     run(NAS)
     before = (machine.root / "etc/nut/access.nft").read_text()
     machine.says = (ups("OB"),)
@@ -196,7 +196,7 @@ def test_on_battery_nobody_is_shut_out(run: Any, machine: Machine) -> None:
     assert run(force=True)["allowed"] == {}
 
 
-def test_on_battery_there_is_no_first_table(run: Any, machine: Machine) -> None:
+def test_first_table_is_not_created_on_battery(run: Any, machine: Machine) -> None:
     """A machine that is not in the inventory may be connected, and one that is cut off then may shut down."""
     machine.says = (ups("OB"),)
     assert "ups (OB): not plainly on mains" in run(NAS)["msg"]
@@ -208,7 +208,7 @@ HERE = "192.0.2.10"
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_a_secondary_that_is_logged_in_is_not_cut_off(run: Any, machine: Machine, check: bool) -> None:
+def test_logged_in_secondary_is_not_cut_off(run: Any, machine: Machine, check: bool) -> None:
     """As one whose address is not the one in the inventory."""
     machine.says = (ups("OL", "127.0.0.1", "192.0.2.5", "192.0.2.9"),)
     connect(machine.root, (HERE, 3493, "192.0.2.5"), (HERE, 3493, "192.0.2.9"))
@@ -227,7 +227,7 @@ def test_a_secondary_that_is_logged_in_is_not_cut_off(run: Any, machine: Machine
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_others_who_are_connected_are_a_warning_each(run: Any, machine: Machine, check: bool) -> None:
+def test_each_other_connected_client_is_a_warning(run: Any, machine: Machine, check: bool) -> None:
     """Also where upsd does not answer. This host itself is no other, nor who is connected to something else."""
     connect(
         machine.root,
@@ -246,13 +246,13 @@ def test_others_who_are_connected_are_a_warning_each(run: Any, machine: Machine,
     assert all("is connected to upsd, but" in words and "nut_server_allow" in words for words in done["warnings"])
 
 
-def test_this_host_may_be_logged_in_by_its_own_address(run: Any, machine: Machine) -> None:
+def test_own_address_may_be_logged_in(run: Any, machine: Machine) -> None:
     machine.says = (ups("OL", f"::ffff:{HERE}", "::1"),)
     connect(machine.root, (HERE, 3493, HERE))
     assert "warnings" not in run(NAS)
 
 
-def test_who_is_shut_out_already_is_not_told_again(run: Any, machine: Machine) -> None:
+def test_client_already_shut_out_is_not_reported_again(run: Any, machine: Machine) -> None:
     tv = {"name": "tv", "address": "192.0.2.6"}
     assert run(NAS, tv)["changed"] is True
     # his connection may be there for a while
@@ -264,12 +264,12 @@ def test_who_is_shut_out_already_is_not_told_again(run: Any, machine: Machine) -
     assert ": 192.0.2.6 is connected" in words
 
 
-def test_one_who_has_gone_is_not_connected(run: Any, machine: Machine) -> None:
+def test_closed_connection_is_not_reported(run: Any, machine: Machine) -> None:
     connect(machine.root, (HERE, 3493, "192.0.2.30"), state="06")
     assert "warnings" not in run(NAS)
 
 
-def test_who_is_connected_does_not_matter_when_the_limit_is_lifted(run: Any, machine: Machine) -> None:
+def test_connected_clients_do_not_matter_for_absent(run: Any, machine: Machine) -> None:
     run(NAS)
     machine.says = (ups("OB", "192.0.2.9"),)
     connect(machine.root, (HERE, 3493, "192.0.2.9"))
@@ -278,7 +278,7 @@ def test_who_is_connected_does_not_matter_when_the_limit_is_lifted(run: Any, mac
     assert "warnings" not in gone
 
 
-def test_the_port_that_upsd_still_has_stays_covered(run: Any, machine: Machine) -> None:
+def test_current_port_of_upsd_stays_covered(run: Any, machine: Machine) -> None:
     """The configuration with another port may be refused after this; then upsd stays on the old one."""
     table, conf = machine.root / "etc/nut/access.nft", machine.root / "etc/nut/upsd.conf"
     conf.write_text("LISTEN 192.0.2.10 3493\nLISTEN 127.0.0.1 99999\n")
@@ -292,7 +292,7 @@ def test_the_port_that_upsd_still_has_stays_covered(run: Any, machine: Machine) 
     assert run(NAS, ports=[4000])["changed"] is False
 
 
-def test_a_table_whose_unit_had_failed_is_removed(run: Any, machine: Machine) -> None:
+def test_table_of_a_failed_unit_is_removed(run: Any, machine: Machine) -> None:
     """nft failed at boot, and nut-access loaded the table later: nothing is stopped that would remove it."""
     run(NAS)
     machine.state["ActiveState"] = "failed"
@@ -313,14 +313,14 @@ def test_a_table_whose_unit_had_failed_is_removed(run: Any, machine: Machine) ->
         ({"files": {}}, "files must be"),
     ],
 )
-def test_a_mistake_changes_nothing(run: Any, machine: Machine, options: dict[str, Any], words: str) -> None:
+def test_invalid_option_changes_nothing(run: Any, machine: Machine, options: dict[str, Any], words: str) -> None:
     failed = run(**options)
     assert failed["failed"] is True
     assert words in failed["msg"]
     assert not [path for path in machine.root.rglob("*") if path.is_file() and path.name != "homelab-nut.lock"]
 
 
-def test_a_host_without_nut(run: Any, machine: Machine) -> None:
+def test_host_without_nut_fails_except_in_check_mode(run: Any, machine: Machine) -> None:
     (machine.root / "etc/nut").rmdir()
     assert "NUT is not installed on this host" in run(NAS)["msg"]
     assert run(NAS, _ansible_check_mode=True)["changed"] is True

@@ -185,7 +185,7 @@ def test_service_runs_the_program_without_limits_on_restarts(rendered: dict[str,
     assert "Environment" not in bare["Service"]
     # the unit starts often, and systemd must never give up
     assert bare["Unit"]["StartLimitIntervalSec"] == ["0"]
-    assert int(bare["Service"]["TimeoutStartSec"][0]) > nut_hotplug.SECONDS
+    assert int(bare["Service"]["TimeoutStartSec"][0]) > nut_hotplug.PROGRAM_SECONDS
     assert bare["Service"]["SuccessExitStatus"] == [str(nut_hotplug.BUSY)]
     # hides systemd's messages about each run, but not those of the program
     assert bare["Service"]["SyslogLevel"] == bare["Service"]["LogLevelMax"] == ["notice"]

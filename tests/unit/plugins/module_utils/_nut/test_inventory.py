@@ -29,7 +29,7 @@ def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", inventory.KINDS.values(), ids=lambda kind: kind.group)
-def test_a_kind_of_secondary_is_known_to_the_role_and_the_playbooks(kind: inventory.Kind) -> None:
+def test_role_and_playbooks_know_each_kind_of_secondary(kind: inventory.Kind) -> None:
     for name in (kind.group, f"doctor_{kind.group}"):
         assert (ROOT / f"roles/nut_client/tasks/{name}.yml").exists()
     for name in ("pve", "doctor"):
@@ -38,7 +38,7 @@ def test_a_kind_of_secondary_is_known_to_the_role_and_the_playbooks(kind: invent
     assert f"{kind.shutdown_time} for " in (ROOT / "roles/nut_client/meta/argument_specs.yml").read_text()
 
 
-def test_all_by_default() -> None:
+def test_defaults_of_a_secondary() -> None:
     primary = {"primary": "pve", "primary_address": "192.0.2.10", "primary_port": 3493, "ups": "ups"}
     assert inventory.list_secondaries(GROUPS, HOSTS) == [
         {
@@ -59,7 +59,7 @@ def test_all_by_default() -> None:
     ]
 
 
-def test_all_that_can_be_said() -> None:
+def test_all_variables_of_a_secondary() -> None:
     found = inventory.list_secondaries(
         TWO_PRIMARIES,
         hosts(
@@ -100,14 +100,14 @@ def test_all_that_can_be_said() -> None:
 @pytest.mark.parametrize(
     ("own", "shutdown_limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
 )
-def test_how_long_the_primary_waits_for_it(own: int, shutdown_limit: int) -> None:
+def test_shutdown_limit_defaults_from_shutdown_time(own: int, shutdown_limit: int) -> None:
     (one,) = inventory.list_secondaries(
         {"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own})
     )
     assert one["shutdown_limit"] == shutdown_limit
 
 
-def test_a_limit_that_is_none() -> None:
+def test_limit_below_shutdown_time_is_refused() -> None:
     with pytest.raises(
         InventoryError, match=r"nas: nut_client_shutdown_limit \(59\) is less than nut_client_shutdown_time \(60\)"
     ):
@@ -115,7 +115,7 @@ def test_a_limit_that_is_none() -> None:
 
 
 @pytest.mark.parametrize("guest", ["qm 100", {"kind": "lxc", "id": 1}, {"kind": "qm"}, {"kind": "qm", "id": -1}, [1]])
-def test_a_guest_that_is_none(guest: Any) -> None:
+def test_invalid_guest_is_refused(guest: Any) -> None:
     with pytest.raises(InventoryError, match="nas: nut_client_guest must look like"):
         inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_guest": guest}))
 
@@ -129,12 +129,12 @@ def test_a_guest_that_is_none(guest: Any) -> None:
         ({}, "nas"),
     ],
 )
-def test_where_it_is_seen(own: dict[str, Any], address: str) -> None:
+def test_address_at_which_the_primary_pings(own: dict[str, Any], address: str) -> None:
     (one,) = inventory.list_secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
     assert one["address"] == address
 
 
-def test_a_site_without_secondaries() -> None:
+def test_inventory_without_secondaries() -> None:
     assert inventory.list_secondaries({"pve": ["pve"]}, HOSTS) == []
     assert inventory.list_secondaries({}, {}) == []
 
@@ -150,12 +150,12 @@ def test_a_site_without_secondaries() -> None:
         ({"nut_server_address": ""}, "pve"),
     ],
 )
-def test_where_a_primary_is_reached(its: dict[str, Any], address: str) -> None:
+def test_address_of_a_primary(its: dict[str, Any], address: str) -> None:
     assert inventory.find_primary_address("pve", its) == address
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.1.1", "::1"])
-def test_where_no_secondary_reaches_it(host: str) -> None:
+def test_loopback_address_of_a_primary_is_refused(host: str) -> None:
     with pytest.raises(
         InventoryError, match=f"pve: secondaries can't reach this host at {host}: set nut_server_address"
     ):
@@ -165,12 +165,12 @@ def test_where_no_secondary_reaches_it(host: str) -> None:
 @pytest.mark.parametrize(
     ("name", "user"), [("nas", "nas"), ("nas.example.org", "nas.example.org"), ("the nas", "the_nas"), ("nä#s", "n__s")]
 )
-def test_a_user_of_a_host_s_name(name: str, user: str) -> None:
+def test_default_user_is_the_host_name_without_special_characters(name: str, user: str) -> None:
     (one,) = inventory.list_secondaries({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
     assert one["user"] == user
 
 
-def test_users_of_two_primaries_may_be_the_same() -> None:
+def test_two_primaries_may_have_equal_users() -> None:
     named = {"nut_client_user": "upsmon"}
     found = inventory.list_secondaries(
         TWO_PRIMARIES,
@@ -254,7 +254,7 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
 
 
 @pytest.mark.parametrize(("groups", "hostvars", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_an_inventory_that_does_not_fit(
+def test_inconsistent_inventory_is_refused(
     groups: dict[str, list[str]], hostvars: dict[str, dict[str, Any]], said: str
 ) -> None:
     with pytest.raises(InventoryError) as caught:
@@ -262,14 +262,14 @@ def test_an_inventory_that_does_not_fit(
     assert said in str(caught.value)
 
 
-def test_the_primary_s_user_may_be_another() -> None:
+def test_primary_user_can_be_changed() -> None:
     found = inventory.list_secondaries(
         GROUPS, hosts(pve={"nut_server_upsmon_user": "root"}, media={"nut_client_user": "monitor"})
     )
     assert found[1]["user"] == "monitor"
 
 
-def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
+def test_begin_time_is_longest_poll_plus_finaldelay() -> None:
     slow = {"nut_client_upsmon_conf": {"POLLFREQ": 7, "POLLFREQALERT": "20", "FINALDELAY": 90}}
     # TrueNAS can't be told any of it
     found = inventory.list_secondaries(GROUPS, hosts(media=slow, nas=slow))
@@ -285,12 +285,12 @@ def test_a_secondary_s_poll_and_finaldelay_come_before_its_shutdown() -> None:
         ({"nut_server_devices": {"name": "ups"}}, "pve: nut_server_devices must be a list of UPSes"),
     ],
 )
-def test_a_primary_that_is_no_primary(its: dict[str, object], words: str) -> None:
+def test_invalid_variable_of_a_primary_is_refused(its: dict[str, object], words: str) -> None:
     with pytest.raises(InventoryError, match=words):
         inventory.list_secondaries(GROUPS, hosts(pve=its))
 
 
-def test_what_is_no_number_is_left_to_who_judges_ups_conf() -> None:
+def test_plan_ignores_values_that_are_not_numbers() -> None:
     device = {"name": "ups", "driver": "usbhid-ups", "options": {"offdelay": "soon", "ondelay": "60"}}
     (supply,) = inventory.plan_site("pve", [], [device])["supplies"]
     assert supply == {"name": "ups", "driver": "usbhid-ups", "ondelay": "60"}
@@ -299,7 +299,7 @@ def test_what_is_no_number_is_left_to_who_judges_ups_conf() -> None:
 # Who may connect, and where upsd listens
 
 
-def test_the_secondaries_may_connect_and_who_is_allowed() -> None:
+def test_secondaries_and_allowed_sources_may_connect() -> None:
     found = inventory.upsd_access(GROUPS, HOSTS, "pve", ["192.0.2.0/24", "ha.lan"])
     assert found == {
         "limited": True,
@@ -313,13 +313,13 @@ def test_the_secondaries_may_connect_and_who_is_allowed() -> None:
     }
 
 
-def test_any_limits_nobody_and_adds_nobody() -> None:
+def test_any_limits_no_source_and_adds_none() -> None:
     found = inventory.upsd_access(GROUPS, HOSTS, "pve", "any")
     assert found["limited"] is False
     assert [one["name"] for one in found["sources"]] == ["nas", "media"]
 
 
-def test_a_host_that_only_watches() -> None:
+def test_host_that_only_monitors_may_connect() -> None:
     """It is no secondary of this primary, and upsd must let it in."""
     watching = {
         "pve2": {"ansible_host": "192.0.2.11", "nut_server_extra_monitors": [{"system": "ups@pve:3493"}]},
@@ -345,13 +345,13 @@ def test_a_host_that_only_watches() -> None:
         ({}, ["0.0.0.0"]),
     ],
 )
-def test_where_upsd_listens(its: dict[str, str], listen: list[str]) -> None:
+def test_default_listen_addresses(its: dict[str, str], listen: list[str]) -> None:
     known = {"pve": its, "nas": {"ansible_host": "192.0.2.20"}}
     found = inventory.upsd_access({"pve": ["pve"], "truenas": ["nas"]}, known, "pve")
     assert [one["address"] for one in found["listen"]] == listen
 
 
-def test_where_nobody_connects_it_listens_for_its_own_host_alone() -> None:
+def test_upsd_listens_on_loopback_only_without_sources() -> None:
     alone = {"pve": ["pve"]}
     assert inventory.upsd_access(alone, HOSTS, "pve")["listen"] == [{"address": "127.0.0.1"}]
     for allow in ("any", ["192.0.2.7"]):
@@ -362,11 +362,11 @@ def test_where_nobody_connects_it_listens_for_its_own_host_alone() -> None:
 
 
 @pytest.mark.parametrize("allow", [["192.0.2.5/24"], ["nas; reboot"], ["192.0.2.300"], [""], 5])
-def test_what_can_not_be_allowed(allow: Any) -> None:
+def test_invalid_allow_entry_is_refused(allow: Any) -> None:
     with pytest.raises(InventoryError, match="pve: in nut_server_allow, or in the address of a secondary"):
         inventory.upsd_access(GROUPS, HOSTS, "pve", allow)
 
 
-def test_a_secondary_whose_address_is_none() -> None:
+def test_invalid_secondary_address_is_refused() -> None:
     with pytest.raises(InventoryError, match=r"192\.0\.2\.300"):
         inventory.upsd_access(GROUPS, hosts(nas={"nut_client_address": "192.0.2.300"}), "pve")

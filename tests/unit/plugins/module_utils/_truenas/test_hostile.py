@@ -210,7 +210,7 @@ def call(port: int, *, secure: bool = False, timeout: float = TIMEOUT) -> Any:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_each_attack_ends_in_time(serve: Callable[[Attack], int], name: str) -> None:
+def test_each_attack_ends_within_the_time_limit(serve: Callable[[Attack], int], name: str) -> None:
     attack, kind, words = ATTACKS[name]
     port = serve(attack)
     tracemalloc.start()
@@ -235,20 +235,20 @@ def test_each_attack_ends_in_time(serve: Callable[[Attack], int], name: str) -> 
         (after_upgrade(endless_fragments), "more than 4 MiB arrived while waiting for core.ping"),
     ],
 )
-def test_a_flood_ends_before_its_time(serve: Callable[[Attack], int], attack: Attack, words: str) -> None:
+def test_flood_ends_at_the_size_limit(serve: Callable[[Attack], int], attack: Attack, words: str) -> None:
     """By how much it is, and not by how long it takes."""
     with pytest.raises((ConnectionFailed, ConnectionLost), match=words):
         call(serve(attack), timeout=600)
 
 
-def test_a_handshake_by_drops(serve: Callable[[Attack], int]) -> None:
+def test_slow_tls_handshake_times_out(serve: Callable[[Attack], int]) -> None:
     began = time.monotonic()
     with pytest.raises(ConnectionFailed, match="no TLS handshake within 1 s"):
         call(serve(lambda stream: drip(stream, b"\x16\x03\x03\x40\x00\x02")), secure=True)
     assert time.monotonic() - began < LATEST
 
 
-def test_one_deadline_from_the_first_packet_to_the_open_websocket(
+def test_connection_and_upgrade_share_one_deadline(
     serve: Callable[[Attack], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the connection took is not given to the upgrade once more."""
@@ -266,7 +266,7 @@ def test_one_deadline_from_the_first_packet_to_the_open_websocket(
     assert given[0] <= TIMEOUT / 2
 
 
-def test_a_request_that_nobody_reads(serve: Callable[[Attack], int]) -> None:
+def test_unread_request_times_out(serve: Callable[[Attack], int]) -> None:
     def deaf(stream: socket.socket) -> None:
         upgrade(stream)
         time.sleep(TIMEOUT * 3)
@@ -290,7 +290,7 @@ def program(directory: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("stream", [1, 2])
-def test_midclt_that_prints_without_end(tmp_path: Path, stream: int) -> None:
+def test_endless_output_of_midclt_is_an_error(tmp_path: Path, stream: int) -> None:
     path = program(tmp_path, f"exec head -c {FLOOD} /dev/zero >&{stream}")
     tracemalloc.start()
     try:
@@ -301,7 +301,7 @@ def test_midclt_that_prints_without_end(tmp_path: Path, stream: int) -> None:
         tracemalloc.stop()
 
 
-def test_midclt_that_prints_by_drops(tmp_path: Path) -> None:
+def test_slow_output_of_midclt_times_out(tmp_path: Path) -> None:
     path = program(tmp_path, f"for i in $(seq {int(PATIENCE * 10)}); do printf x; sleep 0.1; done")
     began = time.monotonic()
     with pytest.raises(ConnectionLost, match="no answer within 1 s"):
@@ -309,7 +309,7 @@ def test_midclt_that_prints_by_drops(tmp_path: Path) -> None:
     assert time.monotonic() - began < LATEST
 
 
-def test_midclt_that_closes_its_output_and_stays(tmp_path: Path) -> None:
+def test_midclt_that_closes_its_output_but_runs_on_times_out(tmp_path: Path) -> None:
     path = program(tmp_path, f"exec >&- 2>&-; sleep {PATIENCE}")
     began = time.monotonic()
     with pytest.raises(ConnectionLost, match="no answer within 1 s"):
@@ -318,7 +318,7 @@ def test_midclt_that_closes_its_output_and_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("printed", ["[" * 60_000, '{"a":' * 500 + "1" + "}" * 500])
-def test_midclt_that_prints_deep_json(tmp_path: Path, printed: str) -> None:
+def test_deeply_nested_json_of_midclt_is_refused(tmp_path: Path, printed: str) -> None:
     (tmp_path / "said").write_text(printed)
     path = program(tmp_path, f"cat {tmp_path}/said")
     middleware = midclt.Midclt(path, "nas", 5)
@@ -326,6 +326,6 @@ def test_midclt_that_prints_deep_json(tmp_path: Path, printed: str) -> None:
         middleware.call("core.ping")
 
 
-def test_midclt_that_prints_a_long_number(tmp_path: Path) -> None:
+def test_long_number_of_midclt_stays_text(tmp_path: Path) -> None:
     path = program(tmp_path, f"printf %s {'9' * 5000}")
     assert midclt.Midclt(path, "nas", 5).call("core.ping") == "9" * 5000

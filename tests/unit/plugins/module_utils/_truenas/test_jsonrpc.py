@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The way in, over real sockets on the loopback: TLS, the upgrade to a WebSocket, and all that can break there."""
+"""Test the JSON-RPC connection over real sockets on the loopback: TLS, the WebSocket, and their failures. One file, for one server."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Serve = Callable[..., int]
         ("https://[fd00::5]:444", "wss://[fd00::5]:444/api/current", "[fd00::5]:444"),
     ],
 )
-def test_parse_url(text: str, url: str, label: str) -> None:
+def test_url_is_parsed(text: str, url: str, label: str) -> None:
     endpoint = parse_url(text)
     assert (endpoint.url, endpoint.label) == (url, label)
 
@@ -95,14 +95,14 @@ def test_parse_url(text: str, url: str, label: str) -> None:
         ("https://truenas.lan/uix", "the only supported path"),
     ],
 )
-def test_parse_url_refuses(text: str, reason: str) -> None:
+def test_invalid_url_is_refused(text: str, reason: str) -> None:
     with pytest.raises(OptionError, match=re.escape(reason)) as caught:
         parse_url(text)
     assert str(caught.value).startswith("url: ")
     assert "Canary" not in str(caught.value)
 
 
-def test_parse_fingerprint() -> None:
+def test_fingerprint_is_parsed() -> None:
     digits = "0a" * 32
     for text in (digits, digits.upper(), show_fingerprint(digits), f"sha256:{digits}", f" {digits}\n"):
         assert parse_fingerprint(text) == digits
@@ -224,7 +224,7 @@ def ping(port: int, tls: ServerTrust, **how: Any) -> Any:
 # --- certificates ----------------------------------------------------------------------------------------------------
 
 
-def test_ways_to_trust(serve: Serve, certificate: Certificate, tmp_path: Path) -> None:
+def test_each_kind_of_trust_connects(serve: Serve, certificate: Certificate, tmp_path: Path) -> None:
     port = serve(talk(pong))
     for tls in (
         ServerTrust(ca_path=str(certificate.path)),
@@ -235,7 +235,7 @@ def test_ways_to_trust(serve: Serve, certificate: Certificate, tmp_path: Path) -
         assert ping(port, tls) == "pong"
 
 
-def test_self_signed_shows_its_fingerprint(serve: Serve, certificate: Certificate) -> None:
+def test_error_for_self_signed_certificate_shows_the_fingerprint(serve: Serve, certificate: Certificate) -> None:
     asked: list[str] = []
 
     async def note(request: web.Request) -> web.StreamResponse:
@@ -250,14 +250,14 @@ def test_self_signed_shows_its_fingerprint(serve: Serve, certificate: Certificat
     assert asked == []
 
 
-def test_wrong_name(serve: Serve, certificate: Certificate) -> None:
+def test_certificate_for_another_name_is_refused(serve: Serve, certificate: Certificate) -> None:
     port = serve(talk(pong))
     with pytest.raises(ConnectionFailed, match=r"certificate verification failed.*localhost"):
         ping(port, ServerTrust(ca_path=str(certificate.path)), host="localhost")
     assert ping(port, ServerTrust(fingerprint=certificate.fingerprint), host="localhost") == "pong"
 
 
-def test_other_fingerprint(serve: Serve, certificate: Certificate) -> None:
+def test_other_fingerprint_is_refused_before_sending(serve: Serve, certificate: Certificate) -> None:
     asked: list[str] = []
 
     async def note(request: web.Request) -> web.StreamResponse:
@@ -270,7 +270,7 @@ def test_other_fingerprint(serve: Serve, certificate: Certificate) -> None:
     assert asked == []
 
 
-def test_bad_ca_path(serve: Serve, tmp_path: Path) -> None:
+def test_unreadable_ca_path_is_an_error(serve: Serve, tmp_path: Path) -> None:
     port = serve(talk(pong))
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing\n")
@@ -296,7 +296,7 @@ def test_bad_ca_path(serve: Serve, tmp_path: Path) -> None:
         (plain(307, Location="ws://127.0.0.1:9/api/current"), "the web server redirects /api/current"),
     ],
 )
-def test_not_a_websocket(serve: Serve, handler: Handler, words: str) -> None:
+def test_answer_without_websocket_is_explained(serve: Serve, handler: Handler, words: str) -> None:
     with pytest.raises(ConnectionFailed, match=re.escape(words)) as caught:
         ping(serve(handler), ServerTrust(validate=False))
     assert isinstance(caught.value, NoJsonRpc) == ("(HTTP 404)" in str(caught.value))
@@ -315,7 +315,7 @@ PLACES = (
 
 
 @pytest.mark.parametrize("status", [200, 300, 301, 302, 303, 304, 305, 307, 308, 407])
-def test_no_redirect_is_followed_and_no_proxy_used(
+def test_redirects_and_proxies_are_not_used(
     serve: Serve, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """Wherever it is sent, with whatever stands in the environment, nobody else hears of it, and it asks once."""
@@ -339,17 +339,17 @@ def test_no_redirect_is_followed_and_no_proxy_used(
         assert select.select([listener], [], [], 0)[0] == []
 
 
-def test_plain_http_is_sent_on_to_https(serve: Serve) -> None:
+def test_redirect_from_http_to_https_is_explained(serve: Serve) -> None:
     port = serve(plain(307, Location="https://127.0.0.1/api/current"), tls=False)
     with pytest.raises(ConnectionFailed, match="plain http to https"):
         ping(port, ServerTrust(), secure=False)
 
 
-def test_plain_works(serve: Serve) -> None:
+def test_plain_websocket_works(serve: Serve) -> None:
     assert ping(serve(talk(pong), tls=False), ServerTrust(), secure=False) == "pong"
 
 
-def test_no_tls_there(serve: Serve) -> None:
+def test_plain_port_refuses_tls(serve: Serve) -> None:
     with pytest.raises(ConnectionFailed, match="TLS failed on port"):
         ping(serve(talk(pong), tls=False), ServerTrust(validate=False))
 
@@ -360,7 +360,7 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def test_refused(listener: socket.socket) -> None:
+def test_refused_connection_is_explained(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
     with pytest.raises(ConnectionFailed, match=f"can't connect to port {port}: connection refused"):
@@ -368,13 +368,13 @@ def test_refused(listener: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("secure", [True, False])
-def test_silent(listener: socket.socket, secure: bool) -> None:
+def test_silent_port_times_out(listener: socket.socket, secure: bool) -> None:
     with pytest.raises(ConnectionFailed, match=r"open but silent|did not answer within"):
         ping(listener.getsockname()[1], ServerTrust(), secure=secure, timeout=0.2)
 
 
 @pytest.mark.parametrize("secure", [True, False])
-def test_hung_up_at_once(listener: socket.socket, secure: bool) -> None:
+def test_broken_connection_is_explained(listener: socket.socket, secure: bool) -> None:
     def accept() -> None:
         for _unused in range(2):
             with contextlib.suppress(OSError):
@@ -386,13 +386,13 @@ def test_hung_up_at_once(listener: socket.socket, secure: bool) -> None:
         ping(listener.getsockname()[1], ServerTrust(validate=False), secure=secure)
 
 
-def test_unknown_name() -> None:
+def test_unknown_name_is_explained() -> None:
     with pytest.raises(ConnectionFailed, match="can't resolve this name") as caught:
         ping(443, ServerTrust(), host="truenas.invalid")
     assert str(caught.value).startswith("truenas.invalid: ")
 
 
-def test_label_too_long_for_a_name() -> None:
+def test_too_long_label_is_an_error() -> None:
     with pytest.raises(ConnectionFailed, match="Check url"):
         ping(443, ServerTrust(), host="a" * 64 + ".lan")
 
@@ -409,12 +409,12 @@ def test_label_too_long_for_a_name() -> None:
         ("[]", "is not an answer"),
     ],
 )
-def test_trouble_while_talking(serve: Serve, script: Any, words: str) -> None:
+def test_broken_session_is_explained(serve: Serve, script: Any, words: str) -> None:
     with pytest.raises(ConnectionLost, match=re.escape(words)):
         ping(serve(talk(script)), ServerTrust(validate=False))
 
 
-def test_no_answer_in_time(serve: Serve) -> None:
+def test_missing_answer_times_out(serve: Serve) -> None:
     async def nothing(_channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
         return
 
@@ -422,7 +422,7 @@ def test_no_answer_in_time(serve: Serve) -> None:
         ping(serve(talk(nothing)), ServerTrust(validate=False), timeout=0.3)
 
 
-def test_cut_in_the_middle(serve: Serve) -> None:
+def test_connection_cut_in_the_middle_of_a_message(serve: Serve) -> None:
     """The line is cut, without a farewell."""
 
     async def cut(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
@@ -471,7 +471,7 @@ def middleware(replay: Replay, clock: Clock) -> JsonRpc:
     return JsonRpc(replay, "truenas.lan", 30, clock=clock, sleep=clock.sleep)
 
 
-def test_job_is_awaited(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
+def test_job_is_polled_until_success(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
     replay.answers["core.get_jobs"] = [job("WAITING"), {"result": []}, job("RUNNING"), job("SUCCESS", result=True)]
     assert middleware.call_job("service.control", "START", "ups", {"silent": False}) is True
     assert clock.now == pytest.approx(1.5)
@@ -485,21 +485,21 @@ def test_failed_job(replay: Replay, middleware: JsonRpc, state: str) -> None:
         middleware.call_job("service.control", "START", "ups", {})
 
 
-def test_job_without_end(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
+def test_endless_job_times_out(replay: Replay, middleware: JsonRpc, clock: Clock) -> None:
     replay.answers["core.get_jobs"] = [job("RUNNING")] * 1000
     with pytest.raises(ConnectionLost, match=r"\(job 1\) did not end within 150 s"):
         middleware.call_job("service.control", "START", "ups", {})
     assert clock.now == pytest.approx(150)
 
 
-def test_job_answered_at_once(replay: Replay, middleware: JsonRpc) -> None:
+def test_job_with_immediate_result(replay: Replay, middleware: JsonRpc) -> None:
     """With legacy_jobs off the call itself waits, and True is no job number."""
     replay.answers["service.control"] = [{"result": True}]
     assert middleware.call_job("service.control", "START", "ups", {}) is True
     assert len(replay.sent) == 1
 
 
-def test_pings_are_no_answer(serve: Serve) -> None:
+def test_ping_does_not_count_as_answer(serve: Serve) -> None:
     """Each of them is a sign of life, and none makes the wait longer."""
 
     async def alive(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
@@ -522,7 +522,7 @@ def test_pings_are_no_answer(serve: Serve) -> None:
         (307, "https://nas.lan/ui/", False),
     ],
 )
-def test_a_truenas_before_25_04(serve: Serve, status: int, location: str, old: bool) -> None:
+def test_truenas_before_25_04_is_recognized(serve: Serve, status: int, location: str, old: bool) -> None:
     """Its web server redirects unknown paths to the web interface; no newer release does."""
     headers = {"Location": location} if location else {}
     with pytest.raises(ConnectionFailed) as caught:

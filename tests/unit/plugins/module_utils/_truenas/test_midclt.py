@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""midclt as a real process: a script that takes arguments, prints and ends as midclt of each release does."""
+"""Test midclt as a real process: a script that behaves like midclt of each release. One file, because all tests share the script."""
 
 from __future__ import annotations
 
@@ -137,19 +137,19 @@ def either(request: pytest.FixtureRequest, tmp_path: Path) -> Fake:
         ("none of {JSON}\n", "none of {JSON}"),
     ],
 )
-def test_results(fake: Fake, out: str, value: Any) -> None:
+def test_results_are_parsed(fake: Fake, out: str, value: Any) -> None:
     answer = fake.answers(core__ping=[{"out": out}]).call("core.ping")
     assert (answer, type(answer)) == (value, type(value))
 
 
 @pytest.mark.parametrize("out", ["", "\n", "{'not': 'json'}\n", '{"cut": ', "[Canary"])
-def test_garbage(fake: Fake, out: str) -> None:
+def test_garbage_is_not_an_answer(fake: Fake, out: str) -> None:
     with pytest.raises(NotAnAnswer, match=r"nas: the reply of midclt to ups\.config is not an answer") as caught:
         fake.answers(ups__config=[{"out": out}]).call("ups.config")
     assert "Canary" not in str(caught.value)
 
 
-def test_arguments(either: Fake) -> None:
+def test_arguments_are_json(either: Fake) -> None:
     """A text that reads like JSON, or like an option, arrives as that text."""
     params = ["ups", {"silent": False}, [["id", "=", 3]], None, "-", "3493", "--help", "\u00e4\n"]
     either.answers(service__query=[{"out": "[]\n"}]).call("service.query", *params)
@@ -164,7 +164,7 @@ def test_arguments(either: Fake) -> None:
     ("method", "seconds"),
     [("ups.config", 3), ("ups.update", 123), ("service.start", 123), ("service.stop", 123), ("service.control", 3)],
 )
-def test_time_for_a_call(method: str, seconds: int, fake: Fake) -> None:
+def test_time_limit_of_a_call(method: str, seconds: int, fake: Fake) -> None:
     given: list[tuple[Sequence[str], str | None, float]] = []
 
     def run(argv: Sequence[str], stdin: str | None, limit: float) -> Completed:
@@ -182,7 +182,7 @@ def test_time_for_a_call(method: str, seconds: int, fake: Fake) -> None:
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
-def test_update_is_seen_by_nobody(either: Fake) -> None:
+def test_parameters_of_an_update_are_hidden(either: Fake) -> None:
     payload = {"monpwd": SECRET, "extrausers": f"[x]\n password = {SECRET}", "hostsync": 15, "shutdowncmd": None}
     answer = either.answers(ups__update=[{"out": '{"mode": "SLAVE"}\n'}]).call("ups.update", payload)
     assert answer == {"mode": "SLAVE"}
@@ -200,20 +200,20 @@ def test_update_is_seen_by_nobody(either: Fake) -> None:
     ]
 
 
-def test_dash_where_midclt_knows_it(tmp_path: Path) -> None:
+def test_dash_is_used_if_midclt_supports_it(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "box", dash=True)
     fake.answers(ups__update=[{"out": "{}"}]).call("ups.update", {})
     assert fake.log[0]["cmdline"].split("\0")[1:-1] == [str(fake.program), "-t", "150", "call", "ups.update", "-"]
 
 
-def test_exit_code_and_error_of_the_unseen_way(either: Fake) -> None:
+def test_hidden_call_reports_exit_code_and_error(either: Fake) -> None:
     err = f"[EINVAL] ups_update.monpwd: Spaces or number signs are not allowed.\n\n{TRACE}"
     with pytest.raises(CallFailed, match="TrueNAS refuses monpwd: Spaces or number"):
         either.answers(ups__update=[{"code": 1, "err": err}]).call("ups.update", {"monpwd": SECRET})
 
 
 @pytest.mark.parametrize("help_text", [Completed(1, "stdin", ""), Completed(0, "call", "stdin"), None])
-def test_help_that_tells_nothing(fake: Fake, help_text: Completed | None) -> None:
+def test_unclear_help_of_midclt_means_no_dash(fake: Fake, help_text: Completed | None) -> None:
     """Where it is not sure that midclt knows `-`, the other way is gone: it works with each of them."""
     argvs: list[Sequence[str]] = []
 
@@ -229,7 +229,7 @@ def test_help_that_tells_nothing(fake: Fake, help_text: Completed | None) -> Non
     assert argvs[-1][1] == "-c"
 
 
-def test_env_in_the_first_line(tmp_path: Path) -> None:
+def test_interpreter_from_env_line(tmp_path: Path) -> None:
     for number, first in enumerate(
         ("#!/usr/bin/env python3", "#! /usr/bin/env -S python3 -u", "#! /usr/bin/python3 -s")
     ):
@@ -261,7 +261,7 @@ def test_isolated_python_keeps_its_path(tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_first_line(tmp_path: Path, first: str, python: list[str] | None) -> None:
+def test_interpreter_is_read_from_the_first_line(tmp_path: Path, first: str, python: list[str] | None) -> None:
     program = tmp_path / "midclt"
     program.write_text(f"{first}\nmore\n")
     assert module._find_interpreter(program) == python
@@ -278,21 +278,21 @@ def shell(directory: Path, help_text: str) -> Path:
     return program
 
 
-def test_no_way_to_hide_it(tmp_path: Path) -> None:
-    """It is offered as input; a midclt that does not know `-` sends that letter, which TrueNAS refuses."""
+def test_binary_without_stdin_support_never_gets_a_secret_argument(tmp_path: Path) -> None:
+    """The secret goes to standard input; a midclt without support for `-` sends a literal `-`, which TrueNAS refuses."""
     program = shell(tmp_path, "Call method")
     Midclt(str(program), "nas").call("ups.update", {"monpwd": "Canary"})
     assert "Canary" not in (tmp_path / "log").read_text()
 
 
-def test_no_script_but_it_takes_input(tmp_path: Path) -> None:
+def test_binary_with_stdin_support_gets_input(tmp_path: Path) -> None:
     program = shell(tmp_path, "read it from stdin")
     assert Midclt(str(program), "nas").call("ups.update", {"monpwd": "Canary"}) == {}
     assert (tmp_path / "input").read_text() == '{"monpwd": "Canary"}'
     assert "Canary" not in (tmp_path / "log").read_text()
 
 
-def test_nothing_of_it_for_older_python() -> None:
+def test_code_parses_with_python_3_9() -> None:
     """Up to CORE 13 and SCALE 22.12: Python 3.9."""
     for path in sorted(Path(module.__file__).parent.glob("*.py")):
         ast.parse(path.read_text(), feature_version=(3, 9))
@@ -370,7 +370,7 @@ def test_nothing_of_it_for_older_python() -> None:
         ("", NotAnAnswer, "midclt failed with exit code 1 while waiting for ups.update. TrueNAS may or may not"),
     ],
 )
-def test_errors(fake: Fake, err: str, kind: type[Exception], words: str) -> None:
+def test_errors_are_explained(fake: Fake, err: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind) as caught:
         fake.answers(ups__update=[{"err": err, "code": 1}]).call("ups.update", {})
     assert caught.type is kind
@@ -380,7 +380,7 @@ def test_errors(fake: Fake, err: str, kind: type[Exception], words: str) -> None
     assert "Traceback" not in str(caught.value)
 
 
-def test_service_that_does_not_start_is_told_apart(fake: Fake) -> None:
+def test_failed_service_start_has_its_own_errname(fake: Fake) -> None:
     err = f"[ESERVICESTARTFAILURE] The ups service failed to start\n{TRACE}['ups']\n"
     with pytest.raises(CallFailed) as caught:
         fake.answers(ups__update=[{"err": err, "code": 1}]).call("ups.update", {})
@@ -388,12 +388,12 @@ def test_service_that_does_not_start_is_told_apart(fake: Fake) -> None:
     assert caught.value.reason == "[ESERVICESTARTFAILURE] The ups service failed to start"
 
 
-def test_failed_login_is_told_on_standard_output(fake: Fake) -> None:
+def test_failed_login_is_read_from_standard_output(fake: Fake) -> None:
     with pytest.raises(LoginFailed, match=r"nas: midclt could not log in\. .*become: true"):
         fake.answers(ups__config=[{"out": "Failed to login:  [Errno 1] x\n"}]).call("ups.config")
 
 
-def test_ended_by_a_signal() -> None:
+def test_signal_is_reported() -> None:
     def run(_argv: Sequence[str], _stdin: str | None, _seconds: float) -> Completed:
         return Completed(-9, "", "")
 
@@ -410,7 +410,7 @@ def with_help(run: Callable[..., Completed]) -> Callable[..., Completed]:
     return both
 
 
-def test_over_time() -> None:
+def test_slow_call_times_out() -> None:
     def run(_argv: Sequence[str], _stdin: str | None, _seconds: float) -> Completed:
         raise ConnectionLost("no answer within 60 s")
 
@@ -419,7 +419,7 @@ def test_over_time() -> None:
         Midclt(sys.executable, "nas", run=with_help(run)).call("ups.config")
 
 
-def test_cannot_be_run(tmp_path: Path) -> None:
+def test_unstartable_midclt_is_explained(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "box", dash=False, first="#!/nowhere/python3")
     with pytest.raises(ConnectionFailed, match=r"can't run .*midclt: No such file or directory"):
         fake.answers().call("ups.config")
@@ -433,7 +433,7 @@ def jobs(*states: str, **members: Any) -> list[dict[str, str]]:
     return [{"out": json.dumps([each])} for each in shown]
 
 
-def test_job(fake: Fake) -> None:
+def test_job_is_polled(fake: Fake) -> None:
     polls = jobs("WAITING", "RUNNING") + jobs("SUCCESS", result=True)
     box = fake.answers(service__control=[{"out": "71\n"}], core__get_jobs=polls)
     assert box.call_job("service.control", "START", "ups", {"silent": False}) is True
@@ -447,7 +447,7 @@ def test_failed_job(fake: Fake) -> None:
         box.call_job("service.control", "START", "ups", {"silent": False})
 
 
-def test_job_without_end(fake: Fake) -> None:
+def test_endless_job_times_out(fake: Fake) -> None:
     now = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -462,14 +462,14 @@ def test_job_without_end(fake: Fake) -> None:
 # --- the program -----------------------------------------------------------------------------------------------------
 
 
-def test_find(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_midclt_is_found(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_midclt(str(fake.directory)) == str(fake.program)
     assert find_midclt(str(tmp_path)) is None
     monkeypatch.setenv("PATH", f"{tmp_path}:{fake.directory}")
     assert find_midclt() == str(fake.program)
 
 
-def test_connect(fake: Fake, tmp_path: Path) -> None:
+def test_missing_midclt_is_explained(fake: Fake, tmp_path: Path) -> None:
     fake.answers(core__ping=[{"out": "pong\n"}])
     box = open_midclt(30, path=str(fake.directory))
     assert (box.call("core.ping"), box.host) == ("pong", os.uname().nodename)
@@ -479,13 +479,13 @@ def test_connect(fake: Fake, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [None, "", "/nowhere", ":/nowhere:"])
-def test_places_of_both_systems_are_searched(path: str | None) -> None:
+def test_directories_of_scale_and_core_are_searched(path: str | None) -> None:
     found = module._search_path(path).split(os.pathsep)
     assert found[-2:] == ["/usr/bin", "/usr/local/bin"]
     assert "" not in found  # that would be the directory where we happen to be
 
 
-def test_over_time_nothing_is_left_running(tmp_path: Path) -> None:
+def test_timeout_leaves_no_process_running(tmp_path: Path) -> None:
     """Also what it has started goes: it would hold the pipes open."""
     program = tmp_path / "hangs"
     program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/child\necho $$ > {tmp_path}/parent\nwait\n")
@@ -499,16 +499,16 @@ def test_over_time_nothing_is_left_running(tmp_path: Path) -> None:
         assert state.strip()[:1] in ("", "Z")
 
 
-def test_what_a_program_says() -> None:
+def test_output_of_a_program_is_returned() -> None:
     script = (
         "import sys; sys.stdout.buffer.write(b'\\xff' + sys.stdin.buffer.read()); sys.stderr.write('e'); sys.exit(3)"
     )
     assert run_program([sys.executable, "-c", script], "in", 60) == Completed(3, "\ufffdin", "e")
 
 
-def test_no_input_is_an_empty_one() -> None:
+def test_missing_input_is_empty() -> None:
     assert run_program([sys.executable, "-c", "import sys; print(repr(sys.stdin.read()))"], None, 60).out == "''\n"
 
 
-def test_input_that_nobody_reads() -> None:
+def test_unread_input_is_dropped() -> None:
     assert run_program(["/bin/true"], "x" * 1_000_000, 60).code == 0

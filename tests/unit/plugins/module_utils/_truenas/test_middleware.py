@@ -40,5 +40,5 @@ LINES = '[x]\n  password = "Canary one"\n\tcommunity=Canary2 # see\n'
         ("a word like see or community stays", [LINES], "a word like see or community stays"),
     ],
 )
-def test_scrub(text: str, secrets: list[str], clean: str) -> None:
+def test_secrets_are_masked(text: str, secrets: list[str], clean: str) -> None:
     assert mask_secrets(text, secrets) == clean

@@ -254,14 +254,14 @@ def sent(spec: dict[str, Any], field: str, value: Any) -> dict[str, Any] | None:
     return ups.normalise_settings(given)
 
 
-def test_enough_of_them() -> None:
+def test_enough_payloads_are_covered() -> None:
     assert len(PAYLOADS) >= 60
     assert {field for field, *_unused in PAYLOADS} == set(ups.SETTINGS)
     assert [key for key, count in Counter(IDS).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("payload", PAYLOADS, ids=IDS)
-def test_payload(
+def test_payload_is_refused_or_harmless(
     argument_spec: dict[str, Any], tmp_path: Path, payload: tuple[str, Any, tuple[bool, ...], bool]
 ) -> None:
     field, value, taken, ours = payload
@@ -311,7 +311,7 @@ def upsmon_lives_with(settings: Mapping[str, Any]) -> None:
         {"shutdowncmd": "a\\"},
     ],
 )
-def test_the_check_sees_what_breaks_upsmon(settings: dict[str, Any]) -> None:
-    """Else it would prove nothing."""
+def test_check_detects_broken_upsmon_conf(settings: dict[str, Any]) -> None:
+    """Without this, test_payload_is_refused_or_harmless would prove nothing."""
     with pytest.raises((AssertionError, ValueError)):
         upsmon_lives_with({**SECONDARY, **settings})

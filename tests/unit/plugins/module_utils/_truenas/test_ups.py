@@ -99,7 +99,7 @@ def fresh(**settings: Any) -> dict[str, Any]:
         ("shutdowntimer", "30", "from 0"),
     ],
 )
-def test_refused_values(option: str, value: Any, reason: str) -> None:
+def test_invalid_values_are_refused(option: str, value: Any, reason: str) -> None:
     (found,) = find_problems({option: value})
     assert found.startswith(f"{option}: ")
     assert reason in found
@@ -132,12 +132,12 @@ def test_refused_values(option: str, value: Any, reason: str) -> None:
         ("mode", "SLAVE"),
     ],
 )
-def test_accepted_values(option: str, value: Any) -> None:
+def test_valid_values_are_accepted(option: str, value: Any) -> None:
     assert find_problems({option: value}) == []
 
 
 @given(st.text(max_size=20))
-def test_accepted_login_word_survives_nut(value: str) -> None:
+def test_accepted_login_survives_nut(value: str) -> None:
     """In `MONITOR ups@host 1 user WORD SLAVE` NUT must read an accepted word as one word, letter by letter."""
     if not find_problems({"monpwd": value}):
         (line,) = grammar.parse_lines(f"MONITOR ups@host 1 user {value} SLAVE\n")
@@ -173,7 +173,9 @@ SECONDARY = {"mode": "SLAVE", "remotehost": "192.0.2.10", "monuser": "truenas", 
         ({"driver": "usbhid-ups", "port": "auto"}, RUNNING, {"mode": "MASTER"}, []),
     ],
 )
-def test_plan(current: dict[str, Any], service: ServiceState, goal: dict[str, Any], steps: list[UpsStep]) -> None:
+def test_steps_to_the_wanted_settings(
+    current: dict[str, Any], service: ServiceState, goal: dict[str, Any], steps: list[UpsStep]
+) -> None:
     assert plan_steps(fresh(**current), service, wanted(**goal)) == tuple(steps)
 
 
@@ -195,14 +197,14 @@ def test_plan(current: dict[str, Any], service: ServiceState, goal: dict[str, An
         ({**SECONDARY, "driver": "d"}, STOPPED, [UpsStep("update", {"monuser": "upsmon", "monpwd": "fixmepass"})]),
     ],
 )
-def test_plan_absent(current: dict[str, Any], service: ServiceState, steps: list[UpsStep]) -> None:
+def test_steps_to_absent(current: dict[str, Any], service: ServiceState, steps: list[UpsStep]) -> None:
     assert plan_steps(fresh(**current), service, wanted(present=False, mode="SLAVE", monpwd="ignored")) == tuple(steps)
 
 
 @pytest.mark.parametrize("present", [True, False])
 @pytest.mark.parametrize("service", [RUNNING, STOPPED, ServiceState(False, "UNKNOWN")])
 @pytest.mark.parametrize("current", [{}, SECONDARY, {"driver": "d", "port": "p", **SECONDARY}])
-def test_what_was_predicted_needs_no_steps(present: bool, service: ServiceState, current: dict[str, Any]) -> None:
+def test_predicted_state_needs_no_steps(present: bool, service: ServiceState, current: dict[str, Any]) -> None:
     goal = wanted(present, **SECONDARY, nocommwarntime=0, shutdowncmd="")
     steps = plan_steps(fresh(**current), service, goal)
     assert plan_steps(*predict_result(fresh(**current), service, steps), goal) == ()
@@ -211,12 +213,12 @@ def test_what_was_predicted_needs_no_steps(present: bool, service: ServiceState,
 @pytest.mark.parametrize(
     "goal", [{"mode": "SLAVE"}, {"mode": "MASTER", "driver": "d"}, {"mode": "MASTER", "port": "p"}]
 )
-def test_impossible_goal(goal: dict[str, Any]) -> None:
+def test_impossible_goal_is_refused(goal: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="required for mode"):
         plan_steps(fresh(), STOPPED, wanted(**goal))
 
 
-def test_redact() -> None:
+def test_secrets_are_hidden() -> None:
     old, new = fresh(monpwd="one", options="", extrausers="x"), fresh(monpwd="two", options="z", extrausers="x")
     assert {name: redact_settings(old)[name] for name in SECRETS} == {
         "monpwd": "(hidden)",

@@ -68,7 +68,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_status_and_start(stand: Stand, kind: str) -> None:
+def test_guest_status_is_read_and_guest_is_started(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind)
     assert control.read_status(stand.run, Guest(100, kind)) == "running"
     stand.host.kill_guest(100)
@@ -79,7 +79,7 @@ def test_status_and_start(stand: Stand, kind: str) -> None:
     assert control.start_guest(stand.run, Guest(100, kind))[0] == 255
 
 
-def test_which_run(stand: Stand) -> None:
+def test_running_guests_are_listed(stand: Stand) -> None:
     assert control.list_running(stand.run) == frozenset()
     stand.host.add_guest(100, name="mail")
     stand.host.add_guest(101)
@@ -91,7 +91,7 @@ def test_which_run(stand: Stand) -> None:
     assert "       101 VM 101 " in stand.run(["qm", "list"])[1]
 
 
-def test_a_guest_whose_name_looks_like_something_else() -> None:
+def test_guest_name_that_looks_like_a_table_row_is_not_misread() -> None:
     table = {
         "qm": "      VMID NAME   STATUS     MEM(MB)    BOOTDISK(GB) PID       \n"
         "       100 running  stopped    512                 0.00 0         \n"
@@ -105,7 +105,7 @@ def test_a_guest_whose_name_looks_like_something_else() -> None:
 
 
 @pytest.mark.parametrize("broken", ["qm", "pct"])
-def test_nobody_can_say_which_run(stand: Stand, broken: str) -> None:
+def test_running_guests_are_unknown_if_qm_or_pct_fails(stand: Stand, broken: str) -> None:
     stand.host.add_guest(100)
     stand.host.add_guest(103, kind="pct")
     stand.hooks[broken] = "       100 mail running 512 0.00 7\n103 running  films\n"
@@ -113,7 +113,7 @@ def test_nobody_can_say_which_run(stand: Stand, broken: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_goes_down(stand: Stand, kind: str) -> None:
+def test_guest_that_shuts_down_is_stopped(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind, shutdown=7)
     found = stand.stop(100, 120, kind)
     assert (found.outcome, found.by_ha) == ("stopped", False)
@@ -123,7 +123,7 @@ def test_it_goes_down(stand: Stand, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_hangs_and_proxmox_forces_it(stand: Stand, kind: str) -> None:
+def test_hanging_guest_is_forced_off_by_proxmox(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind, shutdown=None)
     found = stand.stop(100, 20, kind)
     assert (found.outcome, stand.now) == ("forced", 20)
@@ -131,19 +131,19 @@ def test_it_hangs_and_proxmox_forces_it(stand: Stand, kind: str) -> None:
     assert not stand.host.find_pid(100)
 
 
-def test_it_is_down_already(stand: Stand) -> None:
+def test_guest_that_was_down_is_already_down(stand: Stand) -> None:
     stand.host.add_guest(100, running=False)
     assert stand.stop(100, 20).outcome == "already"
 
 
-def test_there_is_no_such_guest(stand: Stand) -> None:
+def test_missing_guest_is_gone(stand: Stand) -> None:
     stand.host.add_guest(100, kind="pct")
     assert stand.stop(100, 600).outcome == "gone"
     assert stand.now == 0
     assert stand.host.find_pid(100)
 
 
-def test_no_proxmox_at_all() -> None:
+def test_host_without_qm_cannot_stop_guest() -> None:
     asked: list[Sequence[str]] = []
 
     def run(command: Sequence[str]) -> tuple[int, str]:
@@ -157,13 +157,13 @@ def test_no_proxmox_at_all() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_backup_is_ended_once(stand: Stand, kind: str) -> None:
+def test_backup_is_ended_once(stand: Stand, kind: str) -> None:
     stand.host.add_guest(100, kind=kind, lock="backup", shutdown=3)
     assert stand.stop(100, 60, kind).outcome == "stopped"
     assert stand.verbs.count("vzdump --stop") == 1
 
 
-def test_a_backup_that_does_not_end(stand: Stand) -> None:
+def test_guest_is_forced_if_backup_does_not_end(stand: Stand) -> None:
     stand.host.add_guest(100, lock="backup")
     asked: list[str] = []
 
@@ -176,7 +176,7 @@ def test_a_backup_that_does_not_end(stand: Stand) -> None:
     assert asked.count("vzdump") == 1
 
 
-def test_a_vm_that_proxmox_can_not_reach_is_forced_at_once() -> None:
+def test_unreachable_vm_is_forced_at_once() -> None:
     def run(command: Sequence[str]) -> tuple[int, str]:
         if command[4] == "status":
             return 0, "status: stopped\n"
@@ -185,7 +185,7 @@ def test_a_vm_that_proxmox_can_not_reach_is_forced_at_once() -> None:
     assert control.stop_guest(run, Guest(100, "qm"), 60, clock=lambda: 0.0).outcome == "forced"
 
 
-def test_a_lock_that_stays_is_broken_in_the_end(stand: Stand) -> None:
+def test_permanent_lock_is_broken_at_the_end(stand: Stand) -> None:
     stand.host.add_guest(100, lock="migrate")
     found = stand.stop(100, 10)
     assert found.outcome == "forced"
@@ -197,7 +197,7 @@ def test_a_lock_that_stays_is_broken_in_the_end(stand: Stand) -> None:
     assert tries[:3] == ["10", "8", "6"]
 
 
-def test_nothing_helps(stand: Stand) -> None:
+def test_guest_that_cannot_be_forced_still_runs(stand: Stand) -> None:
     stand.host.add_guest(100, lock="migrate")
     stand.hooks["stop"] = "can't lock file\n"
     found = stand.stop(100, 10)
@@ -206,7 +206,7 @@ def test_nothing_helps(stand: Stand) -> None:
     assert found.message.endswith("can't lock file")
 
 
-def test_its_status_can_not_be_told_for_a_while(stand: Stand) -> None:
+def test_guest_with_unknown_status_counts_as_running(stand: Stand) -> None:
     stand.host.add_guest(100, shutdown=3)
     stand.hooks["status"] = "ipcc_send_rec failed\n"
     found = stand.stop(100, 10)
@@ -215,14 +215,14 @@ def test_its_status_can_not_be_told_for_a_while(stand: Stand) -> None:
     assert stand.stop(100, 10).outcome == "already"
 
 
-def test_ha_is_told_once_and_waited_for(stand: Stand) -> None:
+def test_ha_gets_one_request_and_time_to_act(stand: Stand) -> None:
     stand.host.add_guest(100, ha=True, shutdown=5)
     found = stand.stop(100, 600)
     assert (found.outcome, found.by_ha) == ("stopped", True)
     assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1
 
 
-def test_ha_does_nothing(stand: Stand) -> None:
+def test_guest_is_forced_if_ha_does_nothing(stand: Stand) -> None:
     stand.host.add_guest(100, ha=True, shutdown=None)
     found = stand.stop(100, 30)
     assert (found.outcome, found.by_ha) == ("runs", True)
@@ -231,7 +231,7 @@ def test_ha_does_nothing(stand: Stand) -> None:
     assert stand.now >= 30 + HA_SECONDS - 2
 
 
-def test_each_program_is_bounded(stand: Stand) -> None:
+def test_each_command_has_a_time_limit(stand: Stand) -> None:
     asked: list[Sequence[str]] = []
 
     def run(command: Sequence[str]) -> tuple[int, str]:

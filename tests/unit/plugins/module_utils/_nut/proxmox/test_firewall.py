@@ -34,14 +34,14 @@ def lets_in(rule: str, address: str = NAS, port: int = 3493) -> bool:
     "cluster_fw",
     ["", "[RULES]\nIN DROP\n", "[OPTIONS]\nenable: 0\n", "[OPTIONS]\n# enable: 1\n", "enable: 1\n[OPTIONS]\npolicy_in: DROP\n"],
 )  # fmt: skip
-def test_off_by_default(cluster_fw: str) -> None:
+def test_firewall_is_off_by_default(cluster_fw: str) -> None:
     assert "cluster.fw" in firewall.explain_off(cluster_fw, "")
     seen = firewall.judge_clients(cluster_fw, host("IN DROP"), [NAS], 3493)
     assert seen == FirewallVerdict(firewall.explain_off(cluster_fw, ""))
     assert not seen.shut_out
 
 
-def test_off_for_this_host() -> None:
+def test_firewall_can_be_off_on_one_host() -> None:
     assert "host.fw" in firewall.explain_off(ON, "[OPTIONS]\nenable: 0\n")
 
 
@@ -57,14 +57,14 @@ def test_off_for_this_host() -> None:
         ("[OPTIONS]\r\n[OPTIONS]\nenable: 1\n", ""),
     ],
 )
-def test_on(cluster_fw: str, host_fw: str) -> None:
+def test_firewall_is_on_with_enable_1(cluster_fw: str, host_fw: str) -> None:
     assert firewall.explain_off(cluster_fw, host_fw) == ""
 
 
 # Who is let in?
 
 
-def test_what_no_rule_matches_gets_the_policy() -> None:
+def test_unmatched_packets_get_policy_in() -> None:
     assert firewall.judge_clients(ON, "", [NAS], 3493) == FirewallVerdict("", (NAS,), ())
     assert firewall.judge_clients(ON + "policy_in: REJECT\n", "", [NAS], 3493).shut_out == (NAS,)
     assert firewall.judge_clients(ON + "policy_in: ACCEPT\n", "", [NAS], 3493).shut_out == ()
@@ -84,7 +84,7 @@ def test_what_no_rule_matches_gets_the_policy() -> None:
         "IN ACCEPT -source 192.0.2.4-192.0.2.6 -log info#NUT",
     ],
 )
-def test_let_in(rule: str) -> None:
+def test_accept_rule_lets_client_in(rule: str) -> None:
     assert lets_in(rule)
     assert lets_in(rule.replace("ACCEPT", "DROP")) is False
     assert lets_in(f"|{rule.strip()}") is False
@@ -108,7 +108,7 @@ def test_let_in(rule: str) -> None:
         "IN ACCEPT -i vmbr0 -p udp",
     ],
 )
-def test_a_rule_for_others_is_passed_over(rule: str) -> None:
+def test_rule_for_other_clients_is_skipped(rule: str) -> None:
     assert firewall.judge_clients(ON, host(rule), [NAS], 3493) == FirewallVerdict("", (NAS,), ())
     for action in ("DROP", "REJECT"):
         assert firewall.judge_clients(ON, host(rule.replace("ACCEPT", action), "IN ACCEPT"), [NAS], 3493).shut_out == ()
@@ -144,7 +144,7 @@ def test_a_rule_for_others_is_passed_over(rule: str) -> None:
         "\x0b# nothing",
     ],
 )
-def test_what_can_not_be_judged_lets_nobody_in_and_is_named(rule: str) -> None:
+def test_unclear_rule_lets_no_client_in_and_is_listed(rule: str) -> None:
     doubt = f"host.fw: {rule}"
     assert firewall.judge_clients(ON, host(rule), [NAS], 3493) == FirewallVerdict("", (NAS,), (doubt,))
     # may it shut out, so nobody knows what comes of the rules after it
@@ -155,20 +155,20 @@ def test_what_can_not_be_judged_lets_nobody_in_and_is_named(rule: str) -> None:
     assert firewall.judge_clients(ON, host(*OURS, rule), [NAS], 3493) == FirewallVerdict("")
 
 
-def test_a_doubtful_accept_does_no_harm_to_a_sure_one() -> None:
+def test_unclear_accept_does_not_hide_a_clear_one() -> None:
     assert firewall.judge_clients(
         ON, host("IN ACCEPT -source +a", "IN ACCEPT -p tcp -dport 3493"), [NAS], 3493
     ) == FirewallVerdict("")
 
 
-def test_a_macro_may_be_for_another_port_than_nuts_own() -> None:
+def test_macro_is_unclear_for_other_ports_than_nuts() -> None:
     assert firewall.judge_clients(ON, host("IN Ceph(ACCEPT)"), [NAS], 6789) == FirewallVerdict(
         "", (NAS,), ("host.fw: IN Ceph(ACCEPT)",)
     )
     assert firewall.judge_clients(ON, host("IN Ceph(DROP)", "IN ACCEPT"), [NAS], 6789).shut_out == (NAS,)
 
 
-def test_the_host_comes_before_the_cluster() -> None:
+def test_host_rules_come_before_cluster_rules() -> None:
     drop = f"{ON}[RULES]\nIN DROP -p tcp -dport 3493\n[group g]\nIN ACCEPT\n"
     accept = f"{ON}[group g]\nIN DROP\n[RULES]\nIN ACCEPT -p tcp -dport 3493\n"
     assert firewall.judge_clients(drop, host("IN ACCEPT -source 192.0.2.5"), [NAS], 3493).shut_out == ()
@@ -177,7 +177,7 @@ def test_the_host_comes_before_the_cluster() -> None:
     assert firewall.judge_clients(accept, "", [NAS], 3493).shut_out == ()
 
 
-def test_each_address_by_itself() -> None:
+def test_each_address_is_judged_separately() -> None:
     text = host("IN ACCEPT -source 192.0.2.5", "IN ACCEPT -source 2001:db8::/32", "GROUP g")
     seen = firewall.judge_clients(ON, text, ["192.0.2.6", NAS, "2001:db8::5"], 3493)
     assert seen == FirewallVerdict("", ("192.0.2.6",), ("host.fw: GROUP g",))
@@ -186,7 +186,7 @@ def test_each_address_by_itself() -> None:
 # Our rules
 
 
-def test_rules() -> None:
+def test_one_rule_per_address() -> None:
     assert firewall.make_rules([NAS], 3493) == OURS
     assert firewall.make_rules([NAS, "2001:db8::5", NAS], 1234) == [
         "IN ACCEPT -source 192.0.2.5 -p tcp -dport 1234 # homelab.nut: a client of upsd",
@@ -198,7 +198,7 @@ def test_rules() -> None:
             firewall.make_rules([], port)
 
 
-def test_our_rules_let_in() -> None:
+def test_our_rules_let_clients_in() -> None:
     places = [NAS, "2001:db8::5"]
     text = firewall.with_rules(host("IN DROP"), firewall.make_rules(places, 1234))
     assert firewall.judge_clients(ON, text, places, 1234) == FirewallVerdict("")
@@ -236,12 +236,12 @@ RULE = OURS[0]
         ("[RULES]\nIN ACCEPT # not homelab.nut: a\n", f"[RULES]\n{RULE}\nIN ACCEPT # not homelab.nut: a\n"),
     ],
 )
-def test_where_they_go(before: str, after: str) -> None:
+def test_rules_go_to_the_top_of_the_rules_section(before: str, after: str) -> None:
     assert firewall.with_rules(before, OURS) == after
     assert firewall.with_rules(after, OURS) == after
 
 
-def test_without_rules() -> None:
+def test_our_rules_are_removed() -> None:
     assert firewall.without_rules(f"[RULES]\n{RULE}\nIN DROP\n[RULES]\n|{RULE} too\n") == "[RULES]\nIN DROP\n[RULES]\n"
     assert firewall.with_rules(f"[RULES]\n{RULE}\nIN DROP\n", []) == "[RULES]\nIN DROP\n"
     assert firewall.with_rules("[OPTIONS]\n", []) == "[OPTIONS]\n"
@@ -259,7 +259,7 @@ def saved(host_fw: str) -> str:
     return "".join("\n".join([name, "", *those, "", ""]) for name, those in sections.items() if those)
 
 
-def test_the_web_interface_keeps_them() -> None:
+def test_rules_survive_the_web_interface() -> None:
     mine = "[OPTIONS]\nenable: 1\n[RULES]\n# mine\nIN SSH(ACCEPT)\n"
     kept = saved(firewall.with_rules(mine, OURS))
     assert kept == f"[OPTIONS]\n\nenable: 1\n\n[RULES]\n\n{RULE}\nIN SSH(ACCEPT)\n\n"
@@ -278,7 +278,7 @@ RULES = st.lists(st.ip_addresses().map(str), max_size=3).map(lambda found: firew
 
 
 @given(TEXT, RULES)
-def test_twice_is_once(text: str, ours: list[str]) -> None:
+def test_adding_rules_twice_changes_nothing(text: str, ours: list[str]) -> None:
     once = firewall.with_rules(text, ours)
     assert firewall.with_rules(once, ours) == once
     if ours:
@@ -286,7 +286,7 @@ def test_twice_is_once(text: str, ours: list[str]) -> None:
 
 
 @given(TEXT, RULES)
-def test_every_other_line_survives(text: str, ours: list[str]) -> None:
+def test_other_lines_survive(text: str, ours: list[str]) -> None:
     without = firewall.without_rules(text)
     left = firewall.without_rules(firewall.with_rules(text, ours))
     if not ours:
@@ -301,7 +301,7 @@ def test_every_other_line_survives(text: str, ours: list[str]) -> None:
 
 
 @given(TEXT, RULES)
-def test_they_are_the_first_rules(text: str, ours: list[str]) -> None:
+def test_our_rules_are_the_first_rules(text: str, ours: list[str]) -> None:
     found = []
     section = ""
     for line in firewall.with_rules(text, ours).split("\n"):
@@ -314,7 +314,7 @@ def test_they_are_the_first_rules(text: str, ours: list[str]) -> None:
 
 
 @given(st.text(), st.text())
-def test_any_text_can_be_judged(cluster_fw: str, rule: str) -> None:
+def test_any_text_is_judged_without_error(cluster_fw: str, rule: str) -> None:
     seen = firewall.judge_clients(f"{ON}[RULES]\n{cluster_fw}", host(rule), [NAS], 3493)
     assert seen.shut_out in ((), (NAS,))
 
@@ -322,7 +322,7 @@ def test_any_text_can_be_judged(cluster_fw: str, rule: str) -> None:
 # What is told
 
 
-def test_hint() -> None:
+def test_hint_lists_missing_rules() -> None:
     clients = {"nas": ("192.0.2.5", "2001:db8::5"), "192.0.2.6": ("192.0.2.6",), "media": ("192.0.2.7",)}
     seen = FirewallVerdict("", ("192.0.2.5", "192.0.2.6"), ("cluster.fw: GROUP g",))
     why, where, *rules, doubts = firewall.describe_missing_rules(seen, clients, 1234, Path("/etc/pve/local/host.fw"))
@@ -335,7 +335,7 @@ def test_hint() -> None:
     assert doubts.endswith(": cluster.fw: GROUP g")
 
 
-def test_a_hint_that_is_followed_is_not_given_again() -> None:
+def test_following_the_hint_silences_the_hint() -> None:
     seen = firewall.judge_clients(ON, host("GROUP g"), [NAS], 3493)
     _why, _where, rule, _doubts = firewall.describe_missing_rules(seen, {"nas": (NAS,)}, 3493, Path("host.fw"))
     followed = host(rule, "GROUP g")
@@ -359,7 +359,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_read(root: Path) -> None:
+def test_files_are_read(root: Path) -> None:
     assert firewall.read_files(root) == ("", "")
     (root / "firewall").mkdir()
     (root / "firewall/cluster.fw").write_text(ON)
@@ -367,18 +367,18 @@ def test_read(root: Path) -> None:
     assert firewall.read_files(root) == (ON, "[RULES]\r\n# \udcff\n")
 
 
-def test_no_proxmox_ve(tmp_path: Path) -> None:
+def test_host_without_proxmox_ve_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FirewallError, match=f"there is no {tmp_path}/local"):
         firewall.read_files(tmp_path)
 
 
-def test_what_can_not_be_read_is_named(root: Path) -> None:
+def test_unreadable_file_is_named(root: Path) -> None:
     (root / "nodes/pve/host.fw").mkdir()
     with pytest.raises(FirewallError, match=r"can't read .*local/host\.fw: Is a directory"):
         firewall.read_files(root)
 
 
-def test_what_can_not_be_looked_at_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_directory_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def is_dir(path: Path) -> bool:
         raise OSError(107, "Transport endpoint is not connected")
 
@@ -387,7 +387,7 @@ def test_what_can_not_be_looked_at_is_named(root: Path, monkeypatch: pytest.Monk
         firewall.read_files(root)
 
 
-def test_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_fw_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*args: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -406,7 +406,7 @@ def test_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("call", ["write_bytes", "replace"])
-def test_a_write_that_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_refused_write_leaves_host_fw_unchanged(root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def refused(path: Path, argument: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -133,7 +133,7 @@ def resolve(name: str) -> Sequence[str]:
 # The configuration of a guest
 
 
-def test_a_vm() -> None:
+def test_vm_configuration_is_parsed() -> None:
     found = guests.parse_guest(100, "qm", VM, {"media": ["/srv/media"], "other": ["/no"]})
     assert found == Guest(
         id=100,
@@ -151,7 +151,7 @@ def test_a_vm() -> None:
     assert str(found) == "VM 100 (webmail)"
 
 
-def test_a_container() -> None:
+def test_container_configuration_is_parsed() -> None:
     found = guests.parse_guest(101, "pct", CONTAINER)
     assert found == Guest(
         id=101,
@@ -165,7 +165,7 @@ def test_a_container() -> None:
     assert str(Guest(101, "pct")) == "container 101"
 
 
-def test_the_last_of_a_name_counts_and_what_is_none_is_passed_over() -> None:
+def test_last_duplicate_counts_and_invalid_lines_are_ignored() -> None:
     found = guests.parse_guest(
         100, "qm", "name: a\nrubbish\n name: c\nname: b\nscsi0\nscsi1: \nscsi2: :x\nscsi3: none\n"
     )
@@ -184,13 +184,13 @@ def test_the_last_of_a_name_counts_and_what_is_none_is_passed_over() -> None:
         ("order=1,,down=2", (1, None, 2)),
     ],
 )
-def test_startup(text: str, wanted: tuple[int | None, int | None, int | None]) -> None:
+def test_startup_option_is_parsed(text: str, wanted: tuple[int | None, int | None, int | None]) -> None:
     found = guests.parse_guest(100, "qm", f"startup: {text}\n")
     assert (found.order, found.up, found.down) == wanted
 
 
 @given(st.text(), st.sampled_from(guests.KINDS))
-def test_any_text_is_a_guest(text: str, kind: str) -> None:
+def test_any_text_is_parsed_without_error(text: str, kind: str) -> None:
     found = guests.parse_guest(100, kind, text)
     assert found.id == 100
     assert found.name.isprintable()
@@ -198,7 +198,7 @@ def test_any_text_is_a_guest(text: str, kind: str) -> None:
     guests.parse_mounts(text)
 
 
-def test_a_name_that_would_spoil_the_log() -> None:
+def test_control_characters_in_guest_name_are_escaped() -> None:
     assert guests.parse_guest(100, "qm", "name: a\x1b[2Jb\n").name == "a\\x1b[2Jb"
 
 
@@ -210,7 +210,7 @@ def write(root: Path, path: str, text: str) -> None:
     (root / path).write_text(text)
 
 
-def test_load(tmp_path: Path) -> None:
+def test_guests_are_loaded(tmp_path: Path) -> None:
     write(tmp_path, "etc/pve/nodes/pve/lxc/101.conf", CONTAINER)
     write(tmp_path, "etc/pve/nodes/pve/qemu-server/100.conf", VM)
     write(tmp_path, "etc/pve/nodes/pve/qemu-server/100.conf.tmp", VM)
@@ -223,23 +223,23 @@ def test_load(tmp_path: Path) -> None:
     assert found[0].paths >= {"/srv/media", "/b"}
 
 
-def test_no_proxmox_has_no_guests(tmp_path: Path) -> None:
+def test_host_without_proxmox_has_no_guests(tmp_path: Path) -> None:
     assert guests.load_guests(tmp_path) == []
 
 
-def test_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
+def test_unmounted_pmxcfs_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(GuestsError, match=r"etc/pve/local.*pve-cluster"):
         guests.load_guests(tmp_path)
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_unreadable_guest_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "etc/pve/local/lxc/101.conf").mkdir(parents=True)
     with pytest.raises(GuestsError, match=r"can't read .*101\.conf"):
         guests.load_guests(tmp_path)
 
 
-def test_storages() -> None:
+def test_storage_cfg_is_parsed() -> None:
     found = guests.parse_storages(STORAGE)
     assert list(found) == [
         "local", "nas", "smb", "brick", "san", "on-san", "tank-iscsi", "mounted", "fast", "backup", "ceph",
@@ -253,7 +253,7 @@ def test_storages() -> None:
     assert found["backup"].servers == found["ceph"].servers == found["local"].servers == ()
 
 
-def test_mounts() -> None:
+def test_mounts_are_parsed() -> None:
     assert guests.parse_mounts(FSTAB, PROC) == (
         Mount("/", ""),
         Mount("/srv/nas", "truenas.example"),
@@ -295,13 +295,13 @@ def test_mounts() -> None:
     ],
 )
 @pytest.mark.parametrize("addresses", [("192.0.2.20", "2001:db8::20"), ("nas",)])
-def test_on(guest: Guest, why: str | None, addresses: tuple[str, ...]) -> None:
+def test_guests_on_storage_of_a_host_are_found(guest: Guest, why: str | None, addresses: tuple[str, ...]) -> None:
     mounted = guests.parse_mounts(FSTAB, PROC)
     found = guests.find_storage_users([guest], guests.parse_storages(STORAGE), addresses, mounted, resolve)
     assert found == ({guest: why} if why else {})
 
 
-def test_on_with_no_dns() -> None:
+def test_storage_users_are_found_by_name_without_dns() -> None:
     def none(name: str) -> Sequence[str]:
         raise OSError(name)
 
@@ -312,7 +312,7 @@ def test_on_with_no_dns() -> None:
     assert list(guests.find_storage_users([vm], known, ["TrueNAS.example"], (), none)) == [vm]
 
 
-def test_on_another_host() -> None:
+def test_storage_users_of_another_host_are_not_found() -> None:
     one = Guest(1, "qm", storages=frozenset({"nas", "smb", "mounted", "san"}))
     assert (
         guests.find_storage_users(
@@ -322,12 +322,12 @@ def test_on_another_host() -> None:
     )
 
 
-def test_storages_that_stand_on_each_other() -> None:
+def test_circular_base_storages_end() -> None:
     known = {"a": Storage("a", "lvm", (), "", "b"), "b": Storage("b", "lvm", (), "", "a")}
     assert guests.find_storage_users([Guest(1, "qm", storages=frozenset({"a"}))], known, ["nas"], (), resolve) == {}
 
 
-def test_with_tag() -> None:
+def test_guests_are_found_by_tag() -> None:
     found = [guests.parse_guest(100, "qm", VM), guests.parse_guest(101, "pct", CONTAINER)]
     assert [one.id for one in guests.with_tag(found, "NAS")] == [100]
     assert [one.id for one in guests.with_tag(found, "web")] == [100]
@@ -350,7 +350,7 @@ RESOURCES = "vm: 100\n\tstate started\n\nct: 101\n\tgroup x\n\nvm: 102\n\tstate 
         ("ha: other=1\n", "conditional", "on another node"),
     ],
 )
-def test_ha(tmp_path: Path, config: str, policy: str, words: str) -> None:
+def test_ha_policy_is_explained(tmp_path: Path, config: str, policy: str, words: str) -> None:
     write(tmp_path, "etc/pve/datacenter.cfg", config)
     write(tmp_path, "etc/pve/ha/resources.cfg", RESOURCES)
     found = guests.read_ha(tmp_path)
@@ -359,6 +359,6 @@ def test_ha(tmp_path: Path, config: str, policy: str, words: str) -> None:
     assert words in found.remarks[1]
 
 
-def test_no_ha(tmp_path: Path) -> None:
+def test_no_remarks_without_managed_guests(tmp_path: Path) -> None:
     write(tmp_path, "etc/pve/datacenter.cfg", "ha: shutdown_policy=migrate\n")
     assert guests.read_ha(tmp_path) == guests.HaSetup("migrate", frozenset(), ())

@@ -70,11 +70,11 @@ def numbers(selector: Selector) -> list[int]:
         (Selector(((104, None),), ("web",), ("nas.lan",)), [101, 102, 103, 104]),
     ],
 )
-def test_choose(selector: Selector, wanted: list[int]) -> None:
+def test_selector_chooses_guests(selector: Selector, wanted: list[int]) -> None:
     assert numbers(selector) == wanted
 
 
-def test_how_long_each_has() -> None:
+def test_shutdown_seconds_of_each_guest() -> None:
     def seconds(selector: Selector) -> dict[int, float]:
         return {one.guest.id: one.seconds for one in selection.choose_guests(selector, HERE, resolve)}
 
@@ -87,7 +87,7 @@ def test_how_long_each_has() -> None:
     assert seconds(Selector(tags=("web",), seconds=0.0)) == {101: 0.0}
 
 
-def test_why() -> None:
+def test_reasons_are_listed() -> None:
     found = selection.choose_guests(Selector(((103, None),), ("nas", "web"), ("nas.lan",)), HERE, resolve)
     assert {one.guest.id: one.why for one in found} == {
         101: "it has the tag nas; it has the tag web",
@@ -97,14 +97,14 @@ def test_why() -> None:
     assert found[0] == ChosenGuest(MAIL, 40.0, "it has the tag nas; it has the tag web")
 
 
-def test_names_are_not_asked_for_where_storage_does_not_matter() -> None:
+def test_names_are_not_resolved_without_storage_selectors() -> None:
     def never(name: str) -> Any:
         raise AssertionError(name)
 
     assert len(selection.choose_guests(Selector(((101, None),), ("nas",)), HERE, never)) == 2
 
 
-def test_what_chooses_nobody() -> None:
+def test_unmatched_selectors_are_reported() -> None:
     whole = Selector(((101, None), (105, None), (999, 3.0)), ("nas", "none"), ("nas.lan", "other", "nobody.knows"))
     assert selection.list_missing_ids(whole, HERE) == (105, 999)
     assert selection.list_unmatched(whole, HERE, resolve) == (
@@ -117,7 +117,7 @@ def test_what_chooses_nobody() -> None:
     assert selection.list_unmatched(Selector(((104, None),), ("web",), ("truenas",)), HERE, resolve) == ()
 
 
-def test_a_selector_that_chooses_nobody_ever() -> None:
+def test_empty_selector_is_false() -> None:
     assert not Selector(seconds=9.0)
     assert not selection.NO_GUESTS
     assert [bool(one) for one in (Selector(((1, None),)), Selector(tags=("a",)), Selector(storage_of=("a",)))] == [
@@ -138,7 +138,7 @@ def host(root: Path) -> None:
     (root / "proc/self/mounts").write_text("other:/y /opt nfs4 rw 0 0\n")
 
 
-def test_look(tmp_path: Path) -> None:
+def test_local_guests_are_read(tmp_path: Path) -> None:
     assert selection.read_local_guests(tmp_path) == LocalGuests((), {}, ())
     host(tmp_path)
     here = selection.read_local_guests(tmp_path)
@@ -147,13 +147,13 @@ def test_look(tmp_path: Path) -> None:
     assert here.mounts == (Mount("/srv", "nas.lan"), Mount("/opt", "other"))
 
 
-def test_where_it_is_no_proxmox_nothing_else_is_looked_at(tmp_path: Path) -> None:
+def test_host_without_proxmox_reads_no_other_files(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/fstab").write_text("nas.lan:/x /srv nfs defaults 0 0\n")
     assert selection.read_local_guests(tmp_path) == LocalGuests()
 
 
-def test_look_where_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
+def test_unmounted_pmxcfs_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(GuestsError, match="etc/pve/local: start Proxmox"):
         selection.read_local_guests(tmp_path)
@@ -162,13 +162,13 @@ def test_look_where_pmxcfs_is_not_mounted(tmp_path: Path) -> None:
 # Names
 
 
-def test_whose_addresses_are_needed() -> None:
+def test_names_to_resolve_are_listed() -> None:
     asked = [Selector(storage_of=("b",)), Selector(tags=("x",)), Selector(storage_of=("a", "b"))]
     assert selection.list_names(asked, HERE) == ("a", "b", "nas.lan", "truenas")
     assert selection.list_names([Selector(tags=("x",))], HERE) == ()
 
 
-def test_look_up() -> None:
+def test_resolver_answers_from_results() -> None:
     asked: list[tuple[str, float]] = []
 
     def one(name: str, seconds: float) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ def test_look_up() -> None:
             answer(name)
 
 
-def test_look_up_asks_for_all_at_once() -> None:
+def test_names_are_resolved_at_the_same_time() -> None:
     both = threading.Barrier(3)
 
     def one(name: str, seconds: float) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ def test_look_up_asks_for_all_at_once() -> None:
     assert answer("a") == answer("b") == answer("c") == ("192.0.2.1",)
 
 
-def test_look_up_does_not_wait_for_ever() -> None:
+def test_name_resolution_has_a_time_limit() -> None:
     never, ended = threading.Event(), threading.Event()
 
     def one(name: str, seconds: float) -> tuple[str, ...]:
@@ -238,7 +238,7 @@ FOUND = {
 }
 
 
-def test_find(tmp_path: Path) -> None:
+def test_guests_of_all_stages_are_found(tmp_path: Path) -> None:
     host(tmp_path)
     assert plain(finder(tmp_path).find_guests()) == FOUND
     found = finder(tmp_path).select_guests()
@@ -247,7 +247,7 @@ def test_find(tmp_path: Path) -> None:
     assert found.unmatched == ("stage nas: no guest here has the number 999",)
 
 
-def test_each_look_has_a_resolver_of_its_own(tmp_path: Path) -> None:
+def test_each_search_has_a_new_resolver(tmp_path: Path) -> None:
     host(tmp_path)
     given: list[int] = []
 
@@ -261,7 +261,7 @@ def test_each_look_has_a_resolver_of_its_own(tmp_path: Path) -> None:
     assert len(given) == 2
 
 
-def test_what_is_kept_is_given_back(tmp_path: Path) -> None:
+def test_kept_guests_are_read_back(tmp_path: Path) -> None:
     host(tmp_path)
     one = finder(tmp_path)
     assert one.read_kept() == {}
@@ -273,7 +273,7 @@ def test_what_is_kept_is_given_back(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_is_kept_already_is_not_written(tmp_path: Path) -> None:
+def test_unchanged_guests_are_not_written(tmp_path: Path) -> None:
     host(tmp_path)
     one = finder(tmp_path)
     one.keep_guests(one.find_guests())
@@ -284,7 +284,7 @@ def test_what_is_kept_already_is_not_written(tmp_path: Path) -> None:
     assert one.read_kept() == {"nas": (), "late": ()}
 
 
-def test_a_stage_that_means_other_guests_now_has_none_kept(tmp_path: Path) -> None:
+def test_stage_with_changed_selector_has_no_kept_guests(tmp_path: Path) -> None:
     host(tmp_path)
     one = finder(tmp_path)
     one.keep_guests(one.find_guests())
@@ -298,7 +298,7 @@ def test_a_stage_that_means_other_guests_now_has_none_kept(tmp_path: Path) -> No
     assert plain(finder(tmp_path, {**STAGES, "late": other}).read_kept()) == {"nas": FOUND["nas"]}
 
 
-def test_it_can_not_be_kept(tmp_path: Path) -> None:
+def test_failed_write_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "lib").write_text("no folder")
     with pytest.raises(files.WriteError, match=r"guests\.json could not be written: "):
         finder(tmp_path).keep_guests({})
@@ -325,7 +325,7 @@ KEPT = {"kind": "qm", "id": 101, "name": "mail", "seconds": 9.0, "why": "w"}
         {"why": 3},
     ],
 )
-def test_what_was_kept_is_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_damaged_file_is_ignored(tmp_path: Path, changes: dict[str, Any]) -> None:
     one = finder(tmp_path)
     one.keep_guests({})
     path = tmp_path / "lib/guests.json"
@@ -341,20 +341,20 @@ def test_what_was_kept_is_damaged(tmp_path: Path, changes: dict[str, Any]) -> No
     assert one.read_kept() == {}
 
 
-def test_a_name_that_would_spoil_the_log(tmp_path: Path) -> None:
+def test_control_characters_in_kept_guests_are_escaped(tmp_path: Path) -> None:
     one = finder(tmp_path)
     one.keep_guests({"nas": [ChosenGuest(Guest(101, "qm", "a\x1b"), 3.0, "b\n")]})
     assert plain(one.read_kept())["nas"] == [("qm", 101, "a\\x1b", 3.0, "b\\n")]
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"version": 1}', '{"version": 2, "stages": {}}', "[" * 99999])
-def test_what_was_kept_is_none(tmp_path: Path, text: str) -> None:
+def test_invalid_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/guests.json").write_text(text)
     assert finder(tmp_path).read_kept() == {}
 
 
-def test_another_version_is_not_understood(tmp_path: Path) -> None:
+def test_file_of_another_version_is_ignored(tmp_path: Path) -> None:
     one = finder(tmp_path)
     one.keep_guests({})
     path = tmp_path / "lib/guests.json"
@@ -362,7 +362,7 @@ def test_another_version_is_not_understood(tmp_path: Path) -> None:
     assert one.read_kept() == {}
 
 
-def test_what_was_kept_is_no_file(tmp_path: Path) -> None:
+def test_fifo_instead_of_the_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     os.mkfifo(tmp_path / "lib/guests.json")
     came: list[Any] = []
@@ -378,7 +378,7 @@ def test_what_was_kept_is_no_file(tmp_path: Path) -> None:
         st.none() | st.booleans() | st.floats() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
     )
 )
-def test_any_json(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+def test_any_json_is_ignored(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     root = tmp_path_factory.mktemp("kept")
     (root / "lib").mkdir()
     for whole in (value, {"version": 1, "stages": value}, {"version": 1, "stages": {"nas": value, "late": value}}):
@@ -393,7 +393,7 @@ def test_any_json(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     st.none() | st.floats(0, 900),
     st.permutations(HERE.guests),
 )
-def test_each_guest_once_and_always_in_one_order(
+def test_guests_are_unique_and_sorted(
     ids: list[int], tags: list[str], machines: list[str], seconds: float | None, order: list[Guest]
 ) -> None:
     selector = Selector(tuple((one, None) for one in ids), tuple(tags), tuple(machines), seconds)

@@ -8,7 +8,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import tu
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import FORCE_SECONDS, Guest
 
 
-def test_groups_go_one_after_the_other() -> None:
+def test_groups_are_stopped_one_after_the_other() -> None:
     found = [
         Guest(100, "qm"),
         Guest(101, "pct"),
@@ -24,17 +24,17 @@ def test_groups_go_one_after_the_other() -> None:
     assert turns.take_turns([], {}, 2) == {}
 
 
-def test_each_goes_to_the_worker_that_is_free_first() -> None:
+def test_guest_goes_to_the_first_free_worker() -> None:
     found = [Guest(100 + place, "pct") for place in range(4)]
     takes = {100: 8, 101: 7, 102: 6, 103: 5}
     assert turns.take_turns(found, takes, 2) == {103: (0, 5), 102: (0, 6), 101: (5, 12), 100: (6, 14)}
     assert turns.take_turns(found, takes, 1) == {103: (0, 5), 102: (5, 11), 101: (11, 18), 100: (18, 26)}
 
 
-def test_a_stop_that_is_forced() -> None:
+def test_longest_stop_includes_the_force() -> None:
     assert turns.longest_stop(180) == 180 + FORCE_SECONDS + 1
 
 
-def test_workers() -> None:
+def test_number_of_workers() -> None:
     assert turns.read_workers("keyboard: de\nmax_workers: 3\n", 8) == 3
     assert turns.read_workers("#max_workers: 3\n", 8) == 8
