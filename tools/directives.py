@@ -39,10 +39,10 @@ INTRODUCTION = f"""\
 
 <!-- Written by `make docs` from plugins/module_utils/_nut/conf/directives.py. -->
 
-All the directives that you can set, by NUT's own names. NUT's manual describes what they do; how to set them is in
-[settings.md](settings.md). "Since" is the first release that has a directive; if empty, every release from
-{".".join(map(str, OLDEST))} on has it. If the NUT of a host is older, the directive is left out with a warning; with a "!" it is
-refused, because leaving it out would be unsafe. The tables were compared with NUT up to {".".join(map(str, NEWEST))}.
+All directives that you can set, by NUT's own names. [settings.md](settings.md) shows how to set them; NUT's
+manual explains them. "Since" is the first release of NUT that has the directive; if empty, all releases from
+{".".join(map(str, OLDEST))} on have it. If the host's NUT is older, the directive is left out with a warning. A "!" means that it is
+refused instead, because leaving it out would be unsafe. The tables were compared with NUT up to {".".join(map(str, NEWEST))}.
 """
 
 # kind -> how a user writes it, where that differs from NUT's file
@@ -114,14 +114,14 @@ def render_page() -> str:
     lines += [
         "## Keys of a UPS",
         "",
-        "Set beside a device of `nut_server_devices`. Meaning:",
+        "Set for a UPS in `nut_server_devices`. Meaning:",
         f"[ups.conf in NUT's manual]({MANUAL}/ups.conf.html).",
         "",
     ]
     shared = {name: directive for name, directive in SHARED.items() if not name.endswith(".*")}
     lines += [*list_rows(shared, "key"), ""]
-    lines += ["`default` and `override` are dicts: variable -> value.", ""]
-    lines += [f"Of [usbhid-ups]({MANUAL}/usbhid-ups.html) and, in part, of other USB drivers:", ""]
+    lines += ["`default` and `override` are dicts that map NUT's variables to values.", ""]
+    lines += [f"Options of the driver [usbhid-ups]({MANUAL}/usbhid-ups.html). Other drivers share some:", ""]
     lines += [*list_rows(own, "key"), "", "Keys of other drivers go under `options`.", ""]
     lines += ["## Types of event", "", "For NOTIFYMSG, NOTIFYFLAG and `nut_server_upssched_rules`.", ""]
     lines += ["| type | since |", "|---|---|"]

@@ -368,12 +368,12 @@ def test_declared_name_replaces_a_found_name_even_if_the_ups_moved_at_the_same_t
 
 def test_replacement_of_a_found_ups_gets_the_newly_declared_name() -> None:
     host = Host(None)
-    host.settle(APC, CPS_ELSEWHERE)
+    host.settle(CPS, APC_TWO)
     host.known = replace(host.known, wanted=conf(AUTO + AUTO.replace("[ups]", "[desk]")))
-    host.settle(APC)
-    res = host.settle(APC, CPS_TWIN)
-    assert {name: served.device.name for name, served in res.plugged.items()} == {"ups": "1-1", "desk": "1-4"}
-    assert host.resolve(APC, CPS_TWIN).conf == res.conf
+    host.settle(CPS)
+    res = host.settle(CPS, APC_ELSEWHERE)
+    assert {name: served.device.name for name, served in res.plugged.items()} == {"ups": "1-1", "desk": "2-3"}
+    assert host.resolve(CPS, APC_ELSEWHERE).conf == res.conf
 
 
 def test_declared_keys_select_among_found_upses() -> None:
