@@ -3,14 +3,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# Make a TrueNAS stand-in out of a Debian 12 system with systemd. Run as root inside the image or a container, at any
-# time before or after its systemd runs; this directory must be readable there. May be run again.
+# Install the TrueNAS stand-in on a Debian 12 system with systemd. Run it as root inside the image or a container, at any
+# time before or after its systemd starts; this directory must be readable there. Running it again is harmless.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 library=/usr/local/lib/truenas-lab
 
-# NUT is part of TrueNAS, but nothing of it runs before somebody asks for it.
+# NUT is part of TrueNAS, but no daemon runs until the service is started.
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     nut-client openssl python3 python3-aiohttp sudo > /dev/null

@@ -3,8 +3,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# What every machine of the lab has: its own ssh host key, a journal that outlives a power cut, and a witness that
-# notes when a shutdown begins.
+# Every machine of the lab has its own ssh host key, a journal that survives a power cut, and a unit that records when a
+# shutdown begins.
 set -eu
 here=$(dirname "$0")
 rm -f /etc/ssh/ssh_host_*
@@ -12,7 +12,7 @@ mkdir -p /root/.ssh
 chmod 0700 /root/.ssh
 cp "$here"/*.service /etc/systemd/system/
 systemctl enable lab-host-key.service lab-witness.service
-# Sizes for a lab, not for a server; and nobody looks at these consoles.
+# Small sizes for a lab, and no consoles.
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nSystemMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
 systemctl mask systemd-networkd-wait-online.service getty.target console-getty.service \
