@@ -24,7 +24,7 @@ TWO_PRIMARIES = {**GROUPS, "pve": ["pve", "pve2"]}
 
 
 def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """HOSTS, and these variables of theirs."""
+    """Return HOSTS with additional variables."""
     return {name: {**HOSTS.get(name, {}), **variables.get(name, {})} for name in {**HOSTS, **variables}}
 
 
@@ -320,7 +320,7 @@ def test_any_limits_no_source_and_adds_none() -> None:
 
 
 def test_host_that_only_monitors_may_connect() -> None:
-    """It is no secondary of this primary, and upsd must let it in."""
+    """A host that is not a secondary of this primary, but must reach upsd."""
     watching = {
         "pve2": {"ansible_host": "192.0.2.11", "nut_server_extra_monitors": [{"system": "ups@pve:3493"}]},
         "media": {"nut_client_primary": "pve", "nut_client_extra_monitors": [{"system": "ups@192.0.2.11"}]},

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The guests are real processes, worked by the stand-ins of qm and pct."""
+"""Test with real processes as guests, managed by stand-ins for qm and pct."""
 
 from __future__ import annotations
 
