@@ -121,7 +121,7 @@ def test_failed_primary_leaves_secondaries_unchanged(on, play):
     assert done.returncode != 0
     assert output.count("fatal: [") == 1, output
     for name in ("truenas", "media"):
-        assert f"{name} is left as it is, because its primary pve8 failed" in output
+        assert f"{name} is not changed, because its primary pve8 failed" in output
     assert "truenas9 is left" not in output
     assert all(before[name].items() <= nut_processes(on(name)).items() for name in HOSTS)
 

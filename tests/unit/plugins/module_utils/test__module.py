@@ -50,7 +50,7 @@ def texts(data: Any) -> list[str]:
 
 
 def test_failure_is_cleaned_for_the_terminal(ends: Callable[..., dict[str, Any]]) -> None:
-    """Ansible shows the message as it comes, and beside it the whole result."""
+    """Ansible shows the message unchanged, and the whole result."""
     result = ends(
         lambda module: module.fail_json(msg=f"TrueNAS says {ALL}", actions=[ALL], **{"deep": {ALL: [{"er": (ALL,)}]}})
     )

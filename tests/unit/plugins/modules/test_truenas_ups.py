@@ -49,7 +49,7 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the module. Whatever it says, no secret may be in it."""
+    """Run the module, and check that its output contains no secret."""
 
     def run(
         replay: Replay | None, *, check: bool = False, transports: Transports | None = None, **params: Any
@@ -88,7 +88,7 @@ def nowhere(_unused: float) -> Any:
 
 
 def unchanged(result: dict[str, Any]) -> bool:
-    """Well, and nothing to do. A failure too may report changed: false."""
+    """Return whether the run succeeded without a change; a failure may also report changed: false."""
     return result["changed"] is False and "failed" not in result
 
 
@@ -98,7 +98,7 @@ def warnings(result: dict[str, Any]) -> list[str]:
 
 
 def configured(release: str, **settings: Any) -> Replay:
-    """A machine that is what the module makes of it by default."""
+    """Return a replay of a machine that the module has already configured with its defaults."""
     return Replay(release, running=True, enable=True, **{**SECONDARY, "shutdown": "LOWBATT", **settings})
 
 
@@ -221,7 +221,7 @@ def test_stopped_service_is_started(run: Run) -> None:
 
 
 def test_failed_start_is_repaired_by_the_next_run(run: Run) -> None:
-    """TrueNAS keeps the settings and loses the service. That is a failure that changed something."""
+    """TrueNAS keeps the settings, but the service does not start: a failure with changed."""
     replay = configured(V25_10, remotehost="192.0.2.99")
     failure = {"errname": "ESERVICESTARTFAILURE", "reason": "[ESERVICESTARTFAILURE] The ups service failed to start"}
     replay.answers["ups.update"] = [{"error": {"code": -32001, "message": "Method call error", "data": failure}}]
@@ -294,7 +294,7 @@ ESCAPES = "\x1b[1m\u202e\x9b2J\nok: [pve]\u2028\ud800" + "x" * 30_000
     ],
 )
 def test_control_characters_from_truenas_are_escaped(run: Run, error: dict[str, Any]) -> None:
-    """Ansible prints the message of a failure as it comes."""
+    """Ansible prints the message of a failure unchanged."""
     replay = Replay(V25_10)
     replay.answers["ups.update"] = [{"error": error}]
     result = run(replay)
@@ -558,7 +558,7 @@ def test_missing_role_is_named_on_25_04(run: Run) -> None:
     ],
 )
 def test_garbage_is_not_an_answer(run: Run, method: str, changed: bool, frame: Any, words: str) -> None:
-    """After a write without an answer nobody knows, so it counts as changed."""
+    """A write without an answer may have happened, so it counts as changed."""
     replay = Replay(V25_10)
     replay.answers[method] = [frame]
     result = run(replay)
@@ -576,7 +576,7 @@ def test_events_between_answers_are_skipped(run: Run) -> None:
 
 
 def test_stray_answer_is_not_quoted(run: Run) -> None:
-    """It may hold a password that nobody here has seen yet."""
+    """It may contain a password that the module does not know and so can't mask."""
     replay = configured(V25_10, monpwd=OLD_PASSWORD)
     replay.answers["ups.config"] = [f'{{"result": {{"monpwd": "{OLD_PASSWORD}"}}}}']
     message = run(replay)["msg"]
@@ -659,7 +659,7 @@ def test_verified_certificate_does_not_warn(run: Run, params: dict[str, Any]) ->
 
 
 def test_run_has_one_deadline(run: Run) -> None:
-    """Each answer comes in time, and all together take too long."""
+    """Each answer comes in time, but together they take too long."""
     replay, now = Replay(V25_10), [0.0]
 
     class Slow:
@@ -954,7 +954,7 @@ def test_invalid_values_are_refused_before_midclt_runs(run: Run) -> None:
 
 @pytest.mark.parametrize("secret", ["a", "s", "3", "nas", "ups", "truenas", "lan", "True", "SLAVE", "(hidden)"[:7]])
 def test_short_secret_does_not_mask_the_result(run: Run, capfd: pytest.CaptureFixture[str], secret: str) -> None:
-    """Ansible masks a secret wherever its letters stand: in the host's name, a number, a state."""
+    """Ansible masks a secret everywhere: in the host's name, a number, a state."""
     params = {"api_key": None, "password": secret, "monpwd": secret, "otp": secret, "options": secret, "extrausers": ""}
     given = {"url": "truenas.lan", "username": "nutadm", "remotehost": "192.0.2.10", "monuser": "truenas"}
     given.update({name: value for name, value in params.items() if value is not None})

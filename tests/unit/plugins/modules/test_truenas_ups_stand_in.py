@@ -172,7 +172,7 @@ def box(request: pytest.FixtureRequest, make: Make) -> Box:
 
 
 def call(capfd: pytest.CaptureFixture[str], *, check: bool = False, **params: Any) -> dict[str, Any]:
-    """Run the module. Whatever it says, no secret may be in it."""
+    """Run the module, and check that its output contains no secret."""
     given: dict[str, Any] = {"remotehost": "192.0.2.10", "monuser": "truenas", "monpwd": NEW_PASSWORD, **params}
     given = {name: value for name, value in given.items() if value is not None}
     given.update(_ansible_check_mode=check, _ansible_diff=True, _ansible_inject_invocation=True)
@@ -202,7 +202,7 @@ def run(box: Box, run_at: Run) -> Run:
 
 
 def unchanged(result: dict[str, Any]) -> bool:
-    """Well, and nothing to do. A failure too may report changed: false."""
+    """Return whether the run succeeded without a change; a failure may also report changed: false."""
     return result["changed"] is False and "failed" not in result
 
 

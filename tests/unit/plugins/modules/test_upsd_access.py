@@ -209,7 +209,7 @@ HERE = "192.0.2.10"
 
 @pytest.mark.parametrize("check", [False, True])
 def test_logged_in_secondary_is_not_cut_off(run: Any, machine: Machine, check: bool) -> None:
-    """As one whose address is not the one in the inventory."""
+    """Such as a secondary that connects from another address than the one in the inventory."""
     machine.says = (ups("OL", "127.0.0.1", "192.0.2.5", "192.0.2.9"),)
     connect(machine.root, (HERE, 3493, "192.0.2.5"), (HERE, 3493, "192.0.2.9"))
     failed = run(NAS, _ansible_check_mode=check)
@@ -279,7 +279,7 @@ def test_connected_clients_do_not_matter_for_absent(run: Any, machine: Machine) 
 
 
 def test_current_port_of_upsd_stays_covered(run: Any, machine: Machine) -> None:
-    """The configuration with another port may be refused after this; then upsd stays on the old one."""
+    """NUT may reject the configuration with the new port afterwards; then upsd stays on the old one."""
     table, conf = machine.root / "etc/nut/access.nft", machine.root / "etc/nut/upsd.conf"
     conf.write_text("LISTEN 192.0.2.10 3493\nLISTEN 127.0.0.1 99999\n")
     run(NAS, ports=[3493])
@@ -293,7 +293,7 @@ def test_current_port_of_upsd_stays_covered(run: Any, machine: Machine) -> None:
 
 
 def test_table_of_a_failed_unit_is_removed(run: Any, machine: Machine) -> None:
-    """nft failed at boot, and nut-access loaded the table later: nothing is stopped that would remove it."""
+    """nft failed at boot, and nut-access loaded the table later, so stopping the unit does not remove it."""
     run(NAS)
     machine.state["ActiveState"] = "failed"
     gone = run(state="absent")

@@ -24,7 +24,7 @@ TWO_PRIMARIES = {**GROUPS, "pve": ["pve", "pve2"]}
 
 
 def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """HOSTS, and these variables of theirs."""
+    """Return HOSTS with additional variables."""
     return {name: {**HOSTS.get(name, {}), **variables.get(name, {})} for name in {**HOSTS, **variables}}
 
 
@@ -98,13 +98,13 @@ def test_all_variables_of_a_secondary() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "shutdown_limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda one: f"{one} s"
+    ("own", "shutdown_limit"), [(20, 50), (60, 90), (61, 91), (100, 150), (0, 30)], ids=lambda value: f"{value} s"
 )
 def test_shutdown_limit_defaults_from_shutdown_time(own: int, shutdown_limit: int) -> None:
-    (one,) = inventory.list_secondaries(
+    (entry,) = inventory.list_secondaries(
         {"pve": ["pve"], "truenas": ["nas"]}, hosts(nas={"nut_client_shutdown_time": own})
     )
-    assert one["shutdown_limit"] == shutdown_limit
+    assert entry["shutdown_limit"] == shutdown_limit
 
 
 def test_limit_below_shutdown_time_is_refused() -> None:
@@ -130,8 +130,8 @@ def test_invalid_guest_is_refused(guest: Any) -> None:
     ],
 )
 def test_address_at_which_the_primary_pings(own: dict[str, Any], address: str) -> None:
-    (one,) = inventory.list_secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
-    assert one["address"] == address
+    (entry,) = inventory.list_secondaries({"pve": ["pve"], "truenas": ["nas"]}, {"pve": {}, "nas": own})
+    assert entry["address"] == address
 
 
 def test_inventory_without_secondaries() -> None:
@@ -166,8 +166,8 @@ def test_loopback_address_of_a_primary_is_refused(host: str) -> None:
     ("name", "user"), [("nas", "nas"), ("nas.example.org", "nas.example.org"), ("the nas", "the_nas"), ("nä#s", "n__s")]
 )
 def test_default_user_is_the_host_name_without_special_characters(name: str, user: str) -> None:
-    (one,) = inventory.list_secondaries({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
-    assert one["user"] == user
+    (entry,) = inventory.list_secondaries({"pve": ["pve"], "truenas": [name]}, hosts(**{name: {}}))
+    assert entry["user"] == user
 
 
 def test_two_primaries_may_have_equal_users() -> None:
@@ -180,7 +180,7 @@ def test_two_primaries_may_have_equal_users() -> None:
             media={**named, "nut_client_primary": "pve2"},
         ),
     )
-    assert [one["user"] for one in found] == ["upsmon", "upsmon"]
+    assert [entry["user"] for entry in found] == ["upsmon", "upsmon"]
 
 
 MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]] = {
@@ -273,7 +273,7 @@ def test_begin_time_is_longest_poll_plus_finaldelay() -> None:
     slow = {"nut_client_upsmon_conf": {"POLLFREQ": 7, "POLLFREQALERT": "20", "FINALDELAY": 90}}
     # TrueNAS can't be told any of it
     found = inventory.list_secondaries(GROUPS, hosts(media=slow, nas=slow))
-    assert {one["name"]: one["begin_time"] for one in found} == {"nas": 10, "media": 110}
+    assert {entry["name"]: entry["begin_time"] for entry in found} == {"nas": 10, "media": 110}
 
 
 @pytest.mark.parametrize(
@@ -316,11 +316,11 @@ def test_secondaries_and_allowed_sources_may_connect() -> None:
 def test_any_limits_no_source_and_adds_none() -> None:
     found = inventory.upsd_access(GROUPS, HOSTS, "pve", "any")
     assert found["limited"] is False
-    assert [one["name"] for one in found["sources"]] == ["nas", "media"]
+    assert [entry["name"] for entry in found["sources"]] == ["nas", "media"]
 
 
 def test_host_that_only_monitors_may_connect() -> None:
-    """It is no secondary of this primary, and upsd must let it in."""
+    """A host that is not a secondary of this primary, but must reach upsd."""
     watching = {
         "pve2": {"ansible_host": "192.0.2.11", "nut_server_extra_monitors": [{"system": "ups@pve:3493"}]},
         "media": {"nut_client_primary": "pve", "nut_client_extra_monitors": [{"system": "ups@192.0.2.11"}]},
@@ -328,7 +328,7 @@ def test_host_that_only_monitors_may_connect() -> None:
     }
     for primary, names in (("pve", ["nas", "media", "pve2"]), ("pve2", ["media"])):
         found = inventory.upsd_access(TWO_PRIMARIES, hosts(**watching), primary)
-        assert [one["name"] for one in found["sources"]] == names
+        assert [entry["name"] for entry in found["sources"]] == names
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_host_that_only_monitors_may_connect() -> None:
 def test_default_listen_addresses(its: dict[str, str], listen: list[str]) -> None:
     known = {"pve": its, "nas": {"ansible_host": "192.0.2.20"}}
     found = inventory.upsd_access({"pve": ["pve"], "truenas": ["nas"]}, known, "pve")
-    assert [one["address"] for one in found["listen"]] == listen
+    assert [entry["address"] for entry in found["listen"]] == listen
 
 
 def test_upsd_listens_on_loopback_only_without_sources() -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Servers that want to keep us waiting, or to fill our memory: each call ends in time, in words, and costs little."""
+"""Test servers that try to stall a call or to fill the memory: each call ends in time, with a message."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Attack = Callable[[socket.socket], None]
 
 
 def drip(stream: socket.socket, text: bytes) -> None:
-    """Send a byte now and then, for longer than anybody should wait."""
+    """Send a byte now and then, for longer than any time limit."""
     ends = time.monotonic() + PATIENCE
     for number in itertools.count():
         if time.monotonic() > ends:
@@ -55,7 +55,7 @@ def drip(stream: socket.socket, text: bytes) -> None:
 
 
 def flood(stream: socket.socket, block: bytes) -> None:
-    """Send as much as is taken, up to a limit."""
+    """Send as much as the client accepts, up to a limit."""
     for _unused in range(FLOOD // len(block)):
         stream.sendall(block)
 
@@ -173,7 +173,7 @@ ATTACKS: dict[str, tuple[Attack, type[TruenasError], str]] = {
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Attack], int]]:
-    """serve(attack) attacks whoever connects to a port of the loopback, and returns the port."""
+    """Yield a function that starts a server with an attack on the loopback, and returns the server's port."""
     servers: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
@@ -236,7 +236,7 @@ def test_each_attack_ends_within_the_time_limit(serve: Callable[[Attack], int], 
     ],
 )
 def test_flood_ends_at_the_size_limit(serve: Callable[[Attack], int], attack: Attack, words: str) -> None:
-    """By how much it is, and not by how long it takes."""
+    """The size limit ends the flood, long before the time limit."""
     with pytest.raises((ConnectionFailed, ConnectionLost), match=words):
         call(serve(attack), timeout=600)
 
@@ -251,7 +251,7 @@ def test_slow_tls_handshake_times_out(serve: Callable[[Attack], int]) -> None:
 def test_connection_and_upgrade_share_one_deadline(
     serve: Callable[[Attack], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the connection took is not given to the upgrade once more."""
+    """The upgrade only gets the time that the connection has left."""
     given: list[float] = []
     real = jsonrpc.BoundedStream
 

@@ -116,7 +116,7 @@ def test_fingerprint_is_parsed() -> None:
 
 
 class Certificate:
-    """A self-signed one, as a fresh TrueNAS has, made out to the loopback address."""
+    """Return a self-signed certificate for the loopback address, like that of a new TrueNAS."""
 
     def __init__(self, directory: Path) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -152,7 +152,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 def serve(certificate: Certificate) -> Iterator[Serve]:
-    """serve(handler) answers on a port of the loopback with TLS, and returns the port."""
+    """Yield a function that starts a TLS server with a handler on the loopback, and returns the server's port."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -318,7 +318,7 @@ PLACES = (
 def test_redirects_and_proxies_are_not_used(
     serve: Serve, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """Wherever it is sent, with whatever stands in the environment, nobody else hears of it, and it asks once."""
+    """Redirects and proxy variables send the request nowhere else, and there is only one request."""
     elsewhere = f"{LOCAL}:{listener.getsockname()[1]}"
     for name in ("http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "all_proxy", "socks_proxy"):
         monkeypatch.setenv(name, f"http://{elsewhere}")
@@ -423,7 +423,7 @@ def test_missing_answer_times_out(serve: Serve) -> None:
 
 
 def test_connection_cut_in_the_middle_of_a_message(serve: Serve) -> None:
-    """The line is cut, without a farewell."""
+    """The connection is cut without a closing handshake."""
 
     async def cut(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
         channel._req.transport.abort()  # type: ignore[union-attr]
@@ -493,14 +493,14 @@ def test_endless_job_times_out(replay: Replay, middleware: JsonRpc, clock: Clock
 
 
 def test_job_with_immediate_result(replay: Replay, middleware: JsonRpc) -> None:
-    """With legacy_jobs off the call itself waits, and True is no job number."""
+    """With legacy_jobs off the call itself waits; True is not a job number."""
     replay.answers["service.control"] = [{"result": True}]
     assert middleware.call_job("service.control", "START", "ups", {}) is True
     assert len(replay.sent) == 1
 
 
 def test_ping_does_not_count_as_answer(serve: Serve) -> None:
-    """Each of them is a sign of life, and none makes the wait longer."""
+    """Pings are signs of life, but do not extend the wait."""
 
     async def alive(channel: web.WebSocketResponse, _message: dict[str, Any]) -> None:
         for _unused in range(40):

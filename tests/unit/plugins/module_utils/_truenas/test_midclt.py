@@ -86,7 +86,7 @@ middlewared.service_exception.ValidationErrors: something longer
 
 
 class Fake:
-    """A midclt in a directory of its own."""
+    """A midclt in its own directory."""
 
     def __init__(self, directory: Path, *, dash: bool, first: str = f"#!{sys.executable}") -> None:
         directory.mkdir()
@@ -214,7 +214,7 @@ def test_hidden_call_reports_exit_code_and_error(either: Fake) -> None:
 
 @pytest.mark.parametrize("help_text", [Completed(1, "stdin", ""), Completed(0, "call", "stdin"), None])
 def test_unclear_help_of_midclt_means_no_dash(fake: Fake, help_text: Completed | None) -> None:
-    """Where it is not sure that midclt knows `-`, the other way is gone: it works with each of them."""
+    """If support for `-` is unclear, the call uses the wrapper, which works with every midclt."""
     argvs: list[Sequence[str]] = []
 
     def run(argv: Sequence[str], _stdin: str | None, _seconds: float) -> Completed:
@@ -240,7 +240,7 @@ def test_interpreter_from_env_line(tmp_path: Path) -> None:
 
 
 def test_isolated_python_keeps_its_path(tmp_path: Path) -> None:
-    """With -I the script's directory is not searched, and what is must not be lost."""
+    """With -I Python does not search the script's directory, but the rest of the path must stay."""
     fake = Fake(tmp_path / "box", dash=False, first=f"#!{sys.executable} -I")
     fake.program.write_text(fake.program.read_text().replace("import neighbour\n", "import zoneinfo\n"))
     assert fake.answers(ups__update=[{"out": "{}"}]).call("ups.update", {}) == {}
@@ -402,7 +402,7 @@ def test_signal_is_reported() -> None:
 
 
 def with_help(run: Callable[..., Completed]) -> Callable[..., Completed]:
-    """A midclt that is no script (sys.executable) and knows `-`."""
+    """Wrap a runner like a midclt that is not a script (sys.executable) and supports `-`."""
 
     def both(argv: Sequence[str], stdin: str | None, seconds: float) -> Completed:
         return Completed(0, "stdin", "") if "--help" in argv else run(argv, stdin, seconds)
@@ -486,7 +486,7 @@ def test_directories_of_scale_and_core_are_searched(path: str | None) -> None:
 
 
 def test_timeout_leaves_no_process_running(tmp_path: Path) -> None:
-    """Also what it has started goes: it would hold the pipes open."""
+    """Children are killed, too: they would hold the pipes open."""
     program = tmp_path / "hangs"
     program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/child\necho $$ > {tmp_path}/parent\nwait\n")
     program.chmod(0o755)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Secrets in what TrueNAS says."""
+"""Test that secrets in TrueNAS's messages are masked."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Options, plan and prediction: no transport at all."""
+"""Test options, plan and prediction, without a transport."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The guests are real processes, worked by the stand-ins of qm and pct."""
+"""Test with real processes as guests, managed by stand-ins for qm and pct."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Stand:
 
 @pytest.fixture
 def stand(tmp_path: Path) -> Iterator[Stand]:
-    one = Stand(tmp_path)
-    yield one
-    one.host.kill_all()
+    new_stand = Stand(tmp_path)
+    yield new_stand
+    new_stand.host.kill_all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -240,7 +240,7 @@ def test_each_command_has_a_time_limit(stand: Stand) -> None:
 
     control.stop_guest(run, Guest(100, "qm"), 44.2, clock=lambda: 0.0, pause=lambda _seconds: None)
     control.start_guest(run, Guest(100, "qm"))
-    assert [list(one[:3]) for one in asked] == [
+    assert [list(command[:3]) for command in asked] == [
         ["timeout", "--kill-after=5", "66"],
         ["timeout", "--kill-after=5", "15"],
         ["timeout", "--kill-after=5", "150"],

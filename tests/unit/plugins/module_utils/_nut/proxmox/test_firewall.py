@@ -416,4 +416,4 @@ def test_refused_write_leaves_host_fw_unchanged(root: Path, monkeypatch: pytest.
     with pytest.raises(FirewallError, match=r"can't write .*local/host\.fw: Permission denied.* quorum"):
         firewall.write_host_fw(root, "new")
     assert path.read_text() == "old"
-    assert [one.name for one in path.parent.iterdir()] == ["host.fw"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["host.fw"]

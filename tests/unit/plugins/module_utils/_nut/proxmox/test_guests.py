@@ -219,7 +219,7 @@ def test_guests_are_loaded(tmp_path: Path) -> None:
     write(tmp_path, "etc/pve/mapping/directory.cfg", "media\n\tmap node=pve,path=/srv/media\n\tmap node=b,path=/b\n")
     (tmp_path / "etc/pve/local").symlink_to("nodes/pve")
     found = guests.load_guests(tmp_path)
-    assert [(one.id, one.kind) for one in found] == [(100, "qm"), (101, "pct")]
+    assert [(guest.id, guest.kind) for guest in found] == [(100, "qm"), (101, "pct")]
     assert found[0].paths >= {"/srv/media", "/b"}
 
 
@@ -313,10 +313,10 @@ def test_storage_users_are_found_by_name_without_dns() -> None:
 
 
 def test_storage_users_of_another_host_are_not_found() -> None:
-    one = Guest(1, "qm", storages=frozenset({"nas", "smb", "mounted", "san"}))
+    guest = Guest(1, "qm", storages=frozenset({"nas", "smb", "mounted", "san"}))
     assert (
         guests.find_storage_users(
-            [one], guests.parse_storages(STORAGE), ["192.0.2.21"], guests.parse_mounts(FSTAB), resolve
+            [guest], guests.parse_storages(STORAGE), ["192.0.2.21"], guests.parse_mounts(FSTAB), resolve
         )
         == {}
     )
@@ -329,8 +329,8 @@ def test_circular_base_storages_end() -> None:
 
 def test_guests_are_found_by_tag() -> None:
     found = [guests.parse_guest(100, "qm", VM), guests.parse_guest(101, "pct", CONTAINER)]
-    assert [one.id for one in guests.with_tag(found, "NAS")] == [100]
-    assert [one.id for one in guests.with_tag(found, "web")] == [100]
+    assert [guest.id for guest in guests.with_tag(found, "NAS")] == [100]
+    assert [guest.id for guest in guests.with_tag(found, "web")] == [100]
     assert guests.with_tag(found, "na") == []
 
 

@@ -49,7 +49,7 @@ def resolve(name: str, seconds: float = 1.0) -> tuple[str, ...]:
 
 
 def numbers(selector: Selector) -> list[int]:
-    return [one.guest.id for one in selection.choose_guests(selector, HERE, resolve)]
+    return [choice.guest.id for choice in selection.choose_guests(selector, HERE, resolve)]
 
 
 # Who is chosen
@@ -76,7 +76,7 @@ def test_selector_chooses_guests(selector: Selector, wanted: list[int]) -> None:
 
 def test_shutdown_seconds_of_each_guest() -> None:
     def seconds(selector: Selector) -> dict[int, float]:
-        return {one.guest.id: one.seconds for one in selection.choose_guests(selector, HERE, resolve)}
+        return {choice.guest.id: choice.seconds for choice in selection.choose_guests(selector, HERE, resolve)}
 
     # its own entry, else the selector's, else Proxmox's own, else what Proxmox gives those without
     assert seconds(Selector(((101, 5.0), (104, None)), ("nas",), (), 90.0)) == {101: 5.0, 103: 90.0, 104: 90.0}
@@ -89,7 +89,7 @@ def test_shutdown_seconds_of_each_guest() -> None:
 
 def test_reasons_are_listed() -> None:
     found = selection.choose_guests(Selector(((103, None),), ("nas", "web"), ("nas.lan",)), HERE, resolve)
-    assert {one.guest.id: one.why for one in found} == {
+    assert {choice.guest.id: choice.why for choice in found} == {
         101: "it has the tag nas; it has the tag web",
         102: "its disk is on storage nfs, on truenas",
         103: "its number is listed; it has the tag nas; its disk is on storage nfs, on truenas; it uses /srv/x, on nas.lan",
@@ -120,9 +120,9 @@ def test_unmatched_selectors_are_reported() -> None:
 def test_empty_selector_is_false() -> None:
     assert not Selector(seconds=9.0)
     assert not selection.NO_GUESTS
-    assert [bool(one) for one in (Selector(((1, None),)), Selector(tags=("a",)), Selector(storage_of=("a",)))] == [
-        True
-    ] * 3
+    assert [
+        bool(selector) for selector in (Selector(((1, None),)), Selector(tags=("a",)), Selector(storage_of=("a",)))
+    ] == [True] * 3
 
 
 # What is here
@@ -142,7 +142,7 @@ def test_local_guests_are_read(tmp_path: Path) -> None:
     assert selection.read_local_guests(tmp_path) == LocalGuests((), {}, ())
     host(tmp_path)
     here = selection.read_local_guests(tmp_path)
-    assert [(one.id, one.kind, one.name) for one in here.guests] == [(101, "qm", "mail"), (102, "pct", "films")]
+    assert [(guest.id, guest.kind, guest.name) for guest in here.guests] == [(101, "qm", "mail"), (102, "pct", "films")]
     assert here.storages == {"nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs")}
     assert here.mounts == (Mount("/srv", "nas.lan"), Mount("/opt", "other"))
 
@@ -171,13 +171,13 @@ def test_names_to_resolve_are_listed() -> None:
 def test_resolver_answers_from_results() -> None:
     asked: list[tuple[str, float]] = []
 
-    def one(name: str, seconds: float) -> tuple[str, ...]:
+    def find_addresses(name: str, seconds: float) -> tuple[str, ...]:
         asked.append((name, seconds))
         if name == "odd":
             raise ValueError("label too long")
         return resolve(name)
 
-    answer = selection.prepare_resolver(("nas.lan", "nobody", "odd"), one, 3.0)
+    answer = selection.prepare_resolver(("nas.lan", "nobody", "odd"), find_addresses, 3.0)
     assert answer("nas.lan") == ("192.0.2.20",)
     assert sorted(asked) == [("nas.lan", 3.0), ("nobody", 3.0), ("odd", 3.0)]
     for name in ("nobody", "odd", "never.asked.for"):
@@ -188,23 +188,23 @@ def test_resolver_answers_from_results() -> None:
 def test_names_are_resolved_at_the_same_time() -> None:
     both = threading.Barrier(3)
 
-    def one(name: str, seconds: float) -> tuple[str, ...]:
+    def find_addresses(name: str, seconds: float) -> tuple[str, ...]:
         both.wait(60)
         return ("192.0.2.1",)
 
-    answer = selection.prepare_resolver(("a", "b", "c"), one, 60.0)
+    answer = selection.prepare_resolver(("a", "b", "c"), find_addresses, 60.0)
     assert answer("a") == answer("b") == answer("c") == ("192.0.2.1",)
 
 
 def test_name_resolution_has_a_time_limit() -> None:
     never, ended = threading.Event(), threading.Event()
 
-    def one(name: str, seconds: float) -> tuple[str, ...]:
+    def find_addresses(name: str, seconds: float) -> tuple[str, ...]:
         never.wait(60)
         ended.set()
         return ("192.0.2.1",)
 
-    answer = selection.prepare_resolver(("hangs",), one, 0.01)
+    answer = selection.prepare_resolver(("hangs",), find_addresses, 0.01)
     never.set()
     assert ended.wait(60)
     # what comes late is not taken: one look has one answer
@@ -224,7 +224,7 @@ def finder(root: Path, stages: Mapping[str, Selector] | None = None) -> GuestFin
 
 def plain(found: Mapping[str, Any]) -> dict[str, list[tuple[str, int, str, float, str]]]:
     return {
-        name: [(one.guest.kind, one.guest.id, one.guest.name, one.seconds, one.why) for one in chosen]
+        name: [(choice.guest.kind, choice.guest.id, choice.guest.name, choice.seconds, choice.why) for choice in chosen]
         for name, chosen in found.items()
     }
 
@@ -243,7 +243,7 @@ def test_guests_of_all_stages_are_found(tmp_path: Path) -> None:
     assert plain(finder(tmp_path).find_guests()) == FOUND
     found = finder(tmp_path).select_guests()
     assert plain(found.guests_by_stage) == FOUND
-    assert [one.id for one in found.local.guests] == [101, 102]
+    assert [guest.id for guest in found.local.guests] == [101, 102]
     assert found.unmatched == ("stage nas: no guest here has the number 999",)
 
 
@@ -255,18 +255,18 @@ def test_each_search_has_a_new_resolver(tmp_path: Path) -> None:
         given.append(1)
         return resolve
 
-    one = GuestFinder(STAGES, tmp_path / "g", fresh, tmp_path)
-    one.find_guests()
-    one.find_guests()
+    guest_finder = GuestFinder(STAGES, tmp_path / "g", fresh, tmp_path)
+    guest_finder.find_guests()
+    guest_finder.find_guests()
     assert len(given) == 2
 
 
 def test_kept_guests_are_read_back(tmp_path: Path) -> None:
     host(tmp_path)
-    one = finder(tmp_path)
-    assert one.read_kept() == {}
-    assert one.keep_guests(one.find_guests()) is True
-    assert plain(one.read_kept()) == FOUND
+    guest_finder = finder(tmp_path)
+    assert guest_finder.read_kept() == {}
+    assert guest_finder.keep_guests(guest_finder.find_guests()) is True
+    assert plain(guest_finder.read_kept()) == FOUND
     assert plain(finder(tmp_path).read_kept()) == FOUND
     path = tmp_path / "lib/guests.json"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -275,19 +275,19 @@ def test_kept_guests_are_read_back(tmp_path: Path) -> None:
 
 def test_unchanged_guests_are_not_written(tmp_path: Path) -> None:
     host(tmp_path)
-    one = finder(tmp_path)
-    one.keep_guests(one.find_guests())
+    guest_finder = finder(tmp_path)
+    guest_finder.keep_guests(guest_finder.find_guests())
     before = (tmp_path / "lib/guests.json").stat().st_ino
-    assert one.keep_guests(one.find_guests()) is False
+    assert guest_finder.keep_guests(guest_finder.find_guests()) is False
     assert (tmp_path / "lib/guests.json").stat().st_ino == before
-    assert one.keep_guests({}) is True
-    assert one.read_kept() == {"nas": (), "late": ()}
+    assert guest_finder.keep_guests({}) is True
+    assert guest_finder.read_kept() == {"nas": (), "late": ()}
 
 
 def test_stage_with_changed_selector_has_no_kept_guests(tmp_path: Path) -> None:
     host(tmp_path)
-    one = finder(tmp_path)
-    one.keep_guests(one.find_guests())
+    guest_finder = finder(tmp_path)
+    guest_finder.keep_guests(guest_finder.find_guests())
     for other in (Selector(((102, 61.0), (999, None)), ("nas",)), Selector(((102, 60.0), (999, None)), ("nas", "x"))):
         assert plain(finder(tmp_path, {**STAGES, "nas": other, "new": Selector()}).read_kept()) == {
             "late": FOUND["late"]
@@ -326,25 +326,25 @@ KEPT = {"kind": "qm", "id": 101, "name": "mail", "seconds": 9.0, "why": "w"}
     ],
 )
 def test_damaged_file_is_ignored(tmp_path: Path, changes: dict[str, Any]) -> None:
-    one = finder(tmp_path)
-    one.keep_guests({})
+    guest_finder = finder(tmp_path)
+    guest_finder.keep_guests({})
     path = tmp_path / "lib/guests.json"
     data = json.loads(path.read_text())
     data["stages"]["nas"]["guests"] = [KEPT]
     path.write_text(json.dumps(data))
-    assert plain(one.read_kept())["nas"] == [("qm", 101, "mail", 9.0, "w")]
+    assert plain(guest_finder.read_kept())["nas"] == [("qm", 101, "mail", 9.0, "w")]
     data["stages"]["nas"]["guests"] = [KEPT, {**KEPT, "id": 102, **changes}]
     path.write_text(json.dumps(data))
-    assert one.read_kept() == {}
+    assert guest_finder.read_kept() == {}
     del data["stages"]["nas"]["guests"][1]["why"]
     path.write_text(json.dumps(data))
-    assert one.read_kept() == {}
+    assert guest_finder.read_kept() == {}
 
 
 def test_control_characters_in_kept_guests_are_escaped(tmp_path: Path) -> None:
-    one = finder(tmp_path)
-    one.keep_guests({"nas": [ChosenGuest(Guest(101, "qm", "a\x1b"), 3.0, "b\n")]})
-    assert plain(one.read_kept())["nas"] == [("qm", 101, "a\\x1b", 3.0, "b\\n")]
+    guest_finder = finder(tmp_path)
+    guest_finder.keep_guests({"nas": [ChosenGuest(Guest(101, "qm", "a\x1b"), 3.0, "b\n")]})
+    assert plain(guest_finder.read_kept())["nas"] == [("qm", 101, "a\\x1b", 3.0, "b\\n")]
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"version": 1}', '{"version": 2, "stages": {}}', "[" * 99999])
@@ -355,11 +355,11 @@ def test_invalid_file_is_ignored(tmp_path: Path, text: str) -> None:
 
 
 def test_file_of_another_version_is_ignored(tmp_path: Path) -> None:
-    one = finder(tmp_path)
-    one.keep_guests({})
+    guest_finder = finder(tmp_path)
+    guest_finder.keep_guests({})
     path = tmp_path / "lib/guests.json"
     path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
-    assert one.read_kept() == {}
+    assert guest_finder.read_kept() == {}
 
 
 def test_fifo_instead_of_the_file_is_ignored(tmp_path: Path) -> None:
@@ -396,12 +396,12 @@ def test_any_json_is_ignored(tmp_path_factory: pytest.TempPathFactory, value: An
 def test_guests_are_unique_and_sorted(
     ids: list[int], tags: list[str], machines: list[str], seconds: float | None, order: list[Guest]
 ) -> None:
-    selector = Selector(tuple((one, None) for one in ids), tuple(tags), tuple(machines), seconds)
+    selector = Selector(tuple((number, None) for number in ids), tuple(tags), tuple(machines), seconds)
     found = selection.choose_guests(selector, LocalGuests(tuple(order), HERE.storages, HERE.mounts), resolve)
     assert found == selection.choose_guests(selector, HERE, resolve)
-    chosen = [one.guest.id for one in found]
+    chosen = [choice.guest.id for choice in found]
     assert chosen == sorted(set(chosen))
     assert MODEL.id not in chosen
-    assert {one for one in ids if one < 105} <= set(chosen)
-    assert all(one.why for one in found)
+    assert {number for number in ids if number < 105} <= set(chosen)
+    assert all(choice.why for choice in found)
     assert guests.DOWN_SECONDS == 180
