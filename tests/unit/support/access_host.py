@@ -13,14 +13,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access_keeper import AccessKeeper
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_access
-from ansible_collections.homelab.nut.tests.unit.support.nft import listed
+from ansible_collections.homelab.nut.tests.unit.support.nft import list_table
 
 NAS = access.make_source("nas", "nas.lan")
 TEXT = access.render_table([3493], {NAS: ["192.0.2.5"]})
 
 
 class Machine:
-    """A host with the table's file, and an nft that loads what it is given."""
+    """A host with the table's file, and an nft that loads it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,7 +37,7 @@ class Machine:
 
     def nft(self, command: Sequence[str]) -> tuple[int, str]:
         if tuple(command) == access.LIST:
-            return (1, "No such file or directory") if self.loaded is None else (0, listed(self.loaded))
+            return (1, "No such file or directory") if self.loaded is None else (0, list_table(self.loaded))
         self.commands.append(tuple(command))
         if self.refuses:
             return 1, "\x1b[2JOperation not permitted\n"

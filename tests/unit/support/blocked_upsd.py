@@ -57,8 +57,8 @@ while True:
 """
 
 
-class Host:
-    """A host with that upsd, and with systemctl as far as nut-watch uses it."""
+class BlockedHost:
+    """A host with such an upsd, and the part of systemctl that nut-watch uses."""
 
     def __init__(self, folder: Path, status: str, release: str = "2.8.1") -> None:
         """status: of each UPS, separated by commas; an empty one means stale data."""
@@ -74,7 +74,7 @@ class Host:
     def start(self) -> None:
         command = [sys.executable, "-c", UPSD, str(self.port), self.status, self.release]
         self.upsd = subprocess.Popen(command, stderr=subprocess.PIPE)
-        until(lambda: watch_loop.is_open("127.0.0.1", self.port), "the stand-in listens")
+        wait_until(lambda: watch_loop.is_open("127.0.0.1", self.port), "the stand-in listens")
 
     def stop(self) -> None:
         if self.upsd:
@@ -119,21 +119,21 @@ class Host:
             return connection
 
 
-def until(condition: object, what: str) -> None:
+def wait_until(condition: object, what: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
 
 
-def rounds_until(watcher: watch_loop.UpsdWatcher, condition: object, what: str) -> None:
+def run_rounds_until(watcher: watch_loop.UpsdWatcher, condition: object, what: str) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, what
         watcher.run_round()
 
 
-def answers(host: Host, seconds: float = 0.5) -> bool:
+def is_answering(host: BlockedHost, seconds: float = 0.5) -> bool:
     with socket.create_connection(("127.0.0.1", host.port)) as connection:
         connection.settimeout(seconds)
         connection.sendall(b"VER\n")
@@ -143,5 +143,5 @@ def answers(host: Host, seconds: float = 0.5) -> bool:
             return False
 
 
-def kinds(watcher: watch_loop.UpsdWatcher) -> list[str]:
+def list_kinds(watcher: watch_loop.UpsdWatcher) -> list[str]:
     return [event.kind for event in watcher.memory.events]

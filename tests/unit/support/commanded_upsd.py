@@ -24,8 +24,8 @@ CUTS = [
 DRAINS = ["test.battery.start", "test.battery.start.deep", "Test.Battery.Start.DEEP", "calibrate.start"]
 
 
-class Clock:
-    """Time that passes only while somebody sleeps; what shall happen then does."""
+class CommandedClock:
+    """A clock that advances only in sleep(), and then runs the events that are due."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -43,8 +43,8 @@ class Clock:
 
 
 @dataclass
-class FakeUpsd:
-    """upsd, its driver and its UPS, as a client sees them. Errors: what a method raises."""
+class CommandedUpsd:
+    """upsd, its driver and its UPS, as a client sees them. `errors`: the exceptions that methods raise."""
 
     variables: dict[str, str] = field(
         default_factory=lambda: {
@@ -68,7 +68,7 @@ class FakeUpsd:
     on: Callable[[tuple[str, ...]], None] = lambda words: None
     address: str = "pve:3493"
 
-    def __enter__(self) -> FakeUpsd:
+    def __enter__(self) -> CommandedUpsd:
         self.opened += 1
         self.tracks = False
         self._raise("open")
@@ -154,7 +154,7 @@ class FakeUpsd:
         return [one for one in self.said if one[0] != "authenticate"]
 
 
-def operator(server: FakeUpsd, clock: Clock, **more: Any) -> net_commands.Operator:
+def make_operator(server: CommandedUpsd, clock: CommandedClock, **more: Any) -> net_commands.Operator:
     given = {"username": "admin", "password": "s3cret", **more}
     return net_commands.Operator(
         lambda: cast("client.UpsdClient", server), "a", clock=clock, sleep=clock.sleep, **given

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
 
-def forked(work: Callable[[], object]) -> int:
-    """Begin to work in a process of its own. Returns its number."""
+def run_in_fork(work: Callable[[], object]) -> int:
+    """Call a function in a child process, and return the child's id."""
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", DeprecationWarning
-        )  # a test runner may have threads, of which the work uses none
+        )  # the test runner may have threads, but the function uses none
         child = os.fork()
     if child:
         return child
@@ -38,28 +38,28 @@ def forked(work: Callable[[], object]) -> int:
         os._exit(1)
 
 
-def after(seconds: float, work: Callable[[], object]) -> None:
-    """Work, and be killed after so long, if it has not ended."""
-    child = forked(work)
+def kill_after(seconds: float, work: Callable[[], object]) -> None:
+    """Call a function in a child process, and kill the child after so many seconds unless it has ended."""
+    child = run_in_fork(work)
     time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)  # the number is the child's until it is waited for
+    os.kill(child, signal.SIGKILL)  # the id is not reused before waitpid
     _pid, status = os.waitpid(child, 0)
     assert status in (0, signal.SIGKILL)
 
 
-def at_line(
+def kill_at_line(
     number: int, work: Callable[[], object], modules: tuple[ModuleType, ...], *, times: int = sys.maxsize
 ) -> bool:
-    """Work, and be killed before the line of these modules that is the NUMBERth to be executed. Returns False if it came to its end.
+    """Call a function in a child process that is killed before it executes line number `number` of these modules.
 
-    times: how often a line counts at most, however often it is executed.
+    A line counts at most `times` times. Return False if the function has finished before.
     """
     files = {os.path.realpath(str(module.__file__)) for module in modules}
     real = functools.cache(os.path.realpath)
     left = number
     passed: Counter[tuple[str, int]] = Counter()
 
-    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+    def trace_line(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal left
         if real(frame.f_code.co_filename) not in files:
             return None
@@ -69,12 +69,12 @@ def at_line(
             left -= 1
             if not left:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return trace
+        return trace_line
 
-    def traced() -> None:
-        sys.settrace(trace)
+    def run_traced() -> None:
+        sys.settrace(trace_line)
         work()
 
-    _pid, status = os.waitpid(forked(traced), 0)
+    _pid, status = os.waitpid(run_in_fork(run_traced), 0)
     assert status in (0, signal.SIGKILL)
     return status != 0

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def listed(
+def list_table(
     allowed: Sequence[Any] = (), refused: Sequence[Any] = (), rules: int = 7, ports: Sequence[int] = (3493,)
 ) -> str:
-    """Return what `nft --json list table` of 1.0.6 and 1.1.3 shows of the table, as far as it counts."""
+    """Return the output of `nft --json list table` (1.0.6 and 1.1.3) for our table, without irrelevant details."""
     about = {"family": "inet", "table": "homelab_nut"}
-    v4 = [one for one in allowed if ":" not in json.dumps(one).replace('": ', "")]
-    v6 = [one for one in allowed if one not in v4]
+    v4 = [address for address in allowed if ":" not in json.dumps(address).replace('": ', "")]
+    v6 = [address for address in allowed if address not in v4]
     chain = {**about, "name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": -10, "policy": "accept"}
     return json.dumps(
         {

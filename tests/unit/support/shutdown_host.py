@@ -31,7 +31,7 @@ GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, 
 
 
 class Program:
-    """The program, run in a directory of its own."""
+    """A host below a directory, on which the program runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,7 +72,7 @@ class Program:
         return json.loads((self.folder / name).read_text())
 
 
-def proxmox(folder: Path) -> None:
+def install_proxmox(folder: Path) -> None:
     local = folder / "etc/pve/local"
     for name in ("qemu-server", "lxc"):
         (local / name).mkdir(parents=True)

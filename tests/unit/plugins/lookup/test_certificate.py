@@ -112,7 +112,7 @@ def test_lookup_killed_at_any_line_leaves_a_usable_folder(tmp_path: Path) -> Non
     kept = tmp_path / ".homelab-nut" / "tls"
     pairs = []
     for line in itertools.count(1):
-        if not killed.at_line(line, lambda: look("pve", pve=pve), (base_files,), times=2):
+        if not killed.kill_at_line(line, lambda: look("pve", pve=pve), (base_files,), times=2):
             break
         found = look("pve", pve=pve)
         assert certificates.needs_renewal(Pair(found["certificate"], found["key"]), found["ca"], ["pve"], NOW) == ""

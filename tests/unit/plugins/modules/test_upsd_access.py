@@ -19,11 +19,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot impo
 from ansible_collections.homelab.nut.plugins.modules import upsd_access
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import run_module
 from ansible_collections.homelab.nut.tests.unit.support.kit_host import OWNERS
-from ansible_collections.homelab.nut.tests.unit.support.nft import listed
+from ansible_collections.homelab.nut.tests.unit.support.nft import list_table
 
 FILES = {name: f"text of {name}\n" for name in kits.ACCESS.places if name != kits.ACCESS_TABLE}
 NAS = {"name": "nas", "address": "nas.lan"}
-LOADED = listed(["192.0.2.5"])
+LOADED = list_table(["192.0.2.5"])
 
 
 class Machine:
@@ -51,7 +51,7 @@ class Machine:
                 return 1, "Job for nut-access.service failed.\n"
             text = (self.root / "etc/nut/access.nft").read_text()
             those = [one for addresses in access.parse_sources(text).values() for one in addresses]
-            self.table = listed(those, ports=sorted(access.parse_ports(text)))
+            self.table = list_table(those, ports=sorted(access.parse_ports(text)))
             self.state = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
         if command[0] == "nft" or ("disable" in command and self.state["ActiveState"] == "active"):
             self.table = None  # ExecStop, only of a unit that is active

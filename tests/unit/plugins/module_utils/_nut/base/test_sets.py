@@ -265,7 +265,7 @@ def test_set_is_complete_after_kills_at_random_times(memory: Path) -> None:
         root = memory / str(number)
         root.mkdir()
         site = Site(root)
-        killed.after(chance.uniform(0, latest), site.replace)
+        killed.kill_after(chance.uniform(0, latest), site.replace)
         site.recover()
         is_new = site.is_new()
         counts[is_new] += 1
@@ -286,9 +286,9 @@ def test_set_is_complete_after_a_kill_at_any_line(memory: Path, again: bool) -> 
         site = Site(root)
         if again:
             leave_half_done(site)
-            was_killed = killed.at_line(number, site.recover, (sets, files))
+            was_killed = killed.kill_at_line(number, site.recover, (sets, files))
         else:
-            was_killed = killed.at_line(number, site.replace, (sets, files))
+            was_killed = killed.kill_at_line(number, site.replace, (sets, files))
         site.recover()
         results.append(site.is_new())
         assert not results[-1] or site.note.path.read_text() == "restart upsd"

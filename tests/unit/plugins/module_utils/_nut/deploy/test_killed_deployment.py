@@ -173,7 +173,7 @@ def kill(
     """Deploy and get killed at one line of the code that changes the host."""
     deployment = host.deployment(files)
     plan = deployment.plan_change()
-    was_killed = killed.at_line(line, lambda: deployment.apply_change(plan), modules, times=2)
+    was_killed = killed.kill_at_line(line, lambda: deployment.apply_change(plan), modules, times=2)
     host.recall()
     return was_killed
 

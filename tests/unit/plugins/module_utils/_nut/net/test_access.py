@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import allow
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.allow import AccessError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.access import AllowedSource, make_source
-from ansible_collections.homelab.nut.tests.unit.support.nft import listed
+from ansible_collections.homelab.nut.tests.unit.support.nft import list_table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -261,18 +261,18 @@ EXPECTED = [NETWORK, "198.51.100.5", "2001:db8::5"]
 
 
 def test_loaded_table_is_parsed() -> None:
-    listing = listed(EXPECTED, [{"elem": {"val": "203.0.113.9", "timeout": 86400, "expires": 86000}}])
+    listing = list_table(EXPECTED, [{"elem": {"val": "203.0.113.9", "timeout": 86400, "expires": 86000}}])
     loaded = access.parse_table(listing)
     assert loaded is not None
     assert loaded.refused == 5
     assert loaded.refused_from == ("203.0.113.9",)
     assert access.find_difference(loaded, TEXT) == ""
     assert "203.0.113.9. If one of them is yours" in access.explain_refusals(loaded)
-    assert access.explain_refusals(access.parse_table(listed())) == access.explain_refusals(None) == ""
+    assert access.explain_refusals(access.parse_table(list_table())) == access.explain_refusals(None) == ""
 
 
 def test_range_of_addresses_is_parsed() -> None:
-    loaded = access.parse_table(listed([{"range": ["192.0.2.4", "192.0.2.6"]}]))
+    loaded = access.parse_table(list_table([{"range": ["192.0.2.4", "192.0.2.6"]}]))
     assert loaded is not None
     assert loaded.allowed == access.collapse_networks(["192.0.2.4", "192.0.2.5", "192.0.2.6"])
 
@@ -281,20 +281,20 @@ def test_range_of_addresses_is_parsed() -> None:
     ("listing", "words"),
     [
         (
-            listed([*EXPECTED, "203.0.113.9"]),
+            list_table([*EXPECTED, "203.0.113.9"]),
             "the loaded table allows 192.0.2.0/24, 198.51.100.5, 203.0.113.9, 2001:db8::5",
         ),
-        (listed(EXPECTED[:1]), "the loaded table allows 192.0.2.0/24"),
-        (listed([]), "the loaded table allows no address"),
-        (listed(EXPECTED, rules=6), "the rules of the loaded table were changed"),
-        (listed(EXPECTED, rules=8), "the rules of the loaded table were changed"),
-        (listed(EXPECTED).replace('"input"', '"forward"'), "the rules of the loaded table were changed"),
+        (list_table(EXPECTED[:1]), "the loaded table allows 192.0.2.0/24"),
+        (list_table([]), "the loaded table allows no address"),
+        (list_table(EXPECTED, rules=6), "the rules of the loaded table were changed"),
+        (list_table(EXPECTED, rules=8), "the rules of the loaded table were changed"),
+        (list_table(EXPECTED).replace('"input"', '"forward"'), "the rules of the loaded table were changed"),
         (
-            listed(EXPECTED).replace('"policy": "accept"', '"policy": "drop"'),
+            list_table(EXPECTED).replace('"policy": "accept"', '"policy": "drop"'),
             "the rules of the loaded table were changed",
         ),
-        (listed(EXPECTED, ports=[3493, 22]), "the loaded table covers other ports"),
-        (listed(EXPECTED, ports=[]), "the loaded table covers other ports"),
+        (list_table(EXPECTED, ports=[3493, 22]), "the loaded table covers other ports"),
+        (list_table(EXPECTED, ports=[]), "the loaded table covers other ports"),
         ("", "the table inet homelab_nut is not loaded"),
         ("[]", "the table inet homelab_nut is not loaded"),
         ("[" * 100000, "the table inet homelab_nut is not loaded"),

@@ -14,7 +14,7 @@ import sys
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import upsd_process
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import Activity, UpsdProcess, parse_stat
-from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import until
+from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import wait_until
 
 
 def test_ipv4_client_of_an_ipv6_socket_keeps_the_ipv4_address() -> None:
@@ -25,7 +25,7 @@ def test_ipv4_client_of_an_ipv6_socket_keeps_the_ipv4_address() -> None:
             with accepted:
                 client.sendall(b"GET VAR ups ups.status\n")
                 process = UpsdProcess(os.getpid())
-                until(lambda: process.read_sockets().has_work, "what was sent arrives")
+                wait_until(lambda: process.read_sockets().has_work, "what was sent arrives")
                 ours = [peer for peer in process.read_sockets().connections if peer.port == client.getsockname()[1]]
                 assert [(peer.address, peer.unread, peer.is_full) for peer in ours] == [("127.0.0.1", 23, False)]
                 assert str(ours[0]) == f"127.0.0.1:{ours[0].port}"

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_shutdown
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import refresh
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
-from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, proxmox
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, install_proxmox
 
 
 def test_check_reports_valid_policy(program: Program) -> None:
@@ -39,7 +39,7 @@ def test_check_refuses_notify_program_writable_by_others(program: Program) -> No
 
 @pytest.mark.parametrize("command", ["check", "guests", "status"])
 def test_read_only_commands_write_nothing(program: Program, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    proxmox(program.folder)
+    install_proxmox(program.folder)
     (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
     program.policy(
         stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}],
@@ -64,7 +64,7 @@ def contents(folder: Path) -> Mapping[str, bytes]:
 
 
 def test_refresh_saves_guests(program: Program) -> None:
-    proxmox(program.folder)
+    install_proxmox(program.folder)
     program.policy(stages=STAGES)
     assert program("refresh") == 0
     assert program.out[1:] == ["stage nas stops VM 101 (mail)", "stage late stops VM 101 (mail), VM 103 (onnas)"]
@@ -76,7 +76,7 @@ def test_refresh_saves_guests(program: Program) -> None:
 
 
 def test_refresh_saves_addresses(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxmox(program.folder)
+    install_proxmox(program.folder)
     (program.folder / "etc/pve/storage.cfg").write_text("nfs: nas\n\tserver truenas.lan\n\tpath /mnt/pve/nas\n")
     program.policy(stages=[{"name": "nas", "on_battery": 60, "storage_of": ["nas.lan"]}])
     known = {"nas.lan": ("192.0.2.20",), "truenas.lan": ("192.0.2.20",)}
@@ -109,7 +109,7 @@ def test_refresh_without_readable_guests(program: Program) -> None:
 
 
 def test_refresh_with_unwritable_guests_file(program: Program) -> None:
-    proxmox(program.folder)
+    install_proxmox(program.folder)
     program.policy(stages=STAGES)
     (program.folder / "guests.json").mkdir()
     assert program("refresh") == 0
@@ -125,7 +125,7 @@ def test_refresh_without_selectors_reads_no_guests(program: Program) -> None:
 
 
 def test_refresh_times_out_when_proxmox_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxmox(program.folder)
+    install_proxmox(program.folder)
     path = program.folder / "etc/pve/storage.cfg"
     path.unlink()
     os.mkfifo(path)

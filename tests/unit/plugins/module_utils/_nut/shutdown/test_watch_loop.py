@@ -18,19 +18,19 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
 from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import (
     SECONDS,
-    Host,
-    answers,
-    kinds,
-    rounds_until,
-    until,
+    BlockedHost,
+    is_answering,
+    list_kinds,
+    run_rounds_until,
+    wait_until,
 )
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    found = Host(tmp_path, "OL")
+def host(tmp_path: Path) -> Iterator[BlockedHost]:
+    found = BlockedHost(tmp_path, "OL")
     yield found
     found.stop()
 
@@ -46,39 +46,39 @@ def grown_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "START_SECONDS", 0.0)
 
 
-def test_answering_upsd_is_left_alone(host: Host) -> None:
+def test_answering_upsd_is_left_alone(host: BlockedHost) -> None:
     watcher = host.watcher()
     for _number in range(3):
         watcher.run_round()
     assert (watcher.power_source, watcher.memory.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
-    assert (host.told, host.lines, kinds(watcher)) == ([], [], [])
+    assert (host.told, host.lines, list_kinds(watcher)) == ([], [], [])
 
 
-def test_flood_blocks_upsd_without_watch(host: Host) -> None:
+def test_flood_blocks_upsd_without_watch(host: BlockedHost) -> None:
     """The tests below prove something only because this stand-in hangs."""
     with host.blocker():
-        assert not answers(host, 2)
-        assert not answers(host, 2)
+        assert not is_answering(host, 2)
+        assert not is_answering(host, 2)
 
 
-def test_write_limit_keeps_upsd_free(host: Host) -> None:
+def test_write_limit_keeps_upsd_free(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     with pytest.raises(ConnectionResetError):
         host.blocker()
-    until(lambda: answers(host), "it drops the client by itself")
+    wait_until(lambda: is_answering(host), "it drops the client by itself")
     assert host.told == []
 
 
 @pytest.mark.usefixtures("no_limit")
-def test_blocking_connection_is_closed(host: Host) -> None:
+def test_blocking_connection_is_closed(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     with host.blocker() as first:
         port = first.getsockname()[1]
-        assert not answers(host)
-        rounds_until(watcher, lambda: watch.BLOCKED in kinds(watcher), "the connection is found")
-        until(lambda: answers(host), "upsd is free again")
+        assert not is_answering(host)
+        run_rounds_until(watcher, lambda: watch.BLOCKED in list_kinds(watcher), "the connection is found")
+        wait_until(lambda: is_answering(host), "upsd is free again")
         watcher.run_round()
     assert watcher.silence.asks == 0
     assert host.told == []
@@ -88,48 +88,48 @@ def test_blocking_connection_is_closed(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("no_limit")
-def test_returning_flooder_is_closed_again(host: Host) -> None:
+def test_returning_flooder_is_closed_again(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     for times in (1, 2, 3):
         with host.blocker():
-            rounds_until(
+            run_rounds_until(
                 watcher,
                 lambda times=times: watcher.memory.events and watcher.memory.events[-1].times == times,
                 "closed",
             )
-            until(lambda: answers(host), "upsd is free again")
+            wait_until(lambda: is_answering(host), "upsd is free again")
     assert len(host.lines) == 1  # repeated events are counted, not logged
     assert host.told == []
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_stopped_upsd_is_killed_and_restarted(host: Host) -> None:
+def test_stopped_upsd_is_killed_and_restarted(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
-    rounds_until(watcher, lambda: host.told, "it is restarted")
+    run_rounds_until(watcher, lambda: host.told, "it is restarted")
     assert host.told == ["systemctl kill --signal=KILL nut-server.service", "systemctl restart nut-server.service"]
-    assert kinds(watcher) == [watch.RESTARTED]
-    assert answers(host, SECONDS)
+    assert list_kinds(watcher) == [watch.RESTARTED]
+    assert is_answering(host, SECONDS)
     watcher.run_round()
     assert watcher.silence.asks == 0
 
 
 @pytest.mark.usefixtures("grown_up", "no_limit")
-def test_stopped_upsd_with_full_connection_is_restarted(host: Host) -> None:
+def test_stopped_upsd_with_full_connection_is_restarted(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     assert host.upsd
     with host.blocker():
         os.kill(host.upsd.pid, signal.SIGSTOP)
-        rounds_until(watcher, lambda: host.told, "it is restarted")
-    assert kinds(watcher) == [watch.BLOCKED, watch.RESTARTED]
+        run_rounds_until(watcher, lambda: host.told, "it is restarted")
+    assert list_kinds(watcher) == [watch.BLOCKED, watch.RESTARTED]
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_fourth_restart_in_an_hour_is_refused(host: Host) -> None:
+def test_fourth_restart_in_an_hour_is_refused(host: BlockedHost) -> None:
     memory = watch.WatchMemory("b")
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(CLOCK.now())
@@ -137,8 +137,8 @@ def test_fourth_restart_in_an_hour_is_refused(host: Host) -> None:
     watcher.run_round()
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
-    rounds_until(watcher, lambda: kinds(watcher), "it is reported")
-    assert kinds(watcher) == [watch.NOT_RESTARTED]
+    run_rounds_until(watcher, lambda: list_kinds(watcher), "it is reported")
+    assert list_kinds(watcher) == [watch.NOT_RESTARTED]
     assert "3 times in the last hour" in host.lines[-1]
     assert host.told == []
 
@@ -146,14 +146,14 @@ def test_fourth_restart_in_an_hour_is_refused(host: Host) -> None:
 @pytest.mark.usefixtures("grown_up")
 def test_hasty_release_on_battery_is_left_alone_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "BATTERY_SECONDS", 9.0)
-    host = Host(tmp_path, "OB DISCHRG")
+    host = BlockedHost(tmp_path, "OB DISCHRG")
     try:
         watcher = host.watcher()
         watcher.run_round()
         assert watcher.power_source == watch.BATTERY
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
-        rounds_until(watcher, lambda: host.told, "it is restarted in the end")
+        run_rounds_until(watcher, lambda: host.told, "it is restarted in the end")
         assert "upsd did not answer for" in host.lines[-1]
         silent = float(host.lines[-1].split(" for ")[1].split(" ")[0])
         assert silent >= watch.BATTERY_SECONDS
@@ -168,7 +168,7 @@ def test_release_stays_known_while_upsd_hangs(
 ) -> None:
     """upsd 2.8.0 is restarted before its upsmon gives up, even by a watch that was restarted during the hang."""
     monkeypatch.setattr(watch, "BATTERY_SECONDS", 86400.0)
-    host = Host(tmp_path, "OB DISCHRG", "2.8.0")
+    host = BlockedHost(tmp_path, "OB DISCHRG", "2.8.0")
     try:
         watcher = host.watcher()
         watcher.run_round()
@@ -176,30 +176,30 @@ def test_release_stays_known_while_upsd_hangs(
         os.kill(host.upsd.pid, signal.SIGSTOP)
         if starts_late:
             watcher = host.watcher(watch.load_memory(host.saved, "b"))
-        rounds_until(watcher, lambda: host.told, "it is restarted")
+        run_rounds_until(watcher, lambda: host.told, "it is restarted")
     finally:
         host.stop()
 
 
-def test_new_release_is_noticed(host: Host) -> None:
+def test_new_release_is_noticed(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     host.stop()
     host.release = "2.8.5"
     host.start()
-    rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
+    run_rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
     assert watch.load_memory(host.saved, "b").release == "2.8.5"
 
 
 def test_status_before_silence_counts(tmp_path: Path) -> None:
-    host = Host(tmp_path, "OL,OL")
+    host = BlockedHost(tmp_path, "OL,OL")
     try:
         watcher = host.watcher()
         watcher.run_round()
         assert watcher.power_source == watch.MAINS
         host.order("STATUS OB,OL")
         host.order("HANG ups1")
-        rounds_until(watcher, lambda: watcher.silence.asks, "it is silent")
+        run_rounds_until(watcher, lambda: watcher.silence.asks, "it is silent")
         assert watcher.power_source == watch.BATTERY
     finally:
         host.stop()
@@ -208,7 +208,7 @@ def test_status_before_silence_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("status", "power"), [("OL,OL", watch.MAINS), ("OL,OB", watch.BATTERY)])
 def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: str) -> None:
     """upsmon does the same."""
-    host = Host(tmp_path, status)
+    host = BlockedHost(tmp_path, status)
     try:
         watcher = host.watcher()
         watcher.run_round()
@@ -223,19 +223,19 @@ def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: st
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_slow_answer_is_no_hang(host: Host) -> None:
+def test_slow_answer_is_no_hang(host: BlockedHost) -> None:
     """upsd uses the processor for 3 s, then answers: load, not a hang."""
     watcher = host.watcher()
     watcher.run_round()
     with socket.create_connection(("127.0.0.1", host.port)) as busy:
         busy.sendall(b"BURN\n")
-        rounds_until(watcher, lambda: watcher.silence.asks >= watch.ASKS, "it is silent")
-        rounds_until(watcher, lambda: not watcher.silence.asks, "it answers again")
-    assert (host.told, kinds(watcher)) == ([], [])
+        run_rounds_until(watcher, lambda: watcher.silence.asks >= watch.ASKS, "it is silent")
+        run_rounds_until(watcher, lambda: not watcher.silence.asks, "it answers again")
+    assert (host.told, list_kinds(watcher)) == ([], [])
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_absent_upsd_is_not_hung(host: Host) -> None:
+def test_absent_upsd_is_not_hung(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     host.stop()
@@ -248,7 +248,7 @@ def test_absent_upsd_is_not_hung(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("grown_up")
-def test_upsd_without_readable_sockets_is_restarted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upsd_without_readable_sockets_is_restarted(host: BlockedHost, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_unused: object) -> None:
         raise SocketAccessDenied("pidfd_getfd: Operation not permitted")
 
@@ -259,14 +259,14 @@ def test_upsd_without_readable_sockets_is_restarted(host: Host, monkeypatch: pyt
     assert len(host.lines) == 1
     assert "nut-watch can only restart it" in host.lines[0]
     with host.blocker():
-        rounds_until(watcher, lambda: host.told, "it is restarted")
-    assert answers(host, SECONDS)
+        run_rounds_until(watcher, lambda: host.told, "it is restarted")
+    assert is_answering(host, SECONDS)
 
 
 # How much is written
 
 
-def test_repeated_events_are_saved_once_a_minute(host: Host) -> None:
+def test_repeated_events_are_saved_once_a_minute(host: BlockedHost) -> None:
     watcher = host.watcher()
     watcher.run_round()
     before, moment, wall = host.saves, [1000.0], [5000.0]
@@ -287,7 +287,7 @@ def test_repeated_events_are_saved_once_a_minute(host: Host) -> None:
     assert host.saves == before
 
 
-def test_restart_is_saved_first(host: Host) -> None:
+def test_restart_is_saved_first(host: BlockedHost) -> None:
     watcher = host.watcher()
     for number in (1, 2):
         host.told.clear()
@@ -298,7 +298,7 @@ def test_restart_is_saved_first(host: Host) -> None:
 # Where it listens
 
 
-def test_deaf_address(host: Host) -> None:
+def test_deaf_address(host: BlockedHost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]
     assert not watch_loop.is_deaf("127.0.0.1", host.port)
@@ -311,7 +311,7 @@ def test_deaf_address(host: Host) -> None:
     assert not watch_loop.is_deaf("fe80::1%nowhere", closed)
 
 
-def test_late_address_restarts_upsd(host: Host) -> None:
+def test_late_address_restarts_upsd(host: BlockedHost) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
     watcher = host.watcher()
     moment = [1000.0]
@@ -332,7 +332,7 @@ def test_late_address_at_boot_is_served_within_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     """Independent of the state of other UPSes."""
-    host = Host(tmp_path, status)
+    host = BlockedHost(tmp_path, status)
     came, moment = 20.0, [5.0]
     monkeypatch.setattr(watch_loop, "is_deaf", lambda address, _port: address == "192.0.2.1" and moment[0] >= came)
     try:
@@ -348,7 +348,7 @@ def test_late_address_at_boot_is_served_within_a_minute(
         host.stop()
 
 
-def test_late_address_is_retried_after_refused_restart(host: Host) -> None:
+def test_late_address_is_retried_after_refused_restart(host: BlockedHost) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
     moment = [1000.0]
     memory = watch.WatchMemory("b")
@@ -359,7 +359,7 @@ def test_late_address_is_retried_after_refused_restart(host: Host) -> None:
     for _number in range(3):
         watcher.run_round()
         moment[0] += watch_loop.LISTEN_INTERVAL
-    assert (host.told, kinds(watcher)) == ([], [watch.NOT_RESTARTED])
+    assert (host.told, list_kinds(watcher)) == ([], [watch.NOT_RESTARTED])
     moment[0] += watch.RESTART_SECONDS
     watcher.run_round()
     assert host.told
@@ -367,7 +367,7 @@ def test_late_address_is_retried_after_refused_restart(host: Host) -> None:
 
 @pytest.mark.parametrize("status", ["OB DISCHRG", "", "OL,OB"])
 def test_restart_for_late_address_waits_for_mains(tmp_path: Path, status: str) -> None:
-    host = Host(tmp_path, status)
+    host = BlockedHost(tmp_path, status)
     try:
         host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
         watcher = host.watcher()
