@@ -36,7 +36,7 @@ TWIN = UsbDevice("2-2", "051d", "0002", "APC", "Smart-UPS", "5B1234T56789", 2, 5
 
 
 def run_in_container(nut: Any, *command: str) -> tuple[int, str]:
-    code, output = nut.call_inside("run", files={}, commands=[command])[0]
+    code, output = nut.call_inside("run_programs", files={}, commands=[command])[0]
     return code, output
 
 
