@@ -26,7 +26,7 @@ from .hosts import SITES, LabHost
 from .images import build_image
 from .podman import LabError, limit_options, log_step, run_command, run_podman
 
-__all__ = ["Lab", "LabError", "HostState"]
+__all__ = ["HostState", "Lab", "LabError"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
