@@ -54,8 +54,8 @@ TASKS = """\
 """
 REDACT = """\
 import sys
-from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact
-print(redact(sys.argv[1], sys.stdin.read()), end="")
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.redact import redact_text
+print(redact_text(sys.argv[1], sys.stdin.read()), end="")
 """
 
 
