@@ -15,6 +15,8 @@ PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 _COLLECTION = "homelab.nut."
 # what Ansible itself gives a meaning
 _SPECIAL_TAGS = ("all", "tagged", "untagged", "always", "never")
+# what molecule skips whenever it runs a playbook
+_MOLECULE_TAGS = ("molecule-notest", "molecule-idempotence-notest", "notest")
 
 
 def find_unknown_tags(requested: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -24,7 +26,7 @@ def find_unknown_tags(requested: Iterable[str], known: Iterable[str]) -> list[st
     """
     if not _is_own_playbook_alone():
         return []
-    return sorted(set(requested) - {*_SPECIAL_TAGS, *known})
+    return sorted(set(requested) - {*_SPECIAL_TAGS, *_MOLECULE_TAGS, *known})
 
 
 def _is_own_playbook_alone() -> bool:
