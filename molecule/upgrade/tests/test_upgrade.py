@@ -127,7 +127,7 @@ def output() -> str:
 
 def test_leftover_powerdownflag_is_reported(pve, output):
     """It would cut the power at the next reboot. Only the user can decide whether to remove it."""
-    assert re.search(r"WARNING\]?:\s+pve8:\s+/etc/killpower ", output)
+    assert re.search(r"WARNING\]?:\s+pve8:\s+an\s+earlier\s+shutdown\s+left\s+/etc/killpower\s", output)
     assert pve.file("/etc/killpower").exists
 
 
