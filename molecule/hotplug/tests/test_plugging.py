@@ -206,7 +206,7 @@ def test_identical_upses_without_serial_numbers(run_on_both):
             # the driver of the second UPS fails, and so does the service
             primary.start_service()
             wait_until(lambda: "can't be distinguished from" in primary.read_log(), 20, "nut-hotplug to report that")
-            assert "use NUT 2.8.1" in primary.read_log()
+            assert "upgrade to NUT 2.8.1" in primary.read_log()
         primary.wait_until_served("ups2", battery_charge="100")
         primary.assert_untouched(before)
 
