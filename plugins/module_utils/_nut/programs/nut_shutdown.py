@@ -428,9 +428,7 @@ def _run_gate(call: Call) -> int:
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         remind_fsd = None
         if gate_loop.is_real_shutdown(policy, options.state, by):
-            remind_fsd = observe.FsdReminder(
-                observe.read_primary_logins(options.read_upsmon_conf, policy.upses), news.put
-            )
+            remind_fsd = observe.FsdReminder(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
         upses = observe.UpsObserver(policy.upses, read_boottime, remind_fsd=remind_fsd)
         stack.callback(upses.stop_polling)
         gate_loop.Gate(

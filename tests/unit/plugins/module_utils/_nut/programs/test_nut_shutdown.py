@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -85,6 +86,21 @@ def test_unit_is_recognized_by_cgroup(program: Program, groups: str) -> None:
     del program.environment["SYSTEMD_EXEC_PID"]
     assert program("gate") == 0
     assert program.json("gate.json")["by"] == "systemd"
+
+
+def test_gate_of_a_real_shutdown_takes_the_logins_of_upsmon_conf(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POWERDOWNFLAG is there: the gate then reminds upsd of FSD, as upsmon of upsmon.conf would."""
+    seen: list[Any] = []
+    monkeypatch.setattr(observe, "read_primary_logins", lambda path, upses: seen.append((path, upses)) or {})
+    flag = program.folder / "killpower"
+    flag.write_text("upsmon-shutdown-file")
+    upsmon_conf = program.folder / "upsmon.conf"
+    program.policy(flag=str(flag), upses=[{"name": "ups"}])
+    program.by_systemd()
+    assert program("gate", f"--upsmon-conf={upsmon_conf}") == 0
+    assert seen == [(upsmon_conf, (UpsAddress("ups"),))]
 
 
 def test_unit_is_recognized_without_proc(program: Program) -> None:
