@@ -181,12 +181,11 @@ def _driver_actions(
 def _server_actions(
     old: Mapping[str, str], new: Mapping[str, str], units: Mapping[str, systemd.Unit], changed: Sequence[str]
 ) -> list[UnitAction]:
-    if not units.get(systemd.SERVER, systemd.ABSENT).runs:
-        return [UnitAction("restart", systemd.SERVER, "not running")]
-    if _daemon_environment(old) != _daemon_environment(new):
-        return [UnitAction("restart", systemd.SERVER, "nut.conf changed")]
-    if _start_only_lines(old.get("upsd.conf", "")) != _start_only_lines(new["upsd.conf"]):
-        return [UnitAction("restart", systemd.SERVER, "upsd.conf changed in directives that a reload does not apply")]
+    reason = _find_restart_reason(systemd.SERVER, old, new, units)
+    if not reason and _start_only_lines(old.get("upsd.conf", "")) != _start_only_lines(new["upsd.conf"]):
+        reason = "upsd.conf changed in directives that a reload does not apply"
+    if reason:
+        return [UnitAction("restart", systemd.SERVER, reason)]
     reload = [name for name in changed if name in ("upsd.conf", "upsd.users", "ups.conf")]
     return [UnitAction("reload", systemd.SERVER, f"{', '.join(reload)} changed")] if reload else []
 
@@ -194,13 +193,19 @@ def _server_actions(
 def _monitor_actions(
     old: Mapping[str, str], new: Mapping[str, str], units: Mapping[str, systemd.Unit]
 ) -> list[UnitAction]:
-    if not units.get(systemd.MONITOR, systemd.ABSENT).runs:
-        return [UnitAction("restart", systemd.MONITOR, "not running")]
-    if _daemon_environment(old) != _daemon_environment(new):
-        return [UnitAction("restart", systemd.MONITOR, "nut.conf changed")]
-    if _parsed_lines(old.get("upsmon.conf", "")) != _parsed_lines(new["upsmon.conf"]):
-        return [UnitAction("restart", systemd.MONITOR, "upsmon.conf changed")]
-    return []
+    reason = _find_restart_reason(systemd.MONITOR, old, new, units)
+    if not reason and _parsed_lines(old.get("upsmon.conf", "")) != _parsed_lines(new["upsmon.conf"]):
+        reason = "upsmon.conf changed"
+    return [UnitAction("restart", systemd.MONITOR, reason)] if reason else []
+
+
+def _find_restart_reason(
+    daemon: str, old: Mapping[str, str], new: Mapping[str, str], units: Mapping[str, systemd.Unit]
+) -> str:
+    """Return why a daemon must be restarted, whatever its own file says; "" if it need not."""
+    if not units.get(daemon, systemd.ABSENT).runs:
+        return "not running"
+    return "nut.conf changed" if _daemon_environment(old) != _daemon_environment(new) else ""
 
 
 def _daemon_environment(files: Mapping[str, str]) -> dict[str, str]:
