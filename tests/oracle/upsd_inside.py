@@ -102,7 +102,7 @@ def to_json(value: Any) -> Any:
         return {name: to_json(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, dict):
         return {key: to_json(one) for key, one in value.items()}
-    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+    return [to_json(member) for member in value] if isinstance(value, (list, tuple)) else value
 
 
 def try_call(ask: Callable[[], Any]) -> Any:

@@ -22,11 +22,11 @@ QUIET = Observation("pve", ("nas", "media"))
 
 
 def without(fall: Stop) -> Observation:
-    return replace(GOOD, stops=tuple(one for one in GOOD.stops if one != fall))
+    return replace(GOOD, stops=tuple(stop for stop in GOOD.stops if stop != fall))
 
 
 def other(old: Stop, **what: Any) -> Observation:
-    return replace(GOOD, stops=tuple(replace(one, **what) if one == old else one for one in GOOD.stops))
+    return replace(GOOD, stops=tuple(replace(stop, **what) if stop == old else stop for stop in GOOD.stops))
 
 
 LATE = "nas was not down when pve began to power off, 1.0 s too late"

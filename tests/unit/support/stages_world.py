@@ -152,7 +152,7 @@ class World:
             raise Killed
         self.told.append(self.now - BOOT)
         self.seen_at_fsd.append(
-            sorted(int(one.stem) for one in self.host.folder.glob("*.json") if self.host.find_pid(int(one.stem)))
+            sorted(int(path.stem) for path in self.host.folder.glob("*.json") if self.host.find_pid(int(path.stem)))
         )
         code = self.fsd_codes.pop(0) if self.fsd_codes else 0
         if code:
