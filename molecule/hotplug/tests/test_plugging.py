@@ -108,7 +108,7 @@ def test_driver_that_rejects_its_replugged_ups_is_restarted_once(run_on_both):
     def run_case(primary: HotplugPrimary) -> None:
         # a model without a serial number: it would change too, and the driver looks for the serial number
         primary.swap_ups("cps", "--fickle")
-        primary.start_service()
+        primary.run_service()
         primary.wait_until_served()
         before, told = primary.list_processes(), primary.count_restarts()
         primary.control_ups("replug", "--port", "1")

@@ -10,6 +10,7 @@ import grp
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from ..base.clock import format_time
 from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import UnitAction
+from ..usb import presence
 from ..usb.resolution import NameResolution
-from .memory import HistoryEntry, HotplugState, save_state
-from .observation import Observation, strip_numbers
+from .memory import HistoryEntry, HotplugState, Tries, save_state
+from .observation import FAULT_LENGTH, HotplugObservation, strip_all_numbers, strip_numbers
 from .observe import DUMMY, Observer
 
 MODE = 0o640
@@ -31,10 +33,13 @@ MODE = 0o640
 class HotplugOutcome:
     """What a run did."""
 
-    observation: Observation  # the last one of the run
+    observation: HotplugObservation  # the last one of the run
     done: tuple[str, ...] = ()  # one line per action
     failed: tuple[str, ...] = ()  # one line per action that failed
     written: bool = False  # whether ups.conf was replaced
+    excused: tuple[
+        str, ...
+    ] = ()  # the lines of `failed` about UPSes that were merely found, which must not fail a play
 
     @property
     def changed(self) -> bool:
@@ -68,7 +73,7 @@ class Actor(Observer):
             if name not in resolution.fixed
         }
 
-    def apply_plan(self, observation: Observation) -> HotplugOutcome:
+    def apply_plan(self, observation: HotplugObservation) -> HotplugOutcome:
         """Apply the plan of an observation. The caller holds the lock. Failed actions are in the outcome; they raise nothing."""
         work = _Execution(self, observation, self._log_news(observation), owed=[*observation.owed])
         for node, reason in observation.plan.permits:
@@ -86,9 +91,10 @@ class Actor(Observer):
         self._save_state(work.state.with_history(*work.history))
         return work.build_outcome()
 
-    def _log_news(self, observation: Observation) -> HotplugState:
-        """Log new remarks and new or finished deferrals. Returns the state that includes them."""
+    def _log_news(self, observation: HotplugObservation) -> HotplugState:
+        """Log new faults, remarks and new or finished deferrals. Returns the state that includes them."""
         memory = observation.state
+        self._log_faults(memory.faults_made, observation.faults)
         for line in observation.remarks:
             if line not in memory.remarks_made:
                 self._log_once(line)
@@ -108,13 +114,29 @@ class Actor(Observer):
             finished.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in observation.plan.waits.items():
             self.debug(f"{name or 'upsd'}: checked again in {max(until - observation.time, 0):.1f} s")
-        state = replace(memory, remarks_made=observation.remarks, deferred=deferred, tries=dict(observation.plan.tries))
+        state = replace(
+            memory,
+            remarks_made=observation.remarks,
+            faults_made=observation.faults,
+            deferred=deferred,
+            tries=dict(observation.plan.tries),
+        )
         return state.with_history(*finished)
+
+    def _log_faults(self, before: Iterable[str], now: Iterable[str]) -> None:
+        """Log new faults, and those that are over."""
+        known, present = ({strip_all_numbers(line): line for line in lines} for lines in (before, now))
+        for key, line in present.items():
+            if key not in known:
+                self._log_once(f"FAULT: {line}")
+        for key, line in known.items():
+            if key not in present:
+                self.say(f"this fault is over: {printable(line.partition('. ')[0], 500)}")
 
     def _log_once(self, line: str) -> None:
         if line not in self._said_lines:
             self._said_lines.add(line)
-            self.say(printable(line, 500))
+            self.say(printable(line, FAULT_LENGTH))
 
     def _save_state(self, new: HotplugState) -> None:
         """Save the state. Failure is only logged, because the state is not essential."""
@@ -125,7 +147,7 @@ class Actor(Observer):
         except (OSError, base_files.WriteError) as error:
             self._log_once(f"can't save the state between runs: {error}")
 
-    def _check_sections(self, observation: Observation) -> dict[str, str]:
+    def _check_sections(self, observation: HotplugObservation) -> dict[str, str]:
         """Let NUT's own drivers read the changed sections, in a scratch directory.
 
         Returns name of a section -> what is wrong with it; "" stands for all sections.
@@ -157,10 +179,11 @@ class _Execution:
     """Applies one plan, step by step."""
 
     host: Actor
-    observation: Observation
+    observation: HotplugObservation
     state: HotplugState
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    excused: list[str] = field(default_factory=list)
     history: list[HistoryEntry] = field(default_factory=list)
     owed: list[UnitAction] = field(default_factory=list)
     written: bool = False
@@ -175,6 +198,8 @@ class _Execution:
         """Record a failed action. It is logged once, not at each run."""
         line = printable(f"{what}: {reason}", 500)
         self.failed.append(line)
+        if name in self.observation.resolution.found:
+            self.excused.append(line)
         self.state = replace(self.state, remarks_made=(*self.state.remarks_made, line))
         if line not in self.observation.state.remarks_made:
             self.host._log_once(line)
@@ -195,13 +220,17 @@ class _Execution:
         self.record_failure(name, what, reason)
 
     def build_outcome(self) -> HotplugOutcome:
-        return HotplugOutcome(self.observation, tuple(self.done), tuple(self.failed), self.written)
+        return HotplugOutcome(self.observation, tuple(self.done), tuple(self.failed), self.written, tuple(self.excused))
 
     def permit_node(self, node: str, reason: str) -> None:
         try:
             permit_node(Path(self.host.policy.dev), node, self.host.local.owner[1])
         except (OSError, KeyError, ValueError) as error:
-            self.record_failure(node, f"give NUT access to {node}", f"{getattr(error, 'strerror', None) or error}")
+            plugged = self.observation.resolution.plugged
+            name = next((name for name, ups in plugged.items() if ups.device.node == node), node)
+            remedy = f". This host is a container: {presence.GRANT_RIGHTS}" if base_systemd.read_container() else ""
+            reason = f"{getattr(error, 'strerror', None) or error}{remedy}"
+            self.record_failure(name, f"give NUT access to {node}", reason)
             return
         self.record_done(node, f"give NUT access to {node}", reason)
 
@@ -258,13 +287,27 @@ class _Execution:
                 self.record_done(name, f"write {observation.path}", why)
         return True
 
+    def note_start(self, action: UnitAction) -> None:
+        """Count the attempts from when a unit was really started: on a busy host that is long after the plan was made."""
+        now, planned = self.host.clock(), self.observation.time
+        if action.verb not in ("start", "restart"):
+            return
+        if action.unit == base_systemd.ENUMERATOR:
+            names = [name for name, tries in self.state.tries.items() if name and tries.last_try == planned]
+        elif base_systemd.is_driver(action.unit):
+            names = [base_systemd.ups_of_driver(action.unit)]
+        else:
+            names = [name for name in self.state.tries if not name and action.unit == base_systemd.SERVER]
+        started = {name: replace(self.state.tries.get(name, Tries(1)), last_try=now) for name in names}
+        self.state = replace(self.state, tries={**self.state.tries, **started})
+
     def run_action(self, action: UnitAction) -> None:
+        self._run_action(action)
+        self.note_start(action)
+
+    def _run_action(self, action: UnitAction) -> None:
         host = self.host
-        name = (
-            action.unit.partition("@")[2].removesuffix(".service")
-            if base_systemd.is_driver(action.unit)
-            else action.unit
-        )
+        name = base_systemd.ups_of_driver(action.unit) if base_systemd.is_driver(action.unit) else action.unit
         try:
             # do not wait: a driver whose UPS hangs takes a minute or more to stop or start
             action = host.local.run_action(action, wait=False)

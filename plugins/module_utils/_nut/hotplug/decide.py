@@ -6,6 +6,8 @@
 
 usb/names.py resolves which UPS has which name and what its section should be. make_plan() decides which of these changes are made
 now and which are postponed, and which drivers need a restart, from the state of each driver and what upsd reports.
+
+One file, because each decision depends on the ones before it.
 """
 
 from __future__ import annotations
@@ -14,19 +16,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..base import systemd
+from ..conf.directives import NEWEST, Release
 from ..conf.ups_conf import Section, UpsConf
 from ..deploy.change import UnitAction
 from ..net.readings import may_be_outage
-from ..usb import fingerprint
+from ..usb import fingerprint, presence
 from ..usb.bus import UsbDevice
+from ..usb.liveness import STILL, mark_old_data
 from ..usb.policy import UsbPolicy
 from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
 from ..usb.sections import DUMMY, describe_device, get_value, is_dummy, make_dummy
+from . import lost
+from .decision import DriverState, HotplugPlan
 from .memory import Tries
 
 # All times are seconds of CLOCK_BOOTTIME.
 # How long a driver may take to reconnect to its UPS by itself. It tries once per pollinterval, 2 s.
 GRACE = 10.0
+# a driver that serves data may take longer to notice that its UPS was reset, if the host is busy
+LOST_GRACE = 15.0
 # A driver without data for this long, although its UPS is plugged in, counts as hung. With hung firmware, data go stale after 14 s.
 HUNG = 60.0
 # A UPS that has been unplugged for this long is not expected to come back soon.
@@ -35,42 +43,6 @@ DUMMY_AFTER = 30.0
 SETTLED = 300.0
 # A driver is left alone for this long if the last status of its UPS was on battery. Few batteries last longer.
 OUTAGE = 1800.0
-
-
-@dataclass(frozen=True)
-class DriverState:
-    """The state of the driver of one section."""
-
-    unit: systemd.Unit
-    status: tuple[str, ...] = ()  # the flags of ups.status; () without data
-    error: str = ""  # upsd's error code; "" if it has data
-    silent_since: float = 0.0  # when it was first seen without data; the current time if it has data
-    plugged_since: float | None = None  # since when its UPS has been plugged in; None if it is not
-    is_new_device: bool = False  # the UPS was plugged in after the last run
-    last_status: tuple[str, ...] = ()  # the last status that upsd reported
-
-    @property
-    def is_fresh(self) -> bool:
-        """Return whether upsd has fresh data from this driver."""
-        return bool(self.status) and not self.error
-
-
-@dataclass(frozen=True)
-class HotplugPlan:
-    """What to do now, in this order: permits, before, write ups.conf, after."""
-
-    conf: UpsConf | None  # the new ups.conf; None if the file stays
-    found: frozenset[str]  # the names of its sections that nut-hotplug added
-    before: tuple[UnitAction, ...]
-    after: tuple[UnitAction, ...]
-    permits: tuple[tuple[str, str], ...]  # (device node to give to NUT's group, reason)
-    waits: Mapping[str, float]  # name -> when to look at its driver again; the name "" is upsd
-    deferred: tuple[str, ...]  # what is postponed, each with the reason
-    tries: Mapping[str, Tries]  # to be kept for the next run
-
-    def __bool__(self) -> bool:
-        """Return whether there is anything to do now."""
-        return self.conf is not None or bool(self.before or self.after or self.permits)
 
 
 def make_plan(  # noqa: PLR0917 - all that a decision depends on
@@ -82,13 +54,15 @@ def make_plan(  # noqa: PLR0917 - all that a decision depends on
     tries: Mapping[str, Tries],
     now: float,
     policy: UsbPolicy,
+    release: Release | None = None,
 ) -> HotplugPlan:
     """Decide what to do now.
 
     resolution: from resolve_names(known). seen: name of a section -> the state of its driver. server: the unit of upsd. power: UPSes
     that are not plainly on mains, as text; None if upsd can't be asked. tries: from the last plan. now: seconds of CLOCK_BOOTTIME.
+    release: of NUT; None if unknown.
     """
-    return _Planner(resolution, known, seen, server, power, tries, now, policy).build_plan()
+    return _Planner(resolution, known, seen, server, power, tries, now, policy, release).build_plan()
 
 
 @dataclass
@@ -103,6 +77,7 @@ class _Planner:
     counts: Mapping[str, Tries]  # the last plan's tries
     now: float
     policy: UsbPolicy
+    release: Release | None = None
     target: dict[str, Section] = field(default_factory=dict)  # the sections of ups.conf after this plan
     before: list[UnitAction] = field(default_factory=list)
     drivers: list[UnitAction] = field(default_factory=list)
@@ -110,9 +85,11 @@ class _Planner:
     permits: dict[str, str] = field(default_factory=dict)
     waits: dict[str, float] = field(default_factory=dict)
     deferred: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.busy = ", ".join(self.power or ())
+        lost_names = {name for name, state in self.seen.items() if state.loss}
+        self.busy = ", ".join(mark_old_data(self.power or (), lost_names, "see its fault"))
         self.blind = self.power is None or not self.server.runs
         self.old = self.known.conf.sections
         self.tries = self._carry_over_tries()
@@ -165,6 +142,9 @@ class _Planner:
                 self._replace_section(name)
             elif name in self.resolution.plugged:
                 self._check_driver(name)
+            elif self._driver_state(name).loss:
+                self._check_lost_driver(name, self._driver_state(name))
+            self._review_values(name, self._driver_state(name))
         for name in self.old:
             if name not in self.target and self._driver_state(name).unit.runs:
                 # otherwise the enumerator starts the new driver first, which then finds the UPS in use
@@ -193,6 +173,7 @@ class _Planner:
             waits=self.waits,
             deferred=tuple(dict.fromkeys(self.deferred)),
             tries=self.tries,
+            faults=tuple(self.faults),
         )
 
     # The file
@@ -277,9 +258,22 @@ class _Planner:
 
     def _is_within_grace(self, name: str) -> bool:
         state = self._driver_state(name)
-        if name not in self.old or state.plugged_since is None:
-            return True
-        return self.now < max(state.plugged_since, state.silent_since) + GRACE
+        return name not in self.old or state.plugged_since is None or self.now < self._searching_since(name) + GRACE
+
+    def _given_chance_at(self, name: str) -> float:
+        """Return when a driver last had a reason to look for its UPS: plugged in, data lost, or started by nut-hotplug."""
+        state, tries = self._driver_state(name), self.tries.get(name)
+        own_start = tries.last_try if tries and tries.last_try <= self.now else 0.0
+        return max(self.now if state.plugged_since is None else state.plugged_since, state.silent_since, own_start)
+
+    def _searching_since(self, name: str) -> float:
+        """Return since when a driver has had time to find its UPS. On a busy host it may take long until it has started."""
+        unit, chance = self._driver_state(name).unit, self._given_chance_at(name)
+        started = unit.since if unit.active == "active" else 0.0
+        if unit.active == "activating" and unit.sub != "auto-restart":
+            started = self.now
+        # systemd restarts a failing driver for ever, so a start without us gives more time only once
+        return max(chance, min(started, self.now, chance + HUNG))
 
     def _replace_section(self, name: str) -> None:
         """Restart a driver with its new section."""
@@ -344,7 +338,11 @@ class _Planner:
         """Restart or start a driver if it needs that: its section stays and its UPS is plugged in."""
         state = self._driver_state(name)
         if state.is_fresh:
-            self._recheck_soon(name, state)
+            self._check_fresh_driver(name, state)
+            return
+        if missing := presence.explain_missing_node([self._plugged_device(name)]):
+            self.deferred.append(f"[{name}]: its driver is not restarted: {missing}. To do: {presence.GRANT_NODE}")
+            self.waits[name] = self.now + HUNG
             return
         self._permit_node(name)
         if self.target[name] != self.resolution.conf.sections.get(name) and not state.unit.runs:
@@ -371,6 +369,13 @@ class _Planner:
     def _describe_presence(self, name: str) -> str:
         return f"{describe_device(self._plugged_device(name))} is plugged in as [{name}]"
 
+    def _check_fresh_driver(self, name: str, state: DriverState) -> None:
+        """Check a driver whose data upsd calls fresh: they may be old ones."""
+        if state.loss:
+            self._check_lost_driver(name, state)
+        else:
+            self._recheck_soon(name, state)
+
     def _recheck_soon(self, name: str, state: DriverState) -> None:
         """Check again soon, because upsd's data may be from before the UPS was replugged."""
         tries = self.tries.get(name)
@@ -382,11 +387,49 @@ class _Planner:
         ):
             self.waits[name] = until
 
+    def _check_lost_driver(self, name: str, state: DriverState) -> None:
+        """Restart a driver that serves old data as fresh because its device is gone, at any power state that the release allows."""
+        if state.loss is None:
+            return
+        is_plugged = name in self.resolution.plugged
+        obstacle = ""
+        if state.unit.enabled == "masked":
+            obstacle = "its unit is masked"
+        elif is_plugged and not fingerprint.matches_device(
+            self.target[name], self._plugged_device(name), self.release or NEWEST
+        ):
+            obstacle = "its section of ups.conf is for another UPS, and has to change first"
+        step = lost.judge_lost_driver(
+            name,
+            state.status,
+            state.loss,
+            now=self.now,
+            # without its UPS, a driver can only stop serving old data, so the UPS has some time to come back
+            grace=LOST_GRACE if is_plugged else DUMMY_AFTER,
+            power=self.power or (),
+            release=self.release,
+            obstacle=obstacle,
+        )
+        self.faults += [step.fault] if step.fault else []
+        self.deferred += [step.deferred] if step.deferred else []
+        if step.wait_until is not None:
+            self.waits[name] = step.wait_until
+        if step.restart:
+            self._try_action(name, "restart", step.restart, is_safe=True)
+
+    def _review_values(self, name: str, state: DriverState) -> None:
+        if state.suspicion:
+            self.faults.append(lost.describe_suspicion(name, state.status, state.suspicion, self.release))
+        if state.stillness:
+            # look again before the values count as still, and later whether they have begun to move
+            due = max(state.stillness.since, self.now if state.stillness.seconds >= STILL else 0.0) + STILL
+            self.waits[name] = min(self.waits.get(name, due), due)
+
     def _restart_silent_driver(self, name: str, state: DriverState) -> None:
         """Restart a running driver that has no data although its UPS is plugged in, once it has had time to reconnect."""
         plugged = state.plugged_since if state.plugged_since is not None else self.now
         is_replugged = state.silent_since <= plugged + GRACE
-        until = max(plugged, state.silent_since) + GRACE if is_replugged else state.silent_since + HUNG
+        until = self._searching_since(name) + GRACE if is_replugged else state.silent_since + HUNG
         if self.now < until:
             self.waits[name] = until
             return
@@ -415,8 +458,8 @@ class _Planner:
             self.waits[name] = tries.last_try + GRACE
         elif state.unit.sub == "auto-restart":
             self._try_action(name, "restart", f"{self._describe_presence(name)}, but its driver has exited")
-        elif self.now < state.silent_since + HUNG:
-            self.waits[name] = state.silent_since + HUNG
+        elif self.now < self._given_chance_at(name) + HUNG:
+            self.waits[name] = self._given_chance_at(name) + HUNG
         else:
             self._try_action(
                 name, "restart", f"{self._describe_presence(name)}, but its driver does not finish starting"
@@ -432,9 +475,10 @@ class _Planner:
             self.enumerate.append(f"[{name}] has no enabled unit")
             self.tries[name] = self.tries.get(name, Tries()).add_try(self.now)
 
-    def _try_action(self, name: str, verb: str, reason: str) -> None:
+    def _try_action(self, name: str, verb: str, reason: str, *, is_safe: bool = False) -> None:
+        """Start or restart a driver, unless that was tried a moment ago. is_safe: whether it shuts nothing down at this power state."""
         due = self.tries.get(name, Tries()).next_try(self.now)
-        why = self._reason_to_wait(name) if verb == "restart" else ""
+        why = self._reason_to_wait(name) if verb == "restart" and not is_safe else ""
         if why:
             self.deferred.append(f"{reason}. Restart postponed: {why}")
         elif due > self.now:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..base import files, records
 from ..usb.fingerprint import Fingerprint
+from ..usb.liveness import Stillness
 
 VERSION = 2
 HISTORY = 50  # entries kept
@@ -66,16 +67,27 @@ class HotplugState:
     boot: str = ""  # the boot id
     identities: Mapping[str, Fingerprint] = field(default_factory=dict)  # the UPS that had the name last
     written: Mapping[str, str] = field(default_factory=dict)  # the text of each section as nut-hotplug wrote it last
+    # the text of each section that counts as edited by hand
+    edited: Mapping[str, str] = field(default_factory=dict)
     # the text that it was about to write, so that after an interruption it does not count as edited by hand
     intended: Mapping[str, str] = field(default_factory=dict)
     plugged: Mapping[str, Plugging] = field(default_factory=dict)  # the UPSes that are plugged in
     silent_since: Mapping[str, float] = field(default_factory=dict)  # since when upsd has had no data
+    # since when a driver has been without its device although upsd has fresh data
+    lost_since: Mapping[str, float] = field(default_factory=dict)
+    still: Mapping[str, Stillness] = field(default_factory=dict)  # the UPSes on battery
+    faults_made: tuple[str, ...] = ()  # faults already logged, which are not repeated
     tries: Mapping[str, Tries] = field(default_factory=dict)
     last_status: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the last ups.status
     # what is postponed -> since when, in seconds since 1970
     deferred: Mapping[str, float] = field(default_factory=dict)
     remarks_made: tuple[str, ...] = ()  # remarks already logged, which are not repeated
-    scanned: tuple[str, ...] = ()  # devices that nut-scanner does not know ("ids bus device")
+    scanned: tuple[str, ...] = ()  # devices ("ids bus device") that nut-scanner was asked about, and answered
+    scanner_failed: tuple[str, ...] = ()  # those for which it gave no answer
+    scanner_drivers: Mapping[str, str] = field(default_factory=dict)  # ids -> the driver that it named
+    scanner_release: str = ""  # of NUT then
+    unread: tuple[str, ...] = ()  # texts of UPSes that a release of NUT can't read: unread.write_notes()
+    proven: tuple[str, ...] = ()  # doubtful UPSes whose drivers have had data: str(Fingerprint)
     bus: str = ""  # a checksum of quiet.describe_bus()
     history: tuple[HistoryEntry, ...] = ()
 
@@ -84,7 +96,19 @@ class HotplugState:
         if boot == self.boot:
             return self
         return replace(
-            self, boot=boot, plugged={}, silent_since={}, tries={}, last_status={}, remarks_made=(), scanned=(), bus=""
+            self,
+            boot=boot,
+            plugged={},
+            silent_since={},
+            lost_since={},
+            still={},
+            tries={},
+            last_status={},
+            remarks_made=(),
+            faults_made=(),
+            scanned=(),
+            scanner_failed=(),
+            bus="",
         )
 
     def with_history(self, *decisions: HistoryEntry) -> HotplugState:

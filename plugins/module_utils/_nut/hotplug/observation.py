@@ -20,8 +20,11 @@ from ..conf.ups_conf import Section
 from ..deploy.change import FileChange, UnitAction, render_lines
 from ..usb.bus import UsbDevice, UsbUps
 from ..usb.resolution import KnownUpses, NameResolution
-from . import decide
+from .decision import DriverState, HotplugPlan
 from .memory import HotplugState
+
+FAULT_LENGTH = 1200
+"""Characters of a line about a fault. It has a remedy in several steps."""
 
 
 def describe_device(device: UsbDevice) -> str:
@@ -39,7 +42,7 @@ def diff_ups_conf(before: str, after: str, path: str = "/etc/nut/ups.conf") -> s
 
 
 @dataclass(frozen=True)
-class Observation:
+class HotplugObservation:
     """One observation of a host, and the plan made from it."""
 
     bus_text: str  # quiet.describe_bus() before anything else was read
@@ -50,9 +53,9 @@ class Observation:
     upses: tuple[UsbUps, ...]
     known: KnownUpses
     resolution: NameResolution
-    drivers: Mapping[str, decide.DriverState]
+    drivers: Mapping[str, DriverState]
     server: systemd.Unit
-    plan: decide.HotplugPlan
+    plan: HotplugPlan
     owed: tuple[UnitAction, ...]  # left undone by an interrupted run, and can't be done now either
     not_on_mains: tuple[str, ...]  # the UPSes that are not plainly on mains
     state: HotplugState  # to be saved for the next run
@@ -67,6 +70,11 @@ class Observation:
     def has_changes(self) -> bool:
         """Return whether the plan would change anything on the host."""
         return self.new_text is not None or bool(self.plan or self.missing_files)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Return the drivers whose data are not those of their UPS, one line each, with the remedy."""
+        return tuple(printable(line, FAULT_LENGTH) for line in self.plan.faults)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -111,6 +119,11 @@ class Observation:
         if plugged is None:
             return f"[{name}] has driver {driver}; its UPS is not plugged in"
         return f"[{name}] is {describe_device(plugged.device)}, driver {driver} ({plugged.why})"
+
+
+def strip_all_numbers(line: str) -> str:
+    """Return a line about a fault without what changes between runs while the fault stays."""
+    return re.sub("[0-9]+", "#", line)
 
 
 def strip_numbers(line: str) -> str:

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Observe the host for nut-hotplug (USB bus, NUT's files, units, upsd) and have decide.py plan. Changes nothing."""
+"""Observe the host for nut-hotplug (USB bus, NUT's files, units, upsd) and have decide.py plan. Changes nothing.
+
+One file, because each part uses what the earlier ones have read.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from typing import Callable
 
 from ..base import systemd as base_systemd
 from ..base.clock import read_boot_id, read_boottime
+from ..base.spelling import list_words
 from ..base.text import printable
 from ..conf import ups_conf, ups_conf_text
 from ..conf.directives import Release
@@ -26,15 +30,19 @@ from ..net import snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..net.vocabulary import ABSENT
-from ..usb import bus, fingerprint
+from ..usb import bus
 from ..usb import names as usb_names
-from ..usb.bus import UsbDevice, UsbUps
+from ..usb.bus import UsbDevice
+from ..usb.fingerprint import renew_fingerprint
+from ..usb.liveness import read_measured
 from ..usb.policy import UsbPolicy
 from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
-from ..usb.sections import DUMMY_PORT
-from . import decide, owed, quiet
+from ..usb.sections import DUMMY_PORT, is_usb
+from . import decide, owed, quiet, recognize
+from .decision import DriverState, HotplugPlan
+from .evidence import EvidenceReader
 from .memory import HotplugState, Plugging, load_state
-from .observation import Observation, describe_device
+from .observation import HotplugObservation, describe_device
 
 UPSD_SECONDS = 5.0
 # DriverState.error if upsd could not be asked; not one of upsd's own codes
@@ -65,6 +73,19 @@ class _UpsdAnswers:
     errors: Mapping[str, str]  # name -> error code, of the others
     # UPSes that are not plainly on mains, with status; None if upsd could not be asked
     not_on_mains: tuple[str, ...] | None
+    measured: Mapping[str, str] = field(default_factory=dict)  # name -> liveness.read_measured()
+
+
+def _list_auto(known: KnownUpses) -> list[str]:
+    """Return the names of the UPSes whose driver is to be found."""
+    wanted = known.wanted.sections if known.wanted else known.conf.sections
+    return [name for name, section in wanted.items() if ups_conf.is_auto(section)]
+
+
+def _needs_no_usb(known: KnownUpses) -> bool:
+    """Return whether there are UPSes, and none of them can be on the USB bus."""
+    sections = {**known.conf.sections, **(known.wanted.sections if known.wanted else {})}
+    return bool(sections) and not any(ups_conf.is_auto(section) or is_usb(section) for section in sections.values())
 
 
 def _keep_sections(resolution: NameResolution, known: KnownUpses, names: Iterable[str]) -> NameResolution:
@@ -101,15 +122,18 @@ class Observer:
     watched_files: Sequence[Path] = ()
     udev_tables: Sequence[Path] = ()  # directories of udev's rules; (): Debian's
     clock: Callable[[], float] = read_boottime
+    monotonic: Callable[[], float] = time.monotonic  # systemd's clock, which stands still while the host is asleep
     wall: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
     boot: Callable[[], str] = read_boot_id
+    proc: Path = Path("/proc")
     _said_lines: set[str] = field(default_factory=set, init=False)
     # text of a section, or of ups.conf -> why NUT refused it
     _refused: dict[str, str] = field(default_factory=dict, init=False)
     _state: HotplugState | None = field(default=None, init=False)
+    _evidence_reader: EvidenceReader | None = field(default=None, init=False)
 
-    def observe_host(self) -> Observation:
+    def observe_host(self) -> HotplugObservation:
         """Observe the host and plan what to do. Changes nothing. Raises ReconcileError."""
         seen_bus = quiet.describe_bus(self.policy.sysfs)
         now = self.clock()
@@ -118,26 +142,38 @@ class Observer:
         known, old = self._read_known(memory)
         release = self._find_release()
         remarks: list[str] = []
-        devices, whole = self._scan_devices(remarks)
-        upses, asked, troubled = self._find_upses(devices, known, memory, remarks)
+        devices, whole = self._scan_devices(known, remarks)
+        seen_upses = self._recognize(devices, known, memory, remarks)
+        devices, upses, troubled = seen_upses.devices, seen_upses.upses, seen_upses.is_incomplete
         resolution = usb_names.resolve_names(known, upses, self._cautious_policy(known, whole), release)
         resolution = self._keep_refused(resolution, known, remarks)
         if known.conf.sections and (release is None or not whole):
             # NUT is being reinstalled, or only lsusb worked: too little is known to change existing sections
-            resolution = _keep_sections(resolution, known, known.conf.sections)
+            resolution = replace(_keep_sections(resolution, known, known.conf.sections), edited=frozenset())
             troubled = True
         names = list(dict.fromkeys([*resolution.conf.sections, *known.conf.sections]))
         units = self._show_units(names)
         answers = self._ask_upsd(names)
         power = answers.not_on_mains
         seen = {name: self._driver_state(name, units, resolution, answers, memory=memory, now=now) for name in names}
+        # lsusb shows too little to tell whether a UPS is there
+        judged = known.conf.sections if whole else {}
+        evidence = self._evidence().gather_evidence(
+            judged, units, answers, resolution.plugged, devices, memory=memory, now=now
+        )
+        seen = {
+            name: replace(state, loss=found.loss, suspicion=found.suspicion, stillness=found.stillness)
+            if (found := evidence.get(name))
+            else state
+            for name, state in seen.items()
+        }
         server = units[base_systemd.SERVER]
-        plan = decide.make_plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
+        plan = decide.make_plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
         text = self._compose_text(plan, old)
         if text is not None and (reason := self._refused.get(text)):
             remarks.append(reason)
             resolution = replace(resolution, conf=known.conf, found=known.found)
-            plan = decide.make_plan(resolution, known, seen, server, power, memory.tries, now, self.policy)
+            plan = decide.make_plan(resolution, known, seen, server, power, memory.tries, now, self.policy, release)
             text = self._compose_text(plan, old)
         drivers = [base_systemd.driver_unit(name) for name in (plan.conf or known.conf).sections]
         plan, left = owed.add_owed(plan, self._owed_actions(), drivers, power, units)
@@ -145,7 +181,11 @@ class Observer:
             plan = replace(plan, before=(*stop_watcher_actions(units[base_systemd.WATCHER]), *plan.before))
         remarks += [f"{describe_device(ups.device)} is not served: {why}" for ups, why in resolution.unserved]
         remarks += resolution.remarks
-        return Observation(
+        state = seen_upses.remember(self._next_state(memory, known, resolution, seen, now=now))
+        # one that has data may get another name in the next run, which must not be skipped
+        unproven = recognize.list_unproven(memory.proven, resolution.plugged)
+        troubled = troubled or any(name in seen and seen[name].is_fresh for name in unproven)
+        return HotplugObservation(
             bus_text=seen_bus,
             files=files,
             time=now,
@@ -159,9 +199,7 @@ class Observer:
             plan=plan,
             owed=left,
             not_on_mains=tuple(power or ()),
-            state=replace(
-                self._next_state(memory, known, resolution, seen, now=now), scanned=asked, bus=digest_text(seen_bus)
-            ),
+            state=replace(state, bus=digest_text(seen_bus)),
             path=self.local.conf_dir / "ups.conf",
             old_text=old,
             new_text=text,
@@ -169,6 +207,13 @@ class Observer:
             remarks=tuple(dict.fromkeys(printable(remark, 500) for remark in remarks)),
             is_incomplete=troubled or bool(self._refused) or (power is None and bool(names)),
         )
+
+    def _evidence(self) -> EvidenceReader:
+        if self._evidence_reader is None:
+            self._evidence_reader = EvidenceReader(
+                self.local.runner, Path(self.policy.sysfs), Path(self.policy.dev), self.proc, self.wall, self.debug
+            )
+        return self._evidence_reader
 
     def complete_ups_conf(self, wanted: str) -> tuple[str, NameResolution]:
         """Return the text of ups.conf for WANTED (the text of ups.conf.wanted) and the UPSes that are plugged in, and their names.
@@ -186,8 +231,8 @@ class Observer:
             }
             known = replace(known, conf=replace(known.conf, sections=kept), written={}, play=True)
         remarks: list[str] = []
-        devices, whole = self._scan_devices(remarks)
-        upses, _asked, _troubled = self._find_upses(devices, known, memory, remarks)
+        devices, whole = self._scan_devices(known, remarks)
+        upses = self._recognize(devices, known, memory, remarks).upses
         resolution = usb_names.resolve_names(known, upses, self._cautious_policy(known, whole), self._find_release())
         resolution = _keep_sections(resolution, known, self._working_sections(known, resolution))
         resolution = replace(resolution, remarks=(*remarks, *resolution.remarks))
@@ -238,67 +283,66 @@ class Observer:
                 written[name] = memory.intended[name]
         parsed = ups_conf.parse_ups_conf(wanted or "")
         # the module config empties ups.conf.wanted when no section has driver auto any more
-        return KnownUpses(parsed if parsed.sections else None, conf, added, memory.identities, written), old
+        return (
+            KnownUpses(
+                parsed if parsed.sections else None,
+                conf,
+                added,
+                {name: renew_fingerprint(identity) for name, identity in memory.identities.items()},
+                written,
+                memory.edited,
+                proven=frozenset(memory.proven),
+            ),
+            old,
+        )
 
     def _find_release(self) -> Release | None:
         if self.release is None:
             self.release = find_release(self.local.runner, self.local.finder)
         return self.release
 
-    def _scan_devices(self, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
+    def _scan_devices(self, known: KnownUpses, remarks: list[str]) -> tuple[tuple[UsbDevice, ...], bool]:
         """Return the devices on the bus, and whether they are fully described: lsusb shows neither serial numbers nor ports."""
         try:
-            return bus.scan_bus(Path(self.policy.sysfs), Path(self.policy.dev)), True
+            if _needs_no_usb(known):
+                return bus.scan_bus(Path(self.policy.sysfs), Path(self.policy.dev)), True
+            devices, problem = bus.scan_devices(Path(self.policy.sysfs), Path(self.policy.dev), self.local.runner)
         except bus.UsbError as error:
-            remarks.append(f"{error}; using lsusb instead")
-        try:
-            return bus.scan_with_lsusb(self.local.runner), False
-        except bus.UsbError as error:
+            missing = _list_auto(known) if isinstance(error, bus.NoUsbBus) else []
+            if missing:
+                raise ReconcileError(
+                    f"{error}, and the driver of {list_words(missing)} is auto, which looks for a UPS there: connect it to this host "
+                    "(pass it through to a virtual machine), or name the driver in nut_server_devices. Nothing was changed"
+                ) from None
+            if isinstance(error, bus.NoUsbBus) or _needs_no_usb(known):
+                return (), True  # a virtual machine, or a host with UPSes on the network
             raise ReconcileError(f"can't read the USB bus: {error}. Nothing was changed") from None
+        if problem:
+            remarks.append(f"{problem}; using lsusb instead")
+        return devices, not problem
 
     def _cautious_policy(self, known: KnownUpses, whole: bool) -> UsbPolicy:
         """Return the policy, without a default name if too little is known of the UPSes to tell whether they already have names."""
         is_named = known.conf.sections or known.wanted
         return replace(self.policy, default_name="") if is_named and not whole else self.policy
 
-    def _find_upses(
+    def _recognize(
         self, devices: tuple[UsbDevice, ...], known: KnownUpses, memory: HotplugState, remarks: list[str]
-    ) -> tuple[tuple[UsbUps, ...], tuple[str, ...], bool]:
-        """Return the UPSes among the devices, the devices that nut-scanner does not know, and whether nut-scanner failed."""
-        sections = [*known.conf.sections.values(), *(known.wanted.sections.values() if known.wanted else ())]
-        telling = [
-            section
-            for section in sections
-            if any(key.lower() in fingerprint.IDENTITY_KEYS for key, _value in section.keys)
-        ]
-
-        def is_named(device: UsbDevice) -> bool:
-            return any(fingerprint.matches_device(section, device) for section in telling)
-
-        table = bus.read_id_table(self.udev_tables) if self.udev_tables else bus.read_id_table()
-        upses = bus.find_upses(devices, table, self.policy, is_named)
-        unknown = [
-            ups.device
-            for ups in upses
-            if not ups.driver and not is_named(ups.device) and not self._has_driver_rule(ups)
-        ]
-        present = {f"{device.ids} {device.bus} {device.device}" for device in devices}
-        asked = tuple(key for key in memory.scanned if key in present)
-        new = [device for device in unknown if f"{device.ids} {device.bus} {device.device}" not in asked]
-        if not new:
-            return upses, asked, False
-        self.debug(f"asking nut-scanner about {', '.join(map(describe_device, new))}")
-        try:
-            scanned = bus.ask_scanner(self.local.runner, devices)
-        except bus.ScannerError as error:
-            remarks.append(f"can't ask nut-scanner which driver {', '.join(map(describe_device, new))} needs: {error}")
-            return upses, asked, True
-        asked += tuple(f"{device.ids} {device.bus} {device.device}" for device in new if device.ids not in scanned)
-        return bus.find_upses(devices, table, self.policy, is_named, scanned), asked, False
-
-    def _has_driver_rule(self, ups: UsbUps) -> bool:
-        rule = self.policy.rule_for(ups.device)
-        return rule is not None and bool(rule.driver)
+    ) -> recognize.Recognized:
+        release = self._find_release() or usb_names.OLDEST
+        recognizer = recognize.Recognizer(
+            self.local,
+            self.policy,
+            release,
+            known,
+            memory,
+            remarks,
+            has_data=lambda names: self._ask_upsd(names).status,
+            debug=self.debug,
+            now=self.clock(),
+            udev_tables=self.udev_tables,
+        )
+        return recognizer.find_upses(devices)
 
     def _show_units(self, names: Sequence[str]) -> dict[str, base_systemd.Unit]:
         try:
@@ -310,6 +354,7 @@ class Observer:
                     base_systemd.WATCHER,
                 ],
                 self.local.runner,
+                booted=self.clock() - self.monotonic(),
             )
         except base_systemd.UnitError as error:
             raise ReconcileError(f"can't ask systemd about NUT's units: {error}. Nothing was changed") from None
@@ -328,13 +373,15 @@ class Observer:
         by_name = {state.name.lower(): state for state in states}
         status: dict[str, tuple[str, ...]] = {}
         errors: dict[str, str] = {}
+        measured: dict[str, str] = {}
         for name in names:
             state = by_name.get(name.lower())
             if state is not None and state.fresh:
                 status[name] = state.status
+                measured[name] = read_measured(state.variables)
             else:
                 errors[name] = "UNKNOWN-UPS" if state is None else state.error or "WAIT"
-        return _UpsdAnswers(status, errors, tuple(snapshot.list_not_on_mains(states)))
+        return _UpsdAnswers(status, errors, tuple(snapshot.list_not_on_mains(states)), measured)
 
     @staticmethod
     def _driver_state(
@@ -345,7 +392,7 @@ class Observer:
         *,
         memory: HotplugState,
         now: float,
-    ) -> decide.DriverState:
+    ) -> DriverState:
         """Return the state of a driver."""
         ups = resolution.plugged.get(name)
         stands_in = ABSENT in answers.status.get(name, ())
@@ -353,7 +400,7 @@ class Observer:
         same = ups is not None and before is not None and ups.device.incarnation == (before.bus, before.device)
         # if the state was lost, a UPS that is served is not new
         lost = not memory.identities and name in answers.status
-        return decide.DriverState(
+        return DriverState(
             unit=units[base_systemd.driver_unit(name)],
             status=answers.status.get(name, ()),
             error=answers.errors.get(name, ""),
@@ -385,7 +432,7 @@ class Observer:
         memory: HotplugState,
         known: KnownUpses,
         resolution: NameResolution,
-        seen: Mapping[str, decide.DriverState],
+        seen: Mapping[str, DriverState],
         *,
         now: float,
     ) -> HotplugState:
@@ -404,12 +451,16 @@ class Observer:
             memory,
             identities=dict(resolution.memory),
             written={**{name: text for name, text in known.written.items() if name in known.conf.sections}, **agreed},
+            edited={name: ups_conf.render_sections([known.conf.sections[name]]) for name in sorted(resolution.edited)},
             plugged=plugged,
+            proven=recognize.add_proven(memory.proven, known.memory, _list_settled(seen, now), resolution.plugged),
             silent_since={name: state.silent_since for name, state in seen.items() if not state.status},
             last_status={name: state.last_status for name, state in seen.items() if state.last_status},
+            lost_since={name: state.loss.since for name, state in seen.items() if state.loss},
+            still={name: state.stillness for name, state in seen.items() if state.stillness},
         )
 
-    def _compose_text(self, plan: decide.HotplugPlan, old: str) -> str | None:
+    def _compose_text(self, plan: HotplugPlan, old: str) -> str | None:
         if plan.conf is None:
             return None
         wanted = self._read_file("ups.conf.wanted")
@@ -427,6 +478,18 @@ class Observer:
         return self.local.pending.read_actions(
             [*map(base_systemd.driver_unit, names), base_systemd.SERVER, base_systemd.MONITOR]
         )
+
+
+def _list_settled(seen: Mapping[str, DriverState], now: float) -> list[str]:
+    """Return the names whose drivers have had data since their UPS was plugged in, not from the one before it."""
+    return [
+        name
+        for name, state in seen.items()
+        if state.is_fresh
+        and ABSENT not in state.status
+        and state.plugged_since is not None
+        and now >= state.plugged_since + decide.GRACE
+    ]
 
 
 def digest_text(text: str) -> str:

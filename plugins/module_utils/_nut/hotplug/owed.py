@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..base import systemd
 from ..deploy.change import UnitAction, rank_action
-from .decide import HotplugPlan
+from .decision import HotplugPlan
 
 # the units that a note may contain, besides those of drivers
 _OWN = (systemd.SERVER, systemd.MONITOR, systemd.ENUMERATOR, systemd.DRIVERS, systemd.ALL)

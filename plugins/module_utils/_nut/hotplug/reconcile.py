@@ -19,7 +19,8 @@ from ..base.text import printable
 from ..conf import nut_conf
 from . import quiet, quiet_note
 from .act import Actor, HotplugOutcome
-from .observation import Observation
+from .decide import HUNG
+from .observation import HotplugObservation
 from .observe import UPSD_SECONDS, ReconcileError, digest_text
 
 LOCK_SECONDS = 60.0
@@ -71,12 +72,14 @@ class HotplugHost(Actor):
             self._wait_for_bus()
             done: list[str] = []
             failed: list[str] = []
+            excused: list[str] = []
             written = False
             for _look in range(MAX_OBSERVATIONS):
                 observation = self.observe_host()
                 outcome = self.apply_plan(observation)
                 done += outcome.done
                 failed += outcome.failed
+                excused += outcome.excused
                 written = written or outcome.written
                 late = self.clock() >= end
                 again = outcome.changed or (outcome.failed and observation.new_text is not None)
@@ -87,7 +90,9 @@ class HotplugHost(Actor):
                 # Check as late as possible, because udev starts no second run while this service is active.
                 if late or quiet.describe_bus(self.policy.sysfs) == observation.bus_text:
                     break
-            return HotplugOutcome(observation, tuple(done), tuple(dict.fromkeys(failed)), written)
+            return HotplugOutcome(
+                observation, tuple(done), tuple(dict.fromkeys(failed)), written, tuple(dict.fromkeys(excused))
+            )
 
     def _wait_for_bus(self) -> None:
         """If the bus has changed since the last run, wait until it settles: the devices of a hub appear one by one."""
@@ -102,7 +107,7 @@ class HotplugHost(Actor):
                 return
         self.debug("devices on the USB bus keep changing")
 
-    def _wait_for_drivers(self, observation: Observation, end: float) -> bool:
+    def _wait_for_drivers(self, observation: HotplugObservation, end: float) -> bool:
         """Wait until a driver connects or disconnects, a wait of the plan is over, or the bus changes.
 
         Returns False if there is nothing to wait for; long waits are left to a later run.
@@ -121,7 +126,7 @@ class HotplugHost(Actor):
             ):
                 return True
 
-    def _leave_quiet(self, observation: Observation) -> None:
+    def _leave_quiet(self, observation: HotplugObservation) -> None:
         """Write the note that lets the next run end early, if there is nothing to do until something changes."""
         if observation.has_changes or observation.owed or observation.is_incomplete:
             return
@@ -136,7 +141,10 @@ class HotplugHost(Actor):
                 **observation.files,
                 str(self.local.hotplug_state): quiet.identify_file(str(self.local.hotplug_state)),
             }
-            until = min([observation.time + QUIET_SECONDS, *observation.plan.waits.values()])
+            # in a container no event tells that a node is there now
+            lacks_node = any(not ups.device.has_node for ups, _why in observation.resolution.unserved)
+            until = observation.time + (HUNG if lacks_node else QUIET_SECONDS)
+            until = min([until, *observation.plan.waits.values()])
             text = quiet_note.compose_note(self.policy.sysfs, observation.bus_text, files, place, wanted, until=until)
             base_files.replace_files({self.local.run_dir / QUIET: text}, 0o600)
         except (OSError, ValueError, base_files.WriteError) as error:

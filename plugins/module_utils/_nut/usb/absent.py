@@ -11,6 +11,7 @@ import re
 from ..base import systemd
 from ..conf.ups_conf import Section
 from . import bus, fingerprint
+from .sections import get_value
 
 # What drivers of 2.8.0 to 2.8.5 log when their UPS is not on the bus, and what when it is there but in use or not permitted.
 _NOTHING_THERE = re.compile(
@@ -24,6 +25,11 @@ _NOT_ALLOWED = "insufficient permissions on everything"
 _TRY = re.compile(r"^Starting .*$", re.MULTILINE)
 
 
+# a line of `nut-scanner -P`; a device's text with a quote or a newline in it makes a line of another form, or an option twice
+_WHOLE_LINE = re.compile(r'USB:[^,="]+="[^"]*"(?:,[^,="]+="[^"]*")*')
+_OPTION = re.compile(r'([^,="]+)="([^"]*)"')
+
+
 def finds_no_ups(section: Section, runner: systemd.Run) -> bool:
     """Return whether a driver that is not running found no UPS, according to its latest log lines."""
     attempts = _TRY.split(systemd.last_log_lines(systemd.driver_unit(section.name), runner, lines=60))
@@ -33,17 +39,34 @@ def finds_no_ups(section: Section, runner: systemd.Run) -> bool:
             return False
         if _NOTHING_THERE.search(lines):
             # nut-scanner runs as root, so a UPS that it finds is one that the driver may not open
-            return _NOT_ALLOWED not in lines or not _is_model_there(section, runner)
+            return _NOT_ALLOWED not in lines or not _is_there(section, runner)
     return False
 
 
-def _is_model_there(section: Section, runner: systemd.Run) -> bool:
-    """Return whether nut-scanner finds a UPS of a section's model.
-
-    Serial numbers are disregarded: nut-scanner prints texts of a device unescaped, and a device can send anything.
-    """
+def _is_there(section: Section, runner: systemd.Run) -> bool:
+    """Return whether nut-scanner finds a UPS that all keys of a section match: a twin of an absent UPS is another UPS."""
     try:
-        scanned = bus.ask_scanner(runner)
+        lines = bus.list_scanned_lines(runner)
     except bus.ScannerError:
         return False
-    return any(fingerprint.matches_model(section, *ids.split(":")) for ids in scanned)
+    return any(_may_match(section, line) for line in lines)
+
+
+def _may_match(section: Section, line: str) -> bool:
+    """Return whether the keys of a section match a UPS as nut-scanner prints it.
+
+    It leaves out what it can't read, and its older releases leave out the port: that rules nothing out. It prints the texts of a
+    device unescaped, so of a line that they may have broken only the ids count, which come first.
+    """
+    scanned = bus.read_scanned_ids(line)
+    if scanned is None:
+        return False
+    driver, *ids = scanned
+    own_driver = get_value(section, "driver")
+    if not fingerprint.identifying_pairs(section.keys) and not bus.takes_ids(own_driver, ":".join(ids), driver):
+        return False
+    options = _OPTION.findall(line.removeprefix("USB:"))
+    known = {key: text.strip(fingerprint.BLANKS) for key, text in options}
+    if not _WHOLE_LINE.fullmatch(line) or len(known) < len(options):
+        known = {"vendorid": ids[0], "productid": ids[1]}
+    return fingerprint.matches_known(section, known)

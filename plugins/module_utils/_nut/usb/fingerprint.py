@@ -11,12 +11,13 @@ NUT's drivers match each key as a POSIX extended regular expression, in any case
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..conf.directives import NEWEST, Release
-from ..conf.ups_conf import Pair, Section
-from .bus import DRIVERS, HID_DRIVER, UsbDevice
+from ..conf.ups_conf import AUTO, Pair, Section
+from ..conf.usb_keys import compile_by_libc
+from .bus import TEXT_KEYS, UsbDevice, looks_on_usb
 
 # 2.8.0 accepts the key "device" but never fills in that number, so nothing matches (seen in `usbhid-ups -DD`)
 BUSPORT_SINCE: Release = (2, 8, 1)
@@ -26,16 +27,33 @@ BUSPORT_SINCE: Release = (2, 8, 1)
 # - firmware: Tripp Lite has FW-2263 E or FW-2473 A in a whole series
 # - chemistry: LI-ION, PBSO4-LiFePO
 # - words: Eaton 3S have Blank
-_FIRMWARE = re.compile(r"(?:^|[^A-Z])(?:FW|FIRMWARE|HW|REV|VER|VERSION)(?![A-Z])|^V?[0-9]+(?:\.[0-9]+)+[A-Z]?$")
+# - ids and firmware: Powercom have 004-0D9F-000 (0d9f:0004) and 3A4-0000-0001 (FW3.A4)
+# - examples of the makers of chips: 00000000001A (STMicroelectronics), A02014090305 (Nuvoton)
+# - dates of a firmware: 20080314
+_FIRMWARE = re.compile(r"(?:^|[^A-Z0-9])(?:FW|FIRMWARE|HW|REV|VER|VERSION)(?![A-Z])|^V?[0-9]+(?:\.[0-9]+)+[A-Z]?$")
 _CHEMISTRY = re.compile(r"LI-?ION|LIFEPO|LI-?PO|PB-?AC|PBSO4|LEAD|NI-?MH|NI-?CD|VRLA|AGM")
 _WORDS = re.compile(
     r"BLANK|DEFAULT|DUMMY|EMPTY|EXAMPLE|FILLED|INVALID|MODEL|NONE|NOT-?AVAIL|NUMBER|PRODUCT|REDACT|SAMPLE|SERIAL|STRING"
-    r"|TBD|TEST|UNKNOWN|UNSPEC|XXX|^N/?A(?![A-Z])|^NULL|^NO[-_.]"
+    r"|TBD|TEST|UNKNOWN|UNSPEC|XXX|^N/?A(?![A-Z])|^NULL|^NO[-_.]|DEADBEEF|CAFEBABE|^A0201409030[0-9]$"
 )
 _DATE = re.compile(r"[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2[0-9]{2,4}")
+_DAY, _MONTH, _YEAR = "(?:0[1-9]|[12][0-9]|3[01])", "(?:0[1-9]|1[0-2])", "(?:199[0-9]|20[0-4][0-9])"
+_COMPACT_DATE = re.compile(f"{_YEAR}{_MONTH}{_DAY}|{_DAY}{_MONTH}{_YEAR}")
 # 1234567890, 123456789ABC, 9876543210, ABCDEF01
-_SEQUENCES = ("0123456789" * 3, "9876543210" * 3, "0123456789ABCDEF" * 2, "1234567890ABCDEF" * 2)
+_SEQUENCES = (
+    "0123456789" * 3,
+    "9876543210" * 3,
+    "0123456789ABCDEF" * 2,
+    "1234567890ABCDEF" * 2,
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+)
+# 112233445566 and 1A2B3C4D are two sequences in turn
+_IN_TURN = 8
+# what a device has of its own, in characters; zeros in a row say nothing
 _SHORTEST = 5
+_ZEROS = re.compile(r"000+")
+# a serial number that is made of the same few characters again and again, such as A1B2A1B2
+_REPEATED = re.compile(r"(.{1,4})\1+")
 # CPS 00000001 comes from a series without serial numbers; so do other small numbers with leading zeros
 _SMALLEST = 1000
 _FEWEST_KINDS = 3
@@ -77,12 +95,46 @@ def _is_worthless(serial: str, device: UsbDevice) -> bool:
         len(core) < _SHORTEST
         or len(set(core)) < _FEWEST_KINDS
         or (tail.isdigit() and int(tail) < _SMALLEST)
-        or any(part in sequence for part in (core, tail) for sequence in _SEQUENCES)
+        or _is_sequence(core)
+        or _is_sequence(tail)
+        or (len(core) >= _IN_TURN and _is_sequence(core[::2]) and _is_sequence(core[1::2]))
+        or _is_made_of_two_sequences(core)
+        # all bits set, such as 65535
+        or (tail.isdigit() and int(tail) & (int(tail) + 1) == 0)
         or core in names
         or core in (ids, f"{ids[4:]}{ids[:4]}")
+        or core.isalpha()
+        or _REPEATED.fullmatch(core) is not None
+        or len(_drop_constants(serial, device, names)) < _SHORTEST
         or any(pattern.search(serial) for pattern in (_FIRMWARE, _CHEMISTRY, _WORDS))
         or _DATE.fullmatch(serial) is not None
+        or _COMPACT_DATE.fullmatch(tail) is not None
     )
+
+
+def _is_sequence(text: str) -> bool:
+    return any(text in sequence for sequence in _SEQUENCES)
+
+
+def _is_made_of_two_sequences(core: str) -> bool:
+    """Return whether a text is a sequence of digits and one of letters, such as 1234ABCD."""
+    parts = re.findall("[0-9]+|[A-Z]+", core)
+    return len(parts) == 2 and all(map(_is_sequence, parts))
+
+
+def _drop_constants(serial: str, device: UsbDevice, names: str) -> str:
+    """Return what is left of a serial number without what all devices of the model have: ids, parts of their names, zeros.
+
+    names: of the maker and the product, as one word of letters and digits.
+    """
+    ids = [device.vendor_id.upper(), device.product_id.upper()]
+    short = [number.lstrip("0") for number in ids]
+    parts = []
+    for part in re.split(r"[^0-9A-Z]+", serial):
+        if part.lstrip("0") in ("", *short) or (len(part) > 2 and part in names):
+            continue
+        parts.append(re.sub("|".join(ids), "", part))
+    return "".join(_ZEROS.sub("", part.lstrip("0")) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -104,6 +156,12 @@ class Fingerprint:
 def make_fingerprint(device: UsbDevice) -> Fingerprint:
     """Return the identity of a device."""
     return Fingerprint(device.vendor_id, device.product_id, trusted_serial(device), device.place)
+
+
+def renew_fingerprint(known: Fingerprint) -> Fingerprint:
+    """Return an identity that was remembered, without a serial number that is no longer trusted."""
+    device = UsbDevice("", known.vendor_id, known.product_id, "", "", known.serial, 0, 0, known.place)
+    return make_fingerprint(device)
 
 
 def compare_fingerprints(known: Fingerprint, seen: Fingerprint) -> int:
@@ -133,14 +191,13 @@ def matches_device(section: Section, device: UsbDevice, release: Release = NEWES
     of ids is disregarded. A section takes nothing if its driver is not for USB, or if a key is not a valid regular expression.
     """
     given = _lowered_keys(section)
-    driver = given.get("driver", HID_DRIVER)
-    if driver not in DRIVERS and driver != "auto" and not driver.endswith("_usb"):
+    if given.get("driver", AUTO) != AUTO and not looks_on_usb(given):
         return False
     numbered = release >= BUSPORT_SINCE
     texts = (
         device.vendor_id,
         device.product_id,
-        *map(_read_by_driver, (device.manufacturer, device.product, device.serial)),
+        *read_texts(device),
         f"{device.bus:03d}",
         f"{device.port:03d}" if numbered and device.port else "",
         f"{device.device:03d}" if numbered else "",
@@ -150,11 +207,22 @@ def matches_device(section: Section, device: UsbDevice, release: Release = NEWES
     return all(_matches_text(given[key], text) for key, text in zip(keys, texts) if key in given)
 
 
+def read_texts(device: UsbDevice) -> tuple[str, str, str]:
+    """Return a device's manufacturer, product and serial number as NUT's drivers read them; "" for those that they can't read."""
+    texts = zip(TEXT_KEYS, (device.manufacturer, device.product, device.serial))
+    vendor, product, serial = ("" if key in device.unread else _read_by_driver(text) for key, text in texts)
+    return vendor, product, serial
+
+
 def matches_model(section: Section, vendor_id: str, product_id: str) -> bool:
     """Return whether a section's ids match these; a section without ids matches any."""
+    return matches_known(section, {"vendorid": vendor_id, "productid": product_id})
+
+
+def matches_known(section: Section, known: Mapping[str, str]) -> bool:
+    """Return whether the keys of a section match what is known of a device, key by key. What is not known rules nothing out."""
     given = _lowered_keys(section)
-    ids = {"vendorid": vendor_id, "productid": product_id}
-    return all(_matches_text(given[key], text) for key, text in ids.items() if key in given)
+    return all(_matches_text(given[key], text) for key, text in known.items() if key in given and key in KEYS)
 
 
 def _lowered_keys(section: Section) -> dict[str, str]:
@@ -176,17 +244,5 @@ def _matches_text(pattern: str, text: str) -> bool:
 
 
 def _matches_by_libc(pattern: str, text: str) -> bool:
-    """Match with the C library's regcomp, as NUT does: Python's dialect differs."""
-    import ctypes  # noqa: PLC0415 - slow to import, and rarely needed
-
-    libc = ctypes.CDLL(None)
-    # in glibc regex_t has 64 bytes, and regmatch_t is two ints
-    compiled, span = ctypes.create_string_buffer(1024), (ctypes.c_int * 4)(-1, -1, -1, -1)
-    extended, any_case = 1, 2
-    if "\0" in pattern or libc.regcomp(compiled, pattern.encode("utf-8", "replace"), extended | any_case):
-        return False
-    try:
-        found = libc.regexec(compiled, text.encode("ascii", "replace"), ctypes.c_size_t(1), span, 0) == 0
-    finally:
-        libc.regfree(compiled)
-    return found and (span[0], span[1]) == (0, len(text))
+    matches = compile_by_libc(pattern)
+    return matches is not None and matches(text)

@@ -15,23 +15,21 @@ from dataclasses import replace
 
 from ..conf import ups_conf
 from ..conf.directives import Release
-from ..conf.release import format_release
 from ..conf.ups_conf import Pair, Section, UpsConf
-from . import fingerprint
-from .bus import GUESS, UsbUps
+from . import doubts, fingerprint
+from .bus import GUESS, UsbUps, takes_ids
 from .fingerprint import identifying_pairs, lowered_keys, matches_device
 from .pins import find_own_pins
 from .policy import UsbPolicy
-from .resolution import KnownUpses, NameResolution
+from .presence import GRANT_NODE, explain_missing_node
+from .resolution import KnownUpses, NameResolution, find_edited, forget_adapters
 from .sections import SectionWriter, Sighting, describe_device, get_last_section, get_value, is_usb
 
 # Most found sections: a device that changes its serial each time must not fill ups.conf.
 FOUND_MOST = 128
 
 # assumed if the release is unknown: the oldest that the collection supports
-_OLDEST: Release = (2, 8, 0)
-# no driver takes these before the release, whatever ups.conf says (networkupstools/nut#2735)
-_SINCE: Mapping[str, Release] = {"3746:ffff": (2, 8, 3)}
+OLDEST: Release = (2, 8, 0)
 
 
 def resolve_names(
@@ -42,28 +40,17 @@ def resolve_names(
     upses: from bus.find_upses(), with or without those that the policy ignores. release: of the host's NUT; None counts as the
     oldest. Idempotent: resolving its own result changes nothing.
     """
-    suspects = frozenset() if known.play else _find_edited(known)
-    edited: frozenset[str] = frozenset()
+    suspects = frozenset() if known.play else find_edited(known)
+    texts = {name: ups_conf.render_sections((known.conf.sections[name],)) for name in suspects}
+    edited = frozenset(name for name in suspects if known.edited.get(name) == texts[name])
     while True:
         resolution = _Resolver(known, upses, policy, release, edited).resolve_all()
         # A run killed between writing ups.conf and its notes leaves sections that only look edited: we would write the same.
         sections = resolution.conf.sections
         different = {name for name in suspects - edited if sections.get(name) != known.conf.sections[name]}
         if not different:
-            return resolution
+            return replace(resolution, edited=edited)
         edited |= different
-
-
-def _find_edited(known: KnownUpses) -> frozenset[str]:
-    """Return the names of our sections that differ from what we last wrote."""
-    wanted = known.wanted.sections if known.wanted else {}
-    return frozenset(
-        name
-        for name, section in known.conf.sections.items()
-        if (name in wanted or name in known.found)
-        and wanted.get(name) != section
-        and known.written.get(name) not in (None, ups_conf.render_sections((section,)))
-    )
 
 
 class _Resolver:
@@ -77,10 +64,12 @@ class _Resolver:
         release: Release | None,
         edited: frozenset[str],
     ) -> None:
-        self.known, self.policy, self.release = known, policy, release or _OLDEST
+        self.known = known = forget_adapters(known, upses, edited)
+        self.policy, self.release = policy, release or OLDEST
         self.devices = [ups.device for ups in upses]
         self.remarks: list[str] = []
         self.unserved: list[tuple[UsbUps, str]] = []
+        self.refused: list[Sighting] = []
         self.given: dict[str, Sighting] = {}  # name -> its UPS
         self.drivers: dict[str, str] = {}  # name -> the driver of its UPS
         self.fixed: dict[str, Section] = {}
@@ -88,7 +77,9 @@ class _Resolver:
         self.found: list[str] = []  # names of found sections
         self._sort_sections(edited)
         self.unnamed = [
-            Sighting(ups, policy.rule_for(ups.device), fingerprint.make_fingerprint(ups.device)) for ups in upses
+            Sighting(ups, policy.rule_for(ups.device), seen, str(seen) in known.proven)
+            for ups in upses
+            for seen in (fingerprint.make_fingerprint(ups.device),)
         ]
         self.ignored = [sighting for sighting in self.unnamed if sighting.rule and sighting.rule.ignore]
         self.unnamed = [sighting for sighting in self.unnamed if sighting not in self.ignored]
@@ -142,6 +133,7 @@ class _Resolver:
         self._drop_ghosts()  # first, since a ghost would make the next step ambiguous
         self._give_to_moved()
         self._drop_ghosts()
+        self._refuse_unusable()
         self._hand_over()
         self._rename_found(ruled)
         self._name_unknown()
@@ -179,6 +171,15 @@ class _Resolver:
         sections = {name: writer.write_present(name) for name in self.given if name not in self.fixed}
         sections.update({name: writer.write_absent(name) for name in self.free_names})
         writer.check_fixed(self.fixed.values())
+        named = {name: section for name, section in sections.items() if name in self.given} | self.fixed
+        self.remarks += doubts.find_doubts(
+            {name: (section, self._describe_served(name)) for name, section in named.items() if name in self.given},
+            asked=[*self.fixed.values(), *self.declared.values()],
+            given=self.given,
+            others=[*self.unnamed, *self.refused],
+            memory=self.known.memory,
+            release=self.release,
+        )
         return {**sections, **self.fixed}
 
     def _describe_served(self, name: str) -> UsbUps:
@@ -209,6 +210,7 @@ class _Resolver:
 
     def _refuse_ups(self, sighting: Sighting, why: str) -> None:
         self.unserved.append((sighting.ups, why))
+        self.refused.append(sighting)
         self.unnamed.remove(sighting)
 
     def _compare_to_memory(self, name: str, sighting: Sighting) -> int:
@@ -228,27 +230,32 @@ class _Resolver:
             takes = [
                 sighting
                 for sighting in self.unnamed
-                if matches_device(section, sighting.device) and (specific or sighting.driver == driver)
+                if matches_device(section, sighting.device)
+                and (specific or (sighting.driver and takes_ids(driver, sighting.device.ids, sighting.driver)))
             ]
             if takes:
-                self._give_name(
-                    section.name, min(takes, key=lambda sighting: self._rank_for_fixed(section.name, sighting)), driver
-                )
+                best = min(takes, key=lambda sighting: self._rank_for_fixed(section.name, driver, sighting))
+                self._give_name(section.name, best, driver)
 
-    def _rank_for_fixed(self, name: str, sighting: Sighting) -> int:
-        """Rank UPSes for a fixed section: the one that it had first, those of other sections last."""
-        if self._compare_to_memory(name, sighting):
-            return 3 - self._compare_to_memory(name, sighting)
-        return 3 if any(self._compare_to_memory(other, sighting) == 3 for other in self.our_names) else 2
+    def _rank_for_fixed(self, name: str, driver: str, sighting: Sighting) -> tuple[int, bool, bool]:
+        """Rank UPSes for a fixed section: the one that it had first, those of other sections and those without a node last."""
+        rank = 3 - self._compare_to_memory(name, sighting)
+        if rank == 3:
+            rank = 3 if any(self._compare_to_memory(other, sighting) == 3 for other in self.our_names) else 2
+        return rank, not sighting.device.has_node, sighting.driver != driver
 
     def _refuse_too_new(self) -> None:
         for sighting in tuple(self.unnamed):
-            since = _SINCE.get(sighting.device.ids)
-            if since and self.release < since and not (sighting.rule and sighting.rule.driver):
-                self._refuse_ups(
-                    sighting,
-                    f"NUT supports it since {format_release(since)}, but this host has {format_release(self.release)}. Upgrade NUT",
-                )
+            if why := doubts.explain_too_old(sighting, self.release):
+                self._refuse_ups(sighting, why)
+
+    def _refuse_unusable(self) -> None:
+        """Refuse UPSes that no driver can open, unless the inventory's keys name them. A container sees all UPSes of its host."""
+        asked = [name for name, section in self.declared.items() if identifying_pairs(section.keys)]
+        for sighting in tuple(self.unnamed):
+            why = explain_missing_node([sighting.device])
+            if why and not any(name not in self.given and self._is_allowed(name, sighting) for name in asked):
+                self._refuse_ups(sighting, f"{why}. To do: {GRANT_NODE}. A UPS of another machine can stay as it is")
 
     def _is_allowed(self, name: str, sighting: Sighting) -> bool:
         """Return whether the keys that the inventory declares for a name match this UPS."""
@@ -331,7 +338,10 @@ class _Resolver:
             held = [
                 other
                 for other in self.found
-                if other in self.given and other not in ruled and self._is_allowed(name, self.given[other])
+                if other in self.given
+                and other not in ruled
+                and self._is_allowed(name, self.given[other])
+                and not self._is_held_off(name, self.given[other])
             ]
             clear = bool(identifying_pairs(self.declared[name].keys)) and not any(
                 self._is_allowed(name, sighting) for sighting in self.unnamed
@@ -407,8 +417,13 @@ class _Resolver:
                 name = min(names, key=lambda name: self._rank_free_name(name, sighting))
                 self._give_name(name, sighting, self._driver_for(name, sighting))
 
+    def _is_held_off(self, name: str, sighting: Sighting) -> bool:
+        """Return whether its driver may never have data from this UPS, and nobody says that this name is for it."""
+        given = lowered_keys(self.declared[name].keys) if name in self.declared else frozenset()
+        return sighting.is_unproven and not given & {*fingerprint.KEYS, "subdriver"}
+
     def _is_vacant(self, name: str, sighting: Sighting) -> bool:
-        if not self._is_allowed(name, sighting) or name.lower() in self.reserved:
+        if not self._is_allowed(name, sighting) or self._is_held_off(name, sighting) or name.lower() in self.reserved:
             return False
         return self.policy.takeover or (name in self.declared and self._is_new(name))
 

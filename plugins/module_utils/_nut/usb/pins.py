@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..conf.directives import Release
 from ..conf.release import format_release
 from ..conf.ups_conf import FIRST, Pair, Section
+from ..conf.usb_keys import NO_DEVICE
 from .bus import HID_DRIVER, UsbDevice
 from .fingerprint import (
     BLANKS,
@@ -25,20 +26,22 @@ from .fingerprint import (
     trusted_serial,
 )
 
-# Drivers that don't support pins, or only since a release. An unknown key is a fatal error to a driver (with exit code 0).
-# Source: `DRIVER -L` of 2.8.0 and 2.8.1.
+# Drivers that support pins, and since which release. An unknown key is a fatal error to a driver (with exit code 0), so no other
+# driver gets any, nor one that a newer release adds. Source: `DRIVER -L` of 2.8.0 and 2.8.1; nut_usb_addvars() in their source.
 _NEVER: Release = (999, 0, 0)
 _PINS_SINCE: dict[str, Release] = {
-    "bcmxcp_usb": _NEVER,
-    "nutdrv_atcl_usb": _NEVER,
-    "richcomm_usb": _NEVER,
+    "usbhid-ups": (0, 0, 0),
+    "nutdrv_qx": (0, 0, 0),
+    "blazer_usb": (0, 0, 0),
+    "tripplite_usb": (0, 0, 0),
     "riello_usb": (2, 8, 1),
+    "apc_modbus": (2, 8, 1),
 }
 _SPECIAL = frozenset(".[()*+?{|$\\")
 # needed only while there is a twin
 _OF_TWINS = ("product", "bus", "busport")
 # matches no device
-PARKED = ("vendorid", "none")
+PARKED = ("vendorid", NO_DEVICE)
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ def find_pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, 
     """Return the keys with which NUT's driver takes this device and no other on the bus.
 
     others: devices on the bus, with or without this one. The pins are the ids, the serial if trusted, and as few as possible of
-    product, busport (since 2.8.1) and bus; none for a driver that does not support pins.
+    product, busport (since 2.8.1) and bus; none for a driver that does not support pins. Texts that NUT can't read are not used.
     """
     # compared by incarnation, since a device looks different once a driver has taken its interface
     twins = [other for other in others if other.ids == device.ids and other.incarnation != device.incarnation]
     if not is_told_apart(driver, release):
         return Pins((), _explain_twins(device, twins, f"{driver} takes the first one that it finds") if twins else "")
     keys = [("vendorid", device.vendor_id), ("productid", device.product_id)]
-    serial = trusted_serial(device)
+    serial = "" if "serial" in device.unread else trusted_serial(device)
     if serial:
         keys.append(("serial", escape_pattern(serial)))
     best, left = tuple(keys), _find_taken(keys, twins)
@@ -70,14 +73,14 @@ def find_pins(device: UsbDevice, others: Sequence[UsbDevice], release: Release, 
         rivals = _find_taken([*keys, *further], twins)
         if len(rivals) < len(left):
             best, left = (*keys, *further), rivals
-    return Pins(best, _explain_twins(device, left, _explain_lack(release)) if left else "")
+    return Pins(best, _explain_twins(device, left, _explain_lack(device, release)) if left else "")
 
 
 def _list_further_keys(device: UsbDevice, release: Release) -> Iterator[tuple[tuple[str, str], ...]]:
     """Yield keys that may distinguish a device from its twins: the fewest first, those that a reboot may change last."""
     known = []
     product = device.product.strip(BLANKS)
-    if is_plain(product):
+    if is_plain(product) and "product" not in device.unread:
         known.append(("product", escape_pattern(product)))
     if release >= BUSPORT_SINCE and device.port:
         known.append(("busport", f"{device.port:03d}"))
@@ -96,14 +99,15 @@ def _explain_twins(device: UsbDevice, twins: Sequence[UsbDevice], why: str) -> s
     return f"{device.ids} at {device.name} can't be distinguished from the one at {names}: {why}"
 
 
-def _explain_lack(release: Release) -> str:
+def _explain_lack(device: UsbDevice, release: Release) -> str:
+    serials = "NUT can't read its serial number" if "serial" in device.unread else "they have no unique serial numbers"
     if release < BUSPORT_SINCE:
         return (
-            f"they have no unique serial numbers, and NUT {format_release(release)} can only select a bus. "
+            f"{serials}, and NUT {format_release(release)} can only select a bus. "
             "Plug one into another USB controller, or upgrade to NUT 2.8.1"
         )
     return (
-        "they have no unique serial numbers, and NUT can only select the bus and the last number of the port. "
+        f"{serials}, and NUT can only select the bus and the last number of the port. "
         "Plug one into a port with a different last number"
     )
 
@@ -116,15 +120,16 @@ def escape_pattern(text: str) -> str:
 
 def is_told_apart(driver: str, release: Release) -> bool:
     """Return whether a driver supports pins."""
-    return release >= _PINS_SINCE.get(driver, (0, 0, 0))
+    return release >= _PINS_SINCE.get(driver, _NEVER)
 
 
 def find_own_pins(section: Section | None, declared: Section | None) -> tuple[Pair, ...]:
-    """Return the pins of a section that we set, which are those not declared; () for a parked section."""
+    """Return the pins of a section that we set, which are those not declared; () for a parked section. A bare key pins nothing."""
     if section is None or PARKED in section.keys:
         return ()
     given = lowered_keys(declared.keys) if declared else frozenset()
-    return tuple(pair for pair in identifying_pairs(section.keys) if pair[0].lower() not in given)
+    pairs = (pair for pair in identifying_pairs(section.keys) if pair[1] is not None)
+    return tuple(pair for pair in pairs if pair[0].lower() not in given)
 
 
 def can_keep_pins(old: tuple[Pair, ...], fresh: tuple[Pair, ...], device: UsbDevice) -> bool:

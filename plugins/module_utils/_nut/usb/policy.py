@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..base.check import Checker, member_path, read_json
 from ..conf import ups_conf
+from ..conf.usb_keys import correct_id, explain_unmatchable
 
 if TYPE_CHECKING:
     from .bus import UsbDevice
@@ -27,7 +28,7 @@ GLOB_LIMIT = 256
 NAME_LIMIT = 64
 _NUMBER_LIMIT = 10**15
 
-# drivers that are not for USB, and "auto", which leaves the choice to us
+# drivers that are not for USB even with the port "auto", and "auto", which leaves the choice to us
 NO_USB = (
     "auto",
     "dummy-ups",
@@ -38,6 +39,9 @@ NO_USB = (
     "apcupsd-ups",
     "failover",
     "nut-ipmipsu",
+    "nhs_ser",
+    "hwmon_ina219",
+    "macosx-ups",
 )
 
 _IDS = re.compile(r"[0-9a-fA-F]{4}:(?:[0-9a-fA-F]{4}|\*)")
@@ -45,7 +49,7 @@ _ID = re.compile(r"[0-9a-fA-F]{4}")
 # A typo in VID:PID would be a glob that never matches; a glob of stars alone would take every keyboard for a UPS.
 _NEARLY_IDS = re.compile(r"[0-9a-fA-FxX*?]+:[0-9a-fA-FxX*?]*")
 _STARS = re.compile(r"[*?]+")
-_NEARLY_ID = re.compile(r"0[xX][0-9a-fA-F]*")
+_NEARLY_ID = re.compile(r"0[xX][0-9a-fA-F]*|(?=[a-fA-F]*[0-9])[0-9a-fA-F]{1,3}|[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}")
 # control characters and lone surrogates, which no device or file has
 _UNWRITTEN = re.compile("[\u0000-\u001f\u007f\ud800-\udfff]")
 _OWN = ("driver", "port", "desc", "name")
@@ -237,7 +241,11 @@ def _read_rule(check: Checker, number: int, path: str, data: object) -> DeviceRu
     texts = {key: _read_text(check, *given.at(key), GLOB_LIMIT) for key in _MATCHERS if given.get(key) is not None}
     for key in ("vendor", "product"):
         if _NEARLY_ID.fullmatch(texts.get(key, "")):
-            check.add(f"{path}.{key}", "must be four hexadecimal digits without 0x, or a glob on the device's text")
+            meant = correct_id(f"{key}id", texts[key])
+            check.add(
+                f"{path}.{key}",
+                f'must be four hexadecimal digits without 0x, such as "{meant or "051d"}", or a glob on the device\'s text',
+            )
     if isinstance(data, Mapping) and not texts:
         check.add(path, f"matches every device. Set at least one of {', '.join(_MATCHERS)}")
     ignore = check.truth(*given.at("ignore"))
@@ -262,6 +270,9 @@ def _read_options(check: Checker, path: str, data: object) -> tuple[ups_conf.Pai
     except ups_conf.DeviceError as error:
         check.add(path, str(error).partition(": ")[2])
         return ()
+    for key, value in made.keys:
+        if why := explain_unmatchable(key, value):
+            check.add(member_path(path, key), why)
     return tuple(pair for pair in made.keys if pair[0] not in _OWN)
 
 

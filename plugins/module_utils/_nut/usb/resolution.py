@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from ..conf.ups_conf import UpsConf
+from ..conf.ups_conf import UpsConf, is_auto, render_sections
 from .bus import UsbUps
-from .fingerprint import Fingerprint, compare_fingerprints, matches_device
+from .fingerprint import Fingerprint, compare_fingerprints, identifying_pairs, make_fingerprint, matches_device
+from .generic import is_generic
 from .pins import only_adds_pins
 
 
@@ -26,9 +27,12 @@ class KnownUpses:
     # name -> ups_conf.render_sections() of the section as we last wrote it. A section that differs was edited by hand and is left
     # alone; so for fixed sections of a NameResolution, the caller must not change this entry.
     written: Mapping[str, str] = field(default_factory=dict)
+    # name -> the text that was judged to be edited by hand. It stays so, even if we would write the same after another change.
+    edited: Mapping[str, str] = field(default_factory=dict)
     # Whether a play asks. Then fixed sections and global settings come from wanted, and hand edits do not count; otherwise both
     # come from conf.
     play: bool = False
+    proven: frozenset[str] = frozenset()  # doubtful UPSes whose drivers have had data: str(Fingerprint)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,45 @@ class NameResolution:
     unserved: tuple[tuple[UsbUps, str], ...]  # UPSes without a name, with the reason
     remarks: tuple[str, ...]  # problems, each with its remedy
     fixed: frozenset[str] = frozenset()  # names of fixed sections
+    edited: frozenset[str] = frozenset()  # names of the fixed sections that were edited by hand
+
+
+def find_edited(known: KnownUpses) -> frozenset[str]:
+    """Return the names of our sections that differ from what we last wrote."""
+    wanted = known.wanted.sections if known.wanted else {}
+    return frozenset(
+        name
+        for name, section in known.conf.sections.items()
+        if (name in wanted or name in known.found)
+        and wanted.get(name) != section
+        and known.written.get(name) not in (None, render_sections((section,)))
+    )
+
+
+def forget_adapters(known: KnownUpses, upses: Iterable[UsbUps], edited: Container[str]) -> KnownUpses:
+    """Return what is known without our sections for adapters that are no UPS any more, and whose drivers never had data.
+
+    An earlier release took them for UPSes. Their drivers would go on claiming the adapter. edited: sections edited by hand.
+    """
+    wanted = known.wanted.sections if known.wanted else {}
+    seen = {make_fingerprint(ups.device) for ups in upses}
+    gone = set()
+    for name in {*known.conf.sections, *known.memory}:
+        declared, section = wanted.get(name), known.conf.sections.get(name)
+        ours = is_auto(declared) and not identifying_pairs(declared.keys) if declared else name in known.found
+        if not ours or name in edited:
+            continue
+        last = known.memory.get(name)
+        keys = {key.lower(): value or "" for key, value in section.keys} if section else {}
+        ids = (last.vendor_id, last.product_id) if last else (keys.get("vendorid", ""), keys.get("productid", ""))
+        here = last in seen if last else any((print_.vendor_id, print_.product_id) == ids for print_ in seen)
+        if is_generic(*ids) and not here and str(last) not in known.proven:
+            gone.add(name)
+    if not gone:
+        return known
+    sections = {name: section for name, section in known.conf.sections.items() if name not in gone}
+    memory = {name: print_ for name, print_ in known.memory.items() if name not in gone}
+    return replace(known, conf=replace(known.conf, sections=sections), memory=memory, found=known.found - gone)
 
 
 def only_adds_keys(name: str, known: KnownUpses, res: NameResolution) -> bool:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from ..conf import ups_conf
 from ..conf.directives import Release
 from ..conf.fit import unfit_key
-from ..conf.ups_conf import FIRST, Pair, Section
-from .bus import DRIVERS, HID_DRIVER, UsbDevice, UsbUps
+from ..conf.ups_conf import FIRST, Pair, Section, choose_delays
+from .bus import HID_DRIVER, NOTHING, UsbDevice, UsbUps, looks_on_usb
 from .fingerprint import KEYS, Fingerprint, identifying_pairs, lowered_keys, matches_device
+from .generic import is_generic
 from .pins import can_keep_pins, find_own_pins, find_pins, is_told_apart, park_section
-from .policy import NO_USB, DeviceRule, UsbPolicy
+from .policy import DeviceRule, UsbPolicy
 
 DUMMY = "dummy-ups"
 # a file in /etc/nut, where dummy-ups looks for its port
@@ -35,13 +36,7 @@ def is_dummy(section: Section | None) -> bool:
 
 def is_usb(section: Section) -> bool:
     """Return whether a section's driver looks for a UPS on the USB bus."""
-    driver, port = get_value(section, "driver"), get_value(section, "port").lower()
-    if driver == "nutdrv_qx" or driver not in DRIVERS:
-        # such a driver may use a serial port or the network instead
-        return driver not in ("", *NO_USB) and (
-            port == "auto" or port.startswith(("/dev/bus/usb", "/dev/usb", "/proc/bus/usb"))
-        )
-    return True
+    return looks_on_usb({key.lower(): value for key, value in section.keys if value is not None})
 
 
 def is_real(section: Section | None) -> bool:
@@ -91,6 +86,7 @@ class Sighting:
     ups: UsbUps
     rule: DeviceRule | None  # the policy's rule for it
     seen: Fingerprint  # its identity
+    is_proven: bool = False  # whether its driver has already had data from it
 
     @property
     def device(self) -> UsbDevice:
@@ -103,6 +99,20 @@ class Sighting:
         return (
             (self.rule.driver if self.rule else "") or self.ups.driver or (HID_DRIVER if self.device.hid_power else "")
         )
+
+    @property
+    def is_unproven(self) -> bool:
+        """Return whether it may be any device with a serial adapter in it, or one that its driver does not take.
+
+        Until its driver has had data, it must not take the place of another UPS.
+        """
+        device, rule = self.device, self.rule
+        if self.is_proven:
+            return False
+        if is_generic(device.vendor_id, device.product_id) and not device.hid_power:
+            return True
+        is_told = rule and (rule.driver or "subdriver" in lowered_keys(rule.options))
+        return self.driver == HID_DRIVER and self.ups.support == NOTHING and not is_told
 
 
 @dataclass
@@ -137,7 +147,8 @@ class SectionWriter:
         rest = self._keep_supported(name, driver, (pair for pair in declared.keys if pair[0].lower() not in FIRST))
         options = self._keep_supported(name, driver, _drop_given(sighting.rule.options if sighting.rule else (), rest))
         pins = _drop_given(self._choose_pins(name, sighting.device, driver), (*rest, *options))
-        return Section(name, (*_make_head(declared, driver), *pins, *rest, *options))
+        delays = choose_delays(driver, sighting.device.vendor_id, (*rest, *options))
+        return Section(name, (*_make_head(declared, driver), *pins, *rest, *options, *delays))
 
     def _choose_pins(self, name: str, device: UsbDevice, driver: str) -> tuple[Pair, ...]:
         fresh = find_pins(device, self.devices, self.release, driver)
@@ -159,6 +170,7 @@ class SectionWriter:
         driver, pins = get_value(last, "driver"), identifying_pairs(last.keys)
         # options that are no longer declared go; those of rules stay
         kept = {pair for rule in self.policy.rules for pair in rule.options} if declared else {*last.keys}
+        kept |= {*choose_delays(driver, get_value(last, "vendorid"), declared.keys if declared else ())}
         options = tuple(pair for pair in last.keys if pair in kept and pair[0].lower() not in (*FIRST, *KEYS))
         base = declared or Section(name, tuple(pair for pair in old.keys if pair[0] == "desc"))
         rest = self._keep_supported(name, driver, (pair for pair in base.keys if pair[0].lower() not in FIRST))

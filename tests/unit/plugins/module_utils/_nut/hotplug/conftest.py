@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
     APC,
-    Machine,
+    HotplugMachine,
 )
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
-        yield Machine(tmp_path, server)
+def machine(tmp_path: Path) -> Iterator[HotplugMachine]:
+    with serve_answers({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
+        yield HotplugMachine(tmp_path, server)
 
 
 @pytest.fixture
-def served(machine: Machine) -> Machine:
+def served(machine: HotplugMachine) -> HotplugMachine:
     """A host that serves an APC as [ups]."""
-    machine.bus.plug("1-1", APC)
-    machine.go()
+    machine.bus.plug_in("1-1", APC)
+    machine.run_hotplug()
     assert machine.status == {}
     assert machine.units["nut-driver@ups.service"] == ("active", "enabled")
     return machine

@@ -17,8 +17,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
     HUNG,
     OUTAGE,
     SETTLED,
-    HotplugPlan,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decision import HotplugPlan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
 from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
@@ -42,9 +42,9 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     STOPPED,
     STOPS,
     WAITING,
-    Host,
-    conf,
-    told,
+    NamedHost,
+    list_steps,
+    parse_conf,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 # Actions
 
+NODELESS = replace(APC, device=replace(APC.device, accessible=None, has_node=False))
 LOCKED = replace(APC, device=replace(APC.device, accessible=False))
 NODE = APC.device.node
 PERMIT = f"permit {NODE}"
@@ -148,6 +149,8 @@ SCENES = {
     ),
     "no rights": scene([APC], [LOCKED], PERMIT, of={"ups": {**ANEW, "silent_since": NOW}}),
     "no rights, driver dead": scene([APC], [LOCKED], PERMIT, "start ups", of={"ups": {**ANEW, "unit": FAILED}}),
+    "no node": scene([APC], [NODELESS], of={"ups": {**MUTE, "silent_since": LONG}}),
+    "no node, driver dead": scene([APC], [NODELESS], of={"ups": {**ANEW, "unit": FAILED}}),
     "no rights, at the first time": scene(
         [], [LOCKED], PERMIT, "stop ups", "write", ENUMERATE, "start ups", of={"ups": {**ANEW, "unit": WAITING}}
     ),
@@ -220,17 +223,17 @@ WAITS = (
 )
 
 
-def play(name: str, host: Host | None = None) -> tuple[Host, HotplugPlan]:
+def play(name: str, host: NamedHost | None = None) -> tuple[NamedHost, HotplugPlan]:
     before, now, more, _steps = SCENES[name]
-    host = host or Host()
-    host.settle(*before)
-    return host, host.plan(*now, **more)
+    host = host or NamedHost()
+    host.settle_names(*before)
+    return host, host.make_plan(*now, **more)
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_plan_has_fewest_actions(name: str) -> None:
     _host, made = play(name)
-    assert told(made) == SCENES[name][3]
+    assert list_steps(made) == SCENES[name][3]
     assert bool(made) is bool(SCENES[name][3])
     assert all(action.reason for action in (*made.before, *made.after))
 
@@ -266,34 +269,34 @@ def test_reasons_name_ups_and_port() -> None:
 
 
 def test_driver_is_rechecked_after_replug() -> None:
-    host = Host()
-    host.settle(APC)
-    made = host.plan(APC, ups={"is_new_device": True, "plugged_since": NOW - 3})
-    assert (told(made), dict(made.waits)) == ([], {"ups": NOW - 3 + GRACE})
-    assert not host.plan(APC, ups={"plugged_since": NOW - GRACE}).waits
+    host = NamedHost()
+    host.settle_names(APC)
+    made = host.make_plan(APC, ups={"is_new_device": True, "plugged_since": NOW - 3})
+    assert (list_steps(made), dict(made.waits)) == ([], {"ups": NOW - 3 + GRACE})
+    assert not host.make_plan(APC, ups={"plugged_since": NOW - GRACE}).waits
     # but not if it was started for this UPS
     host.tries = {"ups": Tries(1, NOW - 3)}
-    assert not host.plan(APC, ups={"plugged_since": NOW - 3}).waits
+    assert not host.make_plan(APC, ups={"plugged_since": NOW - 3}).waits
 
 
 def test_backoff_doubles_and_resets_after_success() -> None:
-    host = Host()
-    host.settle(APC)
-    host.plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})
+    host = NamedHost()
+    host.settle_names(APC)
+    host.make_plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})
     gaps = []
     for _unused in range(11):
         started = host.now
-        until = host.plan(APC).waits["ups"]
+        until = host.make_plan(APC).waits["ups"]
         gaps.append(until - started)
         host.now = until - 1
-        assert told(host.plan(APC)) == []
+        assert list_steps(host.make_plan(APC)) == []
         host.now = until
-        assert told(host.plan(APC)) == ["restart ups"]
+        assert list_steps(host.make_plan(APC)) == ["restart ups"]
     assert gaps == [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     # data for a short time change nothing
     for fresh, count in ((True, 12), (False, 12), (True, 12)):
         host.now += SETTLED / 2 + 1
-        host.plan(
+        host.make_plan(
             APC,
             ups={"status": ("OL",), "error": "", "silent_since": host.now}
             if fresh
@@ -301,119 +304,127 @@ def test_backoff_doubles_and_resets_after_success() -> None:
         )
         assert host.tries["ups"].count == count
     host.now += SETTLED
-    host.plan(APC)
+    host.make_plan(APC)
     assert not host.tries
 
 
 def test_flapping_ups_causes_few_restarts() -> None:
-    host = Host()
-    host.settle(APC)
+    host = NamedHost()
+    host.settle_names(APC)
     done: list[tuple[float, str]] = []
     for step in range(400):
         host.now = NOW + 3 * step
         # failed in every second run, with a new device number in every run
         unit = (RUNS, FAILED, WAITING, STOPPED)[step % 4]
         device = replace(APC.device, device=5 + step)
-        made = host.plan(
+        made = host.make_plan(
             replace(APC, device=device), ups={**ANEW, "unit": unit, "plugged_since": host.now, "silent_since": host.now}
         )
-        done += [(host.now, line) for line in told(made)]
-        host.apply(made, APC)
+        done += [(host.now, line) for line in list_steps(made)]
+        host.apply_plan(made, APC)
     assert 3 < len(done) <= 9
     gaps = [later - earlier for (earlier, _a), (later, _b) in zip(done, done[1:])]
     assert all(gap >= 15 * 2**number for number, gap in enumerate(gaps))
 
 
 def test_postponed_start_is_done_later() -> None:
-    host = Host()
-    host.settle(APC)
+    host = NamedHost()
+    host.settle_names(APC)
     host.tries = {"ups": Tries(2, NOW - 5)}
-    made = host.plan(APC, ups={**ANEW, "unit": STOPPED, "plugged_since": NOW})
-    assert (told(made), dict(made.waits)) == ([], {"ups": NOW + 25})
+    made = host.make_plan(APC, ups={**ANEW, "unit": STOPPED, "plugged_since": NOW})
+    assert (list_steps(made), dict(made.waits)) == ([], {"ups": NOW + 25})
     host.now = NOW + 25
-    assert told(host.plan(APC, ups={"is_new_device": False})) == ["start ups"]
+    assert list_steps(host.make_plan(APC, ups={"is_new_device": False})) == ["start ups"]
 
 
 def test_attempts_before_reboot_delay_nothing() -> None:
-    host = Host()
-    host.settle(APC)
+    host = NamedHost()
+    host.settle_names(APC)
     host.tries = {"ups": Tries(9, NOW + 50_000, NOW + 60_000)}
-    assert told(host.plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})) == ["restart ups"]
+    assert list_steps(host.make_plan(APC, ups={**MUTE, "silent_since": NOW - HUNG})) == ["restart ups"]
     assert host.tries["ups"] == Tries(1, NOW)
 
 
 def test_attempts_are_reset_for_another_ups() -> None:
-    host = Host()
-    host.settle(APC)
+    host = NamedHost()
+    host.settle_names(APC)
     host.tries = {"ups": Tries(7, NOW - 5)}
-    assert told(host.plan(CPS, ups=ANEW)) == ["stop ups", "write", ENUMERATE, "start ups"]
+    assert list_steps(host.make_plan(CPS, ups=ANEW)) == ["stop ups", "write", ENUMERATE, "start ups"]
     assert host.tries["ups"] == Tries(1, NOW)
 
 
 def test_section_is_not_rewritten_repeatedly() -> None:
-    host = Host()
-    host.settle(CPS)
+    host = NamedHost()
+    host.settle_names(CPS)
     host.tries = {"ups": Tries(3, NOW - 5)}
-    host.known = replace(host.known, wanted=conf(AUTO.replace("Rack", "Cellar")))
-    made = host.plan(CPS)
-    assert (told(made), dict(made.waits)) == ([], {"ups": NOW - 5 + 60})
+    host.known = replace(host.known, wanted=parse_conf(AUTO.replace("Rack", "Cellar")))
+    made = host.make_plan(CPS)
+    assert (list_steps(made), dict(made.waits)) == ([], {"ups": NOW - 5 + 60})
     host.now = NOW + 55
-    assert told(host.plan(CPS)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
+    assert list_steps(host.make_plan(CPS)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
 
 
 def test_failed_upsd_is_restarted_with_backoff() -> None:
-    host = Host()
-    host.settle(APC)
+    host = NamedHost()
+    host.settle_names(APC)
     failed = Unit("failed", "enabled", 0)
-    assert told(host.plan(APC, power=None, server=failed)) == ["restart nut-server"]
+    assert list_steps(host.make_plan(APC, power=None, server=failed)) == ["restart nut-server"]
     host.now += 14
-    made = host.plan(APC, power=None, server=failed)
-    assert (told(made), dict(made.waits)) == ([], {"": NOW + 15})
+    made = host.make_plan(APC, power=None, server=failed)
+    assert (list_steps(made), dict(made.waits)) == ([], {"": NOW + 15})
     host.now += 1
-    assert told(host.plan(APC, power=None, server=failed)) == ["restart nut-server"]
+    assert list_steps(host.make_plan(APC, power=None, server=failed)) == ["restart nut-server"]
     assert host.tries[""].count == 2
-    host.plan(APC)
+    host.make_plan(APC)
     host.now += SETTLED
-    host.plan(APC)
+    host.make_plan(APC)
     assert not host.tries
 
 
 def test_attempts_of_removed_sections_are_dropped() -> None:
-    host = Host()
-    host.settle(APC)
+    host = NamedHost()
+    host.settle_names(APC)
     host.tries = {"gone": Tries(3, NOW)}
-    assert not host.plan(APC).tries
+    assert not host.make_plan(APC).tries
+
+
+def test_missing_node_is_named_and_looked_for_again() -> None:
+    host = NamedHost()
+    host.settle_names(APC)
+    plan = host.make_plan(NODELESS, ups={**MUTE, "silent_since": LONG})
+    assert [line for line in plan.deferred if f"{NODE} does not exist" in line and "container" in line]
+    assert plan.waits == {"ups": NOW + HUNG}
 
 
 # Settings, marks, order
 
 
 def test_accessible_node_gets_no_permit() -> None:
-    host = Host()
-    host.settle(LOCKED)
-    host.known = replace(host.known, wanted=conf(AUTO.replace("Rack", "Cellar")))
-    assert told(host.plan(LOCKED)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
+    host = NamedHost()
+    host.settle_names(LOCKED)
+    host.known = replace(host.known, wanted=parse_conf(AUTO.replace("Rack", "Cellar")))
+    assert list_steps(host.make_plan(LOCKED)) == ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
 
 
 def test_changed_mark_alone_restarts_nothing() -> None:
-    host = Host(None)
-    host.settle(APC)
+    host = NamedHost(None)
+    host.settle_names(APC)
     found = host.known.conf.sections["ups"]
     host.known = replace(host.known, wanted=UpsConf((), {"ups": Section("ups", (("driver", "auto"),))}))
-    made = host.plan(APC)
-    assert (told(made), made.found) == (["write"], frozenset())
+    made = host.make_plan(APC)
+    assert (list_steps(made), made.found) == (["write"], frozenset())
     assert made.conf is not None
     assert made.conf.sections["ups"] == found
-    made = host.plan(APC, power=["x (OB)"])
+    made = host.make_plan(APC, power=["x (OB)"])
     assert (made.conf, made.found) == (None, {"ups"})
 
 
 def test_removed_section_runs_enumerator() -> None:
-    host = Host(None)
-    host.settle(APC)
-    host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "UPS")))
-    made = host.plan(APC)
-    assert told(made) == ["stop ups", "write", ENUMERATE, RELOAD]
+    host = NamedHost(None)
+    host.settle_names(APC)
+    host.known = replace(host.known, wanted=parse_conf(AUTO.replace("ups", "UPS")))
+    made = host.make_plan(APC)
+    assert list_steps(made) == ["stop ups", "write", ENUMERATE, RELOAD]
     assert "[ups] was removed" in made.after[0].reason
-    made = host.plan(APC, power=["x (OB)"])
-    assert (told(made), bool(made.deferred)) == ([], True)
+    made = host.make_plan(APC, power=["x (OB)"])
+    assert (list_steps(made), bool(made.deferred)) == ([], True)

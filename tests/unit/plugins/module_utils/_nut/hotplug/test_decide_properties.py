@@ -16,9 +16,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf_tex
     found_sections,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide import (
-    DriverState,
     make_plan,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decision import DriverState
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.names import resolve_names
@@ -35,9 +35,9 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     SERVER,
     STOPPED,
     WAITING,
-    knowns,
-    noted,
-    told,
+    draw_known,
+    list_steps,
+    note_sections,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +64,7 @@ TRIES = st.builds(Tries, st.integers(0, 9), TIMES, st.one_of(st.none(), TIMES))
 
 
 @given(
-    knowns(),
+    draw_known(),
     BUSES,
     POLICIES,
     RELEASES,
@@ -114,7 +114,7 @@ def test_plan_properties(  # noqa: PLR0917 - one for each strategy
     assert all(count.count for count in made.tries.values())
 
 
-@given(knowns(), BUSES, POLICIES, RELEASES)
+@given(draw_known(), BUSES, POLICIES, RELEASES)
 def test_applied_plan_leaves_nothing_to_do(
     was: KnownUpses, upses: tuple[UsbUps, ...], policy: UsbPolicy, release: Any
 ) -> None:
@@ -128,6 +128,6 @@ def test_applied_plan_leaves_nothing_to_do(
         }
         made = make_plan(res, was, seen, SERVER, (), {}, NOW, policy)
         now = made.conf or was.conf
-        written = noted(was, now, res)
+        written = note_sections(was, now, res)
         was = KnownUpses(was.wanted, now, made.found if made.conf else was.found, res.memory, written)
-    assert told(made) == []
+    assert list_steps(made) == []

@@ -14,11 +14,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base import syste
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import nut_hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, cases
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, make_cases
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
     APC,
     CPS,
-    Machine,
+    HotplugMachine,
 )
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ HOSTILE = ["a\nb", 'x"]\n[evil]\n driver = x', "# \\", "$(reboot)", "\x1b[2J", "
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_device_breaks_nothing(machine: Machine, text: str) -> None:
-    machine.bus.plug("1-1", APC, manufacturer=text, product=text, serial=text)
-    machine.go()
+def test_hostile_device_breaks_nothing(machine: HotplugMachine, text: str) -> None:
+    machine.bus.plug_in("1-1", APC, manufacturer=text, product=text, serial=text)
+    machine.run_hotplug()
     assert list(machine.conf.sections) == ["ups"]
     assert "evil" not in machine.conf.sections
     assert all(line.isprintable() for line in machine.said)
-    assert all(line.isprintable() for line in machine.host().observe_host().steps)
+    assert all(line.isprintable() for line in machine.make_host().observe_host().steps)
     assert machine.path.read_text().isascii()
 
 
@@ -56,6 +56,7 @@ SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="0463",productid="FFFF"'
 
 LINE = re.compile(
     r"#.*|\[ups[0-9]*\]|    (?:driver|port|vendorid|productid|serial|product|bus|busport) = \"(?:[^\"\\#]|\\[\"\\#])*\"|"
+    r"    (?:offdelay = \"60\"|ondelay = \"120\")|"  # what a CyberPower gets
 )
 
 
@@ -67,23 +68,23 @@ def evil(chance: random.Random) -> bytes:
     return text.encode("utf-8", "surrogatepass")[:300]
 
 
-def replug(machine: Machine, plugged: set[str], chance: random.Random) -> None:
+def replug(machine: HotplugMachine, plugged: set[str], chance: random.Random) -> None:
     """Unplug some devices, plug in others, and let nut-scanner repeat their texts, as the real one does."""
     for name in [name for name in sorted(plugged) if chance.random() < 0.4]:
-        machine.bus.unplug(name)
+        machine.bus.unplug_device(name)
         plugged.discard(name)
     for port in chance.sample(range(1, 8), chance.randint(1, 4)):
         if (name := f"1-{port}") not in plugged:
             ids, strings = chance.choice([*DRIVER_OF]), [evil(chance) for _string in range(3)]
-            machine.bus.plug(name, ids, *strings)
+            machine.bus.plug_in(name, ids, *strings)
             plugged.add(name)
             product = strings[1].decode("latin-1")
             machine.scanner = 0, f'{SCANNED},product="{product}"\n'
 
 
-def check_no_harm(machine: Machine, plugged: set[str]) -> int:
+def check_no_harm(machine: HotplugMachine, plugged: set[str]) -> int:
     """Check ups.conf and all messages against the devices that are plugged in. Return the number of sections."""
-    text, look = machine.path.read_text(), machine.host().observe_host()
+    text, look = machine.path.read_text(), machine.make_host().observe_host()
     assert text.isascii()
     assert [line for line in text.split("\n") if not LINE.fullmatch(line)] == []
     conf = ups_conf.parse_ups_conf(text)
@@ -114,15 +115,15 @@ def check_no_harm(machine: Machine, plugged: set[str]) -> int:
     return len(conf.sections)
 
 
-def test_hostile_buses_break_nothing(tmp_path: Path, machine: Machine) -> None:
+def test_hostile_buses_break_nothing(tmp_path: Path, machine: HotplugMachine) -> None:
     """30 buses, the same in each run; HOSTILE_TIMES=10 makes 300, HOSTILE_SEED=1 others."""
     sections = 0
-    for number, (case, chance) in enumerate(cases(30)):
+    for number, (case, chance) in enumerate(make_cases(30)):
         print(case)  # shown if the test fails
         (root := tmp_path / str(number)).mkdir()
-        bus, plugged = Machine(root, machine.server), set[str]()
+        bus, plugged = HotplugMachine(root, machine.server), set[str]()
         for _round in range(3):
             replug(bus, plugged, chance)
-            bus.go()
+            bus.run_hotplug()
             sections += check_no_harm(bus, plugged)
     assert sections > 200

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import quiet, quiet_note
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,14 +60,14 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    with serving(ONLINE) as server:
+    with serve_answers(ONLINE) as server:
         yield Host(tmp_path, server)
 
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Host:
     """A host without a running upsd."""
-    with serving(ONLINE) as server:
+    with serve_answers(ONLINE) as server:
         return Host(tmp_path, server)
 
 
@@ -248,7 +248,7 @@ def test_endless_upsd_times_out() -> None:
             connection.sendall(b"x")
             time.sleep(0.01)
 
-    with serving(misbehave=drip) as server, pytest.raises(OSError, match=r".*"):
+    with serve_answers(misbehave=drip) as server, pytest.raises(OSError, match=r".*"):
         quiet.ask_upsd("127.0.0.1", server.port, ["ups"], seconds=0.2)
 
 
@@ -259,7 +259,7 @@ def test_flooding_upsd_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         connection.sendall(b"x" * 5000)
         connection.sendall(b"\n")
 
-    with serving(misbehave=flood) as server, pytest.raises(TimeoutError):
+    with serve_answers(misbehave=flood) as server, pytest.raises(TimeoutError):
         quiet.ask_upsd("127.0.0.1", server.port, ["ups", "rack"], seconds=5)
 
 
@@ -267,7 +267,7 @@ def test_closed_connection_is_not_quiet() -> None:
     def hang_up(connection: socket.socket, _line: str) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
-    with serving(misbehave=hang_up) as server, pytest.raises(OSError, match=r"hung up|reset"):
+    with serve_answers(misbehave=hang_up) as server, pytest.raises(OSError, match=r"hung up|reset"):
         quiet.ask_upsd("127.0.0.1", server.port, ["ups"])
 
 

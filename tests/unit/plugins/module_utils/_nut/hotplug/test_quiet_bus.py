@@ -18,8 +18,8 @@ def tree(tmp_path: Path) -> SysfsTree:
 
 
 def test_bus_has_one_line_per_device(tree: SysfsTree) -> None:
-    tree.plug("1-2")
-    tree.plug("1-1", "0764:0501", device=7)
+    tree.plug_in("1-2")
+    tree.plug_in("1-1", "0764:0501", device=7)
 
     assert quiet.describe_bus(str(tree.sysfs)) == (
         "1-1 MAJOR=189 MINOR=6 DEVNAME=bus/usb/001/007 DEVTYPE=usb_device DRIVER=usb PRODUCT=764/501/90 TYPE=0/0/0 "
@@ -34,9 +34,9 @@ def test_bus_has_one_line_per_device(tree: SysfsTree) -> None:
 def test_bus_text_changes_with_replug(tree: SysfsTree) -> None:
     seen = set()
     for _unused in range(3):
-        tree.plug("1-1")
+        tree.plug_in("1-1")
         seen.add(quiet.describe_bus(str(tree.sysfs)))
-        tree.unplug("1-1")
+        tree.unplug_device("1-1")
         seen.add(quiet.describe_bus(str(tree.sysfs)))
 
     assert len(seen) == 4
@@ -55,27 +55,27 @@ def test_unreadable_bus_is_raised(tmp_path: Path) -> None:
 
 
 def test_entries_without_uevent_file_are_left_out(tree: SysfsTree) -> None:
-    fifo, folder, link = (tree.plug(f"1-{port}") / "uevent" for port in (1, 2, 3))
+    fifo, folder, link = (tree.plug_in(f"1-{port}") / "uevent" for port in (1, 2, 3))
     for path in (fifo, folder, link):
         path.unlink()
     os.mkfifo(fifo)
     folder.mkdir()
     link.symlink_to("nothing")
-    tree.plug("1-4")
+    tree.plug_in("1-4")
 
     # a FIFO without a writer is empty
     assert [line.split()[0] for line in quiet.describe_bus(str(tree.sysfs)).splitlines()] == ["1-1", "1-4", "usb1"]
 
 
 def test_vanishing_device_is_left_out(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree.plug("1-1")
-    tree.plug("1-2")
+    tree.plug_in("1-1")
+    tree.plug_in("1-2")
     opened = os.open
 
     def vanishing(path: str, flags: int, mode: int = 0o777) -> int:
         if path.endswith("/1-1/uevent"):
             monkeypatch.setattr(os, "open", opened)
-            tree.unplug("1-1")
+            tree.unplug_device("1-1")
         return opened(path, flags, mode)
 
     monkeypatch.setattr(os, "open", vanishing)
@@ -85,7 +85,7 @@ def test_vanishing_device_is_left_out(tree: SysfsTree, monkeypatch: pytest.Monke
 
 def test_one_file_is_read_per_device(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
     for port in range(1, 101):
-        tree.plug(f"1-{port}")
+        tree.plug_in(f"1-{port}")
     read = os.read
     sizes = []
 
@@ -106,7 +106,7 @@ def files() -> set[str]:
 
 
 def test_all_files_are_closed(tree: SysfsTree) -> None:
-    tree.plug("1-1")
+    tree.plug_in("1-1")
     before = files()
     quiet.describe_bus(str(tree.sysfs))
 

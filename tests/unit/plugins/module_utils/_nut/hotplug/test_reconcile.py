@@ -13,16 +13,16 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_c
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import memory as hotplug_memory
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import observe, quiet
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import HotplugOutcome
-from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observation import Observation
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observation import HotplugObservation
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import answers
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import make_answers
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
     APC,
     CPS,
     ENUMERATE,
     WANTED,
-    Machine,
+    HotplugMachine,
 )
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 # Plug
 
 
-def test_new_ups_is_served(machine: Machine) -> None:
-    machine.bus.plug("1-1", APC)
-    outcome = machine.go()
+def test_new_ups_is_served(machine: HotplugMachine) -> None:
+    machine.bus.plug_in("1-1", APC)
+    outcome = machine.run_hotplug()
     assert outcome.changed
     assert outcome.written
     assert outcome.failed == ()
@@ -52,52 +52,52 @@ def test_new_ups_is_served(machine: Machine) -> None:
     assert [entry.what for entry in machine.memory.history] == [line.partition(": ")[0] for line in outcome.done]
 
 
-def test_unchanged_host_runs_nothing(served: Machine) -> None:
+def test_unchanged_host_runs_nothing(served: HotplugMachine) -> None:
     before = served.path.stat()
-    outcome = served.go()
+    outcome = served.run_hotplug()
     assert (served.did, served.said, outcome.changed) == ([], [], False)
     assert served.path.stat() == before
     assert served.is_quiet
 
 
-def test_empty_bus_is_quiet(machine: Machine) -> None:
-    machine.go()
+def test_empty_bus_is_quiet(machine: HotplugMachine) -> None:
+    machine.run_hotplug()
     assert machine.did == []
     assert machine.is_quiet
     assert machine.path.read_text() == ""
 
 
-def test_header_and_settings_come_from_ups_conf_wanted(machine: Machine) -> None:
+def test_header_and_settings_come_from_ups_conf_wanted(machine: HotplugMachine) -> None:
     (machine.folder / "ups.conf.wanted").write_text(WANTED)
-    machine.bus.plug("1-1", APC)
-    machine.go()
+    machine.bus.plug_in("1-1", APC)
+    machine.run_hotplug()
     assert machine.path.read_text().startswith('# Written by Ansible\n\nmaxretry = "3"\n')
     assert ups_conf_text.found_sections(machine.path.read_text()) == frozenset()
 
 
-def test_enumerator_path_unit_is_disabled_before_write(machine: Machine) -> None:
+def test_enumerator_path_unit_is_disabled_before_write(machine: HotplugMachine) -> None:
     machine.units["nut-driver-enumerator.path"] = ("active", "enabled")
-    machine.bus.plug("1-1", APC)
-    machine.go()
+    machine.bus.plug_in("1-1", APC)
+    machine.run_hotplug()
     assert machine.did[0] == "disable nut-driver-enumerator.path"
 
 
-def test_bus_change_during_run_is_handled(machine: Machine) -> None:
+def test_bus_change_during_run_is_handled(machine: HotplugMachine) -> None:
     """The devices of a hub appear one by one, and a single run serves them all."""
-    machine.bus.plug("1-1", APC)
-    machine.events = [lambda: machine.bus.plug("1-2", CPS, serial="CPS123456789")]
-    machine.go()
+    machine.bus.plug_in("1-1", APC)
+    machine.events = [lambda: machine.bus.plug_in("1-2", CPS, serial="CPS123456789")]
+    machine.run_hotplug()
     assert set(machine.conf.sections) == {"ups", "ups2"}
     assert machine.did.count(ENUMERATE) == 1
 
 
-def test_bus_change_after_observation_is_handled(served: Machine) -> None:
-    host = served.host()
+def test_bus_change_after_observation_is_handled(served: HotplugMachine) -> None:
+    host = served.make_host()
     acted = host.apply_plan
 
-    def act(look: Observation) -> HotplugOutcome:
+    def act(look: HotplugObservation) -> HotplugOutcome:
         if "ups2" not in look.known.conf.sections and not list(served.bus.sysfs.glob("bus/usb/devices/1-2")):
-            served.bus.plug("1-2", CPS, serial="CPS123456789")
+            served.bus.plug_in("1-2", CPS, serial="CPS123456789")
         return acted(look)
 
     host.apply_plan = act  # type: ignore[method-assign]
@@ -105,52 +105,52 @@ def test_bus_change_after_observation_is_handled(served: Machine) -> None:
     assert set(served.conf.sections) == {"ups", "ups2"}
 
 
-def test_restless_bus_does_not_block_run(machine: Machine) -> None:
+def test_restless_bus_does_not_block_run(machine: HotplugMachine) -> None:
     numbers = iter(range(10, 10000))
-    machine.bus.plug("1-1", APC)
+    machine.bus.plug_in("1-1", APC)
 
     def again() -> None:
-        machine.bus.unplug("1-1")
-        machine.bus.plug("1-1", APC, device=next(numbers))
+        machine.bus.unplug_device("1-1")
+        machine.bus.plug_in("1-1", APC, device=next(numbers))
         machine.events.append(again)
 
     machine.events = [again]
     begin = machine.now
-    machine.go()
+    machine.run_hotplug()
     assert machine.now - begin < 62
 
 
 # Unplug, replug
 
 
-def test_unplugged_ups_keeps_section_and_name(served: Machine) -> None:
+def test_unplugged_ups_keeps_section_and_name(served: HotplugMachine) -> None:
     text = served.path.read_text()
-    served.bus.unplug("1-1")
+    served.bus.unplug_device("1-1")
     served.status["ups"] = "ERR DATA-STALE"
-    served.go()
+    served.run_hotplug()
     assert served.did == []
     assert served.path.read_text() == text
     assert served.is_quiet
 
 
-def test_driver_that_reconnects_is_not_restarted(served: Machine) -> None:
-    served.bus.unplug("1-1")
+def test_driver_that_reconnects_is_not_restarted(served: HotplugMachine) -> None:
+    served.bus.unplug_device("1-1")
     served.status["ups"] = "ERR DATA-STALE"
-    served.go()
-    served.bus.plug("1-2", APC)
-    served.events = [lambda: None] * 4 + [served.status.clear, served.serve]
+    served.run_hotplug()
+    served.bus.plug_in("1-2", APC)
+    served.events = [lambda: None] * 4 + [served.status.clear, served.update_upsd]
     begin = served.now
-    served.go()
+    served.run_hotplug()
     assert served.did == []
     assert served.now - begin < 12
     assert served.is_quiet
 
 
-def test_driver_that_does_not_reconnect_is_restarted(served: Machine) -> None:
-    served.bus.unplug("1-1")
+def test_driver_that_does_not_reconnect_is_restarted(served: HotplugMachine) -> None:
+    served.bus.unplug_device("1-1")
     served.status["ups"] = "ERR DATA-STALE"
-    served.go()
-    served.bus.plug("1-2", APC)
+    served.run_hotplug()
+    served.bus.plug_in("1-2", APC)
     served.now += 1
     begin = served.now
 
@@ -158,38 +158,38 @@ def test_driver_that_does_not_reconnect_is_restarted(served: Machine) -> None:
         served.status.clear()
 
     served.events = [lambda: None] * 46 + [found]
-    served.go()
+    served.run_hotplug()
     assert served.did == ["restart nut-driver@ups.service"]
     assert served.now - begin >= 10
 
 
-def test_replaced_ups_takes_over_name(served: Machine) -> None:
-    served.bus.unplug("1-1")
+def test_replaced_ups_takes_over_name(served: HotplugMachine) -> None:
+    served.bus.unplug_device("1-1")
     served.status["ups"] = "ERR DATA-STALE"
-    served.go()
-    served.bus.plug("1-1", CPS, serial="CPS123456789")
+    served.run_hotplug()
+    served.bus.plug_in("1-1", CPS, serial="CPS123456789")
     served.status.clear()
-    served.server.answers.update(answers(ups="ERR DATA-STALE"))
+    served.server.answers.update(make_answers(ups="ERR DATA-STALE"))
     served.units["nut-driver@ups.service"] = ("inactive", "enabled")
-    outcome = served.go()
+    outcome = served.run_hotplug()
     assert list(served.conf.sections) == ["ups"]
     assert dict(served.conf.sections["ups"].keys)["vendorid"] == "0764"
     assert "start nut-driver@ups.service" in served.did
     assert outcome.written
 
 
-def test_absent_ups_gets_stand_in(machine: Machine) -> None:
+def test_absent_ups_gets_stand_in(machine: HotplugMachine) -> None:
     machine.policy["absent"] = "dummy"
     (machine.folder / "ups.conf.wanted").write_text(WANTED)
     (machine.folder / "ups.conf").write_text(WANTED.replace("auto\n    port", "usbhid-ups\n    port"))
-    machine.go()
+    machine.run_hotplug()
     machine.now += 31
-    machine.go()
+    machine.run_hotplug()
     keys = dict(machine.conf.sections["ups"].keys)
     assert (keys["driver"], keys["port"]) == ("dummy-ups", DUMMY_PORT)
     assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
     (machine.folder / DUMMY_PORT).unlink()
-    machine.go()
+    machine.run_hotplug()
     assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
 
 
@@ -201,57 +201,57 @@ def test_stand_in_reports_neither_mains_nor_battery() -> None:
 # Drivers
 
 
-def test_failed_driver_is_started(served: Machine) -> None:
+def test_failed_driver_is_started(served: HotplugMachine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
-    served.go()
+    served.run_hotplug()
     assert served.did == ["start nut-driver@ups.service"]
     assert served.asked.index(["systemctl", "reset-failed", "nut-driver@ups.service"]) < served.asked.index(
         ["systemctl", "start", "--no-block", "--", "nut-driver@ups.service"]
     )
 
 
-def test_unstartable_driver_is_no_failure_of_run(served: Machine) -> None:
+def test_unstartable_driver_is_no_failure_of_run(served: HotplugMachine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
     served.fails.add("start nut-driver@ups.service")
-    outcome = served.go()
+    outcome = served.run_hotplug()
     assert outcome.failed == ()
     assert served.did == ["start nut-driver@ups.service"]
     assert "It did not start" in served.said[0]
     assert served.memory.tries["ups"].count == 2  # the first attempt was when it was plugged in
 
 
-def test_attempts_become_rarer_over_runs(served: Machine) -> None:
+def test_attempts_become_rarer_over_runs(served: HotplugMachine) -> None:
     served.units["nut-driver@ups.service"] = ("failed", "enabled")
     served.fails.add("start nut-driver@ups.service")
     starts = []
     for _minute in range(30):
-        served.go()
+        served.run_hotplug()
         starts.append(served.did.count("start nut-driver@ups.service"))
         served.now += 60
     assert 4 <= sum(starts) <= 8
 
 
-def test_long_wait_is_left_to_later_run(served: Machine) -> None:
+def test_long_wait_is_left_to_later_run(served: HotplugMachine) -> None:
     served.now += 400
-    served.go()
+    served.run_hotplug()
     served.units["nut-driver@ups.service"] = ("activating", "enabled")
     served.status["ups"] = "ERR DRIVER-NOT-CONNECTED"
     begin = served.now
-    served.go()
+    served.run_hotplug()
     assert served.now - begin < 1
     assert served.did == []
     assert served.is_quiet
     served.now = begin + 61
     assert not served.is_quiet
-    served.go()
+    served.run_hotplug()
     assert served.did[0] == "restart nut-driver@ups.service"
 
 
-def test_waiting_does_not_observe_repeatedly(served: Machine) -> None:
+def test_waiting_does_not_observe_repeatedly(served: HotplugMachine) -> None:
     """upsd still has data from before the UPS was replugged."""
-    served.bus.unplug("1-1")
-    served.bus.plug("1-1", APC)
-    served.go()
+    served.bus.unplug_device("1-1")
+    served.bus.plug_in("1-1", APC)
+    served.run_hotplug()
     shown = [words for words in served.asked if words[:2] == ["systemctl", "show"]]
     assert 2 <= len(shown) <= 4
 
@@ -259,42 +259,42 @@ def test_waiting_does_not_observe_repeatedly(served: Machine) -> None:
 # Power
 
 
-def test_restart_on_battery_is_postponed_until_mains_are_back(served: Machine) -> None:
+def test_restart_on_battery_is_postponed_until_mains_are_back(served: HotplugMachine) -> None:
     text = served.path.read_text()
     served.status["ups"] = "OB DISCHRG"
-    served.bus.plug("1-2", CPS, serial="CPS123456789")
-    served.go()
+    served.bus.plug_in("1-2", CPS, serial="CPS123456789")
+    served.run_hotplug()
     assert (served.did, served.path.read_text()) == ([], text)
     assert [line for line in served.said if line.startswith("deferred: ")]
     served.status["ups"] = "OB LB DISCHRG"
     served.now += 60
-    served.go()
+    served.run_hotplug()
     assert served.said == []
     served.status.clear()
     served.now += 60
-    served.go()
+    served.run_hotplug()
     assert "ups2" in served.conf.sections
     assert [line for line in served.said if line.startswith("now done (deferred since ")]
     assert served.memory.deferred == {}
 
 
-def test_deferred_work_keeps_its_time(served: Machine) -> None:
+def test_deferred_work_keeps_its_time(served: HotplugMachine) -> None:
     served.status["ups"] = "OB"
-    served.bus.plug("1-2", CPS, serial="CPS123456789")
-    served.go()
+    served.bus.plug_in("1-2", CPS, serial="CPS123456789")
+    served.run_hotplug()
     first = served.memory.deferred
     served.now += 100
     served.status["ups"] = "OB LB"
-    served.go()
+    served.run_hotplug()
     assert served.memory.deferred == first
     assert list(first.values()) == [pytest.approx(1_700_001_000, abs=20)]
 
 
-def test_known_battery_status_is_quiet(served: Machine) -> None:
+def test_known_battery_status_is_quiet(served: HotplugMachine) -> None:
     served.status["ups"] = "OB"
-    served.serve()
+    served.update_upsd()
     assert not served.is_quiet
-    served.go()
+    served.run_hotplug()
     assert served.is_quiet
     assert served.memory.last_status == {"ups": ("OB",)}
 
@@ -303,20 +303,20 @@ def test_known_battery_status_is_quiet(served: Machine) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "tries": 7}', "\0\1"])
-def test_damaged_state_costs_one_scan(served: Machine, text: str) -> None:
+def test_damaged_state_costs_one_scan(served: HotplugMachine, text: str) -> None:
     (served.root / "state/state.json").write_text(text)
     assert not served.is_quiet
-    served.go()
+    served.run_hotplug()
     assert served.did == []
-    served.go()
+    served.run_hotplug()
     assert served.is_quiet
 
 
 # Interrupted runs
 
 
-def test_state_is_reloaded_after_waiting_for_lock(served: Machine) -> None:
-    host = served.host()
+def test_state_is_reloaded_after_waiting_for_lock(served: HotplugMachine) -> None:
+    host = served.make_host()
     host.observe_host()
     other = hotplug_memory.HistoryEntry(1.0, "ups", "something", "of another run")
     hotplug_memory.save_state(served.root / "state/state.json", served.memory.with_history(other))
@@ -324,31 +324,31 @@ def test_state_is_reloaded_after_waiting_for_lock(served: Machine) -> None:
     assert other in served.memory.history
 
 
-def test_diff_hides_secrets(machine: Machine) -> None:
+def test_diff_hides_secrets(machine: HotplugMachine) -> None:
     machine.path.write_text(
         "[net]\n    driver = snmp-ups\n    port = 192.0.2.1\n    community = s3cret\n    privPassword = s3cret\n"
     )
-    machine.bus.plug("1-1", APC)
-    machine.serve()
-    diff = machine.host().observe_host().render_diff()
+    machine.bus.plug_in("1-1", APC)
+    machine.update_upsd()
+    diff = machine.make_host().observe_host().render_diff()
     assert "+[ups]" in diff
     assert "s3cret" not in diff
 
 
-def test_second_run_is_refused_after_waiting(served: Machine) -> None:
+def test_second_run_is_refused_after_waiting(served: HotplugMachine) -> None:
     with (
         files.hold_lock(served.room / "homelab-nut.lock", 1),
         pytest.raises(files.Busy),
-        served.host().hold_lock(0.0),
+        served.make_host().hold_lock(0.0),
     ):
         pass
 
 
 @pytest.mark.parametrize("mode", ["none", "netclient"])
-def test_unconfigured_nut_is_refused(machine: Machine, mode: str) -> None:
+def test_unconfigured_nut_is_refused(machine: HotplugMachine, mode: str) -> None:
     """With MODE=none and a section in ups.conf, the next reboot would cut the UPS's power."""
     (machine.folder / "nut.conf").write_text(f"MODE={mode}\n")
-    machine.bus.plug("1-1", APC)
+    machine.bus.plug_in("1-1", APC)
     with pytest.raises(ReconcileError, match="make pve tags=ups"):
-        machine.go()
+        machine.run_hotplug()
     assert machine.path.read_text() == ""

@@ -47,12 +47,32 @@ def test_log_lines_tell_whether_driver_found_no_ups(journal: str, finds_none: bo
 
 SCANNED = 'USB:driver="usbhid-ups",port="auto",vendorid="051D",productid="0002",product="{}",serial="AS1",bus="001"\n'
 SMART = SCANNED.format("Smart-UPS (1500)")
+CPS = (("driver", "usbhid-ups"), ("vendorid", "0764"), ("productid", "0501"))
+TWIN = (
+    'USB:driver="usbhid-ups",port="auto",vendorid="0764",productid="0501",product="CP1500EPFCLCD",vendor="CPS",bus="001",device="031",'
+    'busport="001",###NOTMATCHED-YET###bcdDevice="0001"\n'
+)
+MEGATEC = 'USB:driver="nutdrv_qx",port="auto",vendorid="0665",productid="5161",bus="001"\n'
 MEANT: dict[str, tuple[str, tuple[tuple[str, str], ...], bool]] = {
     "an empty bus": ("", (), True),
     "any UPS": (SMART, (), False),
     "matching UPS": (SMART, (("driver", "usbhid-ups"), ("vendorid", "051d"), ("serial", "AS.*")), False),
+    "a UPS of another driver": (MEGATEC, (("driver", "usbhid-ups"), ("port", "auto")), True),
+    "a UPS of an older driver": (MEGATEC, (("driver", "blazer_usb"), ("port", "auto")), False),
+    "a UPS of another driver that the keys name": (MEGATEC, (("driver", "usbhid-ups"), ("vendorid", "0665")), False),
     "another make": (SMART, (("vendorid", "0764"),), True),
-    "serial is disregarded": (SMART, (("vendorid", "051d"), ("serial", "AS2")), False),
+    "another serial": (SMART, (("vendorid", "051d"), ("serial", "AS2")), True),
+    "a twin at another port": (TWIN, (*CPS, ("busport", "004")), True),
+    "a twin on another bus": (TWIN, (*CPS, ("bus", "002")), True),
+    "the UPS at its port": (TWIN, (*CPS, ("bus", "001"), ("busport", "001")), False),
+    "a twin beside the UPS": (TWIN + TWIN.replace('busport="001"', 'busport="004"'), (*CPS, ("busport", "004")), False),
+    "nut-scanner 2.8.0 prints no port": (SMART, (("vendorid", "051d"), ("busport", "004")), False),
+    "text that nut-scanner can't read": (TWIN, (*CPS, ("serial", "G123E45678")), False),
+    "text with a quote and a serial": (
+        SCANNED.format('x",serial="AS2'),
+        (("vendorid", "051d"), ("serial", "AS1")),
+        False,
+    ),
     "partial id": (SMART, (("vendorid", "051"),), True),
     "no regular expression": (SMART, (("vendorid", "051d("),), True),
     "POSIX has classes": (SMART, (("vendorid", "[[:xdigit:]]{4}"),), False),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice, UsbError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
 from ansible_collections.homelab.nut.tests.unit.support import usb_devices
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import KEYBOARD_DESCRIPTOR, UPS_DESCRIPTOR, SysfsTree
 from hypothesis import HealthCheck, example, given, settings
@@ -41,8 +41,8 @@ def plugged(tree: SysfsTree) -> list[UsbDevice]:
 
 
 def test_ups_behind_a_hub_is_read(tree: SysfsTree) -> None:
-    tree.plug("1-1", "05e3:0610", "GenesysLogic", "USB2.1 Hub", None, device_class="09", hid=False)
-    tree.plug("1-1.4")
+    tree.plug_in("1-1", "05e3:0610", "GenesysLogic", "USB2.1 Hub", None, device_class="09", hid=False)
+    tree.plug_in("1-1.4")
 
     root, hub, ups = sorted(scan(tree), key=lambda device: device.device)
     assert ups == APC
@@ -66,7 +66,7 @@ def test_busport_is_the_last_number(name: str, port: int) -> None:
 
 
 def test_highest_device_number_is_read(tree: SysfsTree) -> None:
-    tree.plug("1-1", device=127)
+    tree.plug_in("1-1", device=127)
     assert plugged(tree)[0].incarnation == (1, 127)
 
 
@@ -88,19 +88,19 @@ def test_highest_device_number_is_read(tree: SysfsTree) -> None:
     ],
 )
 def test_place_is_named_as_by_udev(tree: SysfsTree, controller: str, place: str) -> None:
-    tree.plug("1-1", controller=controller)
+    tree.plug_in("1-1", controller=controller)
     assert plugged(tree)[0].place == place
 
 
 def test_place_does_not_contain_the_bus_number(tree: SysfsTree) -> None:
-    tree.plug("1-3")
-    tree.plug("2-3")
+    tree.plug_in("1-3")
+    tree.plug_in("2-3")
     one, two = plugged(tree)
     assert one.place == two.place
 
 
 def test_missing_bus_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsbError, match=r"/bus/usb/devices: No such file"):
+    with pytest.raises(bus.NoUsbBus, match=r"no USB bus .*/bus/usb/devices does not exist"):
         bus.scan_bus(tmp_path)
 
 
@@ -124,13 +124,13 @@ def test_missing_bus_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_device_with_invalid_numbers_is_left_out(tree: SysfsTree, attribute: str, value: str) -> None:
-    (tree.plug("1-1") / attribute).write_text(f"{value}\n")
-    tree.plug("1-2")
+    (tree.plug_in("1-1") / attribute).write_text(f"{value}\n")
+    tree.plug_in("1-2")
     assert [device.name for device in plugged(tree)] == ["1-2"]
 
 
 def test_ids_are_lower_case(tree: SysfsTree) -> None:
-    tree.plug("1-1", "2A03:FFFF")
+    tree.plug_in("1-1", "2A03:FFFF")
     assert plugged(tree)[0].ids == "2a03:ffff"
 
 
@@ -139,16 +139,16 @@ def test_ids_are_lower_case(tree: SysfsTree) -> None:
 @example([b"\xff\xfe", b"\0", "ж".encode() * 126])
 @ONE_TREE
 def test_texts_are_read_unchanged(tree: SysfsTree, texts: list[bytes | None]) -> None:
-    tree.plug("1-1", manufacturer=texts[0], product=texts[1], serial=texts[2])
+    tree.plug_in("1-1", manufacturer=texts[0], product=texts[1], serial=texts[2])
     (device,) = plugged(tree)
-    tree.unplug("1-1")
+    tree.unplug_device("1-1")
 
     found = [text.encode("utf-8", "surrogateescape") for text in (device.manufacturer, device.product, device.serial)]
     assert found == [text or b"" for text in texts]
 
 
 def test_long_text_is_cut_off(tree: SysfsTree) -> None:
-    tree.plug("1-1", serial="x" * 100_000)
+    tree.plug_in("1-1", serial="x" * 100_000)
     assert 255 <= len(plugged(tree)[0].serial) <= 4096
 
 
@@ -157,7 +157,7 @@ def test_long_text_is_cut_off(tree: SysfsTree) -> None:
 def test_text_attribute_without_a_regular_file_is_empty(
     tree: SysfsTree, make: Callable[[Path], None], attribute: str
 ) -> None:
-    path = tree.plug("1-1") / attribute
+    path = tree.plug_in("1-1") / attribute
     path.unlink()
     make(path)
     assert getattr(plugged(tree)[0], attribute) == ""
@@ -168,14 +168,14 @@ def test_text_attribute_without_a_regular_file_is_empty(
 def test_device_without_regular_number_files_is_left_out(
     tree: SysfsTree, make: Callable[[Path], None], attribute: str
 ) -> None:
-    path = tree.plug("1-1") / attribute
+    path = tree.plug_in("1-1") / attribute
     path.unlink()
     make(path)
     assert plugged(tree) == []
 
 
 def test_links_out_of_the_device_tree_are_ignored(tree: SysfsTree, tmp_path: Path) -> None:
-    folder = tree.plug("1-1")
+    folder = tree.plug_in("1-1")
     links = tree.sysfs / "bus/usb/devices"
     outside = tmp_path / "elsewhere/1-2"
     shutil.copytree(folder, outside)
@@ -200,7 +200,7 @@ def test_root_hub_is_a_hub_regardless_of_class(tree: SysfsTree) -> None:
 
 
 def test_entries_other_than_devices_are_ignored(tree: SysfsTree) -> None:
-    folder = tree.plug("1-1")
+    folder = tree.plug_in("1-1")
     for name in ("1-1.", "ep_00", "1-1.4x", "dev", "1-\n1"):
         other = folder.parent / name
         shutil.copytree(folder, other)
@@ -209,7 +209,7 @@ def test_entries_other_than_devices_are_ignored(tree: SysfsTree) -> None:
 
 
 def test_sysfs_may_be_a_link(tree: SysfsTree, tmp_path: Path) -> None:
-    tree.plug("1-1")
+    tree.plug_in("1-1")
     (tmp_path / "link").symlink_to(tree.sysfs)
     assert [device.name for device in bus.scan_bus(tmp_path / "link", tree.dev)] == ["1-1", "usb1"]
 
@@ -235,8 +235,8 @@ def test_device_unplugged_at_any_read_is_left_out(tree: SysfsTree, monkeypatch: 
     number = 0
     while True:
         number += 1
-        tree.plug("1-1", device=5)
-        happened = at_each_read(monkeypatch, number, lambda: tree.unplug("1-1"))
+        tree.plug_in("1-1", device=5)
+        happened = at_each_read(monkeypatch, number, lambda: tree.unplug_device("1-1"))
         found = plugged(tree)
         if not happened():
             break
@@ -253,15 +253,15 @@ def test_device_replaced_at_any_read_is_never_mixed(tree: SysfsTree, monkeypatch
         number += 1
 
         def swap() -> None:
-            tree.unplug("1-1")
-            tree.plug("1-1", "2222:2222", *texts["2222:2222"])
+            tree.unplug_device("1-1")
+            tree.plug_in("1-1", "2222:2222", *texts["2222:2222"])
 
-        tree.plug("1-1", "1111:1111", *texts["1111:1111"])
+        tree.plug_in("1-1", "1111:1111", *texts["1111:1111"])
         happened = at_each_read(monkeypatch, number, swap)
         found = plugged(tree)
         if not happened():
             break
-        tree.unplug("1-1")
+        tree.unplug_device("1-1")
         for device in found:
             assert (device.manufacturer, device.product, device.serial) == texts[device.ids]
 
@@ -280,7 +280,7 @@ def test_cost_is_linear(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "open", counting)
     costs = []
     for port in range(1, 101):
-        tree.plug(f"1-{port}")
+        tree.plug_in(f"1-{port}")
         count = 0
         assert len(plugged(tree)) == port
         costs.append(count)
@@ -295,7 +295,7 @@ def files() -> set[str]:
 
 
 def test_no_file_stays_open(tree: SysfsTree) -> None:
-    tree.plug("1-1")
+    tree.plug_in("1-1")
     before = files()
     scan(tree)
     assert files() == before
@@ -305,21 +305,21 @@ def test_no_file_stays_open(tree: SysfsTree) -> None:
 
 
 def test_hid_power_follows_the_descriptor(tree: SysfsTree) -> None:
-    tree.plug("1-1")
+    tree.plug_in("1-1")
     assert plugged(tree)[0].hid_power is True
-    tree.unbind("1-1")
+    tree.bind_nut("1-1")
     assert plugged(tree)[0].hid_power is None
-    tree.bind("1-1", KEYBOARD_DESCRIPTOR)
+    tree.bind_kernel("1-1", KEYBOARD_DESCRIPTOR)
     assert plugged(tree)[0].hid_power is False
 
 
 def test_device_without_hid_interface_is_not_a_power_device(tree: SysfsTree) -> None:
-    tree.plug("1-1", hid=False)
+    tree.plug_in("1-1", hid=False)
     assert plugged(tree)[0].hid_power is False
 
 
 def test_single_power_interface_is_enough(tree: SysfsTree) -> None:
-    folder = tree.plug("1-1", descriptor=KEYBOARD_DESCRIPTOR)
+    folder = tree.plug_in("1-1", descriptor=KEYBOARD_DESCRIPTOR)
     second = folder / "1-1:1.1"
     second.mkdir()
     (second / "bInterfaceClass").write_text("03\n")
@@ -334,7 +334,7 @@ def test_single_power_interface_is_enough(tree: SysfsTree) -> None:
     assert plugged(tree)[0].hid_power is False
 
     # in either order
-    tree.unbind("1-1")
+    tree.bind_nut("1-1")
     (second / "bInterfaceClass").write_text("03\n")
     (child / "report_descriptor").write_bytes(KEYBOARD_DESCRIPTOR)
     assert plugged(tree)[0].hid_power is None
@@ -342,7 +342,7 @@ def test_single_power_interface_is_enough(tree: SysfsTree) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/etc/passwd")])
 def test_descriptor_without_a_regular_file_is_unknown(tree: SysfsTree, make: Callable[[Path], None]) -> None:
-    path = next(tree.plug("1-1").glob("*/0003:*/report_descriptor"))
+    path = next(tree.plug_in("1-1").glob("*/0003:*/report_descriptor"))
     path.unlink()
     make(path)
     assert plugged(tree)[0].hid_power is None
@@ -365,16 +365,22 @@ def test_descriptor_without_a_regular_file_is_unknown(tree: SysfsTree, make: Cal
     ],
 )
 def test_access_follows_mode_and_group(tree: SysfsTree, mode: int, own: bool, accessible: bool) -> None:
-    tree.plug("1-1", mode=mode)
+    tree.plug_in("1-1", mode=mode)
     group = os.getgid() if own else os.getgid() + 1
     (device,) = (found for found in bus.scan_bus(tree.sysfs, tree.dev, group) if not found.hub)
     assert device.accessible is accessible
 
 
 def test_access_is_unknown_without_a_node(tree: SysfsTree) -> None:
-    tree.plug("1-1")
+    tree.plug_in("1-1")
     (tree.dev / "bus/usb/001/002").unlink()
-    assert plugged(tree)[0].accessible is None
+    assert (plugged(tree)[0].accessible, plugged(tree)[0].has_node) == (None, False)
+
+
+def test_container_without_the_folder_has_no_node(tree: SysfsTree) -> None:
+    tree.plug_in("1-1")
+    shutil.rmtree(tree.dev / "bus")
+    assert not plugged(tree)[0].has_node
 
 
 def test_access_is_checked_for_the_group_nut(tree: SysfsTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +391,7 @@ def test_access_is_checked_for_the_group_nut(tree: SysfsTree, monkeypatch: pytes
         return grp.struct_group((name, "x", os.getgid(), []))
 
     monkeypatch.setattr(grp, "getgrnam", somebody)
-    tree.plug("1-1", mode=0o660)
+    tree.plug_in("1-1", mode=0o660)
     assert [device.accessible for device in bus.scan_bus(tree.sysfs, tree.dev)] == [True, True]
     assert asked == ["nut"]
 
@@ -395,5 +401,6 @@ def test_access_is_unknown_without_the_group_nut(tree: SysfsTree, monkeypatch: p
         raise KeyError(name)
 
     monkeypatch.setattr(grp, "getgrnam", nobody)
-    tree.plug("1-1", mode=0o666)
-    assert [device.accessible for device in bus.scan_bus(tree.sysfs, tree.dev)] == [None, None]
+    tree.plug_in("1-1", mode=0o666)
+    found = bus.scan_bus(tree.sysfs, tree.dev)
+    assert [(device.accessible, device.has_node) for device in found] == [(None, True), (None, True)]

@@ -57,6 +57,28 @@ def test_failed_lsusb_is_an_error(code: int, said: str, message: str) -> None:
         bus.scan_with_lsusb(says(code, said))
 
 
+@pytest.mark.parametrize(("code", "said"), [(127, "not found"), (1, "unable to initialize libusb: -99"), (1, "")])
+def test_host_without_usb_has_no_bus(tmp_path: Path, code: int, said: str) -> None:
+    (tmp_path / "bus").mkdir()
+    with pytest.raises(bus.NoUsbBus, match=r"this host has no USB bus .*/bus/usb/devices does not exist"):
+        bus.scan_devices(tmp_path, tmp_path, says(code, said))
+
+
+def test_lsusb_is_believed_where_sysfs_shows_no_bus(tmp_path: Path) -> None:
+    devices, why = bus.scan_devices(tmp_path, tmp_path, says(0, LSUSB))
+    assert len(devices) == 4
+    assert why.startswith("this host has no USB bus")
+
+
+def test_bus_that_cannot_be_read_is_no_missing_bus(tmp_path: Path) -> None:
+    (tmp_path / "bus/usb").mkdir(parents=True)
+    (tmp_path / "bus/usb/devices").write_text("")
+    for sysfs in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UsbError) as raised:
+            bus.scan_devices(sysfs, tmp_path, says(127, ""))
+        assert not isinstance(raised.value, bus.NoUsbBus)
+
+
 def test_forged_lsusb_line_drops_the_device() -> None:
     forged = LSUSB.replace("Power Supply", "Power Supply\nBus 001 Device 003: ID dead:beef x")
     assert [device.name for device in bus.scan_with_lsusb(says(0, forged))] == ["usb1", "1-dev4", "usb2"]
@@ -105,6 +127,33 @@ def test_id_table_maps_ids_to_drivers(tmp_path: Path) -> None:
         "03f0:1f01": "bcmxcp_usb",
         "03f0:1f02": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("drivers", "preferred"),
+    [
+        # as in the rules and the table of nut-scanner of 2.8.2 to 2.8.5
+        ("blazer_usb nutdrv_qx", "nutdrv_qx"),
+        ("bcmxcp_usb blazer_usb nutdrv_qx", "nutdrv_qx"),
+        ("blazer_usb nutdrv_atcl_usb nutdrv_qx", "nutdrv_qx"),
+        ("nutdrv_qx richcomm_usb", "nutdrv_qx"),
+        ("usbhid-ups apc_modbus", "usbhid-ups"),
+        ("usbhid-ups powervar_cx_usb", "usbhid-ups"),
+        ("usbhid-ups usbhid-ups", "usbhid-ups"),
+        ("powervar_cx_usb", "powervar_cx_usb"),
+        # others
+        ("blazer_usb riello_usb", "blazer_usb"),
+        ("bcmxcp_usb riello_usb", "riello_usb"),
+        ("blazer_usb,nutdrv_qx", "nutdrv_qx"),
+        ("blazer_usb  nutdrv_qx\t", "nutdrv_qx"),
+    ],
+)
+def test_rule_with_several_drivers_means_the_one_that_nut_scanner_prefers(
+    tmp_path: Path, drivers: str, preferred: str
+) -> None:
+    text = f'#  Maker - OEM, 5 kVA  - {drivers}\nATTR{{idVendor}}=="0665", ATTR{{idProduct}}=="5161", MODE="664"\n'
+    (tmp_path / "62-nut-usbups.rules").write_text(text)
+    assert bus.read_id_table([tmp_path]) == {"0665:5161": preferred}
 
 
 def test_rules_file_hides_files_of_the_same_name_in_later_folders(tmp_path: Path) -> None:
@@ -281,6 +330,48 @@ def test_unknown_driver_is_not_used(driver: str) -> None:
     assert candidates([MUTE], table) == (UsbUps(MUTE, "", "NUT's table"),)
     assert candidates([MUTE], table, scanned={"051d:0002": "nutdrv_qx"})[0].driver == "nutdrv_qx"
     assert candidates([APC], table)[0].driver == "usbhid-ups"
+
+
+def test_driver_of_a_newer_release_is_used() -> None:
+    assert candidates([MUTE], {"051d:0002": "powervar_cx_usb"})[0].driver == "powervar_cx_usb"
+    for driver, used in (("new_usb", "new_usb"), ("snmp-ups", ""), ("gone_usb", "")):
+        found = bus.find_upses(
+            [MUTE], {"051d:0002": driver}, Patterns(), lambda _device: False, installed=lambda name: name != "gone_usb"
+        )
+        assert found[0].driver == used
+
+
+def test_support_of_a_model_follows_from_the_table() -> None:
+    table = {"051d:0001": "usbhid-ups", "0764:0501": "nutdrv_qx"}
+    cps = replace(APC, vendor_id="0764", product_id="0601")
+    assert [ups.support for ups in candidates([APC, cps, replace(APC, product_id="0001")], table)] == [
+        bus.VENDOR,
+        bus.NOTHING,
+        bus.MODEL,
+    ]
+    assert candidates([APC])[0].support == bus.MODEL
+    assert candidates([cps], table, scanned={"0764:0601": "usbhid-ups"})[0].support == bus.MODEL
+
+
+ADAPTERS = ["1a86:7523", "1a86:5523", "067b:2303", "10c4:ea60", "0403:6001", "4348:5523", "2341:8036", "04d8:000a"]
+
+
+@pytest.mark.parametrize("ids", ADAPTERS)
+def test_adapter_is_a_ups_only_if_somebody_says_so(ids: str) -> None:
+    vendor, product = ids.split(":")
+    device = replace(MUTE, vendor_id=vendor, product_id=product)
+    table, driver = {ids: "nutdrv_qx"}, {ids: "nutdrv_qx"}
+    assert candidates([device], table) == candidates([device], scanned=driver) == ()
+    assert candidates([device], table, Patterns(ids)) == (UsbUps(device, "nutdrv_qx", f"pattern {ids}"),)
+    assert candidates([device], table, named=True) == (UsbUps(device, "nutdrv_qx", "ups.conf names it"),)
+    assert bus.find_upses([device], table, Patterns(), lambda _device: True, chosen=lambda _device: False) == ()
+    # the descriptor proves it
+    assert candidates([replace(device, hid_power=True)], table)[0].why == "NUT's table"
+
+
+def test_ids_of_makers_of_upses_are_not_generic() -> None:
+    for ids in ("051d:0002", "0665:5161", "0001:0000", "04b4:5500", "0483:0035", "0925:1234", "04d8:d004", "ffff:0000"):
+        assert candidates([replace(MUTE, vendor_id=ids[:4], product_id=ids[5:])], {ids: "nutdrv_qx"}), ids
 
 
 def test_apc_modbus_is_replaced_by_usbhid_ups() -> None:

@@ -143,6 +143,60 @@ def test_trusted_serial_is_always_harmless(serial: str) -> None:
     assert not set(trusted) & set(" \"'#\\`^\n\t")
 
 
+@pytest.mark.parametrize(
+    ("ids", "product", "serial"),
+    [
+        # from real UPSes
+        ("0d9f:0004", "HID UPS Battery", "004-0D9F-000"),
+        ("0d9f:00a4", "HID UPS Battery FW3.A4", "3A4-0000-0001"),
+        ("0d9f:00a2", "HID UPS Battery FW2.A2", "2A2-0000-0001"),
+        ("0d9f:00a2", "HID UPS Battery FW3.A2", "3A2-0000-0001"),
+        ("0d9f:00a4", "HID UPS Battery FW2.A4", "2A4-0000-0001"),
+        ("0483:a113", "UPS", "00000000001A"),
+        # similar ones
+        ("0d9f:00a2", "UPS", "004-0D9F-000"),
+        ("0d9f:00a4", "UPS", "3A4-0000-0001"),
+        ("0764:0501", "UPS", "0764-0501-0001"),
+        ("0764:0501", "UPS", "07640501-1A"),
+        ("0764:0501", "UPS", "1A000000000"),
+        ("0764:0501", "PR750ERT", "PR750ERT-0001"),
+        ("0764:0501", "UPS", "A1B2A1B2A1B2"),
+        ("0764:0501", "UPS", "DEADBEEF"),
+        ("0764:0501", "UPS", "0xDEADBEEF"),
+        ("0665:5161", "USB to Serial", "20080314"),
+        ("0665:5161", "USB to Serial", "SN14032008"),
+        ("0001:0000", "MEC0003", "A02014090305"),
+        ("0001:0000", "MEC0003", "112233445566"),
+        ("0001:0000", "MEC0003", "00:11:22:33:44:55"),
+        ("0001:0000", "MEC0003", "1A2B3C4D"),
+        ("0001:0000", "MEC0003", "1234ABCD"),
+        ("0001:0000", "MEC0003", "123456A"),
+        ("0001:0000", "MEC0003", "2147483647"),
+        ("0001:0000", "MEC0003", "65535"),
+    ],
+)
+def test_constant_serial_is_not_trusted(ids: str, product: str, serial: str) -> None:
+    vendor_id, product_id = ids.split(":")
+    device = replace(CPS, vendor_id=vendor_id, product_id=product_id, product=product, serial=serial)
+    assert fingerprint.trusted_serial(device) == ""
+
+
+@pytest.mark.parametrize(
+    "serial",
+    [
+        "QB0000123456",
+        "CRMLZ2000123",
+        "G123E45678",
+        "2322410918A4A3C",
+        "U30A12B4567",
+        "B2023111500123",
+        "2250HW872100251",
+    ],
+)
+def test_serial_with_zeros_or_letters_is_trusted(serial: str) -> None:
+    assert fingerprint.trusted_serial(replace(CPS, serial=serial)) == serial
+
+
 # Identity
 
 
@@ -188,6 +242,22 @@ def test_section_without_keys_matches_any_device() -> None:
     assert takes(CPS, driver="usbhid-ups", port="auto", desc="Rack")
     assert takes(CPS, driver="auto", port="auto")
     assert takes(CPS, driver="new_usb")
+
+
+def test_driver_of_a_newer_release_matches_with_port_auto() -> None:
+    assert takes(APC, driver="powervar_cx_usb", port="auto")
+    assert takes(APC, driver="nutdrv_new", port="auto", vendorid="051d")
+    assert takes(APC, driver="apc_modbus", port="auto", vendorid="051d")
+    assert not takes(APC, driver="apc_modbus", port="/dev/ttyS0", vendorid="051d")
+    assert not takes(APC, driver="apcsmart", port="auto", vendorid="051d")
+
+
+def test_text_that_nut_can_not_read_matches_nothing() -> None:
+    device = replace(APC, unread=frozenset({"serial", "product"}))
+    assert not fingerprint.matches_device(Section("ups", (("serial", APC.serial),)), device)
+    assert not fingerprint.matches_device(Section("ups", (("product", "Back-UPS.*"),)), device)
+    assert fingerprint.matches_device(Section("ups", (("vendor", "American.*"), ("serial", ".*"))), device)
+    assert fingerprint.make_fingerprint(device) == fingerprint.make_fingerprint(APC)
 
 
 @pytest.mark.parametrize("driver", ["dummy-ups", "snmp-ups", "apcsmart"])

@@ -29,20 +29,20 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     R81,
     SERIAL,
     TWO,
-    Host,
-    after,
-    conf,
-    keys,
-    known,
-    told,
-    ups,
+    NamedHost,
+    known_after,
+    list_steps,
+    make_known,
+    make_ups,
+    parse_conf,
+    section_keys,
 )
 
 # Which UPS is which
 
 
 def test_first_ups_gets_the_declared_name() -> None:
-    res = Host().resolve(APC)
+    res = NamedHost().resolve_names(APC)
     pins = (("vendorid", "051d"), ("productid", "0002"), ("serial", "5B1234T56789"))
     assert res.conf.sections["ups"].keys == (
         ("driver", "usbhid-ups"),
@@ -57,14 +57,14 @@ def test_first_ups_gets_the_declared_name() -> None:
 
 
 def test_undeclared_upses_are_found() -> None:
-    host = Host(None)
-    res = host.settle(APC, CPS_ELSEWHERE, CPS_BUS2)
+    host = NamedHost(None)
+    res = host.settle_names(APC, CPS_ELSEWHERE, CPS_BUS2)
     assert list(res.conf.sections) == ["ups", "ups2", "ups3"]
     assert res.found == {"ups", "ups2", "ups3"}
 
 
 def test_declared_ups_never_plugged_in_is_absent() -> None:
-    res = Host().resolve()
+    res = NamedHost().resolve_names()
     assert res.conf.sections["ups"].keys == (
         ("driver", "usbhid-ups"),
         ("port", "auto"),
@@ -94,9 +94,9 @@ def test_declared_ups_never_plugged_in_is_absent() -> None:
 def test_replugging_leaves_ups_conf_alone(
     before: tuple[UsbUps, ...], now: tuple[UsbUps, ...], release: tuple[int, int, int]
 ) -> None:
-    host = Host(TWO, release=release)
-    was = host.settle(*before)
-    res = host.resolve(*now)
+    host = NamedHost(TWO, release=release)
+    was = host.settle_names(*before)
+    res = host.resolve_names(*now)
     # 2.8.0 can't distinguish twins on one bus, so the section of the absent one changes: it must not take the other
     names = (
         ["ups"] if release == R80 and len(now) == 1 and len(before) == 2 and before[0] == CPS else [*was.conf.sections]
@@ -111,63 +111,63 @@ def test_replugging_leaves_ups_conf_alone(
     [pytest.param(CPS, "usbhid-ups", id="same driver"), pytest.param(POWERCOM, "nutdrv_qx", id="other driver")],
 )
 def test_replacement_ups_takes_over_the_name(new: UsbUps, driver: str) -> None:
-    host = Host()
-    host.settle(APC)
-    res = host.resolve(new)
-    assert keys(res.conf.sections["ups"])["driver"] == driver
-    assert keys(res.conf.sections["ups"])["vendorid"] == new.device.vendor_id
-    assert "serial" not in keys(res.conf.sections["ups"])
+    host = NamedHost()
+    host.settle_names(APC)
+    res = host.resolve_names(new)
+    assert section_keys(res.conf.sections["ups"])["driver"] == driver
+    assert section_keys(res.conf.sections["ups"])["vendorid"] == new.device.vendor_id
+    assert "serial" not in section_keys(res.conf.sections["ups"])
     assert res.memory["ups"] == fingerprint.make_fingerprint(new.device)
 
 
 def test_without_takeover_only_unused_declared_names_are_given() -> None:
-    host = Host(TWO, UsbPolicy(takeover=False))
-    host.settle(APC)
-    assert list(host.resolve(CPS).plugged) == ["spare"]
-    host.settle(APC, CPS_ELSEWHERE)
-    res = host.resolve(POWERCOM)
+    host = NamedHost(TWO, UsbPolicy(takeover=False))
+    host.settle_names(APC)
+    assert list(host.resolve_names(CPS).plugged) == ["spare"]
+    host.settle_names(APC, CPS_ELSEWHERE)
+    res = host.resolve_names(POWERCOM)
     assert list(res.plugged) == ["ups2"]
     # without the state, ups.conf itself identifies the UPSes
     host.known = replace(host.known, memory={}, written={})
-    assert list(host.resolve(POWERCOM).plugged) == ["ups2"]
+    assert list(host.resolve_names(POWERCOM).plugged) == ["ups2"]
 
 
 def test_replacement_prefers_a_name_of_the_same_model() -> None:
-    host = Host(TWO)
-    host.settle(CPS, APC_TWO)
-    assert list(host.resolve(APC).plugged) == ["spare"]
-    assert list(host.resolve(POWERCOM).plugged) == ["ups"]
+    host = NamedHost(TWO)
+    host.settle_names(CPS, APC_TWO)
+    assert list(host.resolve_names(APC).plugged) == ["spare"]
+    assert list(host.resolve_names(POWERCOM).plugged) == ["ups"]
 
 
 def test_declared_name_is_preferred_to_a_found_name() -> None:
-    host = Host()
-    host.settle(CPS, APC_TWO)
+    host = NamedHost()
+    host.settle_names(CPS, APC_TWO)
     assert list(host.known.conf.sections) == ["ups", "ups2"]
     host.known = replace(host.known, conf=UpsConf((), dict(reversed(host.known.conf.sections.items()))))
-    assert list(host.resolve(POWERCOM).plugged) == ["ups"]
+    assert list(host.resolve_names(POWERCOM).plugged) == ["ups"]
 
 
 def test_second_ups_leaves_the_first_section_alone() -> None:
-    host = Host()
-    was = host.settle(APC)
-    res = host.resolve(APC, CPS_ELSEWHERE)
+    host = NamedHost()
+    was = host.settle_names(APC)
+    res = host.resolve_names(APC, CPS_ELSEWHERE)
     assert res.found == {"ups2"}
     assert res.conf.sections["ups"] == was.conf.sections["ups"]
     assert list(res.conf.sections) == ["ups", "ups2"]
 
 
 def test_undeclared_upses_are_left_alone_without_default_name() -> None:
-    host = Host(policy=UsbPolicy(default_name=""))
-    host.settle(APC)
-    res = host.resolve(APC, CPS_ELSEWHERE)
+    host = NamedHost(policy=UsbPolicy(default_name=""))
+    host.settle_names(APC)
+    res = host.resolve_names(APC, CPS_ELSEWHERE)
     assert list(res.conf.sections) == ["ups"]
     assert [(found_ups, "policy" in why) for found_ups, why in res.unserved] == [(CPS_ELSEWHERE, True)]
 
 
 def test_names_are_compared_ignoring_case() -> None:
-    host = Host(None)
-    host.known = known(None, SERIAL.replace("old", "UPS") + "\n" + SERIAL.replace("old", "Ups2"))
-    assert list(host.resolve(APC).plugged) == ["ups3"]
+    host = NamedHost(None)
+    host.known = make_known(None, SERIAL.replace("old", "UPS") + "\n" + SERIAL.replace("old", "Ups2"))
+    assert list(host.resolve_names(APC).plugged) == ["ups3"]
 
 
 @pytest.mark.parametrize("release", [R80, R81])
@@ -182,8 +182,8 @@ def test_names_are_compared_ignoring_case() -> None:
 def test_identical_upses_are_distinguished_if_possible(
     twin: UsbUps, alike: tuple[tuple[int, int, int], ...], release: tuple[int, int, int]
 ) -> None:
-    host = Host(TWO, release=release)
-    res = host.settle(CPS, twin)
+    host = NamedHost(TWO, release=release)
+    res = host.settle_names(CPS, twin)
     means = [
         [name for name, section in res.conf.sections.items() if fingerprint.matches_device(section, found_ups.device)]
         for found_ups in (CPS, twin)
@@ -195,80 +195,100 @@ def test_identical_upses_are_distinguished_if_possible(
         assert means == [["ups"], ["spare"]]
         assert res.remarks == ()
     # each keeps its name even if they are listed in another order
-    assert {name: found_ups.device.name for name, found_ups in host.resolve(twin, CPS).plugged.items()} == {
+    assert {name: found_ups.device.name for name, found_ups in host.resolve_names(twin, CPS).plugged.items()} == {
         "ups": CPS.device.name,
         "spare": twin.device.name,
     }
 
 
 def test_pins_by_place_are_dropped_after_a_move() -> None:
-    host = Host(TWO)
-    host.settle(CPS, CPS_TWIN)
-    assert "busport" in keys(host.known.conf.sections["spare"])
-    moved = ups("0764:0501", port="1-3.2")
-    res = host.resolve(moved)
+    host = NamedHost(TWO)
+    host.settle_names(CPS, CPS_TWIN)
+    assert "busport" in section_keys(host.known.conf.sections["spare"])
+    moved = make_ups("0764:0501", port="1-3.2")
+    res = host.resolve_names(moved)
     (name,) = res.plugged
-    assert "busport" not in keys(res.conf.sections[name])
+    assert "busport" not in section_keys(res.conf.sections[name])
 
 
 def test_unneeded_pins_are_dropped() -> None:
-    host = Host(None)
-    res = host.settle(APC)
+    host = NamedHost(None)
+    res = host.settle_names(APC)
     pinned = Section("ups", (*res.conf.sections["ups"].keys, ("device", "004")))
     host.known = replace(host.known, conf=UpsConf((), {"ups": pinned}), written={})
-    assert host.resolve(APC).conf == res.conf
+    assert host.resolve_names(APC).conf == res.conf
 
 
 def test_upses_with_the_same_serial_are_told_apart_by_place() -> None:
-    host = Host(TWO)
+    host = NamedHost(TWO)
     copy = replace(APC, device=replace(APC.device, name="1-4", place=CPS_TWIN.device.place))
-    host.settle(APC, copy)
-    assert host.resolve(copy, APC).plugged == {"ups": APC, "spare": copy}
+    host.settle_names(APC, copy)
+    assert host.resolve_names(copy, APC).plugged == {"ups": APC, "spare": copy}
 
 
 def test_twins_moved_together_share_the_old_names() -> None:
-    host = Host(TWO)
-    host.settle(CPS, CPS_TWIN)
-    res = host.resolve(CPS_BUS2, ups("0764:0501", port="2-2"))
+    host = NamedHost(TWO)
+    host.settle_names(CPS, CPS_TWIN)
+    res = host.resolve_names(CPS_BUS2, make_ups("0764:0501", port="2-2"))
     assert list(res.plugged) == ["ups", "spare"]
     assert not res.found
 
 
 def test_section_of_absent_ups_is_parked_beside_a_rival() -> None:
-    host = Host(TWO)
-    res = host.settle(CPS)
-    assert keys(res.conf.sections["spare"])["vendorid"] == "none"
+    host = NamedHost(TWO)
+    res = host.settle_names(CPS)
+    assert section_keys(res.conf.sections["spare"])["vendorid"] == "none"
     assert not fingerprint.matches_device(res.conf.sections["spare"], CPS.device)
     # another driver would not take the UPS
-    host = Host(TWO)
-    assert "vendorid" not in keys(host.settle(POWERCOM).conf.sections["spare"])
+    host = NamedHost(TWO)
+    assert "vendorid" not in section_keys(host.settle_names(POWERCOM).conf.sections["spare"])
     # a parked section does not count as having had a UPS
-    host = Host(TWO, UsbPolicy(takeover=False))
-    host.settle(CPS)
+    host = NamedHost(TWO, UsbPolicy(takeover=False))
+    host.settle_names(CPS)
     host.known = replace(host.known, memory={"ups": host.known.memory["ups"]})
-    assert host.resolve(CPS, APC_TWO).plugged["spare"] == APC_TWO
+    assert host.resolve_names(CPS, APC_TWO).plugged["spare"] == APC_TWO
 
 
 def test_declared_keys_matching_a_rival_are_remarked_on() -> None:
-    host = Host(AUTO + '[spare]\n    driver = "auto"\n    vendorid = "07.*"\n')
+    host = NamedHost(AUTO + '[spare]\n    driver = "auto"\n    vendorid = "07.*"\n')
     host.known = replace(host.known, memory={"ups": fingerprint.make_fingerprint(CPS.device)})
-    res = host.resolve(CPS)
-    assert keys(res.conf.sections["spare"])["vendorid"] == "07.*"
+    res = host.resolve_names(CPS)
+    assert section_keys(res.conf.sections["spare"])["vendorid"] == "07.*"
     assert any(remark.startswith("[spare]") and "0764:0501" in remark for remark in res.remarks)
+
+
+NODELESS = replace(APC, device=replace(APC.device, accessible=None, has_node=False))
+
+
+def test_ups_without_a_node_takes_no_name_from_one_that_has_a_node() -> None:
+    """A container sees all UPSes of its host, but has the nodes of its own only."""
+    res = resolve_names(make_known(), [NODELESS, CPS_ELSEWHERE], DEFAULT, R81)
+    assert res.plugged == {"ups": CPS_ELSEWHERE}
+    ((refused, why),) = res.unserved
+    assert refused == NODELESS
+    assert "/dev/bus/usb/001/004 does not exist" in why
+
+
+def test_ups_without_a_node_keeps_the_name_that_it_had_or_that_is_declared_for_it() -> None:
+    memory = {"ups": fingerprint.make_fingerprint(APC.device)}
+    assert resolve_names(make_known(memory=memory), [NODELESS, CPS_ELSEWHERE], DEFAULT, R81).plugged["ups"] == NODELESS
+    wanted = AUTO + '    vendorid = "051d"\n'
+    assert resolve_names(make_known(wanted), [NODELESS, CPS_ELSEWHERE], DEFAULT, R81).plugged["ups"] == NODELESS
+    assert resolve_names(make_known(), [NODELESS], DEFAULT, R81).absent == ("ups",)
 
 
 def test_hundred_upses_keep_their_names() -> None:
     upses = [
-        ups("051d:0002", f"5B{number}T{number * 7919 % 99991:05d}", f"{number // 50 + 1}-{number % 50 + 1}")
+        make_ups("051d:0002", f"5B{number}T{number * 7919 % 99991:05d}", f"{number // 50 + 1}-{number % 50 + 1}")
         for number in range(100, 200)
     ]
-    host = Host()
-    res = host.settle(*upses)
+    host = NamedHost()
+    res = host.settle_names(*upses)
     assert len(res.plugged) == 100
     assert [*res.conf.sections][:3] == ["ups", "ups2", "ups3"]
-    assert {name: found_ups.device.serial for name, found_ups in host.resolve(*reversed(upses)).plugged.items()} == {
-        name: found_ups.device.serial for name, found_ups in res.plugged.items()
-    }
+    assert {
+        name: found_ups.device.serial for name, found_ups in host.resolve_names(*reversed(upses)).plugged.items()
+    } == {name: found_ups.device.serial for name, found_ups in res.plugged.items()}
 
 
 # What is declared
@@ -279,7 +299,7 @@ def test_declared_keys_override_pins_and_options() -> None:
     policy = check_policy(
         {"rules": [{"vendor": "051d", "options": {"pollinterval": 9, "pollonly": True, "productid": "000."}}]}
     )
-    section = resolve_names(known(wanted), [APC], policy, R81).conf.sections["ups"]
+    section = resolve_names(make_known(wanted), [APC], policy, R81).conf.sections["ups"]
     assert section.keys == (
         ("driver", "usbhid-ups"),
         ("port", "auto"),
@@ -293,24 +313,24 @@ def test_declared_keys_override_pins_and_options() -> None:
 
 def test_declared_keys_exclude_other_upses() -> None:
     wanted = '[apc]\n    driver = "auto"\n    vendorid = "051d"\n\n[any]\n    driver = "auto"\n'
-    assert list(resolve_names(known(wanted), [CPS], DEFAULT, R81).plugged) == ["any"]
-    assert list(resolve_names(known(wanted), [APC], DEFAULT, R81).plugged) == ["apc"]
+    assert list(resolve_names(make_known(wanted), [CPS], DEFAULT, R81).plugged) == ["any"]
+    assert list(resolve_names(make_known(wanted), [APC], DEFAULT, R81).plugged) == ["apc"]
     # a new declaration overrides the memory
     memory = {"apc": fingerprint.make_fingerprint(CPS.device)}
-    assert list(resolve_names(known(wanted, memory=memory), [CPS], DEFAULT, R81).plugged) == ["any"]
+    assert list(resolve_names(make_known(wanted, memory=memory), [CPS], DEFAULT, R81).plugged) == ["any"]
 
 
 def test_most_specific_declaration_comes_first() -> None:
     wanted = '[any]\n    driver = "auto"\n\n[apc]\n    driver = "auto"\n    vendorid = "051d"\n'
-    assert list(resolve_names(known(wanted), [APC, CPS], DEFAULT, R81).plugged) == ["any", "apc"]
-    assert resolve_names(known(wanted), [APC], DEFAULT, R81).plugged == {"apc": APC}
+    assert list(resolve_names(make_known(wanted), [APC, CPS], DEFAULT, R81).plugged) == ["any", "apc"]
+    assert resolve_names(make_known(wanted), [APC], DEFAULT, R81).plugged == {"apc": APC}
 
 
 def test_changed_declaration_updates_section_of_absent_ups() -> None:
-    host = Host(policy=check_policy({"rules": [{"vendor": "051d", "options": {"pollonly": True}}]}))
-    host.settle(APC)
-    host.known = replace(host.known, wanted=conf('[ups]\n    driver = "auto"\n    desc = "Cellar"\n'))
-    assert host.resolve().conf.sections["ups"].keys == (
+    host = NamedHost(policy=check_policy({"rules": [{"vendor": "051d", "options": {"pollonly": True}}]}))
+    host.settle_names(APC)
+    host.known = replace(host.known, wanted=parse_conf('[ups]\n    driver = "auto"\n    desc = "Cellar"\n'))
+    assert host.resolve_names().conf.sections["ups"].keys == (
         ("driver", "usbhid-ups"),
         ("port", "auto"),
         ("desc", "Cellar"),
@@ -323,16 +343,16 @@ def test_changed_declaration_updates_section_of_absent_ups() -> None:
 
 def test_key_unknown_to_the_release_is_left_out() -> None:
     policy = check_policy({"rules": [{"vendor": "051d", "options": {"subdriver": "apc", "pollonly": True}}]})
-    res = resolve_names(known(), [APC], policy, R80)
-    assert "subdriver" not in keys(res.conf.sections["ups"])
-    assert "pollonly" in keys(res.conf.sections["ups"])
+    res = resolve_names(make_known(), [APC], policy, R80)
+    assert "subdriver" not in section_keys(res.conf.sections["ups"])
+    assert "pollonly" in section_keys(res.conf.sections["ups"])
     assert any("subdriver" in remark for remark in res.remarks)
-    assert "subdriver" in keys(resolve_names(known(), [APC], policy, R81).conf.sections["ups"])
+    assert "subdriver" in section_keys(resolve_names(make_known(), [APC], policy, R81).conf.sections["ups"])
 
 
 def test_unknown_release_counts_as_the_oldest() -> None:
-    assert resolve_names(known(TWO), [CPS, CPS_TWIN], DEFAULT, None) == resolve_names(
-        known(TWO), [CPS, CPS_TWIN], DEFAULT, R80
+    assert resolve_names(make_known(TWO), [CPS, CPS_TWIN], DEFAULT, None) == resolve_names(
+        make_known(TWO), [CPS, CPS_TWIN], DEFAULT, R80
     )
 
 
@@ -341,13 +361,13 @@ def test_unknown_release_counts_as_the_oldest() -> None:
 
 def declared_later(wanted: str, *upses: UsbUps) -> NameResolution:
     """Return the resolution on a host whose UPSes were found before the inventory declared one."""
-    host = Host(None)
-    host.settle(*upses)
+    host = NamedHost(None)
+    host.settle_names(*upses)
     assert "ups" in host.known.found
-    host.known = replace(host.known, wanted=conf(wanted))
-    res = host.resolve(*upses)
-    host.known = after(host.known, res)
-    assert host.resolve(*upses).conf == res.conf
+    host.known = replace(host.known, wanted=parse_conf(wanted))
+    res = host.resolve_names(*upses)
+    host.known = known_after(host.known, res)
+    assert host.resolve_names(*upses).conf == res.conf
     return res
 
 
@@ -358,22 +378,22 @@ def test_declared_name_replaces_a_found_name() -> None:
 
 
 def test_declared_name_replaces_a_found_name_even_if_the_ups_moved_at_the_same_time() -> None:
-    host = Host(None)
-    host.settle(CPS)
-    host.known = replace(host.known, wanted=conf(AUTO.replace("ups", "my-ups")))
-    res = host.resolve(CPS_ELSEWHERE)
+    host = NamedHost(None)
+    host.settle_names(CPS)
+    host.known = replace(host.known, wanted=parse_conf(AUTO.replace("ups", "my-ups")))
+    res = host.resolve_names(CPS_ELSEWHERE)
     assert list(res.plugged) == ["my-ups"]
     assert list(res.conf.sections) == ["my-ups"]
 
 
 def test_replacement_of_a_found_ups_gets_the_newly_declared_name() -> None:
-    host = Host(None)
-    host.settle(CPS, APC_TWO)
-    host.known = replace(host.known, wanted=conf(AUTO + AUTO.replace("[ups]", "[desk]")))
-    host.settle(CPS)
-    res = host.settle(CPS, APC_ELSEWHERE)
+    host = NamedHost(None)
+    host.settle_names(CPS, APC_TWO)
+    host.known = replace(host.known, wanted=parse_conf(AUTO + AUTO.replace("[ups]", "[desk]")))
+    host.settle_names(CPS)
+    res = host.settle_names(CPS, APC_ELSEWHERE)
     assert {name: served.device.name for name, served in res.plugged.items()} == {"ups": "1-1", "desk": "2-3"}
-    assert host.resolve(CPS, APC_ELSEWHERE).conf == res.conf
+    assert host.resolve_names(CPS, APC_ELSEWHERE).conf == res.conf
 
 
 def test_declared_keys_select_among_found_upses() -> None:
@@ -392,27 +412,27 @@ def test_ambiguous_declaration_changes_no_found_name() -> None:
 
 
 def test_declared_name_with_history_does_not_take_a_found_ups() -> None:
-    host = Host()
-    host.settle(APC)
-    host.settle(APC, CPS_ELSEWHERE)
-    assert set(host.resolve(CPS_ELSEWHERE).plugged) == {"ups2"}
-    assert host.resolve(CPS_ELSEWHERE).absent == ("ups",)
+    host = NamedHost()
+    host.settle_names(APC)
+    host.settle_names(APC, CPS_ELSEWHERE)
+    assert set(host.resolve_names(CPS_ELSEWHERE).plugged) == {"ups2"}
+    assert host.resolve_names(CPS_ELSEWHERE).absent == ("ups",)
 
 
 def test_found_name_is_dropped_when_a_rule_sets_another() -> None:
-    host = Host(None)
-    host.settle(APC)
+    host = NamedHost(None)
+    host.settle_names(APC)
     host.policy = check_policy({"rules": [{"serial": APC.device.serial, "name": "desk"}]})
-    res = host.resolve(APC)
+    res = host.resolve_names(APC)
     assert (list(res.conf.sections), set(res.plugged)) == (["desk"], {"desk"})
-    assert told(host.plan(APC))[:2] == ["stop ups", "write"]
+    assert list_steps(host.make_plan(APC))[:2] == ["stop ups", "write"]
     host.policy = check_policy({"rules": [{"serial": APC.device.serial, "ignore": True}]})
-    assert list(host.resolve(APC).conf.sections) == []
+    assert list(host.resolve_names(APC).conf.sections) == []
 
 
 def test_number_of_found_upses_is_limited() -> None:
-    host = Host(None, policy=UsbPolicy(takeover=False))
+    host = NamedHost(None, policy=UsbPolicy(takeover=False))
     for number in range(FOUND_MOST + 3):
-        res = host.settle(ups("051d:0002", f"5B{number}T{number * 7919 % 99991:05d}"))
+        res = host.settle_names(make_ups("051d:0002", f"5B{number}T{number * 7919 % 99991:05d}"))
     assert len(res.found) == FOUND_MOST
     assert "already has the limit of 128 found UPSes" in res.unserved[0][1]

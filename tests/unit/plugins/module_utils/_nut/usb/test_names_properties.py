@@ -19,14 +19,14 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     BUSES,
     POLICIES,
     RELEASES,
-    after,
-    keys,
-    knowns,
+    draw_known,
+    known_after,
+    section_keys,
 )
 from hypothesis import given
 
 
-@given(knowns(), BUSES, POLICIES, RELEASES)
+@given(draw_known(), BUSES, POLICIES, RELEASES)
 def test_resolution_is_consistent_and_idempotent(
     was: KnownUpses, upses: tuple[UsbUps, ...], policy: UsbPolicy, release: Any
 ) -> None:
@@ -55,12 +55,13 @@ def test_resolution_is_consistent_and_idempotent(
     for name, section in res.conf.sections.items():
         if name not in res.fixed:
             assert section.keys[0][0] == "driver"
-            assert keys(section)["driver"] not in ("", "auto")
+            assert section_keys(section)["driver"] not in ("", "auto")
     # messages contain no texts of devices
     for remark in (*res.remarks, *(why for _ups, why in res.unserved)):
         assert remark.isprintable()
     # idempotent
-    again = resolve_names(after(was, res), upses, policy, release)
+    again = resolve_names(known_after(was, res), upses, policy, release)
     assert again.conf == res.conf
     assert [*again.conf.sections] == [*res.conf.sections]
+    assert (again.fixed, again.edited) == (res.fixed, res.edited)
     assert (again.found, again.memory, dict(again.plugged)) == (res.found, res.memory, dict(res.plugged))

@@ -21,7 +21,7 @@ from ansible_collections.homelab.nut.tests.unit.support.usb_devices import (
     OLD,
     PRINTABLE,
     SERIALS,
-    at,
+    device_at,
     libc_takes,
 )
 from hypothesis import assume, example, given
@@ -107,32 +107,34 @@ def test_twin_with_the_same_serial_is_distinguished_by_port() -> None:
 
 def test_model_with_the_same_ids_is_distinguished_by_product() -> None:
     # Eaton has 0463:ffff for all
-    assert find_pins(CPS, [at("1-1.5", product="CP900")], OLD) == Pins((*IDS, ("product", "CP1500EPFCLCD")))
+    assert find_pins(CPS, [device_at("1-1.5", product="CP900")], OLD) == Pins((*IDS, ("product", "CP1500EPFCLCD")))
 
 
 def test_twin_on_another_port_is_distinguished_by_busport() -> None:
-    assert find_pins(CPS, [at("1-1.5"), at("1-2")], NEW) == Pins((*IDS, ("busport", "004")))
+    assert find_pins(CPS, [device_at("1-1.5"), device_at("1-2")], NEW) == Pins((*IDS, ("busport", "004")))
 
 
 def test_twin_on_another_bus_is_distinguished_by_bus() -> None:
-    assert find_pins(CPS, [at("2-1.5"), at("3-1")], OLD) == Pins((*IDS, ("bus", "001")))
+    assert find_pins(CPS, [device_at("2-1.5"), device_at("3-1")], OLD) == Pins((*IDS, ("bus", "001")))
     # busport is preferred, because a reboot may renumber the buses
-    assert find_pins(CPS, [at("2-1.5"), at("3-1")], NEW) == Pins((*IDS, ("busport", "004")))
-    assert find_pins(CPS, [at("2-1.4")], NEW) == Pins((*IDS, ("bus", "001")))
+    assert find_pins(CPS, [device_at("2-1.5"), device_at("3-1")], NEW) == Pins((*IDS, ("busport", "004")))
+    assert find_pins(CPS, [device_at("2-1.4")], NEW) == Pins((*IDS, ("bus", "001")))
 
 
 def test_twins_may_need_bus_and_busport() -> None:
-    assert find_pins(CPS, [at("2-1.4"), at("1-1.5")], NEW) == Pins((*IDS, ("busport", "004"), ("bus", "001")))
+    assert find_pins(CPS, [device_at("2-1.4"), device_at("1-1.5")], NEW) == Pins(
+        (*IDS, ("busport", "004"), ("bus", "001"))
+    )
 
 
 def test_twins_may_need_every_pin() -> None:
-    others = [at("2-1.4"), at("1-1.5"), at("1-2.4", product="CP900")]
+    others = [device_at("2-1.4"), device_at("1-1.5"), device_at("1-2.4", product="CP900")]
     further = (("product", "CP1500EPFCLCD"), ("busport", "004"), ("bus", "001"))
     assert find_pins(CPS, others, NEW) == Pins((*IDS, *further))
 
 
 def test_twins_on_the_same_bus_are_remarked_on_for_280() -> None:
-    pins = find_pins(CPS, [CPS, at("1-1.5"), at("2-3"), at("1-2")], OLD)
+    pins = find_pins(CPS, [CPS, device_at("1-1.5"), device_at("2-3"), device_at("1-2")], OLD)
     assert pins.keys == (*IDS, ("bus", "001"))
     assert pins.remark == (
         "0764:0501 at 1-1.4 can't be distinguished from the one at 1-1.5, 1-2: they have no unique serial numbers, and NUT 2.8.0 "
@@ -141,7 +143,7 @@ def test_twins_on_the_same_bus_are_remarked_on_for_280() -> None:
 
 
 def test_twins_with_the_same_last_port_number_are_remarked_on() -> None:
-    pins = find_pins(CPS, [at("1-2.4"), at("1-3")], NEW)
+    pins = find_pins(CPS, [device_at("1-2.4"), device_at("1-3")], NEW)
     assert pins.keys == (*IDS, ("busport", "004"))
     assert pins.remark == (
         "0764:0501 at 1-1.4 can't be distinguished from the one at 1-2.4: they have no unique serial numbers, and NUT can only "
@@ -150,7 +152,7 @@ def test_twins_with_the_same_last_port_number_are_remarked_on() -> None:
 
 
 def test_device_from_lsusb_has_no_pins_by_place() -> None:
-    pins = find_pins(replace(CPS, name="1-dev4", place=""), [at("1-dev5", 5)], NEW)
+    pins = find_pins(replace(CPS, name="1-dev4", place=""), [device_at("1-dev5", 5)], NEW)
     assert pins.keys == IDS
     assert pins.remark
 
@@ -167,7 +169,7 @@ def test_device_from_lsusb_has_no_pins_by_place() -> None:
 )
 def test_driver_without_support_gets_no_pins(driver: str, release: tuple[int, int, int]) -> None:
     assert find_pins(CPS, [CPS, APC], release, driver) == Pins(())
-    pins = find_pins(CPS, [at("2-1")], release, driver)
+    pins = find_pins(CPS, [device_at("2-1")], release, driver)
     assert pins.keys == ()
     assert pins.remark == (
         f"0764:0501 at 1-1.4 can't be distinguished from the one at 2-1: {driver} takes the first one that it finds"
@@ -189,7 +191,10 @@ def buses(draw: st.DrawFn) -> list[UsbDevice]:
     names = draw(st.lists(st.from_regex(r"[12]-[1-3](\.[1-3])?", fullmatch=True), min_size=1, max_size=5, unique=True))
     return [
         replace(
-            at(name, number), vendor_id=draw(st.sampled_from(["0764", "051d"])), serial=draw(TEXTS), product=draw(TEXTS)
+            device_at(name, number),
+            vendor_id=draw(st.sampled_from(["0764", "051d"])),
+            serial=draw(TEXTS),
+            product=draw(TEXTS),
         )
         for number, name in enumerate(names, 1)
     ]
@@ -212,3 +217,17 @@ def test_pins_match_a_single_device_or_the_remark_names_the_others(
         assert ups_conf.parse_ups_conf(text).sections["ups"] == section
         # the enumerator's shell changes backslashes
         assert "\\" not in text
+
+
+@pytest.mark.parametrize("driver", ["powervar_cx_usb", "richcomm_usb", "newest_usb"])
+def test_driver_that_may_not_know_pins_gets_none(driver: str) -> None:
+    assert find_pins(APC, [], (2, 8, 5), driver).keys == ()
+
+
+def test_text_that_nut_can_not_read_is_not_pinned() -> None:
+    eaton = replace(APC, vendor_id="0463", product_id="ffff", unread=frozenset({"vendor", "product", "serial"}))
+    twin = replace(eaton, name="1-1.3", device=9, serial="5B9999T11111", place="pci-0000:00:14.0-usb-0:1.3")
+    ids = (("vendorid", "0463"), ("productid", "ffff"))
+    assert find_pins(eaton, [eaton], NEW).keys == ids
+    assert find_pins(eaton, [eaton, twin], NEW).keys == (*ids, ("busport", "004"))
+    assert "NUT can't read its serial number" in find_pins(eaton, [eaton, twin], OLD).remark
