@@ -2,156 +2,91 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A stand-in for Proxmox VE's qm, pct and vzdump, with processes as guests.
+"""A stand-in for Proxmox VE's qm and pct, with processes as guests. programs.py has the other programs, host.py the host.
 
-    python3 pve_stand_in.py qm|pct|vzdump ARGUMENTS
-
-$PVE_STAND_IN names a directory. For each guest it has ID.json (its properties, see GUEST), ID.pid (the process that is the
-guest, while it runs), and `calls`, a line of JSON for each call. $PVE_STAND_IN_SPEED: how many of Proxmox's seconds pass in
-a real second. `took` gets a line for each call that waited: how many of Proxmox's seconds.
-
-$PVE_STAND_IN_MOMENTS, if set, names a file that gets a line for each event of a guest, "TIME ID started|told|down|killed", in seconds
-since 1970. Then each guest runs in its own scope (systemd-run), like Proxmox's: it outlives the unit that started it.
-
-Like the real ones: a guest that was asked to shut down does so even if qm is killed; a second qm waits for the first one's
-lock and gives up; a guest in a backup is locked; for a guest under HA, qm asks HA and does not wait.
+Answers, exit codes and their order are those of the real code: qemu-server (API2/Qemu.pm, QemuServer.pm, CLI/qm.pm), pve-container
+(API2/LXC/Status.pm, LXC.pm), pve-guest-common; releases 8 and 9. A guest that was asked to shut down does so even if qm is killed;
+a second qm waits for the first one's lock and gives up; for a guest under HA, qm asks HA and does not wait.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import fcntl
-import json
-import os
+import math
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-# kind: qm or pct. shutdown: seconds it takes to go down, None: it hangs. lock: as in its configuration. ha: HA works it.
-# starts: how many starts fail before one succeeds. name: as `list` shows it.
-GUEST: dict[str, Any] = {"kind": "qm", "shutdown": 5.0, "lock": "", "ha": False, "starts": 0, "name": ""}
-LOCK_SECONDS = 10.0
-# as Proxmox starts a VM: it is not stopped with whoever started it, nor by systemd itself when the host goes down
-SCOPE = ("systemd-run", "--scope", "--quiet", "--slice=qemu", "--property=KillMode=none", "--property=SendSIGKILL=no")
+from . import files
+from .host import Host, print_warning
+from .options import CommandError, parse_options
+from .settings import GuestProperties
+
+QMP_SECONDS = 5.0  # until a question to a monitor that does not answer fails
+TERM_SECONDS = 10.0  # from SIGTERM to SIGKILL
+SHUTDOWN_SECONDS = 60  # of `shutdown` without --timeout
+STATES = (
+    *("running", "paused", "prelaunch", "suspended", "io-error"),
+    *("shutdown", "internal-error", "guest-panicked", "save-vm", "watchdog"),
+)
+PAUSED = ("paused", "prelaunch", "suspended")  # qm stops such a VM instead of shutting it down
+VERBS: dict[str, dict[str, dict[str, type]]] = {
+    "qm": {
+        "list": {"full": bool},
+        "status": {"verbose": bool},
+        "start": {"skiplock": bool, "timeout": int},
+        "shutdown": {"skiplock": bool, "timeout": int, "forceStop": bool, "keepActive": bool},
+        "stop": {"skiplock": bool, "timeout": int, "keepActive": bool, "overrule-shutdown": bool},
+    },
+    "pct": {
+        "list": {},
+        "status": {"verbose": bool},
+        "start": {"skiplock": bool, "debug": bool},
+        "shutdown": {"timeout": int, "forceStop": bool},
+        "stop": {"skiplock": bool, "overrule-shutdown": bool},
+    },
+}
 
 
-class CommandError(Exception):
-    """A command fails with this message (of Perl's die) and exit code."""
-
-    def __init__(self, words: str, code: int = 255) -> None:
-        super().__init__(words)
-        self.code = code
-
-
-class GuestFolder:
-    """The directory of guests."""
-
-    def __init__(self, folder: Path, speed: float = 1.0, moments: Path | None = None) -> None:
-        self.folder, self.speed, self.moments = folder, speed, moments
-
-    def add_guest(self, number: int, *, running: bool = True, **what: Any) -> None:
-        """Create a guest."""
-        (self.folder / f"{number}.json").write_text(json.dumps({**GUEST, **what}))
-        if running:
-            self.start_process(number)
-
-    def read_guest(self, number: int, kind: str | None = None) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text())
-        except FileNotFoundError:
-            found = {}
-        if not found or kind not in (None, found["kind"]):
-            folder = "lxc" if kind == "pct" else "qemu-server"
-            raise CommandError(f"Configuration file 'nodes/pve/{folder}/{number}.conf' does not exist", 2)
-        return found
-
-    def find_pid(self, number: int) -> int:
-        """Return a guest's process id, or 0 if it is down."""
-        try:
-            pid = int((self.folder / f"{number}.pid").read_text())
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return 0
-        # a zombie has ended, but its parent has not waited for it
-        return 0 if state in "ZX" else pid
-
-    def start_process(self, number: int) -> None:
-        guest = [sys.executable, __file__, "guest", str(number)]
-        child = _start_detached("sleep", "infinity") if self.moments is None else _start_detached(*SCOPE, *guest)
-        scratch = self.folder / f"{number}.pid.new"
-        scratch.write_text(str(child))
-        scratch.replace(self.folder / f"{number}.pid")
-
-    def kill_guest(self, number: int) -> None:
-        if pid := self.find_pid(number):
-            os.kill(pid, signal.SIGKILL)
-            self.note_moment(number, "killed")
-        self.wait_for_end(number)
-
-    def kill_all(self) -> None:
-        for path in self.folder.glob("*.pid"):
-            self.kill_guest(int(path.stem))
-
-    def wait_for_end(self, number: int) -> None:
-        while self.find_pid(number):
-            time.sleep(0.002)
-
-    def read_calls(self) -> list[list[str]]:
-        path = self.folder / "calls"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    # The programs
+class GuestFolder(Host):
+    """The directory of guests, and qm and pct."""
 
     def run_program(self, program: str, words: list[str]) -> str:
-        """Run a program and return its output. Raise CommandError if it fails."""
-        self.append_line("calls", json.dumps([program, *words]))
-        if program == "vzdump":
-            for path in self.folder.glob("*.json"):
-                path.write_text(json.dumps({**json.loads(path.read_text()), "lock": ""}))
-            return ""
-        parser = argparse.ArgumentParser(prog=program)
-        parser.add_argument("verb", choices=("list", "status", "start", "shutdown", "stop"))
-        # every verb but `list` needs it
-        parser.add_argument("number", type=int, nargs="?" if words[:1] == ["list"] else None)
-        parser.add_argument("--timeout", type=int, default=180 if program == "qm" else 60)
-        parser.add_argument("--forceStop", type=int, default=0)
-        parser.add_argument("--skiplock", type=int, default=0)
-        asked = parser.parse_args(words)
-        if asked.verb == "list":
-            return self.list_guests(program)
-        guest = self.read_guest(asked.number, program)
-        if asked.verb == "status":
-            return f"status: {'running' if self.find_pid(asked.number) else 'stopped'}\n"
-        what = "VM" if program == "qm" else "CT"
-        if guest["lock"] and not asked.skiplock:
-            raise CommandError(f"{what} is locked ({guest['lock']})")
-        if asked.verb == "start":
-            return self.start_guest(asked.number, guest, what)
-        if not self.find_pid(asked.number):
-            raise CommandError(f"{what} {asked.number} not running")
-        if guest["ha"]:
-            self.ask_to_stop(asked.number, guest)
-            return f"Requesting HA stop for {what} {asked.number}\n"
-        with self.hold_lock(asked.number):
-            return self.stop_guest(asked, guest, what)
+        """Run qm or pct and return its output; warnings go to stderr. Raise CommandError if it fails."""
+        with self.run_call(program, words):
+            if words[:1] == ["list"]:
+                parse_options(program, "list", words[1:], VERBS[program]["list"], "")
+                return self.format_list(program)
+            verb = words[0] if words else ""
+            if verb not in VERBS[program]:
+                raise CommandError(f"ERROR: unknown command '{program} {verb}'")
+            asked = parse_options(program, verb, words[1:], VERBS[program][verb], "vmid")
+            number = int(asked["vmid"])
+            if verb == "status":
+                return self.format_status(number, program)
+            answer: Callable[[int, dict[str, Any]], str] = {
+                ("qm", "start"): self.start_vm,
+                ("qm", "shutdown"): self.shut_down_vm,
+                ("qm", "stop"): self.stop_vm,
+                ("pct", "start"): self.start_container,
+                ("pct", "shutdown"): self.shut_down_container,
+                ("pct", "stop"): self.stop_container,
+            }[program, verb]
+            return answer(number, asked)
 
-    def list_guests(self, kind: str) -> str:
+    def format_list(self, kind: str) -> str:
         """Return the list as the real ones print it (qm.pm, pct.pm): nothing without guests; a VM always has a name."""
         rows = []
-        for path in sorted(self.folder.glob("[1-9]*.json"), key=lambda path: int(path.stem)):
-            number, guest = int(path.stem), {**GUEST, **json.loads(path.read_text())}
-            pid, name = self.find_pid(number), guest["name"]
+        for number, guest in self.list_guests().items():
+            pid = self.find_pid(number)
             state = "running" if pid else "stopped"
-            if guest["kind"] != kind:
+            if guest.kind != kind:
                 continue
             if kind == "qm":
-                rows.append(f"{number:>10} {name or f'VM {number}':<20} {state:<10} {2048:<10} {32:>12.2f} {pid:<10}\n")
+                name = guest.name or f"VM {number}"
+                rows.append(f"{number:>10} {name:<20} {state:<10} {2048:<10} {32:>12.2f} {pid:<10}\n")
             else:
-                rows.append(f"{number:<10} {state:<10} {guest['lock']:<12} {name or f'CT{number}':<20}\n")
+                rows.append(f"{number:<10} {state:<10} {guest.lock:<12} {guest.name or f'CT{number}':<20}\n")
         header = (
             f"{'VMID':>10} {'NAME':<20} {'STATUS':<10} {'MEM(MB)':<10} {'BOOTDISK(GB)':>12} {'PID':<10}\n"
             if kind == "qm"
@@ -159,111 +94,248 @@ class GuestFolder:
         )
         return "".join([header, *rows]) if rows else ""
 
-    def start_guest(self, number: int, guest: dict[str, Any], what: str) -> str:
-        if self.find_pid(number):
-            raise CommandError(f"{what} {number} already running")
-        if guest["starts"]:
-            (self.folder / f"{number}.json").write_text(json.dumps({**guest, "starts": guest["starts"] - 1}))
-            raise CommandError(f"start failed: storage of {number} is not online")
+    def format_status(self, number: int, kind: str) -> str:
+        """Return the answer of `status`: of a VM, QEMU's run state."""
+        guest = self.read_guest(number, kind)
+        if not self.find_pid(number):
+            return "status: stopped\n"
+        if kind == "qm" and not guest.monitor:
+            # without an answer, the process is all that is known
+            self.wait(QMP_SECONDS / 2)
+            return "status: running\n"
+        return f"status: {guest.state if kind == 'qm' else 'running'}\n"
+
+    def start_vm(self, number: int, asked: dict[str, Any]) -> str:
+        """Start a VM."""
+        self.require_quorum()
+        if self.has_guest(number, "qm") and self.is_managed(self.read_guest(number)):
+            return self.request_start(number, "VM")
+        with self.hold_lock(number, "qm"):
+            guest = self.read_guest(number, "qm", 255)
+            running = self.find_pid(number)
+            if guest.lock == "backup" and running:
+                self.change_guest(number, state="running")  # the backup's QEMU goes on as the VM
+                return ""
+            if guest.lock not in ("", "suspended") and not asked["skiplock"]:
+                raise CommandError(f"VM is locked ({guest.lock})")
+            if running:
+                raise CommandError(f"VM {number} already running")
+            self._start_guest(number, guest, "start failed: QEMU exited with code 1")
+            if guest.lock == "suspended":
+                self.change_guest(number, lock="")
+        return ""
+
+    def start_container(self, number: int, asked: dict[str, Any]) -> str:
+        """Start a container."""
+        if self.has_guest(number, "pct") and self.find_pid(number):
+            raise CommandError(f"CT {number} already running")
+        self.require_quorum()
+        if self.has_guest(number, "pct") and self.is_managed(self.read_guest(number)):
+            return self.request_start(number, "CT")
+        with self.hold_lock(number, "pct"):
+            guest = self.read_guest(number, "pct", 255)
+            if guest.lock not in ("", "mounted") and not asked["skiplock"]:
+                raise CommandError(f"CT is locked ({guest.lock})")
+            self._start_guest(number, guest, f"startup for container '{number}' failed")
+        return ""
+
+    def _start_guest(self, number: int, guest: GuestProperties, failure: str) -> None:
+        self.require_storage(guest)
+        if guest.starts:
+            self.change_guest(number, starts=guest.starts - 1)
+            raise CommandError(failure)
         self.start_process(number)
-        return f"Requesting HA start for {what} {number}\n" if guest["ha"] else ""
 
-    def stop_guest(self, asked: argparse.Namespace, guest: dict[str, Any], what: str) -> str:
-        number, seconds = asked.number, guest["shutdown"]
-        if asked.verb == "stop":
+    def shut_down_vm(self, number: int, asked: dict[str, Any]) -> str:
+        """Shut a VM down. One that is paused can't do that."""
+        button = True
+        state, trouble = self._ask_monitor(number)
+        if trouble:
+            print_warning(f"{trouble}\n")
+        if state in PAUSED:
+            if not asked["forceStop"]:
+                raise CommandError("VM is paused - cannot shutdown")
+            print_warning("VM is paused - stop instead of shutdown")
+            button = False
+        return self._stop_vm(number, asked, button, bool(asked["forceStop"]))
+
+    def stop_vm(self, number: int, asked: dict[str, Any]) -> str:
+        """Stop a VM without a shutdown."""
+        return self._stop_vm(number, asked, False, True)
+
+    def _stop_vm(self, number: int, asked: dict[str, Any], button: bool, force: bool) -> str:
+        if self.has_guest(number, "qm") and self.is_managed(self.read_guest(number)):
+            limit = (60 if asked["timeout"] is None else asked["timeout"]) if button or asked["forceStop"] else 0
+            return self.request_stop(number, "VM", limit)
+        with self.hold_lock(number, "qm"):
+            self.end_vm(number, asked, button, force)
+        return ""
+
+    def _ask_monitor(self, number: int) -> tuple[str, str]:
+        """Return QEMU's run state, and why it could not be had."""
+        if not self.has_guest(number, "qm"):
+            return "", self._no_config(number)
+        if not self.find_pid(number):
+            return "", f"VM {number} not running"
+        guest = self.read_guest(number)
+        if not guest.monitor:
+            self.wait(QMP_SECONDS)
+            return "", f"VM {number} qmp command 'query-status' failed - got timeout"
+        return guest.state, ""
+
+    def _no_config(self, number: int) -> str:
+        return f"unable to find configuration file for VM {number} on node '{self.settings.name}'"
+
+    def end_vm(self, number: int, asked: dict[str, Any], button: bool, force: bool) -> None:
+        """End a VM as qemu-server's _do_vm_stop does: by the monitor, else by a signal if `force`."""
+        if not self.has_guest(number, "qm"):
+            raise CommandError(self._no_config(number))
+        if not self.find_pid(number):
+            return
+        guest = self.read_guest(number)
+        if guest.lock and not asked["skiplock"]:
+            raise CommandError(f"VM is locked ({guest.lock})")
+        limit = asked["timeout"]
+        if limit is None:
+            limit = guest.down if button and guest.down else SHUTDOWN_SECONDS
+        if not guest.monitor:
+            self.wait(QMP_SECONDS)
+            if not force:
+                raise CommandError("VM quit/powerdown failed")
+            print_warning("VM quit/powerdown failed - terminating now with SIGTERM")
+        else:
+            if button:
+                self.ask_to_stop(number, guest)
+                seconds = self.shutdown_seconds(guest)
+            else:
+                self.signal_guest(number, signal.SIGTERM)
+                seconds = None if guest.stubborn else 0.0
+            if self._await_end(number, seconds, limit):
+                return
+            if not force:
+                raise CommandError("VM quit/powerdown failed - got timeout")
+            print_warning("VM still running - terminating now with SIGTERM")
+        self.signal_guest(number, signal.SIGTERM)
+        if not self._await_end(number, None if guest.stubborn else 0.0, TERM_SECONDS):
+            print_warning("VM still running - terminating now with SIGKILL")
             self.kill_guest(number)
-            return ""
-        self.ask_to_stop(number, guest)
-        if seconds is not None and seconds <= asked.timeout:
+            self.wait(1)
+
+    def _await_end(self, number: int, seconds: float | None, limit: float) -> bool:
+        """Wait until a VM is down, looking each second. Return whether it was within the limit; one at the limit was not."""
+        if seconds is not None and math.ceil(seconds) < max(limit, 1):
             self.wait_for_end(number)
-            self.append_line("took", str(seconds))
-            return ""
-        time.sleep(asked.timeout / self.speed)
-        self.append_line("took", str(asked.timeout))
-        if not asked.forceStop:
-            raise CommandError(f"{what} quit/powerdown failed - got timeout")
+            self.count_wait(math.ceil(seconds))
+            return True
+        self.wait(limit)
+        return False
+
+    def shut_down_container(self, number: int, asked: dict[str, Any]) -> str:
+        """Shut a container down."""
+        self._require_container(number)
+        limit = SHUTDOWN_SECONDS if asked["timeout"] is None else asked["timeout"]
+        if self.is_managed(self.read_guest(number)):
+            return self.request_stop(number, "CT", limit)
+        with self.hold_lock(number, "pct"):
+            guest = self.read_guest(number, "pct")
+            if guest.lock:
+                raise CommandError(f"CT is locked ({guest.lock})")
+            self.end_container(number, limit, bool(asked["forceStop"]))
+        return ""
+
+    def end_container(self, number: int, limit: int, force: bool) -> None:
+        """End a container as lxc-stop does."""
+        guest = self.read_guest(number)
+        self.ask_to_stop(number, guest)
+        if guest.shutdown is not None and guest.shutdown <= limit:
+            self.wait_for_end(number)
+            self.count_wait(guest.shutdown)
+            return
+        self.wait(limit)
+        if not force:
+            print_warning(f"command 'lxc-stop -n {number} --nokill --timeout {limit}' failed: exit code 1")
+            raise CommandError("container did not stop")
         self.kill_guest(number)
-        return "VM still running - terminating now with SIGTERM\n" if what == "VM" else ""
 
-    def ask_to_stop(self, number: int, guest: dict[str, Any]) -> None:
-        """Press the power button: from now on the guest shuts down."""
-        pid = self.find_pid(number)
-        going = self.folder / f"{number}.going"
-        if guest["shutdown"] is None or (going.exists() and going.read_text() == str(pid)):
-            return
-        going.write_text(str(pid))
-        if self.moments is not None:
-            os.kill(pid, signal.SIGUSR1)
-            return
-        _start_detached("sh", "-c", f"sleep {guest['shutdown'] / self.speed:.4f}; kill -9 {pid}")
+    def stop_container(self, number: int, asked: dict[str, Any]) -> str:
+        """Stop a container without a shutdown."""
+        self._require_container(number)
+        if self.is_managed(self.read_guest(number)):
+            return self.request_stop(number, "CT", 0)
+        with self.hold_lock(number, "pct"):
+            guest = self.read_guest(number, "pct")
+            if guest.lock not in ("", "mounted") and not asked["skiplock"]:
+                raise CommandError(f"CT is locked ({guest.lock})")
+            self.kill_guest(number)
+        return ""
 
-    @contextlib.contextmanager
-    def hold_lock(self, number: int) -> Any:
-        deadline = time.monotonic() + LOCK_SECONDS / self.speed
-        with (self.folder / f"{number}.lock").open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise CommandError(f"can't lock file 'lock-{number}.conf' - got timeout") from None
-                    time.sleep(0.005)
-            yield
+    def _require_container(self, number: int) -> None:
+        if not self.has_guest(number, "pct") or not self.find_pid(number):
+            raise CommandError(f"CT {number} not running")
 
-    def run_guest(self, number: int) -> None:
-        """Be a guest in its own scope: run until the power button is pressed, then shut down."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        self.note_moment(number, "started")
-        signal.sigwait({signal.SIGUSR1})
-        self.note_moment(number, "told")
-        time.sleep(float(self.read_guest(number)["shutdown"]) / self.speed)
-        self.note_moment(number, "down")
+    def shutdown_seconds(self, guest: GuestProperties) -> float | None:
+        """Return how long a guest takes from the power button until it is down; None: it never is, as nothing in it runs."""
+        return guest.shutdown if guest.kind == "pct" or guest.state == "running" else None
 
-    def note_moment(self, number: int, what: str) -> None:
-        if self.moments is not None:
-            with self.moments.open("a") as file:
-                file.write(f"{time.time():.3f} {number} {what}\n")
+    # High availability
 
-    def append_line(self, name: str, line: str) -> None:
-        with (self.folder / name).open("a") as file:
-            file.write(f"{line}\n")
+    def request_start(self, number: int, what: str) -> str:
+        """Ask HA to start a guest."""
+        said = f"Requesting HA start for {what} {number}\n"
+        self.set_ha_state(number, "started")
+        if not self.has_resource_manager():
+            self.start_process(number)
+        return said
 
+    def request_stop(self, number: int, what: str, limit: int) -> str:
+        """Ask HA to stop a guest. Raise CommandError without quorum."""
+        said = f"Requesting HA stop for {what} {number}\n"
+        if not self.has_quorum():
+            sys.stdout.write(said)
+            self.wait(self.settings.ha_request)
+            resource = f"{'vm' if what == 'VM' else 'ct'}:{number}"
+            print_warning("cfs-lock 'domain-ha' error: no quorum!")
+            raise CommandError(f"command 'ha-manager crm-command stop {resource} {limit}' failed: exit code 2")
+        guest = self.read_guest(number)
+        self.set_ha_state(number, "stopped")
+        if self.has_resource_manager():
+            self.append_line("crm_commands", f"stop {number} {limit}")
+        elif limit:
+            self.ask_to_stop(number, guest)
+        else:
+            self.kill_guest(number)
+        return said
 
-def _start_detached(*command: str) -> int:
-    """Start a detached process, with its standard streams closed, and return its id."""
-    script = '"$@" </dev/null >/dev/null 2>&1 & echo $!'
-    started = subprocess.run(
-        ["sh", "-c", script, "sh", *command], stdout=subprocess.PIPE, start_new_session=True, check=True
-    )
-    return int(started.stdout)
+    def set_ha_state(self, number: int, state: str) -> None:
+        """Set what HA is to keep a guest in."""
+        self.change_guest(number, ha_state=state)
+        self.save_ha()
 
+    def save_ha(self) -> None:
+        """Write the files of HA in /etc/pve."""
+        if self.settings.pve:
+            files.write_ha(self.settings, self.list_guests())
 
-def install_programs(place: Path, folder: Path, speed: float, moments: Path | None = None) -> None:
-    """Install qm, pct and vzdump in `place` for the guests of `folder`."""
-    variables = {"PVE_STAND_IN": folder, "PVE_STAND_IN_SPEED": speed, "PVE_STAND_IN_MOMENTS": moments or ""}
-    words = " ".join(f"{name}={value}" for name, value in variables.items())
-    for name in ("qm", "pct", "vzdump"):
-        path = place / name
-        path.write_text(f'#!/bin/sh\nexport {words}\nexec {sys.executable} {__file__} {name} "$@"\n')
-        path.chmod(0o755)
-
-
-def main() -> int:
-    """Run one of the programs, or be a guest."""
-    moments = os.environ.get("PVE_STAND_IN_MOMENTS")
-    speed = float(os.environ.get("PVE_STAND_IN_SPEED", "1"))
-    host = GuestFolder(Path(os.environ["PVE_STAND_IN"]), speed, Path(moments) if moments else None)
-    if sys.argv[1] == "guest":
-        host.run_guest(int(sys.argv[2]))
-        return 0
-    try:
-        sys.stdout.write(host.run_program(sys.argv[1], sys.argv[2:]))
-    except CommandError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.code
-    return 0
+    def has_resource_manager(self) -> bool:
+        """Return whether pve-ha-lrm runs. Without it, what HA is asked for happens at once, and nothing is forced."""
+        return (self.runtime / "lrm").exists()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def install_programs(place: Path, folder: Path, speed: float | None = None, moments: Path | None = None) -> None:
+    """Install Proxmox's programs in `place` for the guests of `folder`."""
+    GuestFolder(folder, speed, moments)
+    for name in PROGRAMS:
+        write_program(place / name, name, folder)
+
+
+PROGRAMS = ("qm", "pct", "vzdump", "pvesh", "pvenode", "pvesm", "pveversion", "ha-manager", "pvecm", "lxc-stop")
+
+
+def write_program(path: Path, name: str, folder: Path) -> None:
+    """Write a script that runs one of the programs for the guests of `folder`."""
+    start = f"{sys.executable} -S {Path(__file__).with_name('programs.py')} {folder} {name}"
+    path.write_text(f'#!/bin/sh\nexec {start} "$@"\n')
+    path.chmod(0o755)
+
+
+__all__ = ["CommandError", "GuestFolder", "install_programs"]

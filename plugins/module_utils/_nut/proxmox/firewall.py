@@ -5,20 +5,22 @@
 """Proxmox VE's own firewall: check whether it lets upsd's clients in, and write the rules that do.
 
 Sources: Proxmox VE's documentation (pve-firewall, pmxcfs) and the two programs that read these files: pve-firewall
-(src/PVE/Firewall.pm) and, on a host with the option nftables, proxmox-firewall (proxmox-ve-config).
+(src/PVE/Firewall.pm: enable_host_firewall, generate_group_rules, compile_ipsets, ipt_rule_to_cmds) and, on a host with the option
+nftables, proxmox-firewall (proxmox-ve-config, src/firewall/).
 
 - cluster.fw: the firewall is off unless [OPTIONS] has "enable: 1". Packets that match no rule get policy_in, by default DROP.
 - host.fw, one for each host, is used unless [OPTIONS] has "enable: 0". Its [RULES] come before those of cluster.fw. The
-  first matching rule decides.
+  first matching rule decides. The IP set blacklist of cluster.fw comes before all rules.
 - A rule: ``IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493 # comment``. A ``|`` before it disables it. -source is an
   address, a network, a range, a comma-separated list of one IP version, +IPSET, or an alias. Host names are not allowed.
+- pve-firewall ignores a line with a mistake (firewall_config.py). Some mistakes it does not notice: then iptables or ipset refuses
+  all rules, and those stay that were loaded before.
 - The firewall always allows the ports that manage the host (8006, 22, 3128, 5900-5999, 60000-60050), but never upsd's.
 - After a change in the web interface, Proxmox VE rewrites the file from what it has parsed: comment lines are lost, but the
   comment of a rule stays. So each of our rules has a mark in its comment; marker lines around them would not last.
-- proxmox-firewall rejects a whole file for one bad line. It starts a comment at the last #, pve-firewall at the first, so
-  there must be only one.
-
-The IP set blacklist, which comes before all rules, is ignored here.
+- proxmox-firewall takes several blanks after an option, and actions in lower case; else it rejects the whole file for one bad line.
+  Up to December 2025 it started a comment at the last #, pve-firewall starts it at the first, so there must be only one. It was
+  read, not run: on a host that uses it, a file with a line that it may reject counts as rejected.
 """
 
 from __future__ import annotations
@@ -26,31 +28,32 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 from ..conf.upsd import PORT
+from . import firewall_config as config
+from . import firewall_nftables as nftables
+from .firewall_judge import Judge
+from .firewall_values import Services, parse_services
 
 MARK = "homelab.nut: a client of upsd"
 CLUSTER = "firewall/cluster.fw"
 # local is a link to this host's own directory, nodes/NAME. It exists only while the cluster file system is mounted.
 LOCAL = "local"
 HOST = f"{LOCAL}/host.fw"
+# the program for the option nftables; without it, pve-firewall goes on
+PROXMOX_FIREWALL = "usr/libexec/proxmox/proxmox-firewall"
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-
-# The options of a rule that this module understands, as pve-firewall spells them. Others may narrow the rule.
-_OPTIONS = {
-    "-p": "proto",
-    **{dashes + name: name for dashes in ("-", "--") for name in ("proto", "dport", "source", "log")},
-}
-_TCP = ("tcp", "6")
-_ANY_PROTOCOL = ("ip", "0", "all")  # to iptables
-_MACRO = re.compile(r"[^\s()]+\((ACCEPT|DROP|REJECT)\)")
-_PORTS = re.compile(r"([0-9]+)(?::([0-9]+))?")
+# ports by name and protocol, for a host without /etc/services; one that this table lacks makes its rule invalid
+SERVICES: Services = {
+    "nut": {"tcp": PORT},
+    **{name: {"tcp": port} for name, port in (
+        ("ftp", 21), ("ssh", 22), ("smtp", 25), ("http", 80), ("https", 443), ("ldap", 389), ("mysql", 3306),
+    )},
+    **{name: {"tcp": port, "udp": port} for name, port in (("domain", 53), ("sunrpc", 111), ("snmp", 161), ("nfs", 2049))},
+}  # fmt: skip
 
 
 class FirewallError(Exception):
@@ -62,170 +65,102 @@ class FirewallVerdict:
     """What the firewall does with some clients."""
 
     off_reason: str  # why it does not filter incoming packets on this host; "" if it does
-    shut_out: tuple[str, ...] = ()  # addresses that no understood rule lets in
-    unclear_rules: tuple[
+    shut_out: tuple[str, ...] = ()  # addresses that are not surely let in
+    has_rule: tuple[str, ...] = ()  # those of shut_out that the rules would let in, but something else shuts out
+    # rules before the decision that this module does not understand, "host.fw: IN ACCEPT -i vmbr0"
+    unclear_rules: tuple[str, ...] = ()
+    ignored_rules: tuple[str, ...] = ()  # lines that Proxmox VE ignores, with the reason, if a client is shut out
+    refused_rules: tuple[str, ...] = ()  # lines for which it loads none of its rules, with the reason
+    blacklisted: tuple[
         str, ...
-    ] = ()  # rules before the decision that this module does not understand, "host.fw: GROUP web"
+    ] = ()  # those addresses of shut_out that the IP set blacklist shuts out, whatever the rules are
 
 
 # Judge the rules
 
 
-def explain_off(cluster_fw: str, host_fw: str) -> str:
+def explain_off(cluster_fw: str, host_fw: str, *, now: float | None = None) -> str:
     """Return why the firewall does not filter incoming packets on this host; "" if it does."""
-    # A number over 1 is a timestamp: on for a one-minute trial. Count it as on; one hint too many does no harm.
-    if not re.fullmatch("0*[1-9][0-9]*", _read_option(cluster_fw, "enable")):
+    cluster = config.parse_cluster(cluster_fw, SERVICES, now=now)
+    if int(cluster.options.get("enable", "0")) == 0:
         return "off (cluster.fw does not have enable: 1)"
-    if _read_option(host_fw, "enable") == "0":
+    if config.parse_host(host_fw, cluster, SERVICES).options.get("enable") == "0":
         return "off on this host (host.fw has enable: 0)"
     return ""
 
 
-def judge_clients(cluster_fw: str, host_fw: str, addresses: Iterable[str], port: int) -> FirewallVerdict:
+def judge_clients(
+    cluster_fw: str,
+    host_fw: str,
+    addresses: Iterable[str],
+    port: int,
+    *,
+    services: Services = SERVICES,
+    has_proxmox_firewall: bool = True,
+) -> FirewallVerdict:
     """Return whether TCP from these addresses and networks to the port is let in.
 
-    cluster_fw, host_fw: the texts of the files, "" for a missing one. Groups, IP sets, aliases, interfaces and
-    destinations are not resolved: a rule with one of them never counts as letting a client in.
+    cluster_fw, host_fw: the texts of the files, "" for a missing one. services: parse_services(). has_proxmox_firewall: whether the
+    host has the program that the option nftables needs. Interfaces, destinations, source ports and the IP sets of Proxmox VE's
+    software-defined network are not resolved: a rule with one of them never counts as letting a client in.
     """
     off_reason = explain_off(cluster_fw, host_fw)
     if off_reason:
         return FirewallVerdict(off_reason)
-    lines = [("host.fw", line) for line in _list_active_rules(host_fw)] + [
-        ("cluster.fw", line) for line in _list_active_rules(cluster_fw)
-    ]
-    accept = _read_option(cluster_fw, "policy_in").upper() == "ACCEPT"
-    shut_out: list[str] = []
-    doubts: list[str] = []
-    for address in addresses:
-        let_in, unsure = _let_in(ipaddress.ip_network(address), port, lines, accept)
-        if not let_in:
-            shut_out.append(address)
-            doubts += unsure
-    return FirewallVerdict("", tuple(shut_out), tuple(dict.fromkeys(doubts)))
-
-
-def _let_in(source: Network, port: int, lines: Iterable[tuple[str, str]], accept: bool) -> tuple[bool, list[str]]:
-    doubts = []
-    for file, line in lines:
-        action, matches = _judge_rule(line, source, port)
-        if matches is None:
-            doubts.append(f"{file}: {line}")
-            if action != "ACCEPT":
-                return False, doubts
-        elif matches:
-            return action == "ACCEPT", doubts
-    return accept, doubts
-
-
-def _judge_rule(line: str, source: Network, port: int) -> tuple[str, bool | None]:
-    """Return the action of a rule ("" if unknown), and whether the rule matches (None if unknown)."""
-    words = line.partition("#")[0].split()
-    direction, action = (*words, "", "")[:2]
-    if direction.lower() in ("out", "forward"):
-        return "", False
-    if direction.lower() != "in" or len(words) % 2:
-        return "", None
-    macro = _MACRO.fullmatch(action)
-    if macro:
-        # none of Proxmox VE's macros includes NUT's port
-        return macro.group(1), False if port == PORT else None
-    if action not in ("ACCEPT", "DROP", "REJECT"):
-        return "", None
-    given = dict(zip(words[2::2], words[3::2]))
-    options = {_OPTIONS[key]: value for key, value in given.items() if key in _OPTIONS}
-    answers = (
-        _is_tcp(options),
-        _is_port(options.get("dport"), port),
-        _is_source(options.get("source"), source),
-        True if len(options) == len(given) else None,
+    cluster = config.parse_cluster(cluster_fw, services)
+    host = config.parse_host(host_fw, cluster, services)
+    uses_nftables = has_proxmox_firewall and host.options.get("nftables") == "1"
+    refused = []
+    if uses_nftables:
+        refused = nftables.find_problems(cluster_fw, host_fw)
+        for turn_on in (True, False):
+            texts = [nftables.as_pve_firewall_reads(text, turn_on=turn_on) for text in (cluster_fw, host_fw)]
+            cluster = config.parse_cluster(texts[0], services)
+            host = config.parse_host(texts[1], cluster, services)
+            refused += [*cluster.ignored, *host.ignored]
+    judge = Judge(cluster, host, port, services, nftables=uses_nftables)
+    refused += judge.list_refused()
+    networks = {address: ipaddress.ip_network(address) for address in addresses}
+    blacklisted = [address for address in networks if judge.is_in_set("blacklist", networks[address]) is not False]
+    has_rule = [address for address in networks if judge.lets_in(networks[address])]
+    shut_out = [address for address in networks if refused or address in blacklisted or address not in has_rule]
+    if not shut_out:
+        return FirewallVerdict("")
+    return FirewallVerdict(
+        "",
+        tuple(shut_out),
+        tuple(address for address in shut_out if address in has_rule),
+        tuple(dict.fromkeys(judge.doubts)),
+        () if uses_nftables else (*host.ignored, *cluster.ignored),
+        tuple(dict.fromkeys(refused)),
+        tuple(blacklisted),
     )
-    return action, False if False in answers else None if None in answers else True
 
 
-# pve-firewall skips a rule with an error. A rule that seems to have one counts as unknown.
-
-
-def _is_tcp(options: Mapping[str, str]) -> bool | None:
-    proto = options.get("proto")
-    if proto is None:
-        return None if "dport" in options else True
-    return True if proto in _TCP else None if proto in _ANY_PROTOCOL else False
-
-
-def _is_port(ports: str | None, port: int) -> bool | None:
-    if ports is None:
-        return True
-    matches = False
-    for entry in ports.split(","):
-        numbers = _PORTS.fullmatch("3493" if entry == "nut" else entry)  # nut: from /etc/services
-        if not numbers:
-            return None
-        low, high = int(numbers.group(1)), int(numbers.group(2) or numbers.group(1))
-        if not low <= high < 65536:
-            return None
-        matches = matches or low <= port <= high
-    return matches
-
-
-def _is_source(given: str | None, source: Network) -> bool | None:
-    if given is None:
-        return True
-    entries = given.split(",")
-    if len(entries) > 1 and ("-" in given or len({":" in entry for entry in entries}) > 1):
-        return None  # a range in a list, or both IP versions
-    try:
-        answers = [_is_within(entry, source) for entry in entries]
-        # None: the rule decides about a part of the network, and the next rule about the rest
-        return True if True in answers else None if None in answers else False
-    except (ValueError, TypeError):  # an IP set, an alias; TypeError: a range from one IP version to the other
-        return None
-
-
-def _is_within(entry: str, source: Network) -> bool | None:
-    """Return whether an entry of -source contains the whole source; None if it contains only a part."""
-    if "-" in entry:
-        low, high = (ipaddress.ip_address(end) for end in entry.split("-"))
-    else:
-        network = ipaddress.ip_network(entry)
-        low, high = network[0], network[-1]
-    if low > high or low.version != source.version:  # type: ignore[operator]
-        return False
-    inside = [low <= end <= high for end in (source[0], source[-1])]  # type: ignore[operator]
-    overlaps = any(inside) or source[0] <= low <= source[-1]  # type: ignore[operator]
-    return True if all(inside) else None if overlaps else False
+def judge_host(texts: tuple[str, str], addresses: Iterable[str], port: int, host: Path = Path("/")) -> FirewallVerdict:
+    """Return judge_clients() for read_files(), with the services and programs of this host."""
+    services: Services = SERVICES
+    with contextlib.suppress(OSError):
+        services = parse_services((host / "etc/services").read_text(errors="replace"))
+    return judge_clients(
+        *texts, addresses, port, services=services, has_proxmox_firewall=os.access(host / PROXMOX_FIREWALL, os.X_OK)
+    )
 
 
 # Read and change the texts
 
 
-def _split_sections(text: str) -> Iterator[tuple[str, str]]:
+def _split_sections(host_fw: str) -> Iterator[tuple[str, str]]:
     r"""Yield each line with the header of its section, in lower case; a header belongs to its own section.
 
-    Only "\n" ends a line, as in pve-firewall. Joining the lines with it yields the text again.
+    Only "\n" ends a line, as in pve-firewall. Joining the lines with it yields the text again. Any header but [OPTIONS] and [RULES]
+    is an invalid line of the section that it is in.
     """
     section = ""
-    for line in text.split("\n"):
-        stripped = line.strip(" \t")
-        if stripped.startswith("["):
+    for line, stripped in zip(host_fw.split("\n"), config.split_lines(host_fw)):
+        if stripped.lower() in ("[options]", "[rules]"):
             section = stripped.lower()
         yield section, line
-
-
-def _list_active_rules(text: str) -> Iterator[str]:
-    """Yield the rules of [RULES] that are not disabled."""
-    for section, line in _split_sections(text):
-        stripped = line.strip(" \t")
-        if section == "[rules]" and stripped.strip() and stripped[0] not in "#|[":
-            yield stripped
-
-
-def _read_option(text: str, name: str) -> str:
-    value = ""
-    for section, line in _split_sections(text):
-        match = re.fullmatch(rf"[ \t]*{name}:\s*(\w+)\s*", line, re.IGNORECASE)
-        if match and section == "[options]":
-            value = match.group(1)
-    return value
 
 
 def _is_ours(section: str, line: str) -> bool:
@@ -277,32 +212,42 @@ def with_rules(host_fw: str, ours: Sequence[str]) -> str:
 def describe_missing_rules(
     verdict: FirewallVerdict, clients: Mapping[str, Sequence[str]], port: int, path: Path
 ) -> list[str]:
-    """Return lines that say what to add to the host.fw at `path`, and why. Empty if nothing is missing.
+    """Return lines that say what to add to the host.fw at `path`, or what else to change, and why. Empty if all clients are let in.
 
     clients: addresses by the client's name. verdict: the result of judge_clients() for all these addresses.
     """
-    if not verdict.shut_out:
-        return []
-    lacking = {
-        name: [address for address in addresses if address in verdict.shut_out] for name, addresses in clients.items()
-    }
-    labels = [
-        name if addresses == [name] else f"{name} ({', '.join(addresses)})"
-        for name, addresses in lacking.items()
-        if addresses
-    ]
-    lines = [
-        f"Proxmox VE's firewall is on, and no known rule lets these clients in to port {port}: {', '.join(labels)}. "
-        "A client that is shut out gets no warning of a power cut, and loses power while it is running.",
-        f"Add these lines at the top of the section [RULES] of {path} (add the section if it is missing), or add the same "
-        "rules in the web interface, under this node's Firewall:",
-        *(line.partition(" #")[0] for line in make_rules(verdict.shut_out, port)),
-    ]
+
+    def name_clients(addresses: Collection[str]) -> str:
+        named = {name: [address for address in own if address in addresses] for name, own in clients.items()}
+        return ", ".join(name if own == [name] else f"{name} ({', '.join(own)})" for name, own in named.items() if own)
+
+    lines = []
+    lacking = [address for address in verdict.shut_out if address not in verdict.has_rule]
+    if lacking:
+        lines += [
+            f"Proxmox VE's firewall is on, and no known rule lets these clients in to port {port}: {name_clients(lacking)}. "
+            "A client that is shut out gets no warning of a power cut, and loses power while it is running.",
+            f"Add these lines at the top of the section [RULES] of {path} (add the section if it is missing), or add the same "
+            "rules in the web interface, under this node's Firewall:",
+            *(line.partition(" #")[0] for line in make_rules(lacking, port)),
+        ]
+    if verdict.blacklisted:
+        lines.append(
+            f"The IP set blacklist of Proxmox VE's firewall shuts these clients out, whatever the rules are: "
+            f"{name_clients(verdict.blacklisted)}. Remove them from it: Datacenter, Firewall, IPSet"
+        )
+    if verdict.refused_rules:
+        lines.append(
+            "Proxmox VE's firewall can't load its rules because of these lines, so the rules that it loaded before stay, or none. "
+            "Correct them: " + "; ".join(verdict.refused_rules)
+        )
     if verdict.unclear_rules:
         lines.append(
             "These rules may already let them in, or shut them out; check them yourself: "
             + "; ".join(verdict.unclear_rules)
         )
+    if lacking and verdict.ignored_rules:
+        lines.append("Proxmox VE's firewall ignores these lines: " + "; ".join(verdict.ignored_rules))
     return lines
 
 

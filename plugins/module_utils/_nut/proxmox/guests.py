@@ -7,24 +7,27 @@
 Reads only configuration files. It opens nothing that may be on a storage server: if the server is gone, that would hang.
 Sources: qemu-server and pve-container (the parsers of the configuration), pve-storage (its plugins), pve-ha-manager;
 releases 8 and 9.
+
+One file, because guests, storages and HA are read together and refer to each other.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ..base import hostnames
+from ..base import hostnames, jsontext
 from ..base.text import printable
+from . import formats, grammar, guest_options
+from .datacenter import parse_datacenter
+from .running import FOLDERS
 
 KINDS = ("qm", "pct")
 IDS = range(100, 1_000_000_000)  # valid numbers of guests
-# the directories of the configuration files below etc/pve/local
-_FOLDERS = {"qm": "qemu-server", "pct": "lxc"}
 # Proxmox's shutdown timeout for a guest without `down`, of both kinds since pve-manager 7.3; before, 60 s for a container
 DOWN_SECONDS = 180
 # After its timeout, a VM gets a SIGTERM, 10 s later a SIGKILL, and one more second. A container's lxc-stop takes 5 s more.
@@ -56,11 +59,26 @@ class Guest:
     storages: frozenset[str] = frozenset()  # ids of the storages of its disks and CDs
     paths: frozenset[str] = frozenset()  # absolute, on the host: bind mounts, devices, shared directories
     template: bool = False
+    # files that are run, read or written when the guest starts or stops: hookscript, cicustom, lxc.hook; volumes or paths
+    scripts: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> str:
+        """The guest's key in files, such as qm/100."""
+        return f"{self.kind}/{self.id}"
 
     def __str__(self) -> str:
         """Return the guest's name for messages, such as VM 100 (mail)."""
         label = f"{'VM' if self.kind == 'qm' else 'container'} {self.id}"
         return f"{label} ({self.name})" if self.name else label
+
+
+def parse_key(key: str) -> Guest:
+    """Return the guest of Guest.key, without its other fields. Raises ValueError if there can be no such guest."""
+    kind, _slash, number = key.partition("/")
+    if kind not in KINDS or not (number.isascii() and number.isdigit()) or len(number) > 9:
+        raise ValueError(f"{key!r} is not a guest")
+    return Guest(int(number), kind)
 
 
 @dataclass(frozen=True)
@@ -87,8 +105,15 @@ class HaSetup:
     """What Proxmox's HA does at a poweroff."""
 
     policy: str = "conditional"  # shutdown_policy
-    managed: frozenset[int] = frozenset()  # ids of the guests that HA manages
+    managed: frozenset[int] = (
+        frozenset()
+    )  # ids of the guests that HA manages; none while it is disarmed with the mode ignore
     remarks: tuple[str, ...] = ()  # what the user should know
+
+
+def is_node(root: Path = Path("/")) -> bool:
+    """Return whether a host is a node of Proxmox VE."""
+    return (root / "etc/pve").is_dir() or (root / "usr/bin/pveversion").exists()
 
 
 # Configuration files
@@ -104,7 +129,7 @@ def load_guests(root: Path = Path("/")) -> list[Guest]:
         raise GuestsError(f"there is no {local}: start Proxmox's cluster file system (systemctl start pve-cluster)")
     shared = _parse_directories(read_text(root / "etc/pve/mapping/directory.cfg"))
     found = []
-    for kind, folder in _FOLDERS.items():
+    for kind, folder in FOLDERS.items():
         for path in sorted((local / folder).glob("*.conf")):
             if re.fullmatch(r"[1-9][0-9]{2,8}", path.stem):
                 found.append(parse_guest(int(path.stem), kind, read_text(path), shared))
@@ -114,124 +139,104 @@ def load_guests(root: Path = Path("/")) -> list[Guest]:
 def parse_guest(number: int, kind: str, text: str, shared: Mapping[str, Collection[str]] | None = None) -> Guest:
     """Return a guest from its configuration file: its current options, not the pending ones or its snapshots.
 
-    shared: name -> paths of the directories that VMs can mount with virtiofs. Invalid lines are ignored, as by Proxmox.
+    shared: name -> paths of the directories that VMs can mount with virtiofs. Invalid lines are ignored, as by Proxmox; of
+    an option that is given twice, the last valid one counts. Sources: parse_vm_config in src/PVE/QemuServer.pm of qemu-server,
+    and parse_pct_config in src/PVE/LXC/Config.pm of pve-container, which keeps a value even if it is invalid.
     """
-    values, entries = _read_current_values(text)
-    storages: set[str] = set()
-    paths: set[str] = set()
+    values, entries = guest_options.read_options(kind, text)
+    volumes = []
+    scripts = [values.get("hookscript", "")]
     for key, value in values.items():
-        if re.fullmatch(
-            r"(?:ide|sata|scsi|virtio|efidisk|tpmstate)[0-9]+" if kind == "qm" else r"rootfs|mp[0-9]+", key
-        ):
-            volume = _read_property(value, "file" if kind == "qm" else "volume")
-            if volume.startswith("/"):
-                paths.add(volume)
-            elif match := re.fullmatch(r"([A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]):.+", volume):
-                storages.add(match.group(1))
-        elif kind == "qm" and re.fullmatch(r"virtiofs[0-9]+", key):
-            paths.update((shared or {}).get(_read_property(value, "dirid"), ()))
-    if kind == "pct":
-        paths.update(word for entry in entries for word in entry.split()[:1] if word.startswith("/"))
-    order, up, down = _parse_startup(values.get("startup", ""))
+        if kind == "qm" and key in formats.DRIVES:
+            volumes.append((guest_options.read_drive(key, value) or {}).get("file", ""))
+        elif kind == "pct" and (form := formats.MOUNTS.get(key)):
+            volumes.append((grammar.parse_properties(value, form) or {}).get("volume", ""))
+    shares: set[str] = set()
+    if kind == "qm":
+        scripts += (grammar.parse_properties(values.get("cicustom", ""), formats.CICUSTOM) or {}).values()
+        for key, value in values.items():
+            if re.fullmatch(r"virtiofs[0-9]", key):
+                share = grammar.parse_properties(value, formats.VIRTIOFS) or {}
+                shares.update((shared or {}).get(share.get("dirid", ""), ()))
+    scripts += [value.split()[0] for key, value in entries if key in formats.LXC_FILES and value.startswith("/")]
+    mounted = [value.split()[0] for key, value in entries if key == "lxc.mount.entry" and value.startswith("/")]
+    order, up, down = guest_options.parse_startup(values.get("startup", "")) or (None, None, None)
     return Guest(
         id=number,
         kind=kind,
         name=printable(values.get("name" if kind == "qm" else "hostname", "")),
-        tags=tuple(printable(tag) for tag in re.split(r"[;,\s]+", values.get("tags", "")) if tag),
-        onboot=_is_true(values.get("onboot", "")),
+        tags=tuple(printable(tag) for tag in guest_options.split_list(values.get("tags", ""))),
+        onboot=guest_options.is_on(kind, values.get("onboot", "0")),
         order=order,
         up=up,
         down=down,
-        storages=frozenset(storages),
-        paths=frozenset(paths),
-        template=_is_true(values.get("template", "")),
+        storages=frozenset(storage for volume in volumes if (storage := grammar.find_storage(volume))),
+        paths=frozenset((*(volume for volume in volumes if volume.startswith("/")), *shares, *mounted)),
+        template=guest_options.is_on(kind, values.get("template", "0")),
+        scripts=frozenset(script for script in scripts if script.startswith("/") or grammar.find_storage(script)),
     )
-
-
-def _read_current_values(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return the options before the first section (of duplicates, the last), and the values of lxc.mount.entry."""
-    values: dict[str, str] = {}
-    entries = []
-    for line in text.split("\n"):
-        if re.fullmatch(r"\[[^\]]+\]\s*", line):
-            break
-        if match := re.fullmatch(r"lxc\.mount\.entry(?::|\s*=)\s*(.*?)\s*", line):
-            entries.append(match.group(1))
-        elif match := re.fullmatch(r"([a-z][a-z_-]*[0-9]*):\s*(\S.*?)\s*", line):
-            values[match.group(1)] = match.group(2)
-    return values, entries
-
-
-def _read_property(value: str, default: str) -> str:
-    """Return the value of the default key in a property string; it may be written without the key."""
-    for part in value.split(","):
-        key, equals, rest = part.partition("=")
-        if not equals or key == default:
-            return rest if equals else part
-    return ""
-
-
-def _parse_startup(value: str) -> tuple[int | None, int | None, int | None]:
-    """Return order, up and down. An unknown word makes Proxmox ignore all of them."""
-    numbers: dict[str, int] = {}
-    for part in value.split(","):
-        match = re.fullmatch(r"(?:(order|up|down)=)?([0-9]{1,9})", part)
-        if match:
-            numbers[match.group(1) or "order"] = int(match.group(2))
-        elif part.strip():
-            return None, None, None
-    return numbers.get("order"), numbers.get("up"), numbers.get("down")
 
 
 def _parse_directories(text: str) -> dict[str, list[str]]:
     """Return the paths by name in mapping/directory.cfg, of all nodes."""
     return {
-        name: [
+        section.id: [
             part[len("path=") :]
-            for key, value in lines
-            if key == "map"
+            for key, value in section.lines
+            if key == "map" and value
             for part in value.split(",")
             if part.startswith("path=/")
         ]
-        for (name,), lines in _split_sections(text, r"(\S+)\s*")
+        for section in grammar.split_sections(text, r"(\S+)\s*")
     }
 
 
+# Plugins for TrueNAS call the server otherwise. Any option of an unknown type may be one of a plugin that is installed.
+_SERVERS = ("server", "server2", "portal", "discovery_portal", "portals", "api_host")
+
+
 def parse_storages(text: str) -> dict[str, Storage]:
-    """Return the storages by id in storage.cfg."""
+    """Return the storages by id in storage.cfg.
+
+    Of an option that is given twice, the first valid one counts. Sources: pve-storage, src/PVE/Storage/Plugin.pm
+    (parse_section_header, parse_config), and grammar.split_sections().
+    """
     found = {}
-    for (kind, name), lines in _split_sections(text, r"(\S+):\s*(\S+)\s*"):
-        values = dict(lines)
-        # server2: gluster; portal: iscsi, iscsidirect and zfs; the last three: plugins for TrueNAS
-        keys = ("server", "server2", "portal", "discovery_portal", "portals", "api_host")
+    for section in grammar.split_sections(text):
+        kind = section.type.lower()
+        if not grammar.find_storage(f"{section.id}:x"):
+            continue
+
+        def is_valid(key: str, value: str, kind: str = kind) -> bool:
+            return key in formats.STORAGE_OPTIONS.get(kind, (key,)) and _is_valid_storage_option(key, value)
+
+        values = section.first_values(is_valid)
         servers = [
-            host for key in keys for word in re.split(r"[,;\s]+", values.get(key, "")) if (host := _strip_port(word))
+            host
+            for key in _SERVERS
+            for word in re.split(r"[,;\s]+", values.get(key, ""), flags=re.ASCII)
+            if (host := _strip_port(word))
         ]
-        found[name] = Storage(
-            id=name,
-            type=kind.lower(),
+        found[section.id] = Storage(
+            id=section.id,
+            type=kind,
             # only backups, no disks
-            servers=() if kind.lower() == "pbs" else tuple(dict.fromkeys(servers)),
-            path=values.get("path", ""),
-            base=values.get("base", "").partition(":")[0],
+            servers=() if kind == "pbs" else tuple(dict.fromkeys(servers)),
+            path=values.get("path", f"/mnt/pve/{section.id}" if kind in formats.MOUNTED_STORAGES else ""),
+            base=grammar.find_storage(values.get("base", "")),
         )
-    return found
+    return {
+        **found,
+        "local": Storage("local", "dir", (), "/var/lib/vz"),
+    }  # Proxmox always has it, and allows no other one
 
 
-def _split_sections(text: str, header: str) -> Iterator[tuple[tuple[str, ...], list[tuple[str, str]]]]:
-    """Yield the sections of a PVE::SectionConfig file: a header, then indented lines `key value`, up to an empty line or a header."""
-    name: tuple[str, ...] | None = None
-    lines: list[tuple[str, str]] = []
-    for line in [*text.split("\n"), ""]:
-        if line.startswith("#"):
-            continue
-        if name and (match := re.fullmatch(r"\s+(\S+)(?:\s+(.*\S))?\s*", line)):
-            lines.append((match.group(1), match.group(2) or ""))
-            continue
-        if name:
-            yield name, lines
-        match = re.fullmatch(header, line)
-        name, lines = (match.groups() if match else None), []
+def _is_valid_storage_option(key: str, value: str) -> bool:
+    if key in ("server", "server2"):
+        return grammar.is_address(value)
+    if key == "path":
+        return grammar.is_match(r"/[^;()].*", value)
+    return key != "base" or bool(grammar.find_storage(value))
 
 
 def _strip_port(text: str) -> str:
@@ -278,9 +283,13 @@ def _find_iscsi_portal(path: str) -> str:
 # Tags and storage
 
 
-def with_tag(guests: Iterable[Guest], tag: str) -> list[Guest]:
-    """Return the guests that have a tag. As in Proxmox, case does not matter."""
-    return [guest for guest in guests if tag.casefold() in (word.casefold() for word in guest.tags)]
+def with_tag(guests: Iterable[Guest], tag: str, *, case_sensitive: bool = False) -> list[Guest]:
+    """Return the guests that have a tag. Case matters only with case-sensitive=1 in tag-style of datacenter.cfg."""
+
+    def spell(word: str) -> str:
+        return word if case_sensitive else word.casefold()
+
+    return [guest for guest in guests if spell(tag) in map(spell, guest.tags)]
 
 
 def find_storage_users(
@@ -293,8 +302,9 @@ def find_storage_users(
     """Return the guests that use storage of a host, each with the reason, for messages.
 
     addresses: the host's addresses or names. known: parse_storages(). mounted: parse_mounts(). resolve: raises OSError for a
-    name without addresses. A CD counts as a disk: the VM has it open, and may hang with it. Disks whose place is not in the
-    configuration are not found: a volume group on iSCSI without `base`, and `args`.
+    name without addresses. A CD counts as a disk: the VM has it open, and may hang with it. So does a script that Proxmox runs
+    when it stops the guest: without its server, the stop hangs. Disks whose place is not in the configuration are not found: a
+    volume group on iSCSI without `base`, and `args`.
     """
     seen: dict[str, frozenset[str]] = {}
 
@@ -323,7 +333,17 @@ def find_storage_users(
         reasons += [
             f"it uses {printable(path)}, on {server}"
             for path in sorted(guest.paths)
-            if is_there(server := _find_server(path, mounted))
+            if is_there(server := find_mount_server(path, mounted))
+        ]
+        reasons += [
+            f"its script {printable(script)} is on {server}"
+            for script in sorted(guest.scripts)
+            for server in (
+                [find_mount_server(script, mounted)]
+                if script.startswith("/")
+                else _find_servers(grammar.find_storage(script), known, mounted)
+            )
+            if is_there(server)
         ]
         if reasons:
             found[guest] = "; ".join(dict.fromkeys(reasons))
@@ -339,12 +359,12 @@ def _find_servers(name: str, known: Mapping[str, Storage], mounted: Sequence[Mou
         storage = known[name]
         found += storage.servers
         if storage.path:
-            found.append(_find_server(storage.path, mounted))
+            found.append(find_mount_server(storage.path, mounted))
         name = storage.base
     return found
 
 
-def _find_server(path: str, mounted: Sequence[Mount]) -> str:
+def find_mount_server(path: str, mounted: Sequence[Mount]) -> str:
     """Return the server of the file system at `path`; "" if it is on this host. Does not follow symbolic links."""
     if server := _find_iscsi_portal(path):
         return server
@@ -374,32 +394,66 @@ _POLICIES = {
 
 
 def read_ha(root: Path = Path("/")) -> HaSetup:
-    """Return which guests HA manages, and what its policy means when this host powers off. Raises GuestsError."""
+    """Return which guests HA manages, and what its policy means when this host powers off. Raises GuestsError.
+
+    Sources: pve-ha-manager, src/PVE/HA/Resources.pm (parse_section_header) and src/PVE/HA/Config.pm (service_check_ha_state).
+    """
     cluster = root / "etc/pve"
-    match = re.search(r"^ha:\s*(\S.*?)\s*$", read_text(cluster / "datacenter.cfg"), re.MULTILINE)
-    values = dict(part.partition("=")[::2] for part in match.group(1).split(",")) if match else {}
-    policy = values.get("shutdown_policy", "conditional")
-    managed = set()
-    for (kind, name), lines in _split_sections(read_text(cluster / "ha/resources.cfg"), r"(\S+):\s*(\S+)\s*"):
-        # HA does not manage guests in the state ignored
-        if kind in ("vm", "ct") and re.fullmatch(r"[0-9]{1,9}", name) and dict(lines).get("state") != "ignored":
-            managed.add(int(name))
-    if not managed:
+    policy = parse_datacenter(read_text(cluster / "datacenter.cfg")).shutdown_policy
+    managed: set[tuple[str, int]] = set()
+    for section in grammar.split_sections(read_text(cluster / "ha/resources.cfg")):
+        kind, state = section.type.lower(), section.first_values(_is_valid_resource_option).get("state")
+        if kind in ("vm", "ct") and re.fullmatch(r"[1-9][0-9]+", section.id):
+            # HA does not manage guests in the state ignored
+            (managed.discard if state == "ignored" else managed.add)((kind, int(section.id)))
+    numbers = frozenset(number for _kind, number in managed)
+    if not numbers:
         return HaSetup(policy, frozenset(), ())
+    listed = f"{len(numbers)} guest{'s' if len(numbers) > 1 else ''} ({', '.join(map(str, sorted(numbers)))})"
+    disarmed = _read_disarm_mode(read_text(cluster / "ha/manager_status"))
+    if disarmed == "ignore":
+        # since pve-ha-manager 5.1.3
+        return HaSetup(policy, frozenset(), (f"HA is disarmed: until it is armed, Proxmox VE itself stops {listed}",))
     remarks = [
-        f"HA manages {len(managed)} guest{'s' if len(managed) > 1 else ''} ({', '.join(map(str, sorted(managed)))})",
-        f"shutdown_policy is {printable(policy)}: {_POLICIES.get(policy, 'unknown to this library')}",
+        f"HA manages {listed}",
+        f"shutdown_policy is {policy}: {_POLICIES[policy]}",
         "a node that loses contact with the others loses quorum, and HA resets it a minute later: in an outage, shut down all "
         "nodes together, or disarm HA first",
     ]
-    return HaSetup(policy, frozenset(managed), tuple(remarks))
+    if disarmed:
+        remarks.append(
+            f"HA is disarmed with the mode {printable(disarmed)}: nothing stops its guests at a poweroff, and they are killed. "
+            "Arm it (ha-manager crm-command arm-ha), or disarm it with the mode ignore"
+        )
+    return HaSetup(policy, numbers, tuple(remarks))
+
+
+def _is_valid_resource_option(key: str, value: str) -> bool:
+    return key != "state" or value in ("started", "stopped", "enabled", "disabled", "ignored")
+
+
+def _read_disarm_mode(text: str) -> str:
+    """Return the mode with which HA is disarmed, in a text of ha/manager_status; "" if it is armed."""
+    try:
+        status = jsontext.parse_json(text or "{}")
+        return str(status["disarm"]["mode"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def read_ha_state(kind: str, number: int, root: Path = Path("/")) -> str:
+    """Return the state in which HA has a guest, such as started or error; "" if it is unknown or HA has none.
+
+    Source: pve-ha-manager, src/PVE/HA/Manager.pm (service_status in ha/manager_status).
+    """
+    try:
+        status = jsontext.parse_json(read_text(root / "etc/pve/ha/manager_status") or "{}")
+        return str(status["service_status"][f"{'vm' if kind == 'qm' else 'ct'}:{number}"]["state"])
+    except (GuestsError, ValueError, KeyError, TypeError):
+        return ""
 
 
 # Helpers
-
-
-def _is_true(value: str) -> bool:
-    return value.lower() in ("1", "on", "yes", "true")
 
 
 def read_text(path: Path) -> str:

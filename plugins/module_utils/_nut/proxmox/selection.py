@@ -19,6 +19,7 @@ from typing import Callable
 from ..base import files, hostnames, records
 from ..base.text import printable
 from . import guests
+from .datacenter import parse_datacenter
 from .guests import Guest, Mount, Storage
 
 VERSION = 1
@@ -57,6 +58,7 @@ class LocalGuests:
     guests: tuple[Guest, ...] = ()
     storages: Mapping[str, Storage] = field(default_factory=dict)  # by id
     mounts: tuple[Mount, ...] = ()  # current ones, and those in fstab
+    has_case_sensitive_tags: bool = False  # whether the tags Nas and nas differ
 
 
 def read_local_guests(root: Path = Path("/")) -> LocalGuests:
@@ -68,7 +70,16 @@ def read_local_guests(root: Path = Path("/")) -> LocalGuests:
         tuple(found),
         guests.parse_storages(guests.read_text(root / "etc/pve/storage.cfg")),
         guests.parse_mounts(guests.read_text(root / "etc/fstab"), guests.read_text(root / "proc/self/mounts")),
+        _has_case_sensitive_tags(root),
     )
+
+
+def _has_case_sensitive_tags(root: Path) -> bool:
+    """Return whether the tags Nas and nas differ. Without a readable datacenter.cfg they don't, as is Proxmox's default."""
+    try:
+        return parse_datacenter(guests.read_text(root / "etc/pve/datacenter.cfg")).has_case_sensitive_tags
+    except guests.GuestsError:
+        return False
 
 
 def choose_guests(selector: Selector, here: LocalGuests, resolve: guests.Resolve) -> tuple[ChosenGuest, ...]:
@@ -81,7 +92,7 @@ def choose_guests(selector: Selector, here: LocalGuests, resolve: guests.Resolve
     known = sorted((guest for guest in here.guests if not guest.template), key=lambda guest: guest.id)
     reasons: dict[int, list[str]] = {guest.id: ["its number is listed"] for guest in known if guest.id in own}
     for tag in selector.tags:
-        for guest in guests.with_tag(known, tag):
+        for guest in guests.with_tag(known, tag, case_sensitive=here.has_case_sensitive_tags):
             reasons.setdefault(guest.id, []).append(f"it has the tag {tag}")
     if selector.storage_of:
         for guest, words in guests.find_storage_users(

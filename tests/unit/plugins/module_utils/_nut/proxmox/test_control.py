@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import control
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import HA_SECONDS, KINDS, Guest
+from ansible_collections.homelab.nut.tests.unit.support import proxmox_commands
 from pve import stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
 SPEED = 200.0
 
@@ -67,49 +69,86 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
     new_stand.host.kill_all()
 
 
+class Script:
+    """A host whose qm and pct give recorded answers, one after the other."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.kind, self.number, self.state = row["kind"], row["number"], row["before"]
+        self.answers = list(row["answers"])
+        self.now = 0.0
+        self.asked: list[str] = []
+        self.later = ""  # the state after the next pause
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        words = list(command[3:])
+        if words == [self.kind, "status", str(self.number)]:
+            folder = {"qm": "qemu-server", "pct": "lxc"}[self.kind]
+            gone = (2, f"Configuration file 'nodes/pve1/{folder}/{self.number}.conf' does not exist\n")
+            return {"unknown": (124, ""), "gone": gone}.get(self.state, (0, f"status: {self.state}\n"))
+        self.asked.append(" ".join(words))
+        answer = self.answers.pop(0)
+        self.now += answer["takes"]
+        self.state, self.later = answer["after"], answer.get("later", "")
+        return answer["code"], answer["output"]
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+        self.state = self.later or self.state
+
+
+def write_ha_state(root: Path, row: Mapping[str, Any]) -> None:
+    if state := row.get("ha_state"):
+        resource = f"{'vm' if row['kind'] == 'qm' else 'ct'}:{row['number']}"
+        (root / "etc/pve/ha").mkdir(parents=True)
+        status = {"service_status": {resource: {"node": "pve1", "state": state}}}
+        (root / "etc/pve/ha/manager_status").write_text(json.dumps(status))
+
+
+@pytest.mark.parametrize("row", proxmox_commands.STOP, ids=lambda row: row["name"])
+def test_recorded_answers_lead_to_right_stop(row: Mapping[str, Any], tmp_path: Path) -> None:
+    script = Script(row)
+    write_ha_state(tmp_path, row)
+    found = control.stop_guest(
+        script.run,
+        Guest(row["number"], row["kind"]),
+        row["seconds"],
+        tmp_path,
+        clock=lambda: script.now,
+        pause=script.pause,
+    )
+    assert (found.outcome, found.by_ha) == (row["outcome"], row["by_ha"])
+    assert script.asked == row["commands"]
+    assert not script.answers
+    assert script.now <= control.longest_stop(row["seconds"])
+
+
+@pytest.mark.parametrize("row", proxmox_commands.START, ids=lambda row: f"{row['code']} {row['output'].strip()}")
+def test_recorded_answer_leads_to_right_start(row: Mapping[str, Any], tmp_path: Path) -> None:
+    write_ha_state(tmp_path, row)
+    asked: list[list[str]] = []
+
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        asked.append(list(command[3:]))
+        return row["code"], row["output"]
+
+    found = control.start_guest(run, Guest(row["number"], row["kind"]), tmp_path)
+    assert found.outcome == row["outcome"]
+    assert bool(found.message) == (row["outcome"] != "started")
+    assert asked == [[row["kind"], "start", str(row["number"])]]
+
+
+def test_message_says_that_ha_lacks_quorum(tmp_path: Path) -> None:
+    row = next(row for row in proxmox_commands.STOP if row["name"] == "VM that HA manages, without a quorum")
+    script = Script(row)
+    found = control.stop_guest(script.run, Guest(104, "qm"), 20, tmp_path, clock=lambda: script.now, pause=script.pause)
+    assert "the cluster has no quorum" in found.message
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_guest_status_is_read_and_guest_is_started(stand: Stand, kind: str) -> None:
-    stand.host.add_guest(100, kind=kind)
-    assert control.read_status(stand.run, Guest(100, kind)) == "running"
-    stand.host.kill_guest(100)
-    assert control.read_status(stand.run, Guest(100, kind)) == "stopped"
-    assert control.read_status(stand.run, Guest(999, kind)) is None
-    assert control.start_guest(stand.run, Guest(100, kind))[0] == 0
+def test_guest_is_started(stand: Stand, kind: str) -> None:
+    stand.host.add_guest(100, kind=kind, running=False)
+    assert control.start_guest(stand.run, Guest(100, kind)).outcome == "started"
     assert stand.host.find_pid(100)
-    assert control.start_guest(stand.run, Guest(100, kind))[0] == 255
-
-
-def test_running_guests_are_listed(stand: Stand) -> None:
-    assert control.list_running(stand.run) == frozenset()
-    stand.host.add_guest(100, name="mail")
-    stand.host.add_guest(101)
-    stand.host.add_guest(102, running=False)
-    stand.host.add_guest(103, kind="pct", name="films")
-    stand.host.add_guest(104, kind="pct", lock="backup")
-    stand.host.add_guest(105, kind="pct", running=False, lock="backup")
-    assert control.list_running(stand.run) == {100, 101, 103, 104}
-    assert "       101 VM 101 " in stand.run(["qm", "list"])[1]
-
-
-def test_guest_name_that_looks_like_a_table_row_is_not_misread() -> None:
-    table = {
-        "qm": "      VMID NAME   STATUS     MEM(MB)    BOOTDISK(GB) PID       \n"
-        "       100 running  stopped    512                 0.00 0         \n"
-        "       101 stopped  paused     512               900.00 7         \n"
-        "      1020 stopped  running    512               900.00 4217      \n",
-        "pct": "VMID       Status     Lock         Name                \n"
-        "200        stopped                 running             \n"
-        "201        running                 stopped             \n",
-    }
-    assert control.list_running(lambda command: (0, table[command[3]])) == {101, 1020, 201}
-
-
-@pytest.mark.parametrize("broken", ["qm", "pct"])
-def test_running_guests_are_unknown_if_qm_or_pct_fails(stand: Stand, broken: str) -> None:
-    stand.host.add_guest(100)
-    stand.host.add_guest(103, kind="pct")
-    stand.hooks[broken] = "       100 mail running 512 0.00 7\n103 running  films\n"
-    assert control.list_running(stand.run) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,19 +202,6 @@ def test_backup_is_ended_once(stand: Stand, kind: str) -> None:
     assert stand.verbs.count("vzdump --stop") == 1
 
 
-def test_guest_is_forced_if_backup_does_not_end(stand: Stand) -> None:
-    stand.host.add_guest(100, lock="backup")
-    asked: list[str] = []
-
-    def run(command: Sequence[str]) -> tuple[int, str]:
-        asked.append(command[3])
-        return (0, "") if command[3] == "vzdump" else stand.run(command)
-
-    found = control.stop_guest(run, Guest(100, "qm"), 10, clock=stand.clock, pause=stand.pause)
-    assert found.outcome == "forced"
-    assert asked.count("vzdump") == 1
-
-
 def test_unreachable_vm_is_forced_at_once() -> None:
     def run(command: Sequence[str]) -> tuple[int, str]:
         if command[4] == "status":
@@ -185,33 +211,19 @@ def test_unreachable_vm_is_forced_at_once() -> None:
     assert control.stop_guest(run, Guest(100, "qm"), 60, clock=lambda: 0.0).outcome == "forced"
 
 
-def test_permanent_lock_is_broken_at_the_end(stand: Stand) -> None:
-    stand.host.add_guest(100, lock="migrate")
-    found = stand.stop(100, 10)
-    assert found.outcome == "forced"
-    assert 8 <= stand.now <= 10
-    assert "vzdump --stop" not in stand.verbs
-    assert ["qm", "stop", "100", "--skiplock", "1"] in stand.host.read_calls()
-    # each try has what is left of the time
-    tries = [call[4] for call in stand.host.read_calls() if call[1] == "shutdown"]
-    assert tries[:3] == ["10", "8", "6"]
-
-
 def test_guest_that_cannot_be_forced_still_runs(stand: Stand) -> None:
-    stand.host.add_guest(100, lock="migrate")
-    stand.hooks["stop"] = "can't lock file\n"
+    stand.host.add_guest(100)
+    stand.hooks["shutdown"] = stand.hooks["stop"] = "can't lock file\n"
     found = stand.stop(100, 10)
     assert found.outcome == "runs"
     assert "could not be stopped in" in found.message
     assert found.message.endswith("can't lock file")
 
 
-def test_guest_with_unknown_status_counts_as_running(stand: Stand) -> None:
+def test_guest_with_unknown_status_is_down_when_proxmox_says_so(stand: Stand) -> None:
     stand.host.add_guest(100, shutdown=3)
     stand.hooks["status"] = "ipcc_send_rec failed\n"
-    found = stand.stop(100, 10)
-    assert found.outcome == "runs"
-    del stand.hooks["status"]
+    assert stand.stop(100, 10).outcome == "stopped"
     assert stand.stop(100, 10).outcome == "already"
 
 
@@ -222,13 +234,23 @@ def test_ha_gets_one_request_and_time_to_act(stand: Stand) -> None:
     assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1
 
 
-def test_guest_is_forced_if_ha_does_nothing(stand: Stand) -> None:
-    stand.host.add_guest(100, ha=True, shutdown=None)
-    found = stand.stop(100, 30)
+def test_guest_runs_on_if_ha_does_nothing() -> None:
+    """Every command for it is only a request to HA."""
+    now = [0.0]
+    asked: list[str] = []
+
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        asked.append(command[4])
+        now[0] += 1
+        return 0, "status: running\n" if command[4] == "status" else "Requesting HA stop for VM 100\n"
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    found = control.stop_guest(run, Guest(100, "qm"), 30, clock=lambda: now[0], pause=pause)
     assert (found.outcome, found.by_ha) == ("runs", True)
-    assert stand.verbs.count("qm shutdown --timeout --forceStop") == 1
-    assert stand.now <= control.longest_stop(30)
-    assert stand.now >= 30 + HA_SECONDS - 2
+    assert asked.count("shutdown") == 1
+    assert 30 + HA_SECONDS - 2 <= now[0] <= control.longest_stop(30)
 
 
 def test_each_command_has_a_time_limit(stand: Stand) -> None:

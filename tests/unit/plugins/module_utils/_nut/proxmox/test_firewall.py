@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import firewall
@@ -12,6 +14,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.firewall 
 from hypothesis import given
 from hypothesis import strategies as st
 
+RECORDINGS = Path(__file__).parents[4] / "recordings/proxmox"
+RECORDED = json.loads((RECORDINGS / "firewall.json").read_text())
+ROWS = json.loads((RECORDINGS / "firewall-rows.json").read_text())
+CLIENTS = tuple(RECORDED["clients"])
+SERVICES = {**firewall.SERVICES, "tftp": {"udp": 69}}
 ON = "[OPTIONS]\nenable: 1\n"
 NAS = "192.0.2.5"
 OURS = ["IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493 # homelab.nut: a client of upsd"]
@@ -50,15 +57,144 @@ def test_firewall_can_be_off_on_one_host() -> None:
     [
         (ON, ""),
         (ON, "[OPTIONS]\nenable: 1\n"),
+        (ON, "[OPTIONS]\nenable: 0 # off\n"),
         (ON, "[RULES]\nenable: 0\n"),
         ("[options]\n\n  Enable:1  \n", ""),
         ("[OPTIONS]\nenable: 0\nenable: 1\n", ""),
-        ("[OPTIONS]\nenable: 1700000000\n", ""),
         ("[OPTIONS]\r\n[OPTIONS]\nenable: 1\n", ""),
     ],
 )
 def test_firewall_is_on_with_enable_1(cluster_fw: str, host_fw: str) -> None:
     assert firewall.explain_off(cluster_fw, host_fw) == ""
+
+
+def test_trial_lasts_a_minute() -> None:
+    trial = "[OPTIONS]\nenable: 1700000000\n"
+    assert firewall.explain_off(trial, "", now=1700000060) == ""
+    assert "cluster.fw" in firewall.explain_off(trial, "", now=1700000061)
+    assert "cluster.fw" in firewall.explain_off(trial, "")
+
+
+# What Proxmox VE's own code answers
+
+
+@pytest.mark.parametrize("release", ["pve8", "pve9"])
+@pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["name"])
+def test_clients_are_judged_as_by_a_real_kernel(case: dict[str, Any], release: str) -> None:
+    seen = firewall.judge_clients(case["cluster.fw"], case["host.fw"], CLIENTS, RECORDED["port"])
+    assert bool(seen.off_reason) is (case[release]["firewall"] == "off")
+    let_in = [client for client in CLIENTS if client not in seen.shut_out]
+    if case["name"] in ("iface", "iface-other", "dest"):
+        # not resolved: named instead
+        assert (let_in, len(seen.unclear_rules)) == ([], 1)
+    else:
+        assert let_in == case[release]["in"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
+def test_clients_are_judged_as_by_pve_firewall(row: dict[str, Any]) -> None:
+    seen = firewall.judge_clients(row["cluster.fw"], row["host.fw"], CLIENTS, 3493, services=SERVICES)
+    let_in = [client for client in CLIENTS if client not in seen.shut_out]
+    if "doubt" in row:
+        assert let_in == [], row["source"]
+        assert row["doubt"] in seen.unclear_rules[0]
+    else:
+        assert let_in == row["real"], row["source"]
+    hint = firewall.describe_missing_rules(seen, {name: (name,) for name in CLIENTS}, 3493, Path("host.fw"))
+    assert row.get("says", "") in " ".join(hint)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
+def test_our_rules_let_clients_in_or_the_reason_is_named(row: dict[str, Any]) -> None:
+    text = firewall.with_rules(row["host.fw"], firewall.make_rules(CLIENTS, 3493))
+    seen = firewall.judge_clients(row["cluster.fw"], text, CLIENTS, 3493, services=SERVICES)
+    assert seen.shut_out == (CLIENTS if seen.refused_rules else seen.blacklisted)
+    hint = firewall.describe_missing_rules(seen, {name: (name,) for name in CLIENTS}, 3493, Path("host.fw"))
+    assert bool(hint) is bool(seen.shut_out)
+    assert not any("Add these lines" in line for line in hint)
+
+
+NFTABLES = "[OPTIONS]\nnftables: 1\n"
+ACCEPT = "IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [ACCEPT, "IN ACCEPT -source  192.0.2.5 -p\ttcp -dport 3493", "in accept -p tcp -dport 3493\r", ACCEPT + " # NUT"],
+)
+def test_proxmox_firewall_takes_more_than_pve_firewall(rule: str) -> None:
+    text = f"{NFTABLES}{host(rule)}"
+    assert firewall.judge_clients(ON, text, [NAS], 3493).shut_out == ()
+    assert firewall.judge_clients(ON, text.replace("ACCEPT", "DROP").replace("accept", "drop"), [NAS], 3493).shut_out
+
+
+@pytest.mark.parametrize(
+    ("cluster_fw", "rules", "words"),
+    [
+        (ON, ["[FOO]"], "[FOO]"),
+        (ON, ["IN ACCEPT -log loud"], "-log must be one of"),
+        (ON, ["IN ACCEPT -p tcp -p tcp"], "an option only once"),
+        (ON, ["IN ACCEPT -p tcp --proto tcp"], "an option only once"),
+        (ON, [ACCEPT + " # a # b"], "comment at the last #"),
+        (ON + "enable: 1\n", [], "only once"),
+        ("[OPTIONS]\nENABLE: 1\n", [], "lower case"),
+        (ON + "[ALIASES]\nnas 192.0.2.5\nNAS 192.0.2.6\n", [], "only once"),
+        (ON + "[ipset clients]\n", [], "spelled like this"),
+        (ON + "[IPSET clients]\n[IPSET clients]\n", [], "only once"),
+        (ON + "[group ups]\n[group ups]\n", [], "only once"),
+        (ON, ["IN DROP -source nas"], "no alias nas"),
+        (ON, ["|IN DROP -source nas"], "no alias nas"),
+        (ON, ["|IN ACCEPT -p tcp -dport foo"], "/etc/services has no foo"),
+        (ON, [ACCEPT + " #"], "no empty comment"),
+        (ON, ["IN Foo(ACCEPT)"], "no macro Foo"),
+        (ON, ["IN ssh(ACCEPT)"], "no macro ssh"),
+        (ON, ["GROUP ups"], "no such group"),
+        (ON + "[group ups]\n", ["group ups"], "GROUP in upper case"),
+        (ON + "[group Ups]\n", [], "capital letters"),
+        (ON + "[IPSET Clients]\n", [], "capital letters"),
+        (ON + "[IPSET clients]\n192.0.2.5#nas\n", [], "a blank before the comment"),
+        (ON + "[ALIASES]\nnas 192.0.2.5#nas\n", [], "a blank before the comment"),
+        (ON + "[ALIASES]\nn.as 192.0.2.5\n", [], "does not take such a name"),
+        (ON, ["[OPTIONS]", "log_level_in: INFO"], "log level in lower case"),
+        (ON, ["[OPTIONS]", "log_level_in:"], "log level in lower case"),
+    ],
+)
+def test_proxmox_firewall_rejects_whole_files(cluster_fw: str, rules: list[str], words: str) -> None:
+    text = NFTABLES + host(ACCEPT, *rules)
+    seen = firewall.judge_clients(cluster_fw, text, [NAS], 3493)
+    assert (seen.shut_out, seen.has_rule) == ((NAS,), (NAS,))
+    assert words in seen.refused_rules[0]
+    # pve-firewall goes on
+    for other in (text.replace("nftables: 1", "nftables: 0"), text):
+        seen = firewall.judge_clients(cluster_fw, other, [NAS], 3493, has_proxmox_firewall=other is not text)
+        assert seen == FirewallVerdict("")
+
+
+def test_proxmox_firewall_takes_an_address_with_an_exclamation_mark_out_of_the_set() -> None:
+    cluster_fw = f"{ON}[IPSET clients]\n!192.0.2.0/24\n192.0.2.5\n"
+    rule = host("IN ACCEPT -source +clients -p tcp -dport 3493")
+    # for ipset, the smallest network decides
+    assert firewall.judge_clients(cluster_fw, rule, [NAS], 3493).shut_out == ()
+    assert firewall.judge_clients(cluster_fw, NFTABLES + rule, [NAS], 3493).shut_out == (NAS,)
+
+
+def test_services_are_read_from_the_host(root: Path) -> None:
+    (root / "etc").mkdir()
+    (root / "etc/services").write_text("# ssh 1/tcp\nups\t3493/tcp nut # alias\n")
+    texts = (ON, host("IN ACCEPT -p tcp -dport ups"))
+    assert firewall.judge_host(texts, [NAS], 3493, root).shut_out == ()
+    assert firewall.judge_host((ON, host("IN ACCEPT -p tcp -dport nut")), [NAS], 3493, root).shut_out == (NAS,)
+    (root / "etc/services").unlink()
+    assert firewall.judge_host((ON, host("IN ACCEPT -p tcp -dport nut")), [NAS], 3493, root).shut_out == ()
+
+
+def test_option_nftables_needs_its_program(root: Path) -> None:
+    texts = (ON, NFTABLES + host(ACCEPT, "[FOO]"))
+    assert firewall.judge_host(texts, [NAS], 3493, root).shut_out == ()
+    program = root / firewall.PROXMOX_FIREWALL
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    assert firewall.judge_host(texts, [NAS], 3493, root).shut_out == (NAS,)
 
 
 # Who is let in?
@@ -104,7 +240,7 @@ def test_accept_rule_lets_client_in(rule: str) -> None:
         "IN ACCEPT -source 192.0.2.6-192.0.2.9",
         "IN ACCEPT -source 2001:db8::/32",
         "IN ACCEPT -source 2001:db8::1-2001:db8::9",
-        "IN SSH(ACCEPT) -source +mine",
+        "IN SSH(ACCEPT) -source 192.0.2.5",
         "IN ACCEPT -i vmbr0 -p udp",
     ],
 )
@@ -117,15 +253,41 @@ def test_rule_for_other_clients_is_skipped(rule: str) -> None:
 @pytest.mark.parametrize(
     "rule",
     [
-        "IN ACCEPT -source +clients -p tcp -dport 3493",
-        "IN ACCEPT -source dc/nas -p tcp -dport 3493",
-        "IN ACCEPT -source nas",
-        "IN ACCEPT -source 192.0.2.5/24",
-        "IN ACCEPT -source 192.0.2.1-2001:db8::1",
+        "IN ACCEPT -source +sdn/vnet0-all -p tcp -dport 3493",
+        "IN ACCEPT -source +vnet0-all -p tcp -dport 3493",
         "IN ACCEPT -i vmbr0 -p tcp -dport 3493",
         "IN ACCEPT -dest 192.0.2.1 -p tcp -dport 3493",
+        "IN ACCEPT -p tcp -sport 1024:65535 -dport 3493",
+        "IN ACCEPT -source 192.0.2",
+        "IN ACCEPT -source 192.0.2.05",
+    ],
+)
+def test_unclear_rule_lets_no_client_in_and_is_listed(rule: str) -> None:
+    doubt = f"host.fw: {rule}"
+    assert firewall.judge_clients(ON, host(rule), [NAS], 3493) == FirewallVerdict("", (NAS,), unclear_rules=(doubt,))
+    # may it shut out, so nobody knows what comes of the rules after it
+    drops = rule.replace("ACCEPT -", "DROP -")
+    assert firewall.judge_clients(ON, host(drops, "IN ACCEPT"), [NAS], 3493).shut_out == (NAS,)
+    # turned off, or ours before it: no doubt left
+    assert firewall.judge_clients(ON, host("|" + rule), [NAS], 3493).unclear_rules == ()
+    assert firewall.judge_clients(ON, host(*OURS, rule), [NAS], 3493) == FirewallVerdict("")
+
+
+def test_unclear_group_lets_no_client_in_and_is_listed() -> None:
+    cluster = f"{ON}[group ups]\nIN ACCEPT -source 192.0.2.5 -p tcp -dport 3493\n"
+    seen = firewall.judge_clients(cluster, host("GROUP ups -i vmbr0"), [NAS], 3493)
+    assert seen.unclear_rules == ("cluster.fw [group ups]: IN ACCEPT -source 192.0.2.5 -p tcp -dport 3493",)
+    assert seen.shut_out == (NAS,)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "IN ACCEPT -source nas",
+        "IN ACCEPT -source dc/nas -p tcp -dport 3493",
+        "IN ACCEPT -source 192.0.2.5/24",
+        "IN ACCEPT -source 192.0.2.1-2001:db8::1",
         "IN ACCEPT -p tcp -dport ups",
-        # wrong to pve-firewall, which then goes without the whole rule
         "IN ACCEPT -dport 3493",
         "IN ACCEPT -p all -dport 3493",
         "IN ACCEPT -p tcp dport 3493",
@@ -135,35 +297,31 @@ def test_rule_for_other_clients_is_skipped(rule: str) -> None:
         "IN ACCEPT -source 192.0.2.5,nas",
         "IN ACCEPT -source 192.0.2.5,2001:db8::5",
         "IN ACCEPT -source 192.0.2.5,192.0.2.7-192.0.2.9",
-        "IN ACCEPT -p tcp -sport 1024:65535 -dport 3493",
         "IN ACCEPT -source",
-        "GROUP clients",
         "IN accept",
         "IN",
         "ACCEPT IN",
         "\x0b# nothing",
     ],
 )
-def test_unclear_rule_lets_no_client_in_and_is_listed(rule: str) -> None:
-    doubt = f"host.fw: {rule}"
-    assert firewall.judge_clients(ON, host(rule), [NAS], 3493) == FirewallVerdict("", (NAS,), (doubt,))
-    # may it shut out, so nobody knows what comes of the rules after it
-    drops = rule.replace("ACCEPT -", "DROP -")
-    assert firewall.judge_clients(ON, host(drops, "IN ACCEPT"), [NAS], 3493).shut_out == (NAS,)
-    # turned off, or ours before it: no doubt left
-    assert firewall.judge_clients(ON, host("|" + rule), [NAS], 3493).unclear_rules == ()
-    assert firewall.judge_clients(ON, host(*OURS, rule), [NAS], 3493) == FirewallVerdict("")
+def test_ignored_rule_lets_no_client_in_and_is_listed(rule: str) -> None:
+    seen = firewall.judge_clients(ON, host(rule), [NAS], 3493)
+    assert (seen.shut_out, seen.unclear_rules) == ((NAS,), ())
+    assert seen.ignored_rules[0].startswith(f"host.fw: {rule} (")
+    # it shuts nobody out, either
+    assert firewall.judge_clients(ON, host(rule.replace("ACCEPT -", "DROP -"), "IN ACCEPT"), [NAS], 3493).shut_out == ()
+    assert firewall.judge_clients(ON, host("|" + rule), [NAS], 3493).ignored_rules == ()
 
 
 def test_unclear_accept_does_not_hide_a_clear_one() -> None:
     assert firewall.judge_clients(
-        ON, host("IN ACCEPT -source +a", "IN ACCEPT -p tcp -dport 3493"), [NAS], 3493
+        ON, host("IN ACCEPT -i vmbr0", "IN ACCEPT -p tcp -dport 3493"), [NAS], 3493
     ) == FirewallVerdict("")
 
 
 def test_macro_is_unclear_for_other_ports_than_nuts() -> None:
     assert firewall.judge_clients(ON, host("IN Ceph(ACCEPT)"), [NAS], 6789) == FirewallVerdict(
-        "", (NAS,), ("host.fw: IN Ceph(ACCEPT)",)
+        "", (NAS,), unclear_rules=("host.fw: IN Ceph(ACCEPT)",)
     )
     assert firewall.judge_clients(ON, host("IN Ceph(DROP)", "IN ACCEPT"), [NAS], 6789).shut_out == (NAS,)
 
@@ -178,9 +336,9 @@ def test_host_rules_come_before_cluster_rules() -> None:
 
 
 def test_each_address_is_judged_separately() -> None:
-    text = host("IN ACCEPT -source 192.0.2.5", "IN ACCEPT -source 2001:db8::/32", "GROUP g")
+    text = host("IN ACCEPT -source 192.0.2.5", "IN ACCEPT -source 2001:db8::/32", "IN ACCEPT -i vmbr0")
     seen = firewall.judge_clients(ON, text, ["192.0.2.6", NAS, "2001:db8::5"], 3493)
-    assert seen == FirewallVerdict("", ("192.0.2.6",), ("host.fw: GROUP g",))
+    assert seen == FirewallVerdict("", ("192.0.2.6",), unclear_rules=("host.fw: IN ACCEPT -i vmbr0",))
 
 
 # Our rules
@@ -220,6 +378,8 @@ RULE = OURS[0]
         ("[RULES]\n\n", f"[RULES]\n\n{RULE}\n"),
         ("[RULES]\n\nIN DROP\n\n", f"[RULES]\n\n{RULE}\nIN DROP\n\n"),
         ("[RULES]\n# mine\nIN DROP", f"[RULES]\n{RULE}\n# mine\nIN DROP"),
+        ("[RULES]\n[group web]\nIN DROP\n", f"[RULES]\n{RULE}\n[group web]\nIN DROP\n"),
+        (f"[RULES]\n[group web]\n{RULE}\nIN DROP\n", f"[RULES]\n{RULE}\n[group web]\nIN DROP\n"),
         (" [rules]\t\nIN DROP\n[RULES]\n", f" [rules]\t\n{RULE}\nIN DROP\n[RULES]\n"),
         ("[RULES]\n[OPTIONS]\n", f"[RULES]\n{RULE}\n[OPTIONS]\n"),
         # pve-firewall takes this for no header
@@ -324,7 +484,7 @@ def test_any_text_is_judged_without_error(cluster_fw: str, rule: str) -> None:
 
 def test_hint_lists_missing_rules() -> None:
     clients = {"nas": ("192.0.2.5", "2001:db8::5"), "192.0.2.6": ("192.0.2.6",), "media": ("192.0.2.7",)}
-    seen = FirewallVerdict("", ("192.0.2.5", "192.0.2.6"), ("cluster.fw: GROUP g",))
+    seen = FirewallVerdict("", ("192.0.2.5", "192.0.2.6"), unclear_rules=("cluster.fw: GROUP g",))
     why, where, *rules, doubts = firewall.describe_missing_rules(seen, clients, 1234, Path("/etc/pve/local/host.fw"))
     assert "to port 1234: nas (192.0.2.5), 192.0.2.6. " in why
     assert "/etc/pve/local/host.fw" in where
@@ -336,9 +496,9 @@ def test_hint_lists_missing_rules() -> None:
 
 
 def test_following_the_hint_silences_the_hint() -> None:
-    seen = firewall.judge_clients(ON, host("GROUP g"), [NAS], 3493)
+    seen = firewall.judge_clients(ON, host("IN ACCEPT -i vmbr0"), [NAS], 3493)
     _why, _where, rule, _doubts = firewall.describe_missing_rules(seen, {"nas": (NAS,)}, 3493, Path("host.fw"))
-    followed = host(rule, "GROUP g")
+    followed = host(rule, "IN ACCEPT -i vmbr0")
     assert (
         firewall.describe_missing_rules(
             firewall.judge_clients(ON, followed, [NAS], 3493), {"nas": (NAS,)}, 3493, Path("host.fw")

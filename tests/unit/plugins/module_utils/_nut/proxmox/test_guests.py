@@ -65,6 +65,7 @@ nfs: nas
 \texport /mnt/tank/vms
 \tpath /mnt/pve/nas
 \tcontent images
+
 cifs: smb
 \tserver 192.0.2.20
 \tshare vms
@@ -199,7 +200,7 @@ def test_any_text_is_parsed_without_error(text: str, kind: str) -> None:
 
 
 def test_control_characters_in_guest_name_are_escaped() -> None:
-    assert guests.parse_guest(100, "qm", "name: a\x1b[2Jb\n").name == "a\\x1b[2Jb"
+    assert guests.parse_guest(100, "pct", "hostname: a\x1b[2Jb\n").name == "a\\x1b[2Jb"
 
 
 # The files of a host
@@ -289,6 +290,16 @@ def test_mounts_are_parsed() -> None:
         (Guest(1, "pct", paths=frozenset({"/mnt/six"})), None),
         (Guest(1, "pct", paths=frozenset({"/mnt/block/a"})), "it uses /mnt/block/a, on 192.0.2.20"),
         (
+            Guest(1, "qm", scripts=frozenset({"nas:snippets/x.pl"})),
+            "its script nas:snippets/x.pl is on truenas.example",
+        ),
+        (
+            Guest(1, "pct", scripts=frozenset({"mounted:snippets/x.pl"})),
+            "its script mounted:snippets/x.pl is on truenas.example",
+        ),
+        (Guest(1, "pct", scripts=frozenset({"/srv/nas/hook.sh"})), "its script /srv/nas/hook.sh is on truenas.example"),
+        (Guest(1, "qm", scripts=frozenset({"local:snippets/x.pl", "/srv/nas/local/hook.sh"})), None),
+        (
             Guest(1, "qm", paths=frozenset({"/dev/disk/by-path/ip-192.0.2.20:3260-iscsi-iqn.y-lun-1"})),
             "it uses /dev/disk/by-path/ip-192.0.2.20:3260-iscsi-iqn.y-lun-1, on 192.0.2.20",
         ),
@@ -332,6 +343,8 @@ def test_guests_are_found_by_tag() -> None:
     assert [guest.id for guest in guests.with_tag(found, "NAS")] == [100]
     assert [guest.id for guest in guests.with_tag(found, "web")] == [100]
     assert guests.with_tag(found, "na") == []
+    assert guests.with_tag(found, "Nas", case_sensitive=True) == []
+    assert [guest.id for guest in guests.with_tag(found, "nas", case_sensitive=True)] == [100]
 
 
 # HA
@@ -346,7 +359,7 @@ RESOURCES = "vm: 100\n\tstate started\n\nct: 101\n\tgroup x\n\nvm: 102\n\tstate 
         ("ha: shutdown_policy=migrate\n", "migrate", "the battery may run out first"),
         ("ha: shutdown_policy=freeze\n", "freeze", "as an outage needs"),
         ("ha: shutdown_policy=failover\n", "failover", "on another node"),
-        ("ha: shutdown_policy=new\n", "new", "unknown to this library"),
+        ("ha: shutdown_policy=new\n", "conditional", "on another node"),
         ("ha: other=1\n", "conditional", "on another node"),
     ],
 )

@@ -74,6 +74,19 @@ def test_selector_chooses_guests(selector: Selector, wanted: list[int]) -> None:
     assert numbers(selector) == wanted
 
 
+def test_case_of_tags_matters_if_proxmox_says_so(tmp_path: Path) -> None:
+    host(tmp_path)
+    (tmp_path / "etc/pve/local/qemu-server/103.conf").write_text("tags: NAS\n")
+
+    def chosen() -> list[int]:
+        here = selection.read_local_guests(tmp_path)
+        return [choice.guest.id for choice in selection.choose_guests(Selector(tags=("nas",)), here, resolve)]
+
+    assert chosen() == [101, 103]
+    (tmp_path / "etc/pve/datacenter.cfg").write_text("tag-style: case-sensitive=1\n")
+    assert chosen() == [101]
+
+
 def test_shutdown_seconds_of_each_guest() -> None:
     def seconds(selector: Selector) -> dict[int, float]:
         return {choice.guest.id: choice.seconds for choice in selection.choose_guests(selector, HERE, resolve)}
@@ -143,7 +156,10 @@ def test_local_guests_are_read(tmp_path: Path) -> None:
     host(tmp_path)
     here = selection.read_local_guests(tmp_path)
     assert [(guest.id, guest.kind, guest.name) for guest in here.guests] == [(101, "qm", "mail"), (102, "pct", "films")]
-    assert here.storages == {"nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs")}
+    assert here.storages == {
+        "nfs": Storage("nfs", "nfs", ("truenas",), "/mnt/pve/nfs"),
+        "local": Storage("local", "dir", (), "/var/lib/vz"),
+    }
     assert here.mounts == (Mount("/srv", "nas.lan"), Mount("/opt", "other"))
 
 

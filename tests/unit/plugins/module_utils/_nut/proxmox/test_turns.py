@@ -4,8 +4,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import turns
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import FORCE_SECONDS, Guest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_groups_are_stopped_one_after_the_other() -> None:
@@ -35,6 +41,55 @@ def test_longest_stop_includes_the_force() -> None:
     assert turns.longest_stop(180) == 180 + FORCE_SECONDS + 1
 
 
-def test_number_of_workers() -> None:
-    assert turns.read_workers("keyboard: de\nmax_workers: 3\n", 8) == 3
-    assert turns.read_workers("#max_workers: 3\n", 8) == 8
+def test_each_turn_waits_for_the_one_before() -> None:
+    found = [Guest(100 + place, "pct") for place in range(3)]
+    takes = {100: 8, 101: 7, 102: 6}
+    assert turns.take_turns(found, takes, 2, begin=5, pause=2) == {102: (5, 11), 101: (5, 12), 100: (13, 21)}
+    ordered = [Guest(100, "qm", order=1), Guest(101, "qm")]
+    assert turns.take_turns(ordered, takes, 9, begin=5, pause=2) == {101: (5, 12), 100: (14, 22)}
+
+
+@pytest.mark.parametrize(
+    ("release", "cpus", "workers"),
+    [
+        # pve-manager, PVE/API2/Nodes.pm: stopall in the branch stable-8 and in 9.1.1, get_max_workers since 9.1.2
+        ((8, 4, 21), 16, 16),
+        ((9, 0, 11), 4, 4),
+        ((9, 1, 1), 2, 2),
+        ((9, 1, 2), 16, 8),
+        ((9, 1, 2), 9, 8),
+        ((9, 2, 11), 4, 3),
+        ((9, 1, 2), 2, 1),
+        ((9, 1, 2), 1, 1),
+        # unknown: the smaller of both
+        (None, 16, 8),
+        (None, 4, 3),
+        (None, 1, 1),
+    ],
+)
+def test_number_of_workers(release: tuple[int, ...] | None, cpus: int, workers: int) -> None:
+    assert turns.read_workers("keyboard: de\n#max_workers: 3\n", cpus, release) == workers
+    assert turns.read_workers("keyboard: de\nmax_workers: 3\n", cpus, release) == 3
+
+
+def test_plan_of_large_host_has_two_rounds() -> None:
+    found = [Guest(100 + place, "qm") for place in range(16)]
+    takes = {guest.id: turns.longest_stop(180) for guest in found}
+    workers = turns.read_workers("", 16, (9, 2, 11))
+    assert max(end for _begin, end in turns.take_turns(found, takes, workers).values()) == 2 * 192
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "release"),
+    [
+        ("usr/share/perl5/PVE/pvecfg.pm", "sub version {\n    return '9.1.2';\n}\nsub release {\n    return '9.1';\n}\n", (9, 1, 2)),
+        ("usr/share/perl5/PVE/pvecfg.pm", "nonsense", None),
+        ("var/lib/dpkg/status", "Package: a\nVersion: 1\n\nPackage: pve-manager\nStatus: x\nVersion: 8.4.21\n\n", (8, 4, 21)),
+        ("var/lib/dpkg/status", "Package: pve-manager\nStatus: x\n\nPackage: a\nVersion: 1\n", None),
+        ("etc/x", "", None),
+    ],
+)  # fmt: skip
+def test_release_of_pve_manager_is_read(tmp_path: Path, path: str, text: str, release: tuple[int, ...] | None) -> None:
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text)
+    assert turns.read_manager_release(tmp_path) == release
