@@ -14,16 +14,19 @@ from typing import Any
 from ..base import records
 from ..base.text import printable
 from .model import CUT, GUEST, KILLPOWER, KINDS, POWEROFF, PRIMARY, Plan, PlanError
-from .text import spell_verdict
+from .text import spell_begin, spell_problems, spell_verdict
 
 # A plan that a host has sent is drawn; this caps the rows of the drawing.
 MAX_ROWS = 1000
 
 
+_WORDS = {"verdict", "begin", "problems"}
+
+
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """Return a plan as data, with its verdict."""
+    """Return a plan as data, with its verdict and its begin in words."""
     data: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
-    return {**data, "verdict": spell_verdict(plan)}
+    return {**data, "verdict": spell_verdict(plan), "begin": spell_begin(plan), "problems": spell_problems(plan)}
 
 
 def plan_from_dict(data: Mapping[str, Any]) -> Plan:
@@ -31,8 +34,8 @@ def plan_from_dict(data: Mapping[str, Any]) -> Plan:
     try:
         if not isinstance(data, Mapping):
             raise records.RecordError("it is not a dictionary")
-        # The verdict is not trusted: it is computed again.
-        plan = records.build_record(Plan, {name: value for name, value in data.items() if name != "verdict"}, "plan")
+        # The words are not trusted: they are written again.
+        plan = records.build_record(Plan, {name: value for name, value in data.items() if name not in _WORDS}, "plan")
         _check_whole(plan)
     except records.RecordError as error:
         raise PlanError(f"not a saved plan: {error}") from None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..base.commands import spell_commands
 from ..base.records import TEXT_LIMIT
 from ..base.text import printable
 from . import model
@@ -40,7 +41,7 @@ _MAX_NAME = 25
 
 def escape_text(value: object) -> str:
     """Escape a text for a page. Characters that are not printable, or that change the direction of text, are spelled out."""
-    return html.escape(printable(str(value), TEXT_LIMIT))
+    return html.escape(printable(spell_commands(str(value)), TEXT_LIMIT))
 
 
 def shorten_name(name: str) -> str:
@@ -242,12 +243,16 @@ def _draw_ups(row: _TimelineRow, plan: Plan) -> None:
     empty = find_moment(model.EMPTY, plan.worst)
     row.draw_label("empty at an unknown time" if empty is None else f"empty at {spell_clock(empty)} at the earliest")
     row.draw_bar((scale.first, cut), "var(--up)", f"{name} powers all machines until {spell_clock(cut)}")
-    row.draw_text("on battery", scale.to_pixels(scale.first) + 8, "on-up")
+    # behind the lines of these moments, which would cross it
+    lines = [event.at for event in plan.events if event.what in (model.TRIGGER, model.FSD) and event.at < cut]
+    row.draw_text("on battery", scale.to_pixels(max([scale.first, *lines])) + 8, "on-up")
     row.draw_limit((cut, latest), f"{name} cuts the power at {spell_clock(latest)} at the latest")
     if empty is not None and empty <= scale.last:
         x = scale.to_pixels(empty)
         row.parts.append(_draw_line((x, x), (row.y + 5, row.y + BAR + 11), "var(--end)", stroke_width=3))
-        row.parts.append(_draw_text("battery empty", x - 6, row.y + BAR + 22, "soft halo", text_anchor="end"))
+        # on the side of the mark that has room
+        side, anchor = (6, "start") if x < WIDTH / 2 else (-6, "end")
+        row.parts.append(_draw_text("battery empty", x + side, row.y + BAR + 22, "soft halo", text_anchor=anchor))
 
 
 def _draw_machine(row: _TimelineRow, plan: Plan, seen: ObservedTimes | None) -> None:

@@ -41,6 +41,9 @@ CUT = "UPS cuts the power"
 EMPTY = "battery empty"
 
 # A longer HOSTSYNC costs nothing unless a secondary hangs.
+# of Timing.runtime_low
+AUTO = "auto"
+
 MIN_HOSTSYNC = 30
 
 
@@ -60,6 +63,7 @@ class PlanMachine:
     shutdown_limit: float = usual_limit(TRUENAS.shutdown_time)  # after this the primary no longer waits for it
     needs: tuple[str, ...] = ()  # machines whose storage it uses: it must be down before they begin to go down
     guest_id: int | None = None  # its number if it runs on the primary, as a guest or as a secondary
+    ups: str = ""  # of a secondary: the UPS that powers it; "": the one of the primary
     address: tuple[str, ...] = ()  # of a secondary: identifies the guests that use its storage (placement.py)
 
     def time_to_stop(self, *, worst: bool) -> float:
@@ -84,6 +88,8 @@ class Supply:
     ignorelb: bool = False  # whether NUT, not the UPS, decides when the battery is low
     pollfreq: float | None = None  # seconds between two readings of charge and runtime
     pollinterval: float = 2  # seconds between two readings of the status
+    powervalue: int = 1  # how many of the primary's power supplies it feeds
+    watched: float | None = None  # nut-stages begins the shutdown at this many seconds left; the planner sets it
     reports_runtime: bool | None = None  # whether the UPS reports battery.runtime, so that NUT can use it with ignorelb
 
 
@@ -107,6 +113,12 @@ class Timing:
     # The gate ends when this much battery is left: `reserve` once the usual times have passed, `reserve_minimum` at any time.
     reserve: float | None = None
     reserve_minimum: float | None = None
+    # nut-stages begins the shutdown when this much battery is left, or at the time that the plan finds (AUTO); None: it does not
+    runtime_low: float | str | None = None
+    cluster: str = ""  # one of proxmox.cluster.WAYS: what is done about HA's watchdog in a cluster
+    deployed_runtime_low: float | None = None  # the one that nut-stages goes by now; None: none, or unknown
+    # UPSes of other hosts that keep the primary up when its own are low; their primaries set FSD, or upsmon gives up on them
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def poll_interval(self) -> float:
@@ -168,6 +180,17 @@ class PlannedGuest:
 
 
 @dataclass(frozen=True)
+class HaCluster:
+    """Proxmox VE's cluster of the primary."""
+
+    nodes: tuple[str, ...] = ()  # secondaries of the plan that are other nodes of it
+    guests: tuple[str, ...] = ()  # the primary's guests that HA manages, as HA names them: vm:100
+    is_active: bool = False  # HA holds the primary's watchdog
+    release: str = ""  # of pve-ha-manager
+    can_disarm: bool = False  # whether that release can be disarmed
+
+
+@dataclass(frozen=True)
 class ProxmoxGuests:
     """What Proxmox VE on the primary knows about its guests; see placement.py."""
 
@@ -180,6 +203,10 @@ class ProxmoxGuests:
     migrates: bool = False  # whether HA moves its guests to another node when the host powers off
     ha: tuple[str, ...] = ()  # remarks about HA; () if it manages no guest
     remarks: tuple[Constraint, ...] = ()  # mistakes in what the stages select
+    cluster: HaCluster = field(default_factory=HaCluster)
+    late: tuple[
+        str, ...
+    ] = ()  # guests that start at boot, on the storage of a machine that may boot later than the primary
 
 
 @dataclass(frozen=True)
@@ -197,7 +224,12 @@ class Plan:
     stages: tuple[StagePlan, ...] = ()
     feasible: bool | None = None  # in the usual run; None: too little is known
     guests: tuple[PlannedGuest, ...] = ()  # of the primary; those that a stage stops come first
+    others: tuple[Supply, ...] = ()  # UPSes that power other machines, and not the primary
+    runtime_low: float | None = None  # nut-stages begins the shutdown when this much battery is left; None: it does not
+    runtime_low_reason: str = ""  # why so much
+    first_mark: str = ""  # what begins the shutdown before nut-stages sees that so much is left; "": nothing does
     ha: tuple[str, ...] = ()  # as in ProxmoxGuests
+    cluster_nodes: tuple[str, ...] = ()  # secondaries that are nodes of the primary's Proxmox VE cluster
 
     @property
     def primary(self) -> PlanMachine:

@@ -19,9 +19,10 @@ from ..net.errors import UpsdFailure
 from ..proxmox.guests import IDS, GuestsError
 from ..proxmox.selection import Selector
 from . import placement
-from .model import GUEST, Plan, PlanError, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
+from .model import AUTO, GUEST, Plan, PlanError, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
 from .placement import GuestPlacement
 from .planner import make_plan
+from .supplies import written_delays
 
 # Members of a Supply, and the variables of upsd that hold them
 READINGS = ("runtime", "runtime_low", "charge", "charge_low")
@@ -41,7 +42,9 @@ FLAG = "driver.flag.ignorelb"
 STAGE_MEMBERS = tuple(member.name for member in fields(StagePlan) if member.name != "guests")
 
 
-def plan_for_host(options: Mapping[str, Any], run: Run, root: Path = Path("/")) -> tuple[Plan, bool]:
+def plan_for_host(
+    options: Mapping[str, Any], run: Run, root: Path = Path("/"), deployed_runtime_low: float | None = None
+) -> tuple[Plan, bool]:
     """Return a plan made from the options of the module shutdown_plan, and whether upsd serves all its UPSes.
 
     Raises PlanError; with must_answer also UpsdFailure and GuestsError.
@@ -60,8 +63,17 @@ def plan_for_host(options: Mapping[str, Any], run: Run, root: Path = Path("/")) 
         placed = _place_guests(placed, selectors, run, root, options["must_answer"])
     plan = make_plan(
         placed.machines,
-        [Supply(**_without_unset(supply)) for supply in supplies],
-        Timing(**timing),
+        [
+            written_delays(supply, given.get("driver"), given.get("vendorid"))
+            for given, supply in zip(options["supplies"], (Supply(**_without_unset(each)) for each in supplies))
+        ],
+        Timing(
+            **{
+                **timing,
+                "runtime_low": _read_runtime_low(timing.get("runtime_low")),
+                "deployed_runtime_low": deployed_runtime_low,
+            }
+        ),
         placed.stages,
         placed.proxmox,
     )
@@ -73,6 +85,16 @@ def _without_unset(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None
     }
+
+
+def _read_runtime_low(value: Any) -> float | str | None:
+    """Return a number of seconds, AUTO, or None. Raises PlanError."""
+    if value in (None, "", AUTO):
+        return value or None
+    seconds = readings.parse_quantity(str(value))
+    if not seconds:
+        raise PlanError(f"timing: runtime_low {value!r} is neither a number of seconds nor {AUTO}")
+    return seconds
 
 
 def _read_machine(options: Mapping[str, Any]) -> PlanMachine:

@@ -22,6 +22,7 @@ from .text import (
     NEEDED_SETTINGS,
     SLACK_NOTE,
     TRIGGER_NOTE,
+    spell_begin,
     spell_needs,
     spell_reason,
     spell_stopper,
@@ -81,7 +82,11 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(235px, 1fr))
 dl div { border-top: 1px solid var(--line); padding-top: 8px; } dt { font-size: 13px; color: var(--soft); }
 dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 dd.meaning { color: var(--soft); font-size: 13px; font-weight: 400; }
-@media (max-width: 700px) { td.sums { width: auto; } section { padding: 14px; } .meter { width: 70px; } }
+@media (max-width: 700px) { section { padding: 14px; } .meter { width: 70px; }
+  .tiles div:last-child:nth-child(odd) { grid-column: 1 / -1; }
+  table, tbody { display: block; } tr:first-child { display: none; }
+  tr { display: grid; grid-template-columns: auto minmax(0, 1fr) auto; gap: 4px 12px; padding: 10px 0; }
+  td, td.spare { padding: 0; } td.pill, td.sums { width: auto; } td.sums { grid-column: 1 / -1; } }
 @media print { body { background: none; } section { break-inside: avoid; } }
 """
 
@@ -119,6 +124,7 @@ def draw_page(plan: Plan, seen: ObservedTimes | None = None) -> str:
             f"<title>{subject}</title><style>{_STYLE}</style></head><body><main>",
             f"<h1>{subject}</h1>",
             f'<div class="verdict {kind}"><b aria-hidden="true">{sign}</b><span>{escape_text(spell_verdict(plan))}</span></div>',
+            f"<p>{escape_text(spell_begin(plan))}</p>",
             _draw_tiles(plan),
             "<section><h2>Timeline</h2>",
             f"<p>Minutes and seconds from {TRIGGER_NOTE}. Bars: each machine takes its usual time (shutdown_time).",

@@ -18,10 +18,13 @@ from ..base import hostnames
 from ..base.process import run_within
 from ..base.systemd import Run
 from ..inventory import LINUX
-from ..proxmox import control, guests, selection
+from ..proxmox import guests, running, selection
+from ..proxmox.cluster import Cluster, read_cluster
+from ..proxmox.datacenter import parse_datacenter
 from ..proxmox.guests import Guest
 from ..proxmox.selection import LocalGuests, Selector
-from ..proxmox.turns import longest_stop, read_workers, take_turns
+from ..proxmox.turns import LOAD_SECONDS, POLL_SECONDS, longest_stop, read_manager_release, read_workers, take_turns
+from . import cluster
 from .model import GUEST, SECONDARY, Constraint, PlanError, PlanMachine, PlannedGuest, ProxmoxGuests, StagePlan
 
 # The usual time of a guest that was not measured: that of a Linux machine that was not measured.
@@ -43,6 +46,7 @@ class ProxmoxHost:
     here: LocalGuests = field(default_factory=LocalGuests)
     running: frozenset[int] | None = frozenset()  # numbers of running guests; None: not known
     ha: guests.HaSetup = field(default_factory=guests.HaSetup)
+    cluster: Cluster = field(default_factory=Cluster)
     workers: int = 1  # how many guests Proxmox stops at a time
     ha_workers: int = HA_WORKERS  # how many HA stops at a time
 
@@ -67,7 +71,8 @@ def observe_host(
             f"{root / 'etc/pve'} did not answer within {patience:g} s: check Proxmox's cluster file system "
             "(systemctl status pve-cluster)"
         ) from None
-    return replace(host, running=control.list_running(run)) if host.here.guests else host
+    numbers = [(guest.kind, guest.id) for guest in host.here.guests]
+    return replace(host, running=running.list_running(run, numbers, root)) if numbers else host
 
 
 def _read_host(root: Path, cpus: int) -> ProxmoxHost:
@@ -75,8 +80,9 @@ def _read_host(root: Path, cpus: int) -> ProxmoxHost:
     return ProxmoxHost(
         here=selection.read_local_guests(root),
         ha=guests.read_ha(root),
-        workers=read_workers(text, cpus),
-        ha_workers=read_workers(text, HA_WORKERS),
+        cluster=read_cluster(root),
+        workers=read_workers(text, cpus, read_manager_release(root)),
+        ha_workers=parse_datacenter(text).max_workers or HA_WORKERS,
     )
 
 
@@ -87,8 +93,10 @@ def look_up_names(
     resolve: hostnames.Resolve = hostnames.resolve_name,
 ) -> guests.Resolve:
     """Look up all names that place_guests() needs, in parallel, within NAME_SECONDS."""
+    machines = tuple(machines)
     addresses = Selector(storage_of=tuple(address for machine in machines for address in machine.address))
-    return selection.prepare_resolver(selection.list_names([addresses, *selectors], host.here), resolve, NAME_SECONDS)
+    names = {*selection.list_names([addresses, *selectors], host.here), *cluster.list_names(host.cluster, machines)}
+    return selection.prepare_resolver(sorted(names), resolve, NAME_SECONDS)
 
 
 def with_addresses(selector: Selector, machines: Iterable[PlanMachine]) -> Selector:
@@ -133,7 +141,15 @@ def place_guests(
     stages = tuple(_with_chosen(stage, chosen, names) for stage in stages)
     staged = {name for stage in stages for name in stage.guests}
     rest = [guest for guest in planned if names[guest.id] not in staged]
-    proxmox = _as_proxmox(rest, made, host)
+    proxmox = replace(
+        _as_proxmox(rest, made, host),
+        cluster=cluster.find_cluster(host.cluster, host.ha, host.here.guests, machines, resolve),
+        late=tuple(
+            names[guest.id]
+            for guest in planned
+            if guest.onboot and needs.get(guest.id) and guest.id not in host.ha.managed
+        ),
+    )
     kept = [machine if machine.guest_id is None else made.pop(machine.guest_id, machine) for machine in machines]
     return GuestPlacement((*kept, *made.values()), stages, replace(proxmox, guests=tuple(rows), remarks=tuple(remarks)))
 
@@ -277,9 +293,17 @@ def _stop_times(rest: Sequence[Guest], takes: Mapping[int, float], host: Proxmox
     takes: number -> seconds that the guest takes. HA stops its guests after the others, because its service ends after Proxmox's own,
     and in no particular order.
     """
+    if not rest:
+        return 0, {}
     managed = [replace(guest, order=None) for guest in rest if guest.id in host.ha.managed]
-    turns = take_turns((guest for guest in rest if guest.id not in host.ha.managed), takes, host.workers)
-    seconds = max((end for _begin, end in turns.values()), default=0)
+    turns = take_turns(
+        (guest for guest in rest if guest.id not in host.ha.managed),
+        takes,
+        host.workers,
+        begin=LOAD_SECONDS,
+        pause=POLL_SECONDS,
+    )
+    seconds: float = max((end + POLL_SECONDS for _begin, end in turns.values()), default=LOAD_SECONDS)
     begins: dict[int, float] = {number: begin for number, (begin, _end) in turns.items()}
     if managed:
         turns = take_turns(managed, takes, host.ha_workers)

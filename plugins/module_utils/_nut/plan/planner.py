@@ -31,8 +31,9 @@ from .model import (
     Supply,
     Timing,
 )
-from .needed import compute_needed
-from .supplies import parse_release
+from .needed import choose_runtime_low, compute_needed
+from .remedies import spell_number
+from .supplies import find_low_mark, parse_release
 from .timeline import PlanInputs, compute_events
 
 
@@ -47,9 +48,14 @@ def make_plan(
 
     proxmox: None if Proxmox VE was not asked; MACHINES then lists the guests.
     """
-    inputs = PlanInputs(tuple(machines), tuple(supplies), timing, tuple(stages), proxmox or ProxmoxGuests())
+    given = tuple(supplies)
+    own = tuple(supply for supply in given if supply.powervalue > 0)
+    others = tuple(supply for supply in given if supply.powervalue <= 0)
+    inputs = PlanInputs(tuple(machines), own, timing, tuple(stages), proxmox or ProxmoxGuests(), others)
     _check_inputs(inputs)
     needed = compute_needed(inputs)
+    runtime_low, reason = choose_runtime_low(inputs, needed)
+    inputs = replace(inputs, supplies=tuple(replace(supply, watched=runtime_low) for supply in own))
     checked = constraints.check_constraints(inputs, needed)
     return Plan(
         compute_events(inputs, worst=False),
@@ -62,8 +68,24 @@ def make_plan(
         stages=inputs.stages,
         feasible=_all_hold(filter(constraints.is_vital, checked)),
         guests=tuple(_list_guests(inputs)),
+        others=others,
+        runtime_low=runtime_low,
+        runtime_low_reason=reason,
+        first_mark="" if runtime_low is None else _name_first_mark(inputs),
         ha=inputs.proxmox.ha,
+        cluster_nodes=inputs.proxmox.cluster.nodes,
     )
+
+
+def _name_first_mark(inputs: PlanInputs) -> str:
+    """Return which UPSes report a low battery, and with how much left, before nut-stages may see its mark; "" if it sees it first."""
+    marks = {supply.name: find_low_mark(supply, inputs.timing.release) for supply in inputs.supplies}
+    earlier = [
+        f"{name} reports a low battery, with {spell_number(mark.left)} s left"
+        for name, mark in marks.items()
+        if mark is not None and mark.decider != "nut-stages"
+    ]
+    return " and ".join(earlier) if len(earlier) == len(marks) else ""
 
 
 def _all_hold(checked: Iterable[Constraint]) -> bool | None:
@@ -90,7 +112,11 @@ def _list_guests(inputs: PlanInputs) -> Iterator[PlannedGuest]:
 
 def _check_inputs(inputs: PlanInputs) -> None:
     """Raise PlanError if the input is invalid."""
-    for what, items in (("machine", inputs.machines), ("UPS", inputs.supplies), ("stage", inputs.stages)):
+    for what, items in (
+        ("machine", inputs.machines),
+        ("UPS", (*inputs.supplies, *inputs.others)),
+        ("stage", inputs.stages),
+    ):
         names = [item.name for item in items]
         for name in names:
             if not name or names.count(name) > 1:
@@ -102,13 +128,13 @@ def _check_inputs(inputs: PlanInputs) -> None:
             f" give one machine the role {PRIMARY}"
         )
     if not inputs.supplies:
-        raise PlanError("there is no UPS: list at least one in supplies")
+        raise PlanError(f"no UPS powers {primaries[0]}: list at least one in supplies, with a powervalue of 1 or more")
     machines = {machine.name for machine in inputs.machines}
     for machine in inputs.machines:
         _check_machine(machine, machines)
     for stage in inputs.stages:
         _check_stage(stage, inputs)
-    for supply in inputs.supplies:
+    for supply in (*inputs.supplies, *inputs.others):
         _check_numbers(f"UPS {supply.name}", supply)
     _check_numbers("timing", inputs.timing)
     parse_release(inputs.timing.release)
@@ -140,5 +166,6 @@ def _check_stage(stage: StagePlan, inputs: PlanInputs) -> None:
 
 def _check_numbers(about: str, checked: Any) -> None:
     for name, value in asdict(checked).items():
-        if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+        least = -1 if name == "ondelay" else 0  # see restores_at_once()
+        if isinstance(value, (int, float)) and not least <= value < math.inf:
             raise PlanError(f"{about}: {name} is {value}; it must be a number of at least 0")

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..conf.settings import variable_of
-from .model import PlanMachine, StagePlan, Supply
-from .needed import needed_stage_runtime, sum_terms, usual_terms
-from .supplies import notice_time, when_charged
+from .model import AUTO, PlanMachine, StagePlan, Supply
+from .needed import SHORT_OUTAGE, needed_stage_runtime, runtime_notice_time, sum_terms, usual_terms, worst_terms
+from .supplies import fit_delays, when_charged
 from .timeline import PlanInputs
 
 FREEZE = "set shutdown_policy to freeze (Datacenter, Options, HA Settings)"
@@ -43,32 +42,55 @@ def spell_trigger(stage: StagePlan) -> str:
     return " or ".join(part for part in parts if part)
 
 
-def set_variable(name: str, value: float) -> str:
-    """Return the remedy "set a variable of the role nut_server"."""
-    return f"set nut_server_{name} to {spell_number(value)}"
+def write_into(host: str, entry: str, under: str = "", why: str = "") -> str:
+    """Return the remedy "write this into the variables of a host". under: the variable, or its part, to which ENTRY is added.
+
+    ENTRY comes last, so that it can be copied.
+    """
+    return f"write into host_vars/{host}.yml{f', under {under}' if under else ''}{f' ({why})' if why else ''}: {entry}"
 
 
-def set_directive(name: str, value: float, file: str = "upsmon.conf", unit: str = "") -> str:
+def set_variable(inputs: PlanInputs, name: str, value: float | str, why: str = "") -> str:
+    """Return the remedy "set a variable of the role nut_server"; with a dot in NAME: a key of one."""
+    under, _dot, key = name.rpartition(".")
+    entry = f"{key if under else f'nut_server_{key}'}: {value if isinstance(value, str) else spell_number(value)}"
+    return write_into(inputs.primary.name, entry, f"nut_server_{under}" if under else "", why)
+
+
+def set_directive(inputs: PlanInputs, name: str, value: float, file: str = "upsmon.conf", unit: str = "") -> str:
     """Return the remedy "set a directive of one of NUT's files", with the variable that holds it."""
-    return f"set {name} in {variable_of('nut_server', file)} to {spell_number(value)}{unit}"
+    return write_into(inputs.primary.name, f"{name}: {spell_number(value)}{unit}", variable_of("nut_server", file))
 
 
-def set_delays(supply: Supply, **delays: float) -> str:
-    """Return the remedy "set offdelay or ondelay of a UPS", or both."""
-    (first, value), *others = delays.items()
-    text = f"set {first} of {supply.name} in nut_server_devices to {spell_number(value)}"
-    return "".join([text, *(f" and {name} to {spell_number(value)}" for name, value in others)])
+def set_delays(inputs: PlanInputs, supply: Supply, **delays: float) -> str:
+    """Return the remedy "set offdelay or ondelay of a UPS", or both, with values that its driver takes; else what to do instead."""
+    fitted = fit_delays(supply, **delays)
+    if not fitted:
+        return read_driver_manual(supply)
+    entry = ", ".join(f"{name}: {spell_number(value)}" for name, value in fitted.items())
+    return write_into(inputs.primary.name, entry, f"{supply.name} in nut_server_devices")
 
 
-def larger_battery(need: float) -> str:
-    """Return the remedy for a battery that is too small."""
-    seconds = spell_number(math.ceil(need))
-    return f"provide {seconds} s of battery: a larger or new battery, less load, or shorter limits and guests_time"
+def read_driver_manual(supply: Supply) -> str:
+    """Return the remedy for a driver that has no offdelay or ondelay, or counts them in other units, and would refuse ours."""
+    return f"see `man {supply.driver}`, and test it with make drill-live"
+
+
+def larger_battery(needed: Mapping[str, Any]) -> str:
+    """Return the remedy for a battery that is too small: the same number wherever it is too small."""
+    worst = needed["runtime_low"]
+    return (
+        f"provide {worst + SHORT_OUTAGE} s of battery ({worst} for the worst case, and {SHORT_OUTAGE} so that a short outage shuts nothing "
+        "down): a larger or new battery, less load, or shorter limits and guests_time"
+    )
 
 
 def measure_runtime(name: str) -> str:
     """Return how to find out how long the battery of a UPS lasts."""
-    return f"read battery.runtime (upsc {name}) with all machines on, or measure it on battery, and pass it to shutdown_plan as runtime"
+    return (
+        f"see why upsd does not serve battery.runtime of {name} (upsc {name}; make doctor). If the UPS never reports it, measure how long "
+        "the battery lasts with all machines on: the module shutdown_plan takes that as runtime"
+    )
 
 
 def earlier_mark(inputs: PlanInputs, supply: Supply, needed: Mapping[str, Any]) -> str:
@@ -78,17 +100,47 @@ def earlier_mark(inputs: PlanInputs, supply: Supply, needed: Mapping[str, Any]) 
     is known (drivers/main.c).
     """
     name, full = supply.name, when_charged(supply).runtime
-    noticed = notice_time(replace(supply, ignorelb=True), inputs.timing.release) / 2
+    if inputs.timing.runtime_low == AUTO and supply.reports_runtime is not False:
+        # the plan has chosen as much as the battery allows
+        return larger_battery(needed) if full is not None else measure_runtime(name)
+    noticed = runtime_notice_time(supply, inputs.timing) / 2
     usual = math.ceil(sum_terms(usual_terms(inputs, noticed)))
     mark = needed["runtime_low"]
     if full is not None and mark >= full:
         if usual >= full:
-            return larger_battery(mark)
+            return larger_battery(needed)
         mark = usual
     if supply.reports_runtime is not False:
-        proviso = f", if upsc {name} shows battery.runtime" if supply.reports_runtime is None and full is None else ""
-        worst = f" (enough unless a machine takes longer than usual; for that, {larger_battery(needed['runtime_low'])})"
-        return set_variable("runtime_low", mark) + proviso + (worst if mark < needed["runtime_low"] else "")
+        why = f"if upsc {name} shows battery.runtime" if supply.reports_runtime is None and full is None else ""
+        if mark == needed["runtime_low"]:
+            why = why or _explain_age(mark, sum_terms(worst_terms(inputs, supply)))
+        else:
+            why = f"enough unless a machine takes longer than usual; for that, {larger_battery(needed)}"
+        return set_variable(inputs, "runtime_low", mark, why)
+    return _decide_by_charge(supply, mark)
+
+
+def let_nut_decide(supply: Supply, seconds: float) -> str:
+    """Return how to make NUT decide that the battery of a UPS is low with SECONDS left, instead of the UPS."""
+    if supply.reports_runtime is False:
+        return _decide_by_charge(supply, math.ceil(seconds))
+    proviso = (
+        f", if upsc {supply.name} shows battery.runtime"
+        if supply.reports_runtime is None and supply.runtime is None
+        else ""
+    )
+    return override_low(supply, "runtime", seconds) + proviso
+
+
+def override_low(supply: Supply, what: str, value: float) -> str:
+    """Return the remedy "let NUT decide by the charge or the runtime". A driver starts only if the UPS reports that (drivers/main.c)."""
+    mark = f"override: {{battery.{what}.low: {spell_number(value)}}}"
+    return f"set ignorelb: true and {mark} for {supply.name} in nut_server_devices"
+
+
+def _decide_by_charge(supply: Supply, mark: int) -> str:
+    """Return how to make NUT decide that a battery is low with MARK seconds left, for a UPS that does not report its runtime."""
+    name, full = supply.name, when_charged(supply).runtime
     text = f"NUT can't decide by battery.runtime, which {name} does not report: "
     if supply.charge is None:
         return (
@@ -100,8 +152,31 @@ def earlier_mark(inputs: PlanInputs, supply: Supply, needed: Mapping[str, Any]) 
             f"{text}measure on battery at which charge {mark} s are left, and set ignorelb: true and override: {{battery.charge.low: "
             f"that charge}} for {name} in nut_server_devices"
         )
-    percent = min(math.ceil(100 * mark / full), 100)
-    return f"{text}set ignorelb: true and override: {{battery.charge.low: {percent}}} for {name} in nut_server_devices"
+    return text + override_low(supply, "charge", min(math.ceil(100 * mark / full), 100))
+
+
+def _explain_age(mark: float, need: float) -> str:
+    """Return why a mark of nut-stages is higher than the sum of its terms; "" if it is not."""
+    more = mark - need
+    return f"{spell_number(need)} s, and {spell_number(more)} s for the age of its readings" if more > 0.5 else ""
+
+
+def later_mark(inputs: PlanInputs, supply: Supply, needed: Mapping[str, Any]) -> str:
+    """Return how to make a battery count as low later: charged, SUPPLY is low as soon as the mains fail."""
+    reports_charge, supply = supply.charge is not None, when_charged(supply)
+    most = math.floor((supply.runtime or 0) - SHORT_OUTAGE)
+    if supply.watched is not None and supply.watched > most:
+        return set_variable(inputs, "runtime_low", AUTO) if needed["runtime_low"] < most else larger_battery(needed)
+    if supply.ignorelb:
+        return f"lower battery.runtime.low and battery.charge.low of {supply.name} in nut_server_devices"
+    in_the_ups = f"lower battery.charge.low or battery.runtime.low in the UPS itself (upsrw -l {supply.name})"
+    if reports_charge:
+        return f"{in_the_ups}, or let NUT decide: {override_low(supply, 'charge', 20)}"
+    if supply.reports_runtime is False:
+        return in_the_ups
+    if needed["runtime_low"] > most:
+        return larger_battery(needed)
+    return f"{in_the_ups}, or let NUT decide: {override_low(supply, 'runtime', needed['runtime_low'])}"
 
 
 def set_stage_runtime(inputs: PlanInputs, stage: StagePlan, needed: Mapping[str, Any]) -> str:

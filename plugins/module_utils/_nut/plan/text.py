@@ -12,15 +12,17 @@ from typing import Any
 
 from ..base.table import format_grid
 from . import model
-from .constraints import is_setting
+from .constraints import is_setting, spell_fault
 from .model import Constraint, Plan, PlannedGuest
 from .remedies import spell_number
 
-TRIGGER_NOTE = "the trigger: the moment at which the battery is low, or at which a stage starts FSD"
+TRIGGER_NOTE = (
+    "the trigger: the moment at which the battery is low, or at which a stage starts FSD, the shutdown of all machines"
+)
 RUNS_NOTE = "Usual: each machine takes its shutdown_time. Worst case: each takes its shutdown_limit, and one secondary never logs out."
 SLACK_NOTE = (
     "The plan holds if all of these hold in the worst case. Slack: seconds to spare before a condition fails. A setting in NUT's files, "
-    "such as DEADTIME, needs none."
+    "such as DEADTIME, needs none, and is never named as the tightest."
 )
 
 # key of Plan.needed -> (setting, what it is)
@@ -59,14 +61,10 @@ _MAX_NAMED = 6
 
 def spell_verdict(plan: Plan) -> str:
     """Return in one line whether the plan holds, and what fails or is tightest."""
-    failing = [constraint for constraint in plan.constraints if constraint.holds is False]
+    failing = list_causes(plan)
     unknown = [constraint for constraint in plan.constraints if constraint.holds is None]
     if failing:
-        faults = [
-            spell_title(constraint)
-            + (f" fails by {spell_number(-constraint.slack)} s" if constraint.slack is not None else " fails")
-            for constraint in failing
-        ]
+        faults = list(dict.fromkeys(map(spell_fault, failing)))
         lasts = ". The battery does last if every machine takes its usual time" if plan.feasible else ""
         return f"The plan does not hold: {_join_some(faults)}{lasts}"
     if unknown:
@@ -74,8 +72,42 @@ def spell_verdict(plan: Plan) -> str:
         return f"The plan can't be judged: too little is known about {_join_some(titles)}"
     for constraint in plan.constraints:
         if constraint.slack is not None and not is_setting(constraint):
-            return f"The plan holds. Tightest is {spell_title(constraint)}, with {spell_number(constraint.slack)} s to spare"
+            return f"The plan holds. The tightest condition is {spell_title(constraint)}, with {spell_number(constraint.slack)} s to spare"
     return "The plan holds"
+
+
+def list_causes(plan: Plan) -> list[Constraint]:
+    """Return the failing constraints; of several with the same remedy only the first, which is the gravest."""
+    failing = [constraint for constraint in plan.constraints if constraint.holds is False]
+    remedies = [constraint.remedy for constraint in failing]
+    return [
+        constraint
+        for number, constraint in enumerate(failing)
+        if not constraint.remedy or constraint.remedy not in remedies[:number]
+    ]
+
+
+def spell_problems(plan: Plan) -> list[str]:
+    """Return what is wrong with a plan and what to do about it, as lines for somebody who must act; () if it does not fail."""
+    causes = list_causes(plan)
+    if not causes:
+        return []
+    remedies = [constraint.remedy for constraint in causes if constraint.remedy]
+    return [
+        f"{spell_verdict(plan)}.",
+        *(f"To do: {remedy}" for remedy in remedies[:_MAX_NAMED]),
+        f"All conditions and their sums: make plan limit={plan.primary.name}",
+    ]
+
+
+def spell_begin(plan: Plan) -> str:
+    """Return in one line when the shutdown begins, and why then."""
+    if plan.runtime_low is None:
+        return f"The shutdown begins when the UPS reports a low battery ({plan.runtime_low_reason})."
+    left = spell_number(plan.runtime_low)
+    if plan.first_mark:
+        return f"The shutdown begins when {plan.first_mark}. nut-stages wants {left} s ({plan.runtime_low_reason}), but sees that later."
+    return f"The shutdown begins with {left} s of battery left ({plan.runtime_low_reason}), or earlier if the UPS reports a low battery."
 
 
 def _join_some(items: Sequence[str]) -> str:
@@ -95,7 +127,9 @@ def list_moments(plan: Plan) -> list[tuple[float, float, str, str]]:
     moments = []
     for event in plan.events:
         last = latest[event.machine, event.what]
-        if event.what in {model.TRIGGER, model.FSD, model.POWEROFF, model.CUT, model.EMPTY}:
+        if event.what == model.POWEROFF:
+            moments.append((event.at, last.at, plan.primary.name, "begins to power off"))
+        elif event.what in {model.TRIGGER, model.FSD, model.CUT, model.EMPTY}:
             moments.append((event.at, last.at, event.machine, event.what))
         elif event.what == model.WAITS_TO_BEGIN and event.machine != plan.primary.name:
             moments.append((event.until, last.until, event.machine, "begins to go down"))
@@ -113,9 +147,9 @@ def draw_table(plan: Plan) -> str:
         if plan.needed.get(key, {}) != {}
     ]
     sections = [
-        textwrap.wrap(spell_verdict(plan), _FULL_WIDTH),
+        [*textwrap.wrap(spell_verdict(plan), _FULL_WIDTH), *textwrap.wrap(spell_begin(plan), _FULL_WIDTH)],
         [
-            f"Timeline, in seconds from {TRIGGER_NOTE}.",
+            *textwrap.wrap(f"Timeline, in seconds from {TRIGGER_NOTE}.", _FULL_WIDTH),
             *textwrap.wrap(RUNS_NOTE, _FULL_WIDTH),
             *format_grid((("usual", "worst case", "", ""), *moments), "rrll"),
         ],

@@ -25,12 +25,10 @@ from dataclasses import dataclass
 from ..inventory import POLL_SECONDS
 from . import model
 from .model import GUEST, PRIMARY, SECONDARY, PlanEvent, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
-from .supplies import low_marks, notice_time, reading_age, real_delays
+from .supplies import STAGE_ROUND, find_low_mark, highest_mark, reading_age, real_delays
 
 # One round of the gate: it probes all hosts, then pauses.
 GATE_ROUND = 2
-# One round of nut-stages.
-STAGE_ROUND = 5
 # The time to stop all guests if neither the user nor Proxmox gives one: Proxmox's own limit for one guest.
 GUESTS_SECONDS = 180
 
@@ -44,6 +42,7 @@ class PlanInputs:
     timing: Timing
     stages: tuple[StagePlan, ...]
     proxmox: ProxmoxGuests
+    others: tuple[Supply, ...] = ()  # UPSes that do not power the primary
 
     @property
     def machines_by_name(self) -> dict[str, PlanMachine]:
@@ -99,6 +98,7 @@ class Milestones:
 
     begun: Mapping[str, float]  # secondary -> it begins to go down
     down: Mapping[str, float]  # secondary -> it is down
+    elsewhere: float  # upsmon has given up on the primaries of the UPSes elsewhere
     fsd: float  # the primary sets FSD
     synced: float  # all secondaries have logged out, or HOSTSYNC is over
     gate: float  # FINALDELAY is over: the gate begins to wait
@@ -111,7 +111,8 @@ class Milestones:
 def compute_milestones(inputs: PlanInputs, *, worst: bool) -> Milestones:
     """Return the milestones of one of the two runs."""
     timing = inputs.timing
-    fsd = timing.poll_interval if worst else timing.poll_interval / 2
+    elsewhere = time_elsewhere(inputs)
+    fsd = elsewhere + (timing.poll_interval if worst else timing.poll_interval / 2)
     begun = {
         machine.name: fsd + machine.begin_time - (0 if worst else min(POLL_SECONDS, machine.begin_time) / 2)
         for machine in inputs.secondaries
@@ -126,7 +127,17 @@ def compute_milestones(inputs: PlanInputs, *, worst: bool) -> Milestones:
     poweroff = last if worst else min(max(gate + GATE_ROUND / 2, silent), last)
     stopped = poweroff + _time_to_stop_guests(inputs, worst)
     killing = stopped + timing.own_shutdown
-    return Milestones(begun, down, fsd, synced, gate, poweroff, stopped, killing, killing + timing.killpower)
+    return Milestones(begun, down, elsewhere, fsd, synced, gate, poweroff, stopped, killing, killing + timing.killpower)
+
+
+def time_elsewhere(inputs: PlanInputs) -> float:
+    """Return how long upsmon waits for the primaries of UPSes elsewhere, once all are low: they may be waiting for this one.
+
+    is_ups_critical() of upsmon.c gives them HOSTSYNC to set FSD. nut-stages sets FSD on the own UPS without waiting for them.
+    """
+    marks = [find_low_mark(supply, inputs.timing.release) for supply in inputs.supplies]
+    by_stages = any(mark is not None and mark.decider == "nut-stages" for mark in marks)
+    return inputs.timing.hostsync if inputs.timing.elsewhere and not by_stages else 0
 
 
 def _time_to_stop_guests(inputs: PlanInputs, worst: bool) -> float:
@@ -180,10 +191,10 @@ def _shutdown_spans(inputs: PlanInputs, clock: Milestones, worst: bool) -> Itera
 def _battery_ends(inputs: PlanInputs, worst: bool) -> Iterator[tuple[str, float]]:
     """Yield UPS, moment at which its battery is empty, for each UPS of which that is known."""
     for supply in inputs.supplies:
-        left = low_marks(supply)[0]
-        if left is not None:
-            left = left if supply.runtime is None else min(left, supply.runtime)
-            yield supply.name, left - notice_time(supply, inputs.timing.release) / (1 if worst else 2)
+        mark = find_low_mark(supply, inputs.timing.release)
+        if mark is not None:
+            left = mark.left if supply.runtime is None else min(mark.left, supply.runtime)
+            yield supply.name, left - mark.notice / (1 if worst else 2)
 
 
 # The stages, before the trigger
@@ -214,7 +225,7 @@ def _stage_start(inputs: PlanInputs, stage: StagePlan, worst: bool) -> float:
 
 def stage_room(inputs: PlanInputs, stage: StagePlan, supply: Supply) -> StageRoom | None:
     """Return the time that a stage has before low battery, from its earliest trigger on; None if too little is known."""
-    mark = low_marks(supply)[1]
+    mark = highest_mark(supply)
     if mark is None:
         return None
     rooms = [StageRoom(left, mark, delay) for left, delay in stage_trigger_points(inputs, stage, supply)]

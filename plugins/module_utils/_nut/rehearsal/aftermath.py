@@ -7,12 +7,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..base import records
+from ..base import clock, records
 from ..base.systemd import JournalEntry, Run, UnitError, read_journal
 from ..shutdown import report as gate_report
 from .job import RehearsalHost
@@ -66,15 +65,11 @@ def _gate_result(report: Path, notes: Notes) -> tuple[str, float | None]:
 
 def _previous_boot_options(notes: Notes, host: RehearsalHost) -> list[str]:
     """Return journalctl's options that select entries from before the last start of this host."""
-    if host.clock.boot() != notes.boot:
-        return [f"--boot={notes.boot.replace('-', '')}"]
+    now, then = (clock.kernel_boot(boot) for boot in (host.clock.boot(), notes.boot))
+    if now != then:
+        return [f"--boot={then.replace('-', '')}"]
     # In a container the kernel and its boot id outlive a reboot; the start of the first process counts.
-    boot = host.clock.wall() - host.clock.now()
-    try:
-        fields = (host.root / "proc/1/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        began = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        began = boot
+    began = host.clock.wall() - host.clock.now() + clock.read_system_start(host.root)
     return ["--merge", f"--until=@{began:.3f}"]
 
 

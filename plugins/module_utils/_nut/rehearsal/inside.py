@@ -123,9 +123,9 @@ class Drill:
         self.set_status("OB LB")
         self.wait_until_ready("upsd to report the low battery", lambda: "LB" in self.read_flags())
         trigger, moment = self.clock(), self.wall()
-        self.print_step("UPS: battery is low. The times in the table below count from here")
+        self.print_step("UPS: battery is low. The measured times count from here")
         error = "this host's upsmon did not run its SHUTDOWNCMD in time; check HOSTSYNC and FINALDELAY"
-        self.wait_until(self.has_primary_shut_down, self.deadline - job.policy.longest, error)
+        self.wait_until(self.has_primary_shut_down, self.deadline - job.policy.timeout, error)
         return self.run_gate(trigger, moment)
 
     def has_primary_shut_down(self) -> bool:
@@ -137,7 +137,7 @@ class Drill:
 
     def run_gate(self, trigger: float, moment: float) -> DrillResult:
         job = self.job
-        policy = replace(job.policy, upses=(UpsAddress(UPS, "127.0.0.1", self.port),))
+        policy = replace(job.policy, upses=(UpsAddress(UPS, "127.0.0.1", self.port),), minsupplies=1)
         asker = observe.UpsObserver(policy.upses, self.clock)
         try:
             report = gate_loop.Gate(

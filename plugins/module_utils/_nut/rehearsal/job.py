@@ -97,7 +97,7 @@ class Job:
         """Return the time limit of the whole drill in seconds."""
         wait = 2 * max(self.timing["POLLFREQ"], self.timing["POLLFREQALERT"])
         waits = self.timing["HOSTSYNC"] + self.timing["FINALDELAY"] + wait + self.timing["DEADTIME"]
-        return math.ceil(STARTING + self.outage + waits + self.policy.longest + 60)
+        return math.ceil(STARTING + self.outage + waits + self.policy.timeout + 60)
 
     def to_json(self) -> str:
         """Return the job as one line of JSON."""

@@ -34,7 +34,7 @@ class Notes:
     """What the recorder has seen of a shutdown."""
 
     token: str  # content of the token file; it changes with each boot
-    boot: str  # the kernel's boot id
+    boot: str  # of base.clock.name_system_start()
     primary: str  # name of this host
     began: float  # time of the first look
     last: float  # time of the last look

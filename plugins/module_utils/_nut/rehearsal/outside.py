@@ -13,11 +13,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Callable
 
+from ..base import systemd
 from ..base.systemd import Run
 from ..conf import grammar
 from ..net import readings
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
+from ..proxmox import startup
 from ..shutdown import gate, observe
 from ..shutdown.policy import ShutdownPolicy
 from . import sandbox
@@ -55,7 +57,7 @@ def make_job(policy: ShutdownPolicy, outage: float, host: RehearsalHost) -> Job:
     if conf is None:
         raise RehearsalRefused(f"{host.conf_path} can't be read. The role nut_server writes this file")
     # the sandbox has no use for the real UPSes' addresses, and a drill has no stages
-    bare = ShutdownPolicy((), policy.machines, policy.settle, policy.reserve, policy.longest)
+    bare = ShutdownPolicy((), policy.machines, policy.settle, policy.reserve, policy.timeout)
     return Job(bare, read_timing(conf), ask_real_upsd(policy), outage, name_primary(policy))
 
 
@@ -65,13 +67,31 @@ def hold_drill(policy: ShutdownPolicy, outage: float, host: RehearsalHost, print
     job = make_job(policy, outage, host)
     # later than the inner half's own limit
     command = sandbox.build_drill_command(starter, host.program, job.time_limit + 30, as_json=as_json)
+    if line := startup.describe_state(startup.read_state(host.run)):
+        print_step(line)
     stopped = threading.Event()
     asker = observe.UpsObserver(policy.upses, host.clock.now)
     try:
         with stop_on_signals(stopped.set):
-            return _watch_drill(command, job, print_step, stopped, asker=asker, run=host.run)
+            code = _watch_drill(command, job, print_step, stopped, asker=asker, run=host.run)
     finally:
         asker.stop_polling()
+    if failure := systemd.describe_start_failure(code):
+        raise RehearsalRefused(
+            f"systemd can't fence the drill off on this host: {failure}{_explain_container(host)}. Nothing was done"
+        )
+    if code in (0, 1, 2):
+        return code
+    print_step(f"the drill was ended from outside ({'signal' if code < 0 else 'exit code'} {abs(code)})")
+    return 1
+
+
+def _explain_container(host: RehearsalHost) -> str:
+    """Return what a container needs for the sandbox of a drill, as the end of a sentence; where to look if this host is none."""
+    kind = systemd.read_container(host.root)
+    if not kind:
+        return f". See journalctl -u {sandbox.UNIT}"
+    return f". This host is a container ({kind}): allow nesting where it runs (Proxmox VE: pct set ID --features nesting=1), and restart it"
 
 
 def _watch_drill(
@@ -107,7 +127,4 @@ def _watch_drill(
                 process.wait(3 * ENDING)
             except subprocess.TimeoutExpired:
                 run(["systemctl", "stop", "--", f"{sandbox.UNIT}.service"])
-        code = process.wait()
-    if code not in (0, 1, 2):
-        print_step(f"the drill was killed (exit code {code})")
-    return code if code in (0, 1, 2) else 1
+        return process.wait()

@@ -58,7 +58,7 @@ class Recorder:
         self.policy, self.host, self.path, self.log, self.prober = policy, host, path, log, prober
         self.known = find_addresses(policy, host.names)
         timing = read_timing(host.read_upsmon_conf() or "")
-        self.time_limit = timing["HOSTSYNC"] + timing["FINALDELAY"] + policy.longest + SPARE
+        self.time_limit = timing["HOSTSYNC"] + timing["FINALDELAY"] + policy.timeout + SPARE
         self.stopped = threading.Event()
         self.stopped_at: float | None = None
         self.notes = Notes(

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..base import hostnames
+from ..conf.feeds import Feeds
 from ..inventory import KINDS, UNSET_VALUES, InventoryError
 from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
 
@@ -18,27 +20,29 @@ SPARE_SECONDS = 30  # added to the longest shutdown_limit
 
 def compose_policy(
     secondaries: Sequence[Mapping[str, Any]],
-    upses: Sequence[str],
+    feeds: Feeds,
     port: int,
     *,
-    longest: float | None = None,
+    timeout: float | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
+    unawaited: Collection[str] = (),
     **timings: Any,
 ) -> ShutdownPolicy:
     """Return the policy for secondaries as inventory.list_secondaries() lists them. Raise InventoryError.
 
-    longest: seconds; by default SPARE_SECONDS more than the longest shutdown_limit. stages: as in nut_server_stages. timings:
-    further members of the policy.
+    timeout: seconds; by default SPARE_SECONDS more than the longest shutdown_limit. stages: as in nut_server_stages. timings:
+    further members of the policy. unawaited: names of secondaries that the gate does not wait for.
     """
-    machines = tuple(_compose_machine(secondary) for secondary in secondaries)
-    if longest is None:
-        longest = max([0, *(machine.shutdown_limit for machine in machines)]) + SPARE_SECONDS
-    addresses = {secondary["name"]: secondary["address"].strip("[]") for secondary in secondaries}
+    machines = tuple(_compose_machine(secondary) for secondary in secondaries if secondary["name"] not in unawaited)
+    if timeout is None:
+        timeout = max([0, *(machine.shutdown_limit for machine in machines)]) + SPARE_SECONDS
+    addresses = {secondary["name"]: hostnames.split_addresses(secondary["address"]) for secondary in secondaries}
     return ShutdownPolicy(
-        tuple(UpsAddress(name, "localhost", port) for name in upses),
+        tuple(UpsAddress(name, "localhost", port, power) for name, power in feeds.power.items()),
         machines,
-        longest=longest,
+        timeout=timeout,
         stages=tuple(_compose_stage(stage, addresses) for stage in stages),
+        minsupplies=feeds.minsupplies,
         **timings,
     )
 
@@ -46,15 +50,16 @@ def compose_policy(
 def _compose_machine(secondary: Mapping[str, Any]) -> AwaitedMachine:
     return AwaitedMachine(
         name=re.sub(r"[^A-Za-z0-9_.-]", "_", secondary["name"]).lstrip("_.-") or "host",
-        addresses=(secondary["address"].strip("[]"),),
+        addresses=hostnames.split_addresses(secondary["address"]),
         ports=KINDS[secondary["kind"]].ports,
         guest=GuestId(**secondary["guest"]) if secondary["guest"] else None,
         shutdown_time=secondary["shutdown_time"],
         shutdown_limit=secondary["shutdown_limit"],
+        ups=secondary["ups"],
     )
 
 
-def _compose_stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
+def _compose_stage(given: Mapping[str, Any], addresses: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return a stage with the addresses of the machines in storage_of added, and without unset members."""
     stage = {key: value for key, value in given.items() if value not in UNSET_VALUES}
     if "storage_of" in stage:
@@ -66,6 +71,6 @@ def _compose_stage(given: Mapping[str, Any], addresses: Mapping[str, str]) -> di
                 f"secondary of this primary ({known})"
             )
         # Proxmox's storage.cfg may name a machine that the inventory gives by address, and the other way round
-        servers = [server for name in stage["storage_of"] for server in (addresses.get(name, name), name)]
+        servers = [server for name in stage["storage_of"] for server in (*addresses.get(name, ()), name)]
         stage["storage_of"] = list(dict.fromkeys(servers))
     return stage

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..base import records
+from ..conf.feeds import NEVER
 from ..net import readings as net_readings
 from .policy import AwaitedMachine, ShutdownPolicy
 
@@ -23,7 +24,7 @@ DOWN = "down"  # every machine is down
 ASSUMED = "assumed"  # every machine is down or assumed down
 LIMIT = "limit"  # every machine is down or given up
 BATTERY = "battery"  # what is left of the battery is kept for this host
-LONGEST = "longest"  # the gate's own time limit has passed
+TIMEOUT = "timeout"  # the gate's own time limit has passed
 
 
 # Times are seconds of CLOCK_BOOTTIME, which never goes back.
@@ -77,11 +78,11 @@ class GateDecision:
 class GateState:
     """The gate's state, which survives a restart of the program."""
 
-    boot: str  # boot id of the kernel
+    boot: str  # of base.clock.name_system_start()
     by: str  # gate_loop.SYSTEMD, or "hand"
     began: float
     now: float  # the last round
-    hosts: Mapping[str, MachineState] = field(default_factory=dict)  # by name
+    machines: Mapping[str, MachineState] = field(default_factory=dict)  # by name
     power: Mapping[str, GateReading] = field(default_factory=dict)  # by str(UpsAddress)
     ended: tuple[str, str] | None = None  # the rule and the reason, once the gate has ended
     flag: bool = False  # upsmon has ordered the UPS to cut the power: it has written POWERDOWNFLAG
@@ -106,16 +107,16 @@ def advance_gate(
     asked = min(max(asked if asked is not None else now, state.now), now)
     elapsed = now - state.began
     lines: list[str] = []
-    hosts = {}
+    machines = {}
     for machine in policy.machines:
-        before = state.hosts.get(machine.name, NEVER_SEEN)
-        hosts[machine.name] = after = _update_machine(
+        before = state.machines.get(machine.name, NEVER_SEEN)
+        machines[machine.name] = after = _update_machine(
             machine, before, seen.get(machine.name), settle=policy.settle, now=now, asked=asked, elapsed=elapsed
         )
         lines += _describe_machine(machine, before, after, elapsed, now)
     power = _merge_readings(policy, state.power, readings, now)
     lines += _describe_power(policy, state.power, power)
-    new = replace(state, now=now, hosts=hosts, power=power)
+    new = replace(state, now=now, machines=machines, power=power)
     decision = decide_gate(policy, new)
     return new, decision, tuple(lines)
 
@@ -124,7 +125,7 @@ def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     """Return whether the gate ends, from its state."""
     elapsed = state.now - state.began
     waiting = tuple(
-        machine.name for machine in policy.machines if not state.hosts.get(machine.name, NEVER_SEEN).is_settled
+        machine.name for machine in policy.machines if not state.machines.get(machine.name, NEVER_SEEN).is_settled
     )
     still = f"still waiting for {', '.join(waiting)}"
     if not waiting:
@@ -134,14 +135,14 @@ def decide_gate(policy: ShutdownPolicy, state: GateState) -> GateDecision:
     if left is not None and left[1] <= own:
         reason = f"{left[0]} has {max(left[1], 0):.0f} s left, and this host needs {own:g} s for itself; {still}"
         return GateDecision(True, BATTERY, reason, waiting)
-    if elapsed >= policy.longest:
-        return GateDecision(True, LONGEST, f"the gate's limit of {policy.longest:g} s has passed; {still}", waiting)
+    if elapsed >= policy.timeout:
+        return GateDecision(True, TIMEOUT, f"the gate's limit of {policy.timeout:g} s has passed; {still}", waiting)
     return GateDecision(False, "", still, waiting)
 
 
 def _explain_end(policy: ShutdownPolicy, state: GateState) -> tuple[str, str]:
-    given_up = [machine.name for machine in policy.machines if state.hosts[machine.name].down is None]
-    assumed = [machine.name for machine in policy.machines if state.hosts[machine.name].is_assumed_down]
+    given_up = [machine.name for machine in policy.machines if state.machines[machine.name].down is None]
+    assumed = [machine.name for machine in policy.machines if state.machines[machine.name].is_assumed_down]
     if given_up:
         return LIMIT, f"{', '.join(given_up)} did not go down within the limit; nothing else to wait for"
     if assumed:
@@ -153,17 +154,21 @@ def _explain_end(policy: ShutdownPolicy, state: GateState) -> tuple[str, str]:
 
 
 def time_left(policy: ShutdownPolicy, state: GateState) -> tuple[str, float] | None:
-    """Return the name of the UPS with the least runtime, and its seconds left now. None: on mains, or unknown.
+    """Return the UPS whose end ends this host, and its seconds left by now. None: on mains, or not known.
 
     The time since the last reading is subtracted from its runtime.
     """
-    candidates = [
-        (reading.runtime - (state.now - reading.at), ups.name)
-        for ups in policy.upses
-        if (reading := state.power.get(str(ups))) and reading.on_battery is not False and reading.runtime is not None
-    ]
-    left, name = min(candidates, default=(None, ""))
-    return None if left is None else (name, left)
+    left = {}
+    for ups in policy.upses:
+        reading = state.power.get(str(ups))
+        if reading is None:
+            continue
+        if reading.on_battery is False:
+            left[ups.name] = NEVER
+        elif reading.runtime is not None:
+            left[ups.name] = reading.runtime - (state.now - reading.at)
+    name = policy.feeds.find_deciding(left)
+    return None if name is None else (name, left[name])
 
 
 def _update_machine(

@@ -20,7 +20,7 @@ from typing import Callable, TypeVar
 
 from ..base import files, records
 from ..base.cli import PrintText
-from ..base.clock import CLOCK, Clock, format_time, read_boot_id, read_boottime
+from ..base.clock import CLOCK, Clock, format_time, name_system_start, read_boottime
 from ..base.text import printable
 from . import flag, report
 from .gate import GateReading, GateState, advance_gate, dump_state, new_state, resume_state
@@ -50,7 +50,7 @@ def is_real_shutdown(policy: ShutdownPolicy, state_path: Path, by: str) -> bool:
         text = state_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = None
-    return flag.read_flag(policy.flag) in _ORDERED or resume_state(text, read_boot_id(), by, read_boottime()).flag
+    return flag.read_flag(policy.flag) in _ORDERED or resume_state(text, name_system_start(), by, read_boottime()).flag
 
 
 @dataclass

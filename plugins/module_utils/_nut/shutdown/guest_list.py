@@ -11,7 +11,7 @@ from typing import Any
 
 from ..base.systemd import Run
 from ..base.table import format_grid
-from ..proxmox import control, guests
+from ..proxmox import guests, running
 from ..proxmox.guests import Guest
 from ..proxmox.selection import SelectionResult
 
@@ -22,7 +22,11 @@ class GuestListing:
     def __init__(self, found: SelectionResult, root: Path, run: Run) -> None:
         self.found, self.down = found, guests.DOWN_SECONDS
         self.guests = [guest for guest in found.local.guests if not guest.template]
-        self.running = control.list_running(run) if self.guests else frozenset()
+        self.running = (
+            running.list_running(run, [(guest.kind, guest.id) for guest in self.guests], root)
+            if self.guests
+            else frozenset()
+        )
         try:
             self.ha = guests.read_ha(root)
         except guests.GuestsError as error:

@@ -25,6 +25,7 @@ from ..conf import grammar, upsd, upsmon
 from ..net import vocabulary
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure, VarNotSupported
+from ..proxmox import running
 from . import probe
 from .gate import GateReading, make_reading
 from .policy import AwaitedMachine, ShutdownPolicy, UpsAddress
@@ -78,12 +79,13 @@ class MachineObserver:
         io: probe.ProbeIO = probe.SYSTEM_IO,
         seconds: float = ASK_INTERVAL,
         resolve: hostnames.Resolve = hostnames.resolve_name,
+        root: Path = Path("/"),
     ) -> None:
         self.clock, self.io = clock, io
         self.first_wait = seconds  # how long the first call waits for the answers about guests; qm takes a second
         self.guests = {
             machine.name: BackgroundPoll(
-                partial(probe.is_guest_running, run, machine.guest.kind, machine.guest.id), ASK_INTERVAL / 2, clock
+                partial(running.is_running, run, machine.guest.kind, machine.guest.id, root), ASK_INTERVAL / 2, clock
             )
             for machine in machines
             if machine.guest
@@ -209,13 +211,13 @@ def read_ups(
 
 
 def observe_once(
-    policy: ShutdownPolicy, run: Run, resolve: hostnames.Resolve = hostnames.resolve_name
+    policy: ShutdownPolicy, run: Run, resolve: hostnames.Resolve = hostnames.resolve_name, root: Path = Path("/")
 ) -> tuple[dict[str, bool | None], dict[str, GateReading | str]]:
     """Return name -> whether the machine is up, and str(UpsAddress) -> its reading, or why upsd gave none."""
     seen = probe.probe_machines(_probe_targets(policy.machines, ASK_INTERVAL, resolve))
     for machine in policy.machines:
         if machine.guest:
-            seen[machine.name] = probe.is_guest_running(run, machine.guest.kind, machine.guest.id)
+            seen[machine.name] = running.is_running(run, machine.guest.kind, machine.guest.id, root)
     readings: dict[str, GateReading | str] = {}
     for ups in policy.upses:
         try:

@@ -13,14 +13,18 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base import hostnames
+from ..base import hostnames, paths
 from ..base.check import Checker, Members, read_json
+from ..conf.feeds import Feeds
 from ..conf.upsd import PORT
 from ..proxmox import guests
+from ..proxmox.cluster import WAYS
 from ..proxmox.guests import DOWN_SECONDS, IDS, KINDS
 from ..proxmox.selection import NO_GUESTS, Selector
 
 VERSION = 1
+LOW_STAGE = "low battery"
+"""The name of the built-in stage."""
 DAY = 86400
 OWN_FILE_LIMIT = 1 << 20  # bytes that are read of one of our own files
 
@@ -40,6 +44,7 @@ class UpsAddress:
     name: str
     host: str = "localhost"
     port: int = PORT
+    power: int = 1  # how many of this host's power supplies it feeds
 
     def __str__(self) -> str:
         """Return it as in upsmon.conf, with the port only if it is not the default."""
@@ -64,6 +69,7 @@ class AwaitedMachine:
     guest: GuestId | None  # None: it is not a guest of this host, and is probed over the network
     shutdown_time: float  # when it is usually down
     shutdown_limit: float  # when the gate gives up on it
+    ups: str = ""  # the UPS that powers it; "" if unknown
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class StageGuest:
     @property
     def key(self) -> str:
         """The guest's key in StagesState."""
-        return f"{self.kind}/{self.id}"
+        return self.guest.key
 
     @property
     def guest(self) -> guests.Guest:
@@ -99,6 +105,7 @@ class Stage:
     notify: tuple[str, ...] = ()  # a program and its arguments
     message: str = ""  # last argument of the program
     fsd: bool = False  # tell upsmon to set FSD when the guests are down
+    low: bool = False  # whether it is the built-in stage: it also begins when the UPS says LB, and waits for no guest
     select: Selector = NO_GUESTS  # selects the guests to shut down
 
 
@@ -110,23 +117,39 @@ class ShutdownPolicy:
     machines: tuple[AwaitedMachine, ...]
     settle: float  # a machine that has been silent for so many seconds is down
     reserve: float  # seconds of battery runtime that are kept for this host
-    longest: float  # the gate ends after so many seconds in any case
+    timeout: float  # the gate ends after so many seconds in any case
     # unparsed, because a mistake in a stage must not keep the gate from running; read_stages() parses them
     stages: tuple[Mapping[str, Any], ...] = ()
     # seconds kept for this host instead of `reserve` while every machine is within its shutdown_time; None: always `reserve`
-    least: float | None = None
+    reserve_minimum: float | None = None
     flag: str = ""  # path of upsmon's POWERDOWNFLAG; "" without one
+    minsupplies: int = 1  # how many of this host's power supplies must be fed
+    # with how many seconds left the shutdown begins, if the UPS does not say LB earlier; None: it alone decides
+    runtime_low: float | None = None
+    cluster: str = ""  # one of proxmox.cluster.WAYS: what is done about HA's watchdog
+
+    @property
+    def low_stage(self) -> Stage:
+        """Return the stage that begins the shutdown when the battery is low."""
+        return Stage(LOW_STAGE, runtime=self.runtime_low, fsd=True, low=True)
+
+    @property
+    def feeds(self) -> Feeds:
+        """Return which of the UPSes power this host."""
+        return Feeds({ups.name: ups.power for ups in self.upses}, self.minsupplies)
 
     def own_seconds(self, waiting: Sequence[AwaitedMachine], elapsed: float) -> float:
         """Return how many seconds of the battery are kept for this host while the gate waits for these machines."""
-        if self.least is None or any(elapsed >= machine.shutdown_time + self.settle for machine in waiting):
+        if self.reserve_minimum is None or any(elapsed >= machine.shutdown_time + self.settle for machine in waiting):
             return self.reserve
-        return min(self.least, self.reserve)
+        return min(self.reserve_minimum, self.reserve)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _UPS = re.compile(r"[^\s@:\x00-\x1f\x7f]{1,255}")
+_UPS_OR_NONE = re.compile(rf"(?:{_UPS.pattern})?")
 _PATH = re.compile(r"(/.{0,4000})?")
+_SUPPLIES = 999999999  # as NUT's files have a number, at most
 
 
 def load_policy(path: Path) -> ShutdownPolicy:
@@ -139,6 +162,14 @@ def load_policy(path: Path) -> ShutdownPolicy:
         ) from None
     except ShutdownPolicyError as error:
         raise error.with_path(path) from None
+
+
+def find_deployed_runtime_low(root: Path = Path("/")) -> float | None:
+    """Return the runtime at which nut-stages begins the shutdown on this host now; None if it does not, or is not installed."""
+    try:
+        return load_policy(root / paths.SHUTDOWN_POLICY).runtime_low
+    except ShutdownPolicyError:
+        return None
 
 
 def read_policy(text: str | bytes) -> ShutdownPolicy:
@@ -172,7 +203,7 @@ def check_policy(data: object) -> ShutdownPolicy:
 
 def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
     known = ("version", *(field.name for field in fields(ShutdownPolicy)))
-    given = check.members("$", data, known, needed=("version", "upses", "machines", "reserve", "longest"))
+    given = check.members("$", data, known, needed=("version", "upses", "machines", "reserve", "timeout"))
     check.version(given, VERSION)
     upses = tuple(_parse_ups(check, *entry) for entry in check.entries(*given.at("upses")))
     machines = tuple(_parse_machine(check, *entry) for entry in check.entries(*given.at("machines")))
@@ -183,19 +214,27 @@ def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
         machines,
         settle=check.number(*given.at("settle"), 0.5, 60, default=3.0),
         reserve=check.number(*given.at("reserve"), 0, DAY),
-        longest=check.number(*given.at("longest"), 1, DAY),
+        timeout=check.number(*given.at("timeout"), 1, DAY),
         stages=tuple(dict(check.members(*entry, ())) for entry in check.entries(*given.at("stages"))),
-        least=None if given.get("least") is None else check.number(*given.at("least"), 0, DAY),
+        reserve_minimum=None
+        if given.get("reserve_minimum") is None
+        else check.number(*given.at("reserve_minimum"), 0, DAY),
         flag=check.text(*given.at("flag"), _PATH, "an absolute path"),
+        runtime_low=None if given.get("runtime_low") is None else check.number(*given.at("runtime_low"), 1, DAY),
+        minsupplies=check.whole(*given.at("minsupplies"), 1, _SUPPLIES, "a number of power supplies", default=1),
+        cluster=check.choice(*given.at("cluster"), WAYS, " or ".join(filter(None, WAYS)))
+        if given.get("cluster")
+        else "",
     )
 
 
 def _parse_ups(check: Checker, path: str, data: object) -> UpsAddress:
-    given = check.members(path, data, ("name", "host", "port"), needed=("name",))
+    given = check.members(path, data, ("name", "host", "port", "power"), needed=("name",))
     return UpsAddress(
         check.text(*given.at("name"), _UPS, "the name of a UPS, as in ups.conf"),
         _parse_address(check, *given.at("host"), default="localhost"),
         check.whole(*given.at("port"), 1, 65535, "a TCP port", default=PORT),
+        check.whole(*given.at("power"), 0, _SUPPLIES, "a number of power supplies", default=1),
     )
 
 
@@ -220,6 +259,7 @@ def _parse_machine(check: Checker, path: str, data: object) -> AwaitedMachine:
         guest=None if given.get("guest") is None else _parse_guest(check, *given.at("guest")),
         shutdown_time=check.number(*given.at("shutdown_time"), 0, DAY),
         shutdown_limit=check.number(*given.at("shutdown_limit"), 0, DAY, default=DAY),
+        ups=check.text(*given.at("ups"), _UPS_OR_NONE, "the name of a UPS, as in ups.conf"),
     )
     if machine.guest is None and not machine.addresses:
         check.add(
@@ -257,6 +297,9 @@ def read_stages(data: object) -> tuple[Stage, ...]:
     check = Checker()
     stages = tuple(_parse_stage(check, *entry) for entry in check.entries("$.stages", data))
     check.differ("$.stages", [stage.name for stage in stages])
+    for position, stage in enumerate(stages):
+        if stage.name == LOW_STAGE:
+            check.add(f"$.stages[{position}].name", f"{LOW_STAGE} is the built-in stage. Give it another name")
     check.raise_problems(ShutdownPolicyError)
     return stages
 
@@ -277,7 +320,9 @@ def _parse_stage(check: Checker, path: str, data: object) -> Stage:
         message=_parse_argument(check, *given.at("message")),
         fsd=check.truth(*given.at("fsd")),
         select=select,
-        **triggers,
+        on_battery=triggers["on_battery"],
+        charge=triggers["charge"],
+        runtime=triggers["runtime"],
     )
     if given and not (stage.select or stage.notify or stage.fsd):
         check.add(path, "does nothing. Set guests, tags, storage_of, notify or fsd")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Is a machine still up? Probe it over the network, or ask Proxmox VE if it is a guest of this host.
+"""Is a machine still up? Probe it over the network. For guests of this host, see proxmox/running.py.
 
 During a shutdown services stop first and the kernel last. So a machine is up as long as its kernel responds at all: with an echo
 reply, or by accepting or refusing a connection.
@@ -22,8 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
-
-from ..base.systemd import Run
 
 MakeSocket = Callable[[int, int, int], socket.socket]
 
@@ -120,15 +118,6 @@ def _has_link(card: Path) -> bool:
         return (card / "carrier").read_text(encoding="ascii").strip() == "1"
     except (OSError, ValueError):  # reading it fails for a card that is not up
         return False
-
-
-def is_guest_running(run: Run, kind: str, number: int) -> bool | None:
-    """Ask Proxmox VE whether a guest of this host is running; None: unknown. kind: "qm" or "pct"."""
-    code, output = run([kind, "status", str(number)])
-    status = output.partition("status:")[2].split()[:1]
-    if code or status not in (["running"], ["stopped"]):
-        return None
-    return status == ["running"]
 
 
 # A probe of all machines

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base import files, trust
-from ..base.process import run_within
+from ..base.process import make_runner, run_within
+from ..base.systemd import Run
+from ..conf import programs
 from ..proxmox.guests import GuestsError
 from ..proxmox.selection import GuestFinder, SelectionResult
 from .names import AddressCache
@@ -42,6 +44,7 @@ def refresh_known(
         for name in names.resolve_policy_names(policy, NAME_SECONDS)
     ]
     untrusted = find_untrusted(stages)
+    missing += find_unrunnable(stages, make_runner(NAME_SECONDS))
     if untrusted or not any(stage.select for stage in stages):
         return RefreshResult(not untrusted, (), (*missing, *untrusted))
     try:
@@ -71,6 +74,16 @@ def find_untrusted(stages: Sequence[Stage]) -> list[str]:
         for stage, problem in problems
         if problem
     ]
+
+
+def find_unrunnable(stages: Sequence[Stage], runner: Run) -> list[str]:
+    """Return messages about the programs of stages that root could not run."""
+    problems = [
+        (stage, programs.find_program_problem(stage.notify[0], programs.ROOT, runner))
+        for stage in stages
+        if stage.notify
+    ]
+    return [f"stage {stage.name}: notify {stage.notify[0]}: {problem}" for stage, problem in problems if problem]
 
 
 def find_guests(finder: GuestFinder) -> SelectionResult:

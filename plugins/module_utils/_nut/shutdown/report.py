@@ -48,7 +48,7 @@ class GateReport:
     elapsed: float  # seconds
     rule: str | None  # which rule ended it; None: it has not ended
     reason: str | None
-    hosts: tuple[MachineReport, ...]
+    machines: tuple[MachineReport, ...]
     power: tuple[PowerReport, ...]
     steps: tuple[tuple[float, str], ...]  # seconds since the gate began, log line
 
@@ -83,7 +83,7 @@ def make_report(
         rule,
         reason,
         tuple(
-            _report_machine(machine, state.hosts.get(machine.name, NEVER_SEEN), state.began)
+            _report_machine(machine, state.machines.get(machine.name, NEVER_SEEN), state.began)
             for machine in policy.machines
         ),
         tuple(power),

@@ -6,6 +6,8 @@
 
 decide_stages() is a pure function from the stages, the saved state and the power to the next actions. stages_loop.py has the loop
 around it.
+
+One file, because each decision depends on the same saved state, which is defined here with all that changes it.
 """
 
 from __future__ import annotations
@@ -14,21 +16,29 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..conf.feeds import NEVER, Feeds
 from ..net import readings
+from ..net.readings import HOLD_SECONDS
 from ..proxmox import guests
 from .policy import Stage, StageGuest
 
+VERSION = 1  # of StagesState in its file
+
 # An outage is over when the mains have been back for so long; before that no guest is started
 STABLE_SECONDS = 30.0
-# A charge or runtime must stay low for so long to trigger a stage: some UPSes report nonsense when they switch to battery
-HOLD_SECONDS = 6.0
-# During a battery test a UPS may report OB without CAL. No test takes longer than this
+# The shutdown does not begin by a runtime of the first seconds on battery: drivers read it every 30 s, and the first one may be nonsense
+TRANSFER_SECONDS = 30.0
+# A UPS says LB, and those that are not low are too few: upsmon sees that, too, unless it waits for a UPS of which nothing is heard
+# any more, or believes that one calibrates. It is given as long as its DEADTIME.
+LOST_SECONDS = 15.0
+# While a test runs, a UPS may be on battery without saying that it is one (no CAL); no test takes longer
 TEST_SECONDS = 60.0
 # upsmon is told again if upsd does not report FSD within this time
 FSD_AGAIN_SECONDS = 15.0
-# A guest that does not start is tried so often, with so many seconds between two tries
-START_TRIES = 3
-START_AGAIN_SECONDS = 10.0
+# A start that fails is tried again, with so many seconds between two tries, for so long: the quorum, the storage, and whatever holds
+# a lock may need many minutes to come back after an outage
+START_AGAIN_SECONDS = 15.0
+START_PATIENCE_SECONDS = 2400.0
 
 # Not one of NUT's flags: ups.test.result reports a running test
 TEST = "TEST"
@@ -39,17 +49,20 @@ class Power:
     """The state of the power, of one UPS or of all together."""
 
     on_battery: bool | None = None  # None: unknown
-    charge: float | None = None  # percent, the lowest of the UPSes on battery
-    runtime: float | None = None  # seconds, the shortest of the UPSes on battery
-    flags: frozenset[str] = frozenset()  # words of ups.status, of all UPSes
-    upses: frozenset[str] = frozenset()  # names of the UPSes on battery
+    charge: float | None = None  # percent, of the UPS on battery whose end ends the host
+    runtime: float | None = None  # seconds, likewise
+    flags: frozenset[str] = frozenset()  # of ups.status, of all
+    upses: frozenset[str] = frozenset()  # the names of those on battery
+    critical: bool = (
+        False  # whether UPSes are low, and those of which anything better is known are too few for this host
+    )
 
 
 @dataclass(frozen=True)
 class StagesState:
     """The saved state. Times are seconds of CLOCK_BOOTTIME; guests are keyed by StageGuest.key."""
 
-    boot: str = ""  # boot id of the kernel
+    boot: str = ""  # of base.clock.name_system_start()
 
     # This outage
     outage_since: float | None = None  # when the first UPS went on battery; None: no outage
@@ -67,27 +80,47 @@ class StagesState:
     guests_to_start: Mapping[str, bool] = field(
         default_factory=dict
     )  # guest that a stage shut down -> is it managed by HA
-    start_tries: Mapping[str, tuple[int, float]] = field(
+    failed_starts: Mapping[str, tuple[float, float]] = field(
         default_factory=dict
-    )  # guest -> failed starts, time of the last
+    )  # guest -> when its start failed first, and last
+    owed: tuple[str, ...] = ()  # guests that a stage shut down before this boot; boot_starts.py starts them
+    given_up: Mapping[str, str] = field(
+        default_factory=dict
+    )  # guest that is no longer tried -> its name and the reason
 
     def __post_init__(self) -> None:
-        """Raise ValueError if a key of guests_to_start can't be a guest's."""
-        if not all(_is_key(key) for key in self.guests_to_start):
-            raise ValueError("it names guests that can't exist")
+        """Raise ValueError if a key can't be a guest's."""
+        for key in (*self.guests_to_start, *self.owed, *self.given_up):
+            guests.parse_key(key)
 
     @property
     def is_idle(self) -> bool:
-        """Return whether there is no outage, and no guest to start: nothing worth saving."""
+        """Return whether there is no outage, and no guest to start."""
         return self.outage_since is None and not self.guests_to_start
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is nothing worth saving."""
+        return self.is_idle and not self.owed and not self.given_up
+
+    def after_boot(self, boot: str) -> StagesState:
+        """Return the state at the beginning of another boot: the guests that must run again.
+
+        HA does not start what it was told to stop, so it is told again. The others may have to wait for their storage.
+        """
+        managed = {key: True for key, ha in self.guests_to_start.items() if ha}
+        others = [key for key, ha in self.guests_to_start.items() if not ha]
+        owed = tuple(dict.fromkeys((*self.owed, *others)))
+        return StagesState(boot=boot, guests_to_start=managed, owed=owed, given_up=self.given_up)
+
     def after_outage(self) -> StagesState:
-        """Return the state without the outage: only the guests to start, and since when the mains are back."""
+        """Return the state without the outage: only the guests that must run again, and since when the mains are back."""
         return StagesState(
             boot=self.boot,
             mains_since=self.mains_since,
             guests_to_start=self.guests_to_start,
-            start_tries=self.start_tries,
+            owed=self.owed,
+            given_up=self.given_up,
         )
 
 
@@ -128,26 +161,39 @@ def read_power(name: str, variables: Mapping[str, str] | None) -> Power:
     return Power(on_battery, reading.charge, reading.runtime, frozenset(flags), upses)
 
 
-def combine_power(powers: Mapping[str, Power], upses_on_battery: Collection[str]) -> Power:
-    """Return the power of all UPSes together. upses_on_battery: those that have been on battery in this outage.
+def combine_power(powers: Mapping[str, Power], upses_on_battery: Collection[str], feeds: Feeds) -> Power:
+    """Return the power of this host. upses_on_battery: those that have been on battery in this outage.
 
-    One UPS on battery makes an outage, and it is over when all that were on battery are back on mains. A UPS without data that
-    was never on battery is ignored: it may have been unplugged long ago.
+    It is an outage if UPSes that power the host are on battery, and those on mains do not feed enough of its power supplies. It is
+    over when they do again, or when all that were on battery are back on mains. A UPS without data that was never on battery is
+    ignored: it may have been unplugged long ago.
     """
-    flags = frozenset(flag for power in powers.values() for flag in power.flags)
+    own = {name: power for name, power in powers.items() if feeds.is_powered_by(name)}
+    flags = frozenset(flag for power in own.values() for flag in power.flags)
     if any("FSD" not in power.flags for power in powers.values() if power.flags):
         # this host's upsmon sets FSD for all of its UPSes; FSD on only some of them comes from another host
         flags -= {"FSD"}
-    on = [power for power in powers.values() if power.on_battery]
+    mains = [name for name, power in own.items() if power.on_battery is False]
+    on = {name: power for name, power in own.items() if power.on_battery}
+    if feeds.is_enough(mains):
+        return Power(False, flags=flags)
     if on:
-        charges = [power.charge for power in on if power.charge is not None]
-        runtimes = [power.runtime for power in on if power.runtime is not None]
-        upses = frozenset(name for power in on for name in power.upses)
-        return Power(True, min(charges, default=None), min(runtimes, default=None), flags, upses)
-    affected = [power for name, power in powers.items() if name in upses_on_battery]
+
+        def find_value(values: Mapping[str, float | None]) -> float | None:
+            left = {name: value for name, value in values.items() if value is not None}
+            deciding = feeds.find_deciding({**left, **dict.fromkeys(mains, NEVER)})
+            return None if deciding is None else left[deciding]
+
+        charge = find_value({name: power.charge for name, power in on.items()})
+        runtime = find_value({name: power.runtime for name, power in on.items()})
+        good = [*mains, *(name for name, power in on.items() if "LB" not in power.flags)]
+        critical = len(good) < len(mains) + len(on) and not feeds.is_enough(good)
+        upses = frozenset(name for power in on.values() for name in power.upses)
+        return Power(True, charge, runtime, flags, upses, critical)
+    affected = [power for name, power in own.items() if name in upses_on_battery]
     if affected:
         return Power(None if any(power.on_battery is None for power in affected) else False, flags=flags)
-    return Power(False if any(power.on_battery is False for power in powers.values()) else None, flags=flags)
+    return Power(False if mains else None, flags=flags)
 
 
 # The decision
@@ -261,13 +307,16 @@ class _StagesDecider:
         if not self.state.guests_to_start:
             self.actions.append(StageAction("rest", "on mains: nothing to do"))
         elif self._is_mains_stable():
-            for key in reversed(list(self.state.guests_to_start)):
-                count, last = self.state.start_tries.get(key, (0, -math.inf))
-                if not count or self.now - last >= START_AGAIN_SECONDS:
-                    kind, _slash, number = key.partition("/")
-                    reason = f"the mains have been back for {STABLE_SECONDS:g} s, and a stage had shut it down"
-                    self.actions.append(StageAction("start_guests", reason, targets=(StageGuest(kind, int(number)),)))
-                    break
+            tried = {
+                key: self.state.failed_starts.get(key, (0.0, -math.inf))[1]
+                for key in reversed(list(self.state.guests_to_start))
+            }
+            # those that wait longest go first, so that one that keeps failing delays no other
+            key = min(tried, key=lambda key: tried[key])
+            if self.now - tried[key] >= START_AGAIN_SECONDS:
+                guest = guests.parse_key(key)
+                reason = f"the mains have been back for {STABLE_SECONDS:g} s, and a stage had shut it down"
+                self.actions.append(StageAction("start_guests", reason, targets=(StageGuest(guest.kind, guest.id),)))
 
     def _begin_due_stages(self) -> None:
         """Begin the stages whose trigger is reached."""
@@ -297,14 +346,23 @@ class _StagesDecider:
                     low.setdefault(key, self.now)
                 else:
                     low.pop(key, None)
+            if stage.low and self.seen.critical:
+                low.setdefault(f"{stage.name} LB", self.now)
+            elif stage.low:
+                low.pop(f"{stage.name} LB", None)
         self.state = replace(self.state, low_since=low)
 
     def _find_trigger(self, stage: Stage, seconds_on_battery: float) -> str:
         if stage.on_battery is not None and seconds_on_battery >= stage.on_battery:
             return f"{seconds_on_battery:.0f} s on battery (limit {stage.on_battery:g} s)"
+        critical = self.state.low_since.get(f"{stage.name} LB")
+        if critical is not None and self.now - critical >= LOST_SECONDS:
+            return f"LB for {self.now - critical:.0f} s, and upsd does not report FSD"
         for what, unit in (("charge", "%"), ("runtime", " s")):
             value, limit = getattr(self.seen, what), getattr(stage, what)
             since = self.state.low_since.get(f"{stage.name} {what}")
+            if stage.low and seconds_on_battery < TRANSFER_SECONDS:
+                continue
             if value is not None and since is not None and self.now - since >= HOLD_SECONDS:
                 return f"{what} {value:g}{unit} (limit {limit:g}{unit})"
         return ""
@@ -327,13 +385,13 @@ class _StagesDecider:
     def _request_fsd(self) -> None:
         """Have upsmon set FSD if a stage says so, when the guests of all stages that have begun are down or given up."""
         begun = self._begun_stages()
-        fsd_stages = [stage for stage in begun if stage.fsd]
+        fsd_stages = sorted((stage for stage in begun if stage.fsd), key=lambda stage: not stage.low)
         waits = any(target.key not in self.state.stop_outcomes for stage in begun for target in stage.guests)
         # also guests that no stage names any more since they were looked up again
         waits = waits or any(
             key in self.state.stop_decided_at and key not in self.state.stop_outcomes for key in self.busy
         )
-        if fsd_stages and not waits and not self.finding:
+        if fsd_stages and (fsd_stages[0].low or not (waits or self.finding)):
             if self.state.fsd_set_at is None:
                 self.actions.append(StageAction("fsd", f"stage {fsd_stages[0].name}", fsd_stages[0].name))
             elif self.now - self.state.fsd_set_at >= FSD_AGAIN_SECONDS:
@@ -355,29 +413,49 @@ def note_stopping(state: StagesState, key: str) -> StagesState:
 def note_stopped(state: StagesState, key: str, outcome: str, ha: bool = False) -> StagesState:
     """Note the outcome of a stop. A guest that was already down, or does not exist, is not started again.
 
-    outcome: of control.StopResult, or "lost" if it timed out. ha: HA has stopped the guest.
+    outcome: of control.StopResult, or "lost" if it timed out. ha: HA has stopped the guest. Nothing is noted about a guest of unknown
+    status that is not known to have run: a guest that was off must stay off.
     """
     if key not in state.stop_decided_at:
         return state  # the stop belongs to an outage that is over
     remaining = dict(state.guests_to_start)
     if outcome in ("already", "gone"):
         remaining.pop(key, None)
-    elif key in remaining:
-        remaining[key] = remaining[key] or ha
+    elif key in remaining or outcome in ("stopped", "forced"):
+        remaining[key] = remaining.get(key, False) or ha
     return replace(state, guests_to_start=remaining, stop_outcomes={**state.stop_outcomes, key: outcome})
 
 
-def note_started(state: StagesState, key: str, good: bool, now: float) -> StagesState:
-    """Note the outcome of a start. A guest that fails START_TRIES times is given up."""
-    remaining, tries = dict(state.guests_to_start), dict(state.start_tries)
-    count = tries.pop(key, (0, now))[0] + 1
-    if good or count >= START_TRIES:
-        remaining.pop(key, None)
+def note_started_late(state: StagesState, keys: Collection[str]) -> StagesState:
+    """Forget that guests were down: Proxmox VE has started them since, so they must be shut down after all."""
+    return replace(
+        state,
+        stop_decided_at={key: value for key, value in state.stop_decided_at.items() if key not in keys},
+        stop_outcomes={key: value for key, value in state.stop_outcomes.items() if key not in keys},
+    )
+
+
+def note_started(state: StagesState, key: str, outcome: str, now: float) -> StagesState:
+    """Note the outcome of a start, of control.StartResult. A guest that fails for START_PATIENCE_SECONDS is given up."""
+    remaining, failed = dict(state.guests_to_start), dict(state.failed_starts)
+    first, _last = failed.pop(key, (now, now))
+    if outcome == "failed" and now - first < START_PATIENCE_SECONDS:
+        failed[key] = (first, now)
     else:
-        tries[key] = (count, now)
-    return replace(state, guests_to_start=remaining, start_tries=tries)
+        remaining.pop(key, None)
+    return replace(state, guests_to_start=remaining, failed_starts=failed)
 
 
-def _is_key(key: str) -> bool:
-    kind, _slash, number = key.partition("/")
-    return kind in guests.KINDS and number.isascii() and number.isdigit() and len(number) < 10
+def note_given_up(state: StagesState, key: str, reason: str) -> StagesState:
+    """Note that a guest is not started again, until it runs. reason: with the guest's name."""
+    return replace(state, given_up={**state.given_up, key: reason})
+
+
+def note_settled(state: StagesState, keys: Collection[str]) -> StagesState:
+    """Forget guests that a stage shut down before this boot: they run, have run since, or are given up."""
+    return replace(state, owed=tuple(key for key in state.owed if key not in keys))
+
+
+def note_running(state: StagesState, keys: Collection[str]) -> StagesState:
+    """Forget that guests have been given up: they run."""
+    return replace(state, given_up={key: why for key, why in state.given_up.items() if key not in keys})

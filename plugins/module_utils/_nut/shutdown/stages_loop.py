@@ -4,7 +4,8 @@
 
 """The loop around the stages: polls the UPSes, takes the actions of decide_stages(), and saves the state.
 
-It may be killed at any moment and restarted, because each action is saved before it is taken.
+It may be killed at any moment and restarted, because each action is saved before it is taken. It is a long file because everything
+here shares the state and its lock.
 """
 
 from __future__ import annotations
@@ -12,46 +13,58 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Optional
 
 from ..base import clock as base_clock
-from ..base import files, records
+from ..base import files, paths, records
 from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
+from ..conf.feeds import Feeds
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
-from ..proxmox import control
+from ..net.readings import HOLD_SECONDS
+from ..proxmox import control, guests, running, startup
+from ..proxmox.cluster import HaSwitch
+from ..proxmox.guests import Guest
+from .boot_starts import BootFinder, BootStarts
 from .fsd import FsdError, request_fsd
+from .ha_keeper import HaKeeper
 from .policy import Stage, StageGuest, UpsAddress
 from .stage_guests import GuestSource, RunInThread, StageResolver
 from .stages import (
-    HOLD_SECONDS,
+    VERSION,
     Power,
     StageAction,
     StagesDecision,
     StagesState,
     combine_power,
     decide_stages,
+    note_given_up,
+    note_running,
+    note_settled,
     note_started,
+    note_started_late,
     note_stopped,
     note_stopping,
     read_power,
 )
 from .watchdog import no_watchdog
 
-VERSION = 1  # of the state file
 MODE = 0o600  # of the state file
 
 POLL = 2.0  # seconds between two rounds
 REST_POLL = 5.0  # the same, while there is nothing to do
 ASK_SECONDS = 2.0  # time limit for upsd
+SYSTEMCTL_SECONDS = 5.0  # time limit for systemctl
 NOTIFY_SECONDS = 30.0  # time limit for a stage's program
 REPEAT_SECONDS = 60.0  # a problem that persists is logged again after so long
 
+FindStarts = Callable[[Sequence[int]], BootFinder]
+"""Returns a finder, given the numbers of the guests that a stage shut down before the boot."""
 Ask = Callable[[UpsAddress], Optional[Mapping[str, str]]]
 Log = Callable[[str], None]
 
@@ -62,8 +75,7 @@ Log = Callable[[str], None]
 def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
     """Return the saved state, and a line for the log, "" if there is none. Never raises.
 
-    From another boot only the guests managed by HA count: HA has noted that they were stopped on purpose, and does not start
-    them. Proxmox VE has already started the others at boot, if they are to start.
+    From another boot only the guests that must run again count.
     """
     fresh = StagesState(boot=boot)
     try:
@@ -77,9 +89,13 @@ def load_state(path: Path, boot: str) -> tuple[StagesState, str]:
         )
     if boot and saved.boot == boot:
         return saved, ""
-    kept = {key: ha for key, ha in saved.guests_to_start.items() if ha}
-    message = f"{path} is from another boot" + (f"; HA will be told to start {', '.join(kept)} again" if kept else "")
-    return replace(fresh, guests_to_start=kept), message
+    kept = saved.after_boot(boot)
+    message = f"{path} is from another boot"
+    if kept.guests_to_start:
+        message += f"; HA will be told to start {', '.join(kept.guests_to_start)} again"
+    if kept.owed:
+        message += f"; a stage had shut down {', '.join(kept.owed)}: started again unless Proxmox VE does it"
+    return kept, message
 
 
 def ask_upsd(ups: UpsAddress) -> Mapping[str, str] | None:
@@ -109,29 +125,37 @@ def run_stages(
     stages: Sequence[Stage],
     upses: Sequence[UpsAddress],
     *,
+    minsupplies: int = 1,
     state_path: Path,
     log: Log,
     run: Run,
     clock: control.Clock = base_clock.read_boottime,
     ask: Ask = ask_upsd,
     sleep: control.Pause = time.sleep,
-    boot_id: Callable[[], str] = base_clock.read_boot_id,
+    boot_id: Callable[[], str] = base_clock.name_system_start,
     run_in_thread: RunInThread = start_thread,
     set_fsd: Callable[[Run], None] = request_fsd,
     finder: GuestSource | None = None,
     alive: Callable[[], None] = no_watchdog,
     stay: Callable[[], bool] = stay_forever,
+    root: Path = Path("/"),
+    ha: HaSwitch | None = None,
+    disarms_ha: bool = False,
+    find_starts: FindStarts | None = None,
 ) -> str:
     """Watch the UPSes and run the stages, for ever. Return BUSY, or the reason to rest when `stay` returned False.
 
-    state_path: its directory is created. run: runs programs, from several threads at once; each command begins with `timeout`, so
-    run must allow it the seconds in its third word, and a few more. set_fsd: tells upsmon, or raises FsdError. finder: looks up
-    the guests; None: those that the policy names with their kind are all. alive: called in each round. stay: whether to go on
-    when there is nothing left to do.
+    minsupplies: how many of this host's power supplies must be fed. state_path: its directory is created. run: runs programs, from
+    several threads at once; each command begins with `timeout`, so run must allow it the seconds in its third word, and a few more.
+    set_fsd: tells upsmon, or raises FsdError. finder: looks up the guests; None: those that the policy names with their kind are
+    all. alive: called in each round. stay: whether to go on when there is nothing left to do. root: of the file system with
+    /etc/pve, /proc and /run. ha: None on a host without HA. disarms_ha: whether it is to be disarmed during an outage.
+    find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then.
     """
     program = _StagesLoop(
         stages=tuple(stages),
         upses=tuple(upses),
+        feeds=Feeds({ups.name: ups.power for ups in upses}, minsupplies),
         path=state_path,
         log=log,
         run=run,
@@ -143,10 +167,14 @@ def run_stages(
         finder=finder,
         alive=alive,
         stay=stay,
+        root=root,
+        ha=HaKeeper(ha, disarms_ha, clock, run_in_thread) if ha else None,
     )
     try:
         with program.hold_lock():
-            return program.watch_power(boot_id())
+            program.load_state(boot_id())
+            program.start_late_guests(find_starts)
+            return program.watch_power()
     except files.Busy:
         log(f"{BUSY}: exiting")
         return BUSY
@@ -166,6 +194,7 @@ class _StagesLoop:
 
     stages: tuple[Stage, ...]
     upses: tuple[UpsAddress, ...]
+    feeds: Feeds
     path: Path
     log: Log
     run: Run
@@ -177,12 +206,16 @@ class _StagesLoop:
     finder: GuestSource | None
     alive: Callable[[], None]
     stay: Callable[[], bool]
+    root: Path
+    ha: HaKeeper | None
     guests: StageResolver = field(init=False)
     state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
     _saved: str = field(default="", init=False)  # the text in the state file
     _jobs: dict[str, _GuestJob] = field(default_factory=dict, init=False)  # by StageGuest.key
+    _announced: set[str] = field(default_factory=set, init=False)  # guests whose start was logged
+    _may_start_guests: bool = field(default=True, init=False)  # whether Proxmox VE may be starting guests, as at boot
     _logged_at: dict[str, float] = field(default_factory=dict, init=False)  # problem -> when it was logged last
     _logged_power: tuple[object, ...] = field(default=(), init=False)  # what the log said last about the power
     _logged_rest: str = field(default="", init=False)  # the reason to rest that was logged last
@@ -208,11 +241,44 @@ class _StagesLoop:
                 self.log_line(f"can't lock {lock}: {error.strerror}")
             yield
 
-    def watch_power(self, boot: str) -> str:
+    def load_state(self, boot: str) -> None:
+        """Read the state file."""
         self.state, message = load_state(self.path, boot)
         if message:
             self.log_line(message)
         self._saved = "unknown"
+
+    def start_late_guests(self, find_starts: FindStarts | None) -> None:
+        """Start, in a thread, the guests that Proxmox VE does not start after a boot, or can't yet."""
+        owed = self.state.owed
+        if find_starts is None:
+            self.settle_starts(owed)  # this host has no guests any more
+            return
+        late = BootStarts(
+            find_starts([guests.parse_key(key).id for key in owed]),
+            self.path.with_name(Path(paths.BOOT_STARTS).name),
+            self.state.boot,
+            self.run,
+            self.log_line,
+            self,
+            owed=owed,
+            is_outage=lambda: self.state.outage_since is not None,
+            clock=self.clock,
+            pause=self.sleep,
+            root=self.root,
+            booted=base_clock.read_system_start(self.root),
+        )
+
+        def run_to_end() -> None:
+            try:
+                late.run_to_end()
+            except Exception as error:
+                # the stages go on without it
+                self.log_line(f"can't start guests after the boot: {type(error).__name__}: {error}")
+
+        self.run_in_thread(run_to_end)
+
+    def watch_power(self) -> str:
         while True:
             self.alive()
             for action in self.run_round().actions:
@@ -227,16 +293,54 @@ class _StagesLoop:
         powers = {ups.name: read_power(ups.name, self.ask(ups)) for ups in self.upses}
         self.drop_finished_jobs()
         with self._lock:
-            seen = combine_power(powers, self.state.upses_on_battery)
+            seen = combine_power(powers, self.state.upses_on_battery, self.feeds)
             outage = bool(seen.on_battery) or "FSD" in seen.flags or self.state.outage_since is not None
             finding = self.guests.update_search(outage=outage)
+            self.find_late_starts()
+            self.forget_running()
             before, now = self.state, self.clock()
             decision = decide_stages(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
             self.state = decision.state
             self.log_power_change(before, seen)
             self.log_unknown_readings(seen, now)
             self.save_state()
+        if self.ha:
+            since, fsd = self.state.outage_since, "FSD" in seen.flags
+            seconds = None if since is None else now - since
+            self.ha.update(outage_seconds=seconds, fsd=fsd, on_mains=seen.on_battery is False)
         return decision
+
+    def find_late_starts(self) -> None:
+        """Have guests shut down that Proxmox VE starts, at boot, after a stage has found them down."""
+        down = [key for key, outcome in self.state.stop_outcomes.items() if outcome in ("already", "gone")]
+        if not down:
+            self._may_start_guests = True
+        elif self._may_start_guests:
+            # looked at before the guests: one that is started in between is found in this round
+            self._may_start_guests = startup.read_state(
+                lambda command: running.run_bounded(self.run, SYSTEMCTL_SECONDS, *command)
+            ) in (startup.STARTING, "inactive")
+            late = self.list_running(down)
+            for key in late:
+                self.log_line(f"{guests.parse_key(key)} has been started meanwhile")
+            self.state = note_started_late(self.state, late)
+
+    def list_running(self, keys: Iterable[str]) -> list[str]:
+        """Return which of these guests have a process."""
+        known = {key: guests.parse_key(key) for key in keys}
+        return [key for key, guest in known.items() if running.find_process(guest.kind, guest.id, self.root)]
+
+    def forget_running(self) -> None:
+        """Forget guests whose start has failed, or that have been given up, once they run: the user has started them.
+
+        A guest that the user then stops again is not started.
+        """
+        if self.state.given_up and (started := self.list_running(self.state.given_up)):
+            self.state = note_running(self.state, started)
+        if self.state.outage_since is None:
+            for key in self.list_running(set(self.state.failed_starts).difference(self._jobs)):
+                self.log_line(f"{guests.parse_key(key)} is running")
+                self.state = note_started(self.state, key, "started", self.clock())
 
     def log_power_change(self, before: StagesState, seen: Power) -> None:
         """Log a change of the power."""
@@ -275,14 +379,18 @@ class _StagesLoop:
     def run_action(self, action: StageAction) -> None:
         if action.kind == "notify":
             self.log_line(f"stage {action.stage} begins: {action.reason}")
-            self.run_notify_program(action)
+            stage = next(stage for stage in self.guests.stages if stage.name == action.stage)
+            self.run_notify_program(stage, stage.message or f"UPS: stage {stage.name} begins: {action.reason}")
         elif action.kind == "stop_guests":
             for target in action.targets:
+                self._announced.discard(target.key)
                 self.start_job(target, self.stop_guest, control.longest_stop(target.seconds))
         elif action.kind == "start_guests":
             for target in action.targets:
-                self.log_line(f"starting {target.guest}: {action.reason}")
-                self.start_job(target, self.start_guest, control.START_SECONDS + 3 * control.STATUS_SECONDS)
+                if target.key not in self._announced:
+                    self.log_line(f"starting {target.guest}: {action.reason}")
+                    self._announced.add(target.key)
+                self.start_job(target, self.start_guest, control.START_SECONDS + 3 * running.STATUS_SECONDS)
         else:
             self.tell_upsmon(action)
 
@@ -314,8 +422,7 @@ class _StagesLoop:
                     self.log_line(f"{key}: stop timed out; continuing without it")
                     self.state = note_stopped(self.state, key, "lost")
                 elif not job.has_ended and key in self.state.guests_to_start:
-                    self.log_line(f"{key}: start timed out; continuing without it")
-                    self.state = note_started(self.state, key, False, self.clock())
+                    self.note_start(guests.parse_key(key), control.StartResult("failed", "start timed out"))
 
     def update_state(self, new: Callable[[StagesState], StagesState]) -> None:
         with self._lock:
@@ -326,43 +433,63 @@ class _StagesLoop:
         key, guest = target.key, target.guest
         # an earlier run of this program has begun to shut it down
         was_begun = key in self.state.guests_to_start
-        if control.read_status(self.run, guest) == "stopped":
+        status = running.read_status(self.run, guest.kind, guest.id, self.root)
+        if status == running.STOPPED:
             self.log_line(
                 f"{guest} is {'down, shut down before nut-shutdown was restarted' if was_begun else 'already down'}"
             )
             self.update_state(lambda state: note_stopped(state, key, "stopped" if was_begun else "already"))
             return
-        self.update_state(lambda state: note_stopping(state, key))
+        if status == running.RUNNING:
+            self.update_state(lambda state: note_stopping(state, key))
         self.log_line(f"shutting down {guest}, within {target.seconds:g} s")
-        result = control.stop_guest(self.run, guest, target.seconds, clock=self.clock, pause=self.sleep)
+        result = control.stop_guest(self.run, guest, target.seconds, self.root, clock=self.clock, pause=self.sleep)
         self.log_line(result.message)
         outcome = "stopped" if was_begun and result.outcome == "already" else result.outcome
         self.update_state(lambda state: note_stopped(state, key, outcome, result.by_ha))
 
     def start_guest(self, target: StageGuest) -> None:
-        key, guest = target.key, target.guest
-        status = control.read_status(self.run, guest)
-        if status == "running":
+        guest = target.guest
+        status = running.read_status(self.run, guest.kind, guest.id, self.root)
+        if status == running.RUNNING:
             self.log_line(f"{guest} is already running")
-            self.update_state(lambda state: note_started(state, key, True, self.clock()))
-            return
-        code, output = control.start_guest(self.run, guest) if status else (1, "its status is unknown")
-        if code:
-            last = (output.strip().splitlines() or [""])[-1]
-            self.log_line(f"can't start {guest}: {last}")
-        self.update_state(lambda state: note_started(state, key, not code, self.clock()))
-        if key not in self.state.guests_to_start:
-            self.log_line(
-                f"giving up on {guest}. Start it by hand: {guest.kind} start {guest.id}"
-                if code
-                else f"{guest} is running"
-            )
+            result = control.StartResult("started")
+        elif status is None:
+            result = control.StartResult("failed", "its status is unknown")
+        else:
+            result = control.start_guest(self.run, guest, self.root)
+            if result.outcome == "started":
+                self.log_line(f"{guest} is running")
+        self.note_start(guest, result)
 
-    def run_notify_program(self, action: StageAction) -> None:
-        stage = next(stage for stage in self.guests.stages if stage.name == action.stage)
+    def note_start(self, guest: Guest, result: control.StartResult) -> None:
+        new = note_started(self.state, guest.key, result.outcome, self.clock())
+        if guest.key in new.guests_to_start:
+            self.log_problem(f"can't start {guest} yet: {result.message}. Trying again")
+        elif result.outcome != "started":
+            self.give_up_start(guest, result)
+        self.update_state(lambda state: note_started(state, guest.key, result.outcome, self.clock()))
+
+    # Guests that are started, or given up, after an outage or a boot (StartsKeeper)
+
+    def settle_starts(self, keys: Collection[str]) -> None:
+        """Forget that guests are owed."""
+        self.update_state(lambda state: note_settled(state, keys))
+
+    def give_up_start(self, guest: Guest, result: control.StartResult) -> None:
+        """Tell that a guest is not started: in the log, with the stages' programs, and in the state file."""
+        reason = f"{guest}: {printable(one_line(result.message), LINE)}"
+        if result.outcome != "impossible":
+            # `impossible`: it does not exist here any more, so there is nothing to start by hand
+            self.update_state(lambda state: note_given_up(state, guest.key, reason))
+            reason += f". Start it by hand: {guest.kind} start {guest.id}"
+        self.log_line(f"giving up on {reason}")
+        for stage in {stage.notify: stage for stage in self.guests.stages if stage.notify}.values():
+            self.run_notify_program(stage, f"UPS: a guest is not running again: {reason}")
+
+    def run_notify_program(self, stage: Stage, message: str) -> None:
         if not stage.notify:
             return
-        message = stage.message or f"UPS: stage {stage.name} begins: {action.reason}"
 
         def run_program() -> None:
             code, output = self.run(["timeout", "--kill-after=5", f"{NOTIFY_SECONDS:g}", *stage.notify, message])
@@ -402,7 +529,7 @@ class _StagesLoop:
             self.log_line(message)
 
     def save_state(self) -> None:
-        if self.state.is_idle:
+        if self.state.is_empty:
             if self._saved:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from ..base import records
 from ..base.clock import format_time
 from ..base.text import printable
+from ..conf.release import is_hasty_release
 from ..net.readings import may_be_outage
 from ..net.vocabulary import ABSENT, split_status
 
@@ -93,7 +94,7 @@ def _tells_power(status: str) -> bool:
 def is_hasty(release: str) -> bool:
     """Return whether upsmon of a release shuts down at once if one poll fails on battery; True if the release is unknown."""
     numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", release)
-    return numbers is None or (2, 8, 1) <= tuple(map(int, numbers.groups())) < (2, 8, 3)
+    return is_hasty_release((int(numbers[1]), int(numbers[2]), int(numbers[3])) if numbers else None)
 
 
 def blocking_connections(before: Sockets, now: Sockets) -> tuple[ClientConnection, ...]:
@@ -186,7 +187,7 @@ class WatchEvent:
 class WatchMemory:
     """What is saved for the next run of nut-watch. The source of power is not: it may have changed, and UNKNOWN only costs time."""
 
-    boot: str = ""  # boot id of the kernel
+    boot: str = ""  # of base.clock.name_system_start()
     restarts: tuple[float, ...] = ()  # when upsd was restarted, in seconds since boot
     restarted_for: tuple[str, ...] = ()  # addresses of LISTEN lines for which upsd was restarted
     events: tuple[WatchEvent, ...] = ()

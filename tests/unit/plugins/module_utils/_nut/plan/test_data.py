@@ -19,12 +19,12 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import 
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
     SITE,
     UNSTAGED,
-    Site,
+    PlanSite,
 )
 
 
 def test_plan_as_data_has_verdict() -> None:
-    made = SITE.plan()
+    made = SITE.make_plan()
     data = plan_to_dict(made)
     assert json.loads(json.dumps(data)) == data
     assert data["holds"] is True
@@ -33,14 +33,14 @@ def test_plan_as_data_has_verdict() -> None:
     assert {"at": 10.0, "until": 70.0, "machine": "truenas", "what": GOES_DOWN, "worst": False} in data["events"]
 
 
-@pytest.mark.parametrize("site", [SITE, UNSTAGED, SITE.ups(runtime=None)])
-def test_plan_survives_conversion_to_data(site: Site) -> None:
-    made = site.plan()
+@pytest.mark.parametrize("site", [SITE, UNSTAGED, SITE.change_ups(runtime=None)])
+def test_plan_survives_conversion_to_data(site: PlanSite) -> None:
+    made = site.make_plan()
     assert plan_from_dict(json.loads(json.dumps(plan_to_dict(made)))) == made
 
 
 @pytest.mark.parametrize("change", [{"events": [{"at": 1}]}, {"needed": ...}, {"machines": 7}, {"worst": [{"odd": 1}]}])
 def test_data_without_a_valid_plan_is_refused(change: dict[str, Any]) -> None:
-    data = {**plan_to_dict(SITE.plan()), **change}
+    data = {**plan_to_dict(SITE.make_plan()), **change}
     with pytest.raises(PlanError, match="not a saved plan"):
         plan_from_dict({name: value for name, value in data.items() if value is not ...})

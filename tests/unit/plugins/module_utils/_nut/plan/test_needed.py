@@ -12,14 +12,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.timeline import GATE_ROUND
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
     SITE,
-    Site,
-    sites,
+    PlanSite,
+    draw_site,
 )
 from hypothesis import given
 
 
 def test_needed_settings_of_example() -> None:
-    assert SITE.plan().needed == {
+    assert SITE.make_plan().needed == {
         "hostsync": 30,
         "finaldelay": 2,
         "deadtime": 15,
@@ -27,7 +27,7 @@ def test_needed_settings_of_example() -> None:
         "pollfreqalert": 5,
         "maxage": 15,
         "guests_time": 120,
-        "runtime_low": 382,
+        "runtime_low": 393,
         "gate_timeout": 92,
         "reserve": 220,
         "reserve_minimum": 40,
@@ -40,8 +40,12 @@ def test_needed_settings_of_example() -> None:
 
 
 def test_needed_settings_grow_with_slow_machines() -> None:
-    site = SITE.machine("truenas", begin_time=40.5, shutdown_limit=10).time(settle=7.5, pollfreq=90).ups(pollinterval=6)
-    needed = site.plan().needed
+    site = (
+        SITE.change_machine("truenas", begin_time=40.5, shutdown_limit=10)
+        .change_timing(settle=7.5, pollfreq=90)
+        .change_ups(pollinterval=6)
+    )
+    needed = site.make_plan().needed
     assert needed["hostsync"] == 46
     assert needed["limits"] == {"truenas": 68}
     assert needed["gate_timeout"] == 68 + GATE_ROUND
@@ -50,10 +54,10 @@ def test_needed_settings_grow_with_slow_machines() -> None:
     assert needed["maxage"] == 18
 
 
-@given(sites())
-def test_plan_holds_with_needed_settings(site: Site) -> None:
+@given(draw_site())
+def test_plan_holds_with_needed_settings(site: PlanSite) -> None:
     """Any site holds with the needed settings, a long battery and early stages."""
-    needed = site.plan().needed
+    needed = site.make_plan().needed
     names = (
         "hostsync",
         "finaldelay",
@@ -64,17 +68,17 @@ def test_plan_holds_with_needed_settings(site: Site) -> None:
         "guests_time",
         "poweroff_wait",
     )
-    site = site.time(
+    site = site.change_timing(
         **{name: needed[name] for name in names}, reserve=needed["reserve"], reserve_minimum=needed["reserve_minimum"]
     )
-    site = site.ups(
+    site = site.change_ups(
         runtime=90_000, ignorelb=True, runtime_low=needed["runtime_low"], charge_low=None,
         offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"],
     )  # fmt: skip
     for name, limit in needed["limits"].items():
-        site = site.machine(name, shutdown_limit=limit)
+        site = site.change_machine(name, shutdown_limit=limit)
     users = tuple(machine.name for machine in site.machines if machine.needs)
     if users:
         site = replace(site, stages=(StagePlan("stage", charge=60, guests=users),))
-    plan = site.plan()
+    plan = site.make_plan()
     assert [constraint for constraint in plan.constraints if constraint.holds is not True] == []

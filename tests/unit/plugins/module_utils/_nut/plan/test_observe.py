@@ -102,7 +102,7 @@ def test_guests_of_host_are_planned(tmp_path: Path) -> None:
     assert (web.stage, web.seconds, web.needs) == ("nas", 60, ("nas",))
     assert web.why == "its disk is on storage shared, on 192.0.2.20"
     assert (dns.stage, dns.seconds, dns.why) == ("", 20, "")
-    assert plan.needed["guests_time"] == 32
+    assert plan.needed["guests_time"] == 5 + 32 + 2
     assert plan.holds is True
 
 

@@ -131,7 +131,7 @@ def test_page_shows_remedies_of_failing_and_undecided_constraints() -> None:
     )
     page = Page(picture.draw_page(plan))
     assert ("class", "verdict no") in page.attributes
-    assert "Set HOSTSYNC in nut_server_upsmon_conf to 30" in page.text
+    assert "Write into host_vars/pve.yml, under nut_server_upsmon_conf: HOSTSYNC: 30" in page.text
     assert "\u22126 s" in page.text
     assert "unknown" in page.words
     assert page.words.count("fails") == sum(each.holds is False for each in plan.constraints)

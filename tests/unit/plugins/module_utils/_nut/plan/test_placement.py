@@ -33,6 +33,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests im
     Storage,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import LocalGuests, Selector
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.turns import POLL_SECONDS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,13 +132,13 @@ def test_listed_guest_keeps_name_and_times() -> None:
         ("web", "web", 33), ("102 dns", "dns", 20), ("late", "old", 90),
     ]  # fmt: skip
     # limits 33, 32 and 90 s, all stopped at once
-    assert (placed.proxmox.stop_limit, placed.proxmox.stop_time) == (90, 60)
+    assert (placed.proxmox.stop_limit, placed.proxmox.stop_time) == (5 + 90 + 2, 5 + 60 + 2)
     chosen = place_on(selectors={"stage": Selector(((101, 5.0),))}, machines=(PVE, NAS, known))
     assert chosen.stages[0].guests == ("web",)
     assert chosen.proxmox.guests[0].seconds == 33
     # a stage may also list the guest by name
     by_name = place_on(machines=(PVE, NAS, known), stages=(replace(STAGE, guests=("web",)),))
-    assert (by_name.proxmox.stop_limit, by_name.stages[0].guests) == (32, ("web",))
+    assert (by_name.proxmox.stop_limit, by_name.stages[0].guests) == (5 + 32 + 2, ("web",))
     assert plan_for(by_name).guests[0].stage == "stage"
 
 
@@ -147,7 +148,7 @@ def test_secondary_on_host_is_not_planned_as_guest() -> None:
     machines = (PVE, replace(NAS, guest_id=100))
     placed = place_on(host, machines=machines)
     assert [machine.name for machine in placed.machines] == ["pve", "nas", "102 dns"]
-    assert placed.proxmox.stop_limit == 32
+    assert placed.proxmox.stop_limit == 5 + 32 + 2
     assert placed.proxmox.remarks == ()
 
 
@@ -177,7 +178,7 @@ def test_stage_selects_guests_by_number_and_storage() -> None:
     assert [machine.shutdown_limit for machine in placed.machines[2:]] == [50 + FORCE, 20 + FORCE, 70 + FORCE]
     assert [machine.shutdown_time for machine in placed.machines[2:]] == [30, 30, 30]
     # Proxmox need not stop guests that a stage has stopped
-    assert placed.proxmox.stop_limit == 32
+    assert placed.proxmox.stop_limit == 5 + 32 + 2
     assert placed.proxmox.remarks == ()
     assert plan_for(placed).feasible is True
 
@@ -231,6 +232,15 @@ def test_machine_names_in_selector_become_addresses() -> None:
     )
 
 
+def test_guest_with_script_on_nas_needs_nas() -> None:
+    script = replace(DNS, scripts=frozenset({"shared:snippets/x.pl"}))
+    placed = place_on(with_guests(script))
+    (row,) = placed.proxmox.guests
+    assert (row.why, row.needs) == ("its script shared:snippets/x.pl is on 192.0.2.20", ("nas",))
+    placed = place_on(with_guests(script), {"stage": Selector(storage_of=("192.0.2.20",))})
+    assert placed.stages[0].guests == ("102 dns",)
+
+
 def test_guest_may_need_two_machines() -> None:
     storages = {**STORAGES, "more": Storage("more", "nfs", ("192.0.2.30",))}
     web = replace(WEB, storages=frozenset({"shared", "more"}))
@@ -267,34 +277,35 @@ def seconds(placed: GuestPlacement) -> tuple[float | None, float | None]:
 
 
 def test_time_of_proxmox_to_stop_guests() -> None:
-    assert seconds(place_on()) == (192, 30)
+    # 5 s until Proxmox begins, and 2 s after each guest
+    assert seconds(place_on()) == (5 + 192 + 2, 5 + 30 + 2)
     # one after the other
-    assert seconds(place_on(replace(HOST, workers=1))) == (192 + 32, 30 + 30)
+    assert seconds(place_on(replace(HOST, workers=1))) == (5 + 32 + 2 + 192 + 2, 5 + 30 + 2 + 30 + 2)
     # one startup order after the other
-    assert seconds(place_on(with_guests(replace(WEB, order=1), DNS))) == (192 + 32, 30 + 30)
+    assert seconds(place_on(with_guests(replace(WEB, order=1), DNS))) == (5 + 32 + 2 + 192 + 2, 5 + 30 + 2 + 30 + 2)
     assert seconds(place_on(ProxmoxHost())) == (0, 0)
     known = PlanMachine("web", "guest", "qm", shutdown_time=20.5, shutdown_limit=30.5, guest_id=101)
-    assert seconds(place_on(with_guests(WEB), machines=(PVE, NAS, known))) == (31, 21)
-    assert seconds(place_on(with_guests(replace(WEB, down=0)))) == (12, 12)
+    assert seconds(place_on(with_guests(WEB), machines=(PVE, NAS, known))) == (5 + 31 + 2, 5 + 21 + 2)
+    assert seconds(place_on(with_guests(replace(WEB, down=0)))) == (5 + 12 + 2, 5 + 12 + 2)
 
 
 def test_time_of_ha_to_stop_guests() -> None:
     ha = HaSetup("freeze", frozenset({101, 900}), ("HA manages 2 guests",))
     placed = place_on(with_guests(replace(WEB, down=300), DNS, OLD, ha=ha, ha_workers=2))
     # first Proxmox's own guests, all at once; then HA's, which always have 60 s, and 20 s until HA acts
-    assert seconds(placed) == (192 + 72 + 20, 30 + 30 + 20)
-    assert placed.proxmox.turns == {"101 web": (30, 192), "102 dns": (0, 0), "103 old": (0, 0)}
+    assert seconds(placed) == (199 + 72 + 20, 37 + 30 + 20)
+    assert placed.proxmox.turns == {"101 web": (37, 199), "102 dns": (5, 5), "103 old": (5, 5)}
     web, dns, _old = placed.proxmox.guests
     assert (web.seconds, web.ha, dns.ha) == (60, True, False)
     both = place_on(
         with_guests(replace(WEB, order=1), DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=2)
     )
-    assert seconds(both) == (72 + 20, 30 + 20)
+    assert seconds(both) == (5 + 72 + 20, 5 + 30 + 20)
     one_by_one = place_on(with_guests(WEB, DNS, ha=replace(ha, managed=frozenset({101, 102})), ha_workers=1))
-    assert seconds(one_by_one) == (144 + 20, 60 + 20)
+    assert seconds(one_by_one) == (5 + 144 + 20, 5 + 60 + 20)
     # a guest that a stage has stopped takes no time
     staged = place_on(with_guests(WEB, DNS, ha=ha), {"stage": Selector(((101, None),))})
-    assert seconds(staged) == (32, 30)
+    assert seconds(staged) == (5 + 32 + 2, 5 + 30 + 2)
     assert (placed.proxmox.ha, placed.proxmox.migrates) == (("HA manages 2 guests",), False)
 
 
@@ -302,16 +313,16 @@ def test_guests_are_stopped_by_startup_order() -> None:
     found = with_guests(replace(WEB, order=1), replace(DNS, order=2), OLD, workers=2)
     placed = place_on(found)
     # guests without an order first, then from the highest order down
-    assert placed.proxmox.turns == {"103 old": (0, 0), "102 dns": (30, 192), "101 web": (60, 224)}
+    assert placed.proxmox.turns == {"103 old": (5, 5), "102 dns": (37, 199), "101 web": (69, 233)}
     events = {event.machine: (event.at, event.until) for event in plan_for(placed).worst if event.what == "goes down"}
     begin = plan_for(placed).time_of("power off", worst=True) or 0
-    assert events["103 old"] == (begin, begin + 192)
-    assert events["102 dns"] == (begin + 192, begin + 224)
-    assert events["101 web"] == (begin + 224, begin + 224 + 192)
+    assert events["103 old"] == (begin + 5, begin + 197)
+    assert events["102 dns"] == (begin + 199, begin + 231)
+    assert events["101 web"] == (begin + 233, begin + 233 + 192)
     # no guest outlives a guests_time that is too short
     short = make_plan(placed.machines, [Supply()], Timing(guests_time=200), placed.stages, placed.proxmox)
     cut = {event.machine: (event.at - begin, event.until - begin) for event in short.worst if event.what == "goes down"}
-    assert (cut["102 dns"], cut["101 web"]) == ((192, 200), (200, 200))
+    assert (cut["102 dns"], cut["101 web"]) == ((199, 200), (200, 200))
 
 
 @given(
@@ -326,7 +337,7 @@ def test_last_turn_ends_with_stop_limit(drawn: list[tuple[int | None, int]], wor
         for machine in placed.machines
         if machine.role == "guest"
     ]
-    assert placed.proxmox.stop_limit == max(ends, default=0)
+    assert placed.proxmox.stop_limit == (max(ends) + POLL_SECONDS if ends else 0)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +376,15 @@ def test_host_is_observed(tmp_path: Path) -> None:
     assert found.here.storages["shared"].servers == ("192.0.2.20",)
     assert found.running == frozenset({101})
     assert found.ha.managed == frozenset({101})
-    assert (found.workers, found.ha_workers) == (6, 4)
+    assert (found.workers, found.ha_workers) == (5, 4)
+
+
+@pytest.mark.parametrize(("release", "workers"), [("8.4.21", 6), ("9.1.1", 6), ("9.1.2", 5), ("10.0.1", 5)])
+def test_workers_depend_on_release_of_pve_manager(tmp_path: Path, release: str, workers: int) -> None:
+    module = tmp_path / "usr/share/perl5/PVE/pvecfg.pm"
+    module.parent.mkdir(parents=True)
+    module.write_text(f"package PVE::pvecfg;\n\nsub version {{\n    return '{release}';\n}}\n")
+    assert placement.observe_host(run_quietly, proxmox(tmp_path), cpus=6).workers == workers
 
 
 def test_max_workers_of_datacenter_cfg_is_read(tmp_path: Path) -> None:
@@ -379,7 +398,7 @@ def test_host_without_proxmox_is_empty(tmp_path: Path) -> None:
         raise AssertionError("no program may run")
 
     found = placement.observe_host(run, tmp_path, cpus=2)
-    assert found == ProxmoxHost(workers=2)
+    assert found == ProxmoxHost(workers=1)
 
 
 def test_unreadable_host_raises_guests_error(tmp_path: Path) -> None:
@@ -424,3 +443,26 @@ def test_names_are_resolved_in_parallel() -> None:
 
 def test_force_seconds_match_library() -> None:
     assert guests.FORCE_SECONDS + 1 == FORCE
+
+
+# --- guests that wait for their storage after a boot
+
+
+@pytest.mark.parametrize(
+    ("guest", "ha", "late"),
+    [
+        (WEB, frozenset(), ("101 web",)),
+        (DNS, frozenset(), ()),
+        (OLD, frozenset(), ()),
+        (TEMPLATE, frozenset(), ()),
+        (WEB, frozenset({101}), ()),
+    ],
+    ids=["on the NAS", "on this host", "not at boot", "template", "of HA"],
+)
+def test_guest_waits_for_its_storage_if_it_starts_at_boot(
+    guest: Guest, ha: frozenset[int], late: tuple[str, ...]
+) -> None:
+    placed = place_on(with_guests(guest, ha=HaSetup(managed=ha)))
+    assert placed.proxmox.late == late
+    named = [constraint.reason for constraint in plan_for(placed).constraints if constraint.name == "start"]
+    assert [reason.partition(":")[0] for reason in named] == list(late)

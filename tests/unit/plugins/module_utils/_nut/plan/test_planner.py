@@ -32,25 +32,25 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
     STAGE,
     UNSTAGED,
     UPS,
-    Site,
-    sites,
+    PlanSite,
+    draw_site,
 )
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 
 def test_plan_holds_if_all_constraints_hold() -> None:
-    plan = SITE.plan()
+    plan = SITE.make_plan()
     assert plan.holds is True
     assert all(constraint.holds and not constraint.remedy for constraint in plan.constraints)
     slacks = [constraint.slack for constraint in plan.constraints]
     assert slacks == sorted(slacks, key=lambda slack: slack or 0)
-    assert UNSTAGED.plan().holds is True
+    assert UNSTAGED.make_plan().holds is True
 
 
 def test_plan_lists_guests_by_stage() -> None:
     row = PlannedGuest("media", 101, "qm", "media", "", 78, "it has the tag nas", (), True)
-    plan = SITE.add(replace(ROUTER, name="a", guest_id=102)).plan(ProxmoxGuests(guests=(row,)))
+    plan = SITE.add_machines(replace(ROUTER, name="a", guest_id=102)).make_plan(ProxmoxGuests(guests=(row,)))
     assert plan.guests == (
         replace(row, stage="nas-guests", needs=("truenas",)),
         PlannedGuest("a", 102, "qm", "", "", 90),
@@ -64,12 +64,12 @@ def test_plan_lists_guests_by_stage() -> None:
     assert ["guest", "stopped", "by", "s", "why"] in lines
     assert ["media", "stage", "nas-guests", "78", "it", "has", "the", "tag", "nas"] in lines
     assert ["router", "pve", "90"] in lines
-    assert "stopped by" not in draw_table(replace(SITE, machines=(PVE, NAS), stages=()).plan())
+    assert "stopped by" not in draw_table(replace(SITE, machines=(PVE, NAS), stages=()).make_plan())
 
 
-@given(sites())
-def test_plan_that_holds_is_feasible(site: Site) -> None:
-    plan = site.plan()
+@given(draw_site())
+def test_plan_that_holds_is_feasible(site: PlanSite) -> None:
+    plan = site.make_plan()
     assert plan.holds is not True or plan.feasible is True
 
 
@@ -102,7 +102,7 @@ def compute_cut_delay(supply: Supply, release: str) -> float:
 class Run:
     """An outage with one UPS. Times are seconds since the mains failed."""
 
-    def __init__(self, site: Site, policy: dict[str, Any], dice: Dice) -> None:
+    def __init__(self, site: PlanSite, policy: dict[str, Any], dice: Dice) -> None:
         self.site, self.timing, self.policy, self.dice = site, site.timing, policy, dice
         (self.supply,) = site.supplies
         self.full = self.supply.runtime or 0.0
@@ -191,7 +191,7 @@ class Run:
         self.harm += [f"{name} is up in the dark" for name, end in self.down.items() if end > dark]
 
 
-def simulate(site: Site, policy: dict[str, Any], dice: Dice) -> list[str]:
+def simulate(site: PlanSite, policy: dict[str, Any], dice: Dice) -> list[str]:
     """Return the harm that an outage does. No machine takes longer than its limit or its usual time."""
     run = Run(site, policy, dice)
     fsd = run.find_trigger() + dice.draw_up_to(run.poll_interval)
@@ -213,7 +213,7 @@ def _new_cps(supply: Supply, timing: Timing) -> bool:
     return supply.driver == "usbhid-ups" and supply.mfr == "CPS" and timing.release == "2.8.3"
 
 
-def policy_of(site: Site, plan: Plan) -> dict[str, Any]:
+def policy_of(site: PlanSite, plan: Plan) -> dict[str, Any]:
     """Return the gate's policy: the reserves that are set or else needed, and the limits of the machines."""
     limits = {machine.name: machine.shutdown_limit for machine in site.machines if machine.role == "secondary"}
     reserve = plan.needed["reserve"] if site.timing.reserve is None else site.timing.reserve
@@ -225,9 +225,9 @@ def policy_of(site: Site, plan: Plan) -> dict[str, Any]:
 
 
 @settings(max_examples=400)
-@given(sites(), st.randoms(use_true_random=False))
-def test_simulated_outage_with_plan_that_holds_does_no_harm(site: Site, source: random.Random) -> None:
-    plan = site.plan()
+@given(draw_site(), st.randoms(use_true_random=False))
+def test_simulated_outage_with_plan_that_holds_does_no_harm(site: PlanSite, source: random.Random) -> None:
+    plan = site.make_plan()
     event(f"holds: {plan.holds}")
     if plan.holds is not True:
         return
@@ -242,43 +242,46 @@ def test_drawn_sites_hold_and_fail_often_enough() -> None:
     verdicts: list[bool | None] = []
 
     @settings(max_examples=400, derandomize=True)
-    @given(sites())
-    def collect(site: Site) -> None:
-        verdicts.append(site.plan().holds)
+    @given(draw_site())
+    def collect(site: PlanSite) -> None:
+        verdicts.append(site.make_plan().holds)
 
     collect()
     assert verdicts.count(True) > len(verdicts) / 10
     assert verdicts.count(False) > len(verdicts) / 10
 
 
-HARM: dict[str, tuple[Site, str]] = {
-    "low battery": (UNSTAGED.ups(runtime_low=150), "truenas is up when the primary goes"),
-    "battery": (UNSTAGED.ups(runtime=100), "pve is up in the dark"),
+HARM: dict[str, tuple[PlanSite, str]] = {
+    "low battery": (UNSTAGED.change_ups(runtime_low=150), "truenas is up when the primary goes"),
+    "battery": (UNSTAGED.change_ups(runtime=100), "pve is up in the dark"),
     "shutdown limit": (
-        SITE.machine("truenas", shutdown_time=200, shutdown_limit=90),
+        SITE.change_machine("truenas", shutdown_time=200, shutdown_limit=90),
         "truenas is up when the primary goes",
     ),
-    "offdelay": (SITE.ups(offdelay=1), "pve is up in the dark"),
-    "stage": (SITE.stage(runtime=620, fsd=False), "media is up when truenas may begin"),
-    "guests_time": (SITE.machine("router", shutdown_limit=150), "router is killed"),
+    "offdelay": (SITE.change_ups(offdelay=1), "pve is up in the dark"),
+    "stage": (SITE.change_stage(runtime=620, fsd=False), "media is up when truenas may begin"),
+    "guests_time": (SITE.change_machine("router", shutdown_limit=150), "router is killed"),
     "storage": (replace(SITE, stages=()), "media is up when truenas may begin"),
-    "reserve": (UNSTAGED.time(reserve=580), "truenas is up when the primary goes"),
-    "minimum reserve": (UNSTAGED.time(reserve=580, reserve_minimum=570), "truenas is up when the primary goes"),
-    "usual times": (UNSTAGED.ups(runtime_low=100, charge_low=None), "pve is up in the dark"),
+    "reserve": (UNSTAGED.change_timing(reserve=580), "truenas is up when the primary goes"),
+    "minimum reserve": (
+        UNSTAGED.change_timing(reserve=580, reserve_minimum=570),
+        "truenas is up when the primary goes",
+    ),
+    "usual times": (UNSTAGED.change_ups(runtime_low=100, charge_low=None), "pve is up in the dark"),
 }
 
 
 @given(st.randoms(use_true_random=False))
 def test_simulated_outage_of_example_sites_does_no_harm(source: random.Random) -> None:
     for site in (SITE, UNSTAGED):
-        assert simulate(site, policy_of(site, site.plan()), Dice(source)) == []
+        assert simulate(site, policy_of(site, site.make_plan()), Dice(source)) == []
 
 
 @pytest.mark.parametrize("case", HARM)
 def test_simulated_outage_with_failing_plan_does_harm(case: str) -> None:
     """So the simulation can detect each failure, and each constraint matters."""
     site, harm = HARM[case]
-    plan = site.plan()
+    plan = site.make_plan()
     assert case in {constraint.name for constraint in plan.constraints if constraint.holds is False}
     found: set[str] = set()
 
@@ -295,29 +298,29 @@ def test_simulated_outage_with_failing_plan_does_harm(case: str) -> None:
     ("site", "words"),
     [
         (replace(SITE, machines=(NAS,), stages=()), "there are 0 (none)"),
-        (SITE.add(replace(PVE, name="pve2")), "there are 2 (pve, pve2)"),
-        (SITE.add(NAS), "machine 'truenas'"),
-        (SITE.add(replace(NAS, name="")), "machine ''"),
-        (replace(SITE, supplies=()), "there is no UPS"),
+        (SITE.add_machines(replace(PVE, name="pve2")), "there are 2 (pve, pve2)"),
+        (SITE.add_machines(NAS), "machine 'truenas'"),
+        (SITE.add_machines(replace(NAS, name="")), "machine ''"),
+        (replace(SITE, supplies=()), "no UPS powers pve"),
         (replace(SITE, supplies=(UPS, UPS)), "UPS 'ups'"),
         (replace(SITE, stages=(STAGE, STAGE)), "stage 'nas-guests'"),
-        (SITE.machine("truenas", role="slave"), "truenas: role 'slave'"),
-        (SITE.machine("truenas", kind="qm"), "truenas: kind 'qm'"),
-        (SITE.machine("media", needs=("nas",)), "media: needs lists nas"),
-        (SITE.machine("media", needs=("media",)), "media: needs lists media"),
-        (SITE.machine("truenas", begin_time=-1), "truenas: begin_time is -1"),
-        (SITE.machine("truenas", shutdown_limit=math.inf), "truenas: shutdown_limit is inf"),
-        (SITE.machine("truenas", shutdown_limit=math.nan), "truenas: shutdown_limit is nan"),
-        (SITE.stage(guests=("truenas",)), "stage nas-guests: truenas is not a guest"),
-        (SITE.stage(guests=("nobody",)), "stage nas-guests: nobody is not a guest"),
-        (SITE.stage(runtime=None), "stage nas-guests has no trigger"),
-        (SITE.stage(seconds=-2), "stage nas-guests: seconds is -2"),
-        (SITE.ups(offdelay=-1), "UPS ups: offdelay is -1"),
-        (SITE.time(margin=-1), "timing: margin is -1"),
-        (SITE.time(release="two"), "release 'two'"),
+        (SITE.change_machine("truenas", role="slave"), "truenas: role 'slave'"),
+        (SITE.change_machine("truenas", kind="qm"), "truenas: kind 'qm'"),
+        (SITE.change_machine("media", needs=("nas",)), "media: needs lists nas"),
+        (SITE.change_machine("media", needs=("media",)), "media: needs lists media"),
+        (SITE.change_machine("truenas", begin_time=-1), "truenas: begin_time is -1"),
+        (SITE.change_machine("truenas", shutdown_limit=math.inf), "truenas: shutdown_limit is inf"),
+        (SITE.change_machine("truenas", shutdown_limit=math.nan), "truenas: shutdown_limit is nan"),
+        (SITE.change_stage(guests=("truenas",)), "stage nas-guests: truenas is not a guest"),
+        (SITE.change_stage(guests=("nobody",)), "stage nas-guests: nobody is not a guest"),
+        (SITE.change_stage(runtime=None), "stage nas-guests has no trigger"),
+        (SITE.change_stage(seconds=-2), "stage nas-guests: seconds is -2"),
+        (SITE.change_ups(offdelay=-1), "UPS ups: offdelay is -1"),
+        (SITE.change_timing(margin=-1), "timing: margin is -1"),
+        (SITE.change_timing(release="two"), "release 'two'"),
     ],
 )
-def test_invalid_input_is_refused(site: Site, words: str) -> None:
+def test_invalid_input_is_refused(site: PlanSite, words: str) -> None:
     with pytest.raises(PlanError) as caught:
-        site.plan()
+        site.make_plan()
     assert words in str(caught.value)

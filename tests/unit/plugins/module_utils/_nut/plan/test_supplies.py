@@ -68,3 +68,20 @@ def test_reading_age_of_drivers() -> None:
     assert supplies.reading_age(Supply(pollfreq=1, pollinterval=5), "2.8.1") == 5
     assert supplies.notice_time(Supply(), "2.8.1") == 2
     assert supplies.notice_time(Supply(ignorelb=True), "2.8.1") == 30
+
+
+@pytest.mark.parametrize(
+    ("driver", "ondelay", "at_once"),
+    [
+        ("nutdrv_qx", 59, True),
+        ("nutdrv_qx", 60, False),
+        ("nutdrv_qx", -1, False),
+        ("blazer_ser", 1, False),
+        ("usbhid-ups", -1, True),
+        ("usbhid-ups", 0, False),
+        ("usbhid-ups", None, False),
+        ("snmp-ups", -1, False),
+    ],
+)
+def test_ondelay_that_restores_the_power_at_once(driver: str, ondelay: float | None, at_once: bool) -> None:
+    assert supplies.restores_at_once(Supply(driver=driver, ondelay=ondelay)) is at_once

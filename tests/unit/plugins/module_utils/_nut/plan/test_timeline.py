@@ -30,14 +30,14 @@ from ansible_collections.homelab.nut.tests.unit.support.plans import (
     PVE,
     SITE,
     UNSTAGED,
-    Site,
+    PlanSite,
     find_span,
 )
 
 
 def test_time_to_stop_guests() -> None:
-    def took(site: Site, worst: bool, **found: Any) -> float:
-        begin, end = find_span(site.plan(ProxmoxGuests(**found)), "pve", STOPS_GUESTS, worst)
+    def took(site: PlanSite, worst: bool, **found: Any) -> float:
+        begin, end = find_span(site.make_plan(ProxmoxGuests(**found)), "pve", STOPS_GUESTS, worst)
         return end - begin
 
     assert took(OPEN, True) == 180
@@ -51,16 +51,16 @@ def test_time_to_stop_guests() -> None:
     assert took(UNSTAGED, False, stop_limit=400, stop_time=150) == 120
     empty = replace(OPEN, machines=(PVE, NAS))
     assert (took(empty, True, stop_limit=0, stop_time=0), took(empty, False, stop_limit=0, stop_time=0)) == (0, 0)
-    plan = OPEN.plan(ProxmoxGuests(stop_limit=400, stop_time=150))
+    plan = OPEN.make_plan(ProxmoxGuests(stop_limit=400, stop_time=150))
     assert plan.needed["guests_time"] == 400
     assert plan.needed["reserve"] == 400 + 30 + 10 + 30 + 30
     assert plan.needed["reserve_minimum"] == 40
-    assert UNSTAGED.time(own_shutdown=5).plan().needed["reserve_minimum"] == 30
-    assert UNSTAGED.time(own_shutdown=50.5).plan().needed["reserve_minimum"] == 61
+    assert UNSTAGED.change_timing(own_shutdown=5).make_plan().needed["reserve_minimum"] == 30
+    assert UNSTAGED.change_timing(own_shutdown=50.5).make_plan().needed["reserve_minimum"] == 61
 
 
 def test_usual_run() -> None:
-    plan = SITE.plan()
+    plan = SITE.make_plan()
     assert (plan.time_of(TRIGGER), plan.time_of(FSD)) == (0, 2.5)
     assert find_span(plan, "truenas", WAITS_TO_BEGIN) == (0, 10)
     assert find_span(plan, "truenas", GOES_DOWN) == (10, 70)
@@ -81,7 +81,7 @@ def test_usual_run() -> None:
 
 
 def test_worst_case() -> None:
-    plan = SITE.plan()
+    plan = SITE.make_plan()
     assert plan.time_of(FSD, worst=True) == 5
     assert find_span(plan, "truenas", GOES_DOWN, True) == (15, 105)
     assert find_span(plan, "pve", WAITS_HOSTSYNC, True) == (5, 35)
@@ -96,28 +96,45 @@ def test_worst_case() -> None:
 
 
 def test_finaldelay_passes_even_if_secondary_is_fast() -> None:
-    plan = SITE.machine("truenas", shutdown_time=0, shutdown_limit=5).time(settle=1).plan()
+    plan = SITE.change_machine("truenas", shutdown_time=0, shutdown_limit=5).change_timing(settle=1).make_plan()
     assert find_span(plan, "pve", WAITS_GATE) == (15, 16)
 
 
 def test_shutdown_limit_caps_shutdown_time_and_gate() -> None:
-    plan = SITE.machine("truenas", shutdown_limit=30).plan()
+    plan = SITE.change_machine("truenas", shutdown_limit=30).make_plan()
     assert find_span(plan, "truenas", GOES_DOWN) == (10, 40)
-    late = SITE.machine("truenas", begin_time=100).time(hostsync=20).plan()
+    late = SITE.change_machine("truenas", begin_time=100).change_timing(hostsync=20).make_plan()
     assert find_span(late, "pve", WAITS_HOSTSYNC) == (2.5, 22.5)
     assert find_span(late, "pve", WAITS_GATE) == (27.5, 27.5 + 90 + GATE_ROUND)
 
 
 def test_stage_without_fsd_begins_before_low_battery() -> None:
-    plan = SITE.stage(fsd=False).plan()
+    plan = SITE.change_stage(fsd=False).make_plan()
     assert find_span(plan, "media", GOES_DOWN, True) == (-(1000 - 600 - 35), -(1000 - 600 - 35) + 90)
     assert find_span(plan, "media", GOES_DOWN) == (-(1000 - 600 - 17.5), -(1000 - 600 - 17.5) + 40)
-    unknown = SITE.stage(fsd=False).ups(runtime_low=None, charge_low=None).plan()
+    unknown = SITE.change_stage(fsd=False).change_ups(runtime_low=None, charge_low=None).make_plan()
     assert find_span(unknown, "media", GOES_DOWN) == (-40, 0)
-    longer = SITE.stage(seconds=150).plan()
+    longer = SITE.change_stage(seconds=150).make_plan()
     assert find_span(longer, "media", GOES_DOWN, True) == (-150, -60)
 
 
 def test_guests_time_counts_without_named_guests() -> None:
-    plan = replace(UNSTAGED, machines=(PVE, NAS)).plan()
+    plan = replace(UNSTAGED, machines=(PVE, NAS)).make_plan()
     assert find_span(plan, "pve", STOPS_GUESTS) == (74, 194)
+
+
+def test_upses_elsewhere_delay_the_shutdown_by_hostsync() -> None:
+    """Each of two primaries that are redundant on each other's UPS waits for the other's FSD."""
+    alone, both = OPEN.make_plan(), OPEN.change_timing(elsewhere=("left@attic",)).make_plan()
+    for worst in (False, True):
+        times = [plan.time_of(FSD, "", worst=worst) or plan.time_of(FSD, "pve", worst=worst) for plan in (alone, both)]
+        assert None not in times
+        assert times[1] - times[0] == 30
+    text = str([constraint.reason for constraint in both.constraints])
+    assert "30 (until upsmon gives up on the primary of left@attic)" in text
+    assert both.needed["runtime_low"] == alone.needed["runtime_low"]
+
+
+def test_nut_stages_does_not_wait_for_upses_elsewhere() -> None:
+    watched = OPEN.change_timing(runtime_low=9000)
+    assert watched.change_timing(elsewhere=("left@attic",)).make_plan().worst == watched.make_plan().worst

@@ -51,7 +51,7 @@ def test_aftermath_has_last_journal_entry_and_time_of_guests(root: Path) -> None
     # the token of another recorder, so of another boot
     (root / "run/nut-shutdown/live").write_text("t1\n")
     journal = Journal((1090.0, ""), (1120.25, ""), (1081.0, STOPPING), (1111.5, STOPPED))
-    seen = dataclasses.replace(SEEN, boot="b0-0f")
+    seen = dataclasses.replace(SEEN, boot="b0-0f/12")
     assert ask(root, journal, seen) == Aftermath(True, 1120.25, 30.5, "all are down", 1079.5)
     assert all("--boot=b00f" in command for command in journal.asked)
     assert all("--merge" not in command for command in journal.asked)
@@ -60,7 +60,7 @@ def test_aftermath_has_last_journal_entry_and_time_of_guests(root: Path) -> None
 
 def test_boot_of_a_container_starts_with_the_first_process(root: Path) -> None:
     journal = Journal((1120.25, ""))
-    assert ask(root, journal, dataclasses.replace(SEEN, boot="b1")).end == 1120.25
+    assert ask(root, journal, dataclasses.replace(SEEN, boot="b1/7")).end == 1120.25
     # the kernel started at 3000 - 800, the first process 100 s later
     assert [word for word in journal.asked[0] if word.startswith(("--until", "--merge"))] == [
         "--merge",

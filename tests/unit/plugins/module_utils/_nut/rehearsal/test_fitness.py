@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import 
     fitness,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
     ANSWERS,
     CONF,
@@ -25,7 +25,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
     NEAR,
     make_host,
     make_house,
-    resolve,
+    resolve_name,
 )
 
 STATIC = systemd.Unit("inactive", "static", 0, "dead")
@@ -54,7 +54,7 @@ def state(
 
 def found(answer: snapshot.UpsState | str | None = None, **changes: Any) -> fitness.FitnessFacts:
     upses = {"ups@localhost": state() if answer is None else answer}
-    where = fitness.find_addresses(make_house(), resolve)
+    where = fitness.find_addresses(make_house(), resolve_name)
     whole = fitness.FitnessFacts(
         {str(shutdown_policy.UpsAddress("ups")): upses["ups@localhost"]},
         where,
@@ -134,7 +134,7 @@ def test_charge_without_a_low_limit_is_no_problem() -> None:
 
 def test_observe_host_reads_upsd_units_and_configuration(tmp_path: Path) -> None:
     host = make_host(tmp_path)
-    with serving(ANSWERS) as server:
+    with serve_answers(ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         there = fitness.observe_host(house, host)
         assert fitness.judge_fitness(house, there, 900.0) == fitness.Fitness((), ())
@@ -148,4 +148,4 @@ def test_observe_host_reads_upsd_units_and_configuration(tmp_path: Path) -> None
 
 def test_machine_addresses_are_normalized() -> None:
     house = make_house({**NAS, "addresses": ["::ffff:192.0.2.20", "nowhere"]}, {**MEDIA, "addresses": ["nowhere"]})
-    assert fitness.find_addresses(house, resolve) == {"nas": frozenset({"192.0.2.20"}), "media": frozenset()}
+    assert fitness.find_addresses(house, resolve_name) == {"nas": frozenset({"192.0.2.20"}), "media": frozenset()}

@@ -24,7 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import 
     sandbox,
     simulation,
 )
-from ansible_collections.homelab.nut.tests.unit.support.fake_nut import Nut
+from ansible_collections.homelab.nut.tests.unit.support.fake_nut import FakeNut
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import make_drill_job, make_policy
 
 
@@ -37,10 +37,10 @@ def test_drill_refuses_to_start_outside_the_sandbox() -> None:
 
 
 @pytest.fixture
-def nut(tmp_path: Path) -> Iterator[Nut]:
-    made = Nut(tmp_path)
+def nut(tmp_path: Path) -> Iterator[FakeNut]:
+    made = FakeNut(tmp_path)
     yield made
-    for pid in made.running():
+    for pid in made.list_running():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -52,7 +52,7 @@ QUICKER = {"name": "web", "addresses": ["192.0.2.21"], "shutdown_time": 0.1, "sh
 
 def quick(*hosts: Any, **changes: Any) -> job.Job:
     timing = {"POLLFREQ": 1, "POLLFREQALERT": 1, "HOSTSYNC": 1, "DEADTIME": 3, "FINALDELAY": 0}
-    made = make_policy(*(hosts or (QUICK, QUICKER)), settle=0.5, longest=8)
+    made = make_policy(*(hosts or (QUICK, QUICKER)), settle=0.5, timeout=8)
     return job.Job(made, **{"timing": timing, "runtime": 900.0, "outage": 0.2, "primary": "pve", **changes})
 
 
@@ -67,7 +67,7 @@ class Pipe:
         os.close(self.writer)
 
 
-def hold(nut: Nut, drill: job.Job, said: list[str], *, as_json: bool = True) -> bool:
+def hold(nut: FakeNut, drill: job.Job, said: list[str], *, as_json: bool = True) -> bool:
     pipe = Pipe(drill.to_json())
     try:
         return inside.hold_drill(
@@ -77,13 +77,13 @@ def hold(nut: Nut, drill: job.Job, said: list[str], *, as_json: bool = True) -> 
             as_json=as_json,
             room=nut.folder,
             check=lambda: [],
-            finder=nut.find,
+            finder=nut.find_program,
         )
     finally:
         pipe.close()
 
 
-def test_drill_reports_measured_times_and_leaves_nothing_behind(nut: Nut) -> None:
+def test_drill_reports_measured_times_and_leaves_nothing_behind(nut: FakeNut) -> None:
     said: list[str] = []
     assert hold(nut, quick(), said) is True
     data = json.loads(said.pop())
@@ -103,65 +103,65 @@ def test_drill_reports_measured_times_and_leaves_nothing_behind(nut: Nut) -> Non
         "the gate ends (down): all are down", "pve: would power off now",
     ):  # fmt: skip
         assert words in text
-    assert len(nut.pids()) == 2 + 2 * 3
-    assert nut.running() == []
-    assert nut.folders() == []
+    assert len(nut.read_pids()) == 2 + 2 * 3
+    assert nut.list_running() == []
+    assert nut.list_folders() == []
 
 
-def test_drill_names_machine_still_up(nut: Nut) -> None:
+def test_drill_names_machine_still_up(nut: FakeNut) -> None:
     # its SHUTDOWNCMD never runs
-    nut.mode("drill-0")
+    nut.set_mode("drill-0")
     said: list[str] = []
     hosts = ({**QUICK, "shutdown_time": 0.3, "shutdown_limit": 1}, QUICKER)
     assert hold(nut, quick(*hosts), said, as_json=False) is False
     assert "The order did not hold: nas had not begun to go down" in said[-1]
     assert "giving up on nas" in "\n".join(said)
-    assert nut.running() == []
-    assert nut.folders() == []
+    assert nut.list_running() == []
+    assert nut.list_folders() == []
 
 
-def test_drill_fails_if_a_program_exits_unexpectedly(nut: Nut) -> None:
-    nut.mode("upsd-dies")
+def test_drill_fails_if_a_program_exits_unexpectedly(nut: FakeNut) -> None:
+    nut.set_mode("upsd-dies")
     with pytest.raises(job.RehearsalError, match="upsd exited unexpectedly: no mood for it"):
         hold(nut, quick(), [])
-    assert nut.running() == []
-    nut.mode("drill-1-dies")
+    assert nut.list_running() == []
+    nut.set_mode("drill-1-dies")
     with pytest.raises(job.RehearsalError, match="web's upsmon exited unexpectedly: no mood for it"):
         hold(nut, quick(), [])
-    assert nut.running() == []
-    assert nut.folders() == []
+    assert nut.list_running() == []
+    assert nut.list_folders() == []
 
 
-def test_drill_fails_if_nut_is_not_installed(nut: Nut) -> None:
+def test_drill_fails_if_nut_is_not_installed(nut: FakeNut) -> None:
     (nut.folder / "upsmon").unlink()
     with pytest.raises(job.RehearsalError, match=r"upsmon \(NUT\) not found on this host"):
         hold(nut, quick(), [])
-    assert nut.pids() == []
-    assert nut.folders() == []
+    assert nut.read_pids() == []
+    assert nut.list_folders() == []
 
 
-def test_drill_kills_programs_ignoring_sigterm(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_kills_programs_ignoring_sigterm(nut: FakeNut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation.Programs.stop_all, "__defaults__", (0.3,))
-    nut.mode("deaf")
+    nut.set_mode("deaf")
     assert hold(nut, quick(), []) is True
-    assert len(nut.pids()) == 8
-    assert nut.running() == []
+    assert len(nut.read_pids()) == 8
+    assert nut.list_running() == []
 
 
-def test_drill_stops_at_the_time_limit(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_stops_at_the_time_limit(nut: FakeNut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 3.0))
     with pytest.raises(job.RehearsalError, match="exceeded its time limit of 3 s"):
         hold(nut, quick(outage=100.0), [])
-    assert nut.running() == []
-    assert nut.folders() == []
+    assert nut.list_running() == []
+    assert nut.list_folders() == []
 
 
-def test_drill_fails_if_primary_never_runs_shutdowncmd(nut: Nut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_fails_if_primary_never_runs_shutdowncmd(nut: FakeNut, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.Job, "time_limit", property(lambda _job: 12.0))
-    nut.mode("drill-primary")
+    nut.set_mode("drill-primary")
     with pytest.raises(job.RehearsalError, match="did not run its SHUTDOWNCMD in time"):
         hold(nut, quick(), [])
-    assert nut.running() == []
+    assert nut.list_running() == []
 
 
 INSIDE = """\
@@ -179,7 +179,7 @@ except job.RehearsalError as error:
 """
 
 
-def _interrupted(nut: Nut, how: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+def _interrupted(nut: FakeNut, how: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
     words = [sys.executable, "-c", INSIDE, str(Path(inside.__file__).parents[2]), str(nut.folder)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
@@ -187,27 +187,27 @@ def _interrupted(nut: Nut, how: Callable[[subprocess.Popen[str]], None]) -> tupl
         process.stdin.write(f"{quick(outage=1000.0).to_json()}\n")
         process.stdin.flush()
         assert any("on battery" in line for line in iter(process.stdout.readline, ""))
-        assert len(nut._running()) == 8
+        assert len(nut._find_running()) == 8
         how(process)
         code = process.wait(60)
         return code, process.stdout.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signal_stops_drill_in_order(nut: Nut, number: int) -> None:
+def test_signal_stops_drill_in_order(nut: FakeNut, number: int) -> None:
     assert _interrupted(nut, lambda process: process.send_signal(number)) == (7, "the drill was stopped\n")
-    assert nut.running() == []
-    assert nut.folders() == []
+    assert nut.list_running() == []
+    assert nut.list_folders() == []
 
 
-def test_drill_stops_when_input_is_closed(nut: Nut) -> None:
+def test_drill_stops_when_input_is_closed(nut: FakeNut) -> None:
     def close(process: subprocess.Popen[str]) -> None:
         assert process.stdin
         process.stdin.close()
 
     assert _interrupted(nut, close) == (7, "the drill was stopped\n")
-    assert nut.running() == []
-    assert nut.folders() == []
+    assert nut.list_running() == []
+    assert nut.list_folders() == []
 
 
 def test_simulated_runtime_counts_down_and_each_update_has_a_new_mtime(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import 
     job,
     live,
 )
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
     ANSWERS,
     NEAR,
     SEEN,
     Journal,
-    Systemd,
+    RehearsalSystemd,
     make_host,
     make_house,
 )
@@ -29,7 +29,7 @@ from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
 def ask(tmp_path: Path, run: Any = None, answers: dict[str, str] | None = None, **wanted: Any) -> tuple[bool, str]:
     """Return the result and the output of `nut-shutdown record` on a host below TMP_PATH."""
     said: list[str] = []
-    with serving(answers or ANSWERS) as server:
+    with serve_answers(answers or ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         wish = live.RecordOptions(report=tmp_path / "last.json", **wanted)
         done = live.main(house, wish, make_host(tmp_path, run), said.append)
@@ -49,7 +49,7 @@ def test_record_check_says_whether_the_site_is_ready(tmp_path: Path) -> None:
 
 def test_record_starts_recorder_and_prints_remarks(tmp_path: Path) -> None:
     unsure = {**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("ups.delay.start", "ups.delay.other")}
-    run = Systemd()
+    run = RehearsalSystemd()
     done, text = ask(tmp_path, run, unsure, need=5)
     assert done
     remark, last = text.splitlines()

@@ -13,7 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapsh
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdClient
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import fitness, outside
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal.job import RehearsalRefused
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import ANSWERS, NEAR, make_host, make_house
 
 
@@ -43,7 +43,7 @@ def test_drill_live_drill_and_deployment_agree_on_each_status(tmp_path: Path, st
         "LIST VAR ups": ANSWERS["LIST VAR ups"].replace('"OL"', f'"{status}"'),
         "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n',
     }
-    with serving(answers) as server:
+    with serve_answers(answers) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         if goes:
             assert outside.ask_real_upsd(house) == 900

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import startup
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import (
     job,
     outside,
     simulation,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate, observe
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
-from ansible_collections.homelab.nut.tests.unit.support.rehearsal import NAS, Systemd, make_host, make_policy
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
+from ansible_collections.homelab.nut.tests.unit.support.rehearsal import NAS, RehearsalSystemd, make_host, make_policy
 
 
 def upsd_says(status: str, runtime: str | None = "240") -> dict[str, str]:
@@ -30,7 +31,7 @@ def upsd_says(status: str, runtime: str | None = "240") -> dict[str, str]:
 
 @pytest.mark.parametrize(("runtime", "left"), [("240", 240.0), (None, None), ("soon", None), ("0", None)])
 def test_runtime_is_read_from_the_real_ups(runtime: str | None, left: float | None) -> None:
-    with serving(upsd_says("OL CHRG", runtime)) as server:
+    with serve_answers(upsd_says("OL CHRG", runtime)) as server:
         assert (
             outside.ask_real_upsd(make_policy(upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}]))
             == left
@@ -42,7 +43,7 @@ def test_runtime_is_read_from_the_real_ups(runtime: str | None, left: float | No
 )
 def test_drill_is_refused_unless_ups_is_on_mains(status: str) -> None:
     with (
-        serving(upsd_says(status)) as server,
+        serve_answers(upsd_says(status)) as server,
         pytest.raises(
             job.RehearsalRefused, match=f"ups reports {status or 'no status'}, which does not count as on mains"
         ),
@@ -57,7 +58,7 @@ def test_drill_is_refused_if_upsd_does_not_answer() -> None:
 
 
 def test_shortest_runtime_counts() -> None:
-    with serving(upsd_says("OL", "240")) as longer, serving(upsd_says("OL", "120")) as shorter:
+    with serve_answers(upsd_says("OL", "240")) as longer, serve_answers(upsd_says("OL", "120")) as shorter:
         upses = [{"name": "ups", "host": "127.0.0.1", "port": server.port} for server in (longer, shorter)]
         assert outside.ask_real_upsd(make_policy(upses=upses)) == 120
 
@@ -67,7 +68,7 @@ def test_job_comes_from_policy_and_upsmon_conf(tmp_path: Path) -> None:
     with pytest.raises(job.RehearsalRefused, match=f"{host.conf_path} can't be read"):
         outside.make_job(make_policy(NAS), 10, host)
     host = make_host(tmp_path, conf="HOSTSYNC 42\n")
-    with serving(upsd_says("OL")) as server:
+    with serve_answers(upsd_says("OL")) as server:
         upses = [{"name": "ups", "host": "127.0.0.1", "port": server.port}]
         made = outside.make_job(make_policy(NAS, upses=upses, stages=[{"name": "x"}]), 10, host)
     name = job.name_primary(make_policy(NAS))
@@ -82,7 +83,7 @@ class Outer:
 
     def __init__(self, folder: Path, script: str, upses: Any = ()) -> None:
         self.said: list[str] = []
-        self.run = Systemd()
+        self.run = RehearsalSystemd()
         self.host = make_host(folder, self.run, conf="")
         program = folder / "bin/systemd-run"
         program.write_text(f'#!/bin/sh\ncd {folder}\necho "$@" >words\n{script}\n')
@@ -94,7 +95,7 @@ class Outer:
         return outside.hold_drill(self.policy, 10, host, self.said.append, as_json=True)
 
 
-@pytest.mark.parametrize(("code", "gives"), [(0, 0), (1, 1), (2, 2), (247, 1)])
+@pytest.mark.parametrize(("code", "gives"), [(0, 0), (1, 1), (2, 2), (247, 1), (143, 1)])
 def test_outer_half_passes_job_and_exit_code(tmp_path: Path, code: int, gives: int) -> None:
     outer = Outer(tmp_path, f"head -n 1 >job; exit {code}")
     assert outer() == gives
@@ -103,8 +104,46 @@ def test_outer_half_passes_job_and_exit_code(tmp_path: Path, code: int, gives: i
     words = (tmp_path / "words").read_text().split()
     assert f"--property=RuntimeMaxSec={made.time_limit + 30:.0f}" in words
     assert words[-5:] == ["python", "me", "drill", "--inside", "--json"]
-    assert outer.said == ([f"the drill was killed (exit code {code})"] if gives != code else [])
-    assert outer.run.ran == []
+    assert outer.said == ([f"the drill was ended from outside (exit code {code})"] if gives != code else [])
+    assert [command[:2] for command in outer.run.ran] == [["systemctl", "show"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "container", "words"),
+    [
+        (
+            226,
+            "lxc",
+            r"give it a file system of its own \(226/NAMESPACE\)\. This host is a container \(lxc\): allow nesting",
+        ),
+        (225, "", r"separate its network \(225/NETWORK\)\. See journalctl -u nut-shutdown-drill\. Nothing was done"),
+        (228, "podman", r"filter its system calls \(228/SECCOMP\)\. This host is a container \(podman\)"),
+    ],
+)
+def test_host_that_cannot_fence_the_drill_off_is_told_why(
+    tmp_path: Path, code: int, container: str, words: str
+) -> None:
+    outer = Outer(tmp_path, f"head -n 1 >job; exit {code}")
+    if container:
+        (tmp_path / "run/systemd/container").write_text(container)
+    with pytest.raises(
+        job.RehearsalRefused, match=f"^systemd can't fence the drill off on this host: it can't {words}"
+    ):
+        outer()
+    assert outer.said == []
+
+
+def test_drill_that_a_signal_ended_names_it(tmp_path: Path) -> None:
+    outer = Outer(tmp_path, "head -n 1 >job; kill -KILL $$")
+    assert outer() == 1
+    assert outer.said == ["the drill was ended from outside (signal 9)"]
+
+
+def test_drill_says_what_a_shutdown_does_while_guests_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = Outer(tmp_path, "head -n 1 >job")
+    monkeypatch.setattr(startup, "read_state", lambda _run: "activating")
+    assert outer() == 0
+    assert outer.said == [startup.describe_state("activating")]
 
 
 def test_drill_needs_root(tmp_path: Path) -> None:
@@ -154,4 +193,4 @@ def test_stuck_drill_is_stopped_by_systemd(tmp_path: Path, monkeypatch: pytest.M
     assert outer() == 1
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
-    assert outer.run.ran == [["systemctl", "stop", "--", "nut-shutdown-drill.service"]]
+    assert outer.run.ran[1:] == [["systemctl", "stop", "--", "nut-shutdown-drill.service"]]

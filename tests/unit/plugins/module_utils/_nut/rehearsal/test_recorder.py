@@ -22,13 +22,13 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import 
     notes,
     recorder,
 )
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.rehearsal import (
     ANSWERS,
     MEDIA,
     NAS,
     NEAR,
-    Systemd,
+    RehearsalSystemd,
     make_host,
     make_house,
 )
@@ -165,10 +165,10 @@ def make_recorder(server: Any, tmp_path: Path) -> recorder.Recorder:
 
 def test_fsd_and_logins_are_read_over_all_upses(tmp_path: Path) -> None:
     inside = {**ANSWERS, "LIST CLIENT ups": ANSWERS["LIST CLIENT ups"].replace("127.0.0.2", "::ffff:192.0.2.20")}
-    with serving(inside) as server:
+    with serve_answers(inside) as server:
         first = make_recorder(server, tmp_path)
         assert first.ask_upsd() == (False, frozenset({"nas"}))
-    with serving({**inside, "GET VAR ups ups.status": 'VAR ups ups.status "FSD OL"\n'}) as server:
+    with serve_answers({**inside, "GET VAR ups ups.status": 'VAR ups ups.status "FSD OL"\n'}) as server:
         assert make_recorder(server, tmp_path).ask_upsd() == (True, frozenset({"nas"}))
         # one of two UPSes is enough
         two = make_recorder(server, tmp_path)
@@ -180,7 +180,7 @@ def test_fsd_and_logins_are_read_over_all_upses(tmp_path: Path) -> None:
         "LIST CLIENT none": "BEGIN LIST CLIENT none\nCLIENT none 192.0.2.30\nEND LIST CLIENT none\n",
         "GET VAR ups ups.status": 'VAR ups ups.status "FSD OL"\n',
     }
-    with serving(other) as server:
+    with serve_answers(other) as server:
         two = make_recorder(server, tmp_path)
         assert two.ask_upsd() == (True, frozenset({"nas", "media"}))
         two.policy = dataclasses.replace(two.policy, upses=two.policy.upses[::-1])
@@ -223,7 +223,7 @@ def test_recorder_runs_until_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     threading.Thread(target=shut_down, daemon=True).start()
     host = make_host(tmp_path, lambda _command: (1, ""), conf=None)
-    with serving(ANSWERS) as server:
+    with serve_answers(ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         before = time.time()
         assert recorder.run_recorder(house, host, tmp_path / "live.json", [].append)
@@ -237,14 +237,16 @@ def test_recorder_runs_until_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Starting the recorder
 
 
-def begin(run: Systemd, tmp_path: Path, *, answers: dict[str, str] | None = None, user: int = 0) -> fitness.Fitness:
-    with serving(answers or ANSWERS) as server:
+def begin(
+    run: RehearsalSystemd, tmp_path: Path, *, answers: dict[str, str] | None = None, user: int = 0
+) -> fitness.Fitness:
+    with serve_answers(answers or ANSWERS) as server:
         house = make_house(NEAR, upses=[{"name": "ups", "host": "127.0.0.1", "port": server.port}])
         return recorder.start_recorder(house, make_host(tmp_path, run, user=lambda: user), 900)
 
 
 def test_recorder_starts_in_a_transient_unit(tmp_path: Path) -> None:
-    run = Systemd()
+    run = RehearsalSystemd()
     assert begin(run, tmp_path) == fitness.Fitness((), ())
     stop, start = run.ran[-2:]
     assert stop == ["systemctl", "stop", "--", "nut-shutdown-record.service"]
@@ -257,7 +259,7 @@ def test_recorder_starts_in_a_transient_unit(tmp_path: Path) -> None:
 
 
 def test_recorder_is_not_started_unless_ready(tmp_path: Path) -> None:
-    run = Systemd()
+    run = RehearsalSystemd()
     with pytest.raises(job.RehearsalRefused, match="the plan needs 900 s"):
         begin(run, tmp_path, answers={**ANSWERS, "LIST VAR ups": ANSWERS["LIST VAR ups"].replace("900", "899")})
     with pytest.raises(job.RehearsalRefused, match="must run as root"):
@@ -266,4 +268,4 @@ def test_recorder_is_not_started_unless_ready(tmp_path: Path) -> None:
     with pytest.raises(
         job.RehearsalError, match=r"can't start the recorder: Job failed\.\. See journalctl -u nut-shutdown-record"
     ):
-        begin(Systemd(1), tmp_path)
+        begin(RehearsalSystemd(1), tmp_path)

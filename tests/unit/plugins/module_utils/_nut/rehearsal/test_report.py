@@ -43,7 +43,7 @@ def test_verdict_of_a_drill() -> None:
     never = seen(nas=(None, None), vm=(8.0, 18.0))
     assert never.list_problems() == ["nas had not begun to go down when this host would have powered off"]
     assert never.format_verdict() == f"The order did not hold: {never.list_problems()[0]}"
-    for rule in (gate.LIMIT, gate.BATTERY, gate.LONGEST, ""):
+    for rule in (gate.LIMIT, gate.BATTERY, gate.TIMEOUT, ""):
         assert seen(rule).list_problems() == ["the wait ended because words"]
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.tests.unit.support.stages_world import World
+from ansible_collections.homelab.nut.tests.unit.support.stages_world import StagesWorld
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def world(tmp_path: Path) -> Iterator[StagesWorld]:
+    made = StagesWorld(tmp_path)
     yield made
-    made.kill()
+    made.kill_program()
     made.host.kill_all()

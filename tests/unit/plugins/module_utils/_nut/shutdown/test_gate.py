@@ -108,7 +108,7 @@ def test_machine_down_after_limit_is_logged() -> None:
     course.at(121, {"nas": False, "media": True})
     course.at(124, {"nas": False, "media": True})
     assert course.words[-1] == "+124 nas is down, after the gate gave up on it (silent for 3.0 s; expected 60 s)"
-    assert course.state.hosts["nas"] == MachineState(silent=1121.0, down=1124.0, given_up=True)
+    assert course.state.machines["nas"] == MachineState(silent=1121.0, down=1124.0, given_up=True)
     assert course.at(200).rule == "limit"
 
 
@@ -140,12 +140,12 @@ def test_gate_ends_when_runtime_reaches_reserve() -> None:
 
 def test_least_is_kept_while_no_machine_is_late() -> None:
     # shutdown_time is 60 s, settle 3 s
-    course = Course(replace(POLICY, least=20.0))
+    course = Course(replace(POLICY, reserve_minimum=20.0))
     assert not course.at(10, power=_on(21, at=10)).go
     assert course.at(12, power=_on(20, at=12)).reason.startswith(
         "ups has 20 s left, and this host needs 20 s for itself"
     )
-    course = Course(replace(POLICY, least=20.0))
+    course = Course(replace(POLICY, reserve_minimum=20.0))
     assert not course.at(62.9, power=_on(60, at=62.9)).go
     assert course.at(63, power=_on(60, at=63)).reason.startswith(
         "ups has 60 s left, and this host needs 60 s for itself"
@@ -153,7 +153,7 @@ def test_least_is_kept_while_no_machine_is_late() -> None:
 
 
 def test_least_never_exceeds_reserve() -> None:
-    course = Course(replace(POLICY, least=90.0))
+    course = Course(replace(POLICY, reserve_minimum=90.0))
     assert not course.at(10, power=_on(61, at=10)).go
     assert course.at(12, power=_on(60, at=12)).go
 
@@ -173,14 +173,32 @@ def test_incomplete_reading_keeps_known_values() -> None:
     assert course.at(50).rule == "battery"
 
 
-def test_emptiest_ups_counts() -> None:
+def test_emptiest_ups_ends_the_gate_if_the_host_needs_both() -> None:
     rack = UpsAddress("rack", "192.0.2.9")
-    course = Course(replace(POLICY, upses=(UPS, rack)))
+    course = Course(replace(POLICY, upses=(UPS, rack), minsupplies=2))
     assert not course.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(61, at=1)}).go
     assert course.at(3, power={str(UPS): _on(500, at=3)}).reason.startswith("rack has 59 s left")
-    other = Course(replace(POLICY, upses=(UPS, rack)))
+    other = Course(replace(POLICY, upses=(UPS, rack), minsupplies=2))
     # the UPS on mains does not count, however empty
     assert not other.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(1, at=1, battery=False)}).go
+
+
+def test_redundant_upses_end_the_gate_when_the_last_of_them_is_nearly_empty() -> None:
+    rack = UpsAddress("rack", "192.0.2.9")
+    course = Course(replace(POLICY, upses=(UPS, rack)))
+    assert not course.at(1, power={str(UPS): _on(500, at=1), str(rack): _on(1, at=1)}).go
+    assert not course.at(3, power={str(UPS): _on(61, at=3), str(rack): _on(5, at=3, battery=False)}).go
+    assert course.at(5, power={str(UPS): _on(59, at=5), str(rack): _on(1, at=5)}).reason.startswith("ups has 59 s left")
+
+
+def test_ups_that_powers_another_machine_does_not_end_the_gate() -> None:
+    router = UpsAddress("router", power=0)
+    course = Course(replace(POLICY, upses=(UPS, router)))
+    assert not course.at(1, power={str(UPS): _on(500, at=1), str(router): _on(5, at=1)}).go
+    assert not course.at(3, power={str(UPS): _on(500, at=3, battery=False), str(router): _on(1, at=3)}).go
+    assert course.at(5, power={str(UPS): _on(59, at=5), str(router): _on(1, at=5)}).reason.startswith(
+        "ups has 59 s left"
+    )
 
 
 def test_battery_does_not_end_gate_on_mains() -> None:
@@ -219,7 +237,7 @@ def test_unknown_runtime_leaves_longest_as_limit() -> None:
     assert not course.at(599.9, power=_on(None, at=599)).go
     assert course.at(600) == GateDecision(
         True,
-        "longest",
+        "timeout",
         "the gate's limit of 600 s has passed; still waiting for nas",
         ("nas",),
     )
@@ -299,7 +317,7 @@ def test_clock_going_back_is_ignored() -> None:
     assert course.at(5).go is False
     assert course.state.now == 1100.0
     assert course.at(5, False, asked=-50).go is False
-    assert course.state.hosts["nas"].silent == 1100.0
+    assert course.state.machines["nas"].silent == 1100.0
 
 
 def test_make_reading_parses_status_and_runtime() -> None:
@@ -359,10 +377,10 @@ def test_gate_resumes_within_two_minutes() -> None:
         {"began": "100"},
         {"began": True},
         {"now": float("nan")},
-        {"hosts": []},
-        {"hosts": {"nas": [1]}},
-        {"hosts": {"nas": {"given_up": 1}}},
-        {"hosts": {"nas": {"silent": "1"}}},
+        {"machines": []},
+        {"machines": {"nas": [1]}},
+        {"machines": {"nas": {"given_up": 1}}},
+        {"machines": {"nas": {"silent": "1"}}},
         {"power": {"ups": {"on_battery": 1, "runtime": 2.0, "at": 3.0}}},
         {"power": {"ups": {"on_battery": True, "runtime": 2.0, "at": None}}},
         {"ended": ["down"]},

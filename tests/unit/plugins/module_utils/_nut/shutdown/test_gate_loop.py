@@ -202,7 +202,7 @@ def test_gate_waits_and_reports(world: World, tmp_path: Path) -> None:
     assert world.said[0] == "+0.0 s  the gate begins: waiting for nas (at most 120 s)"
     assert world.said[-2].endswith("nas is down (silent for 3.0 s; expected 60 s)")
     assert world.said[-1] == f"+{report.elapsed:.1f} s  the gate ends (down): all are down"
-    assert report.hosts == (MachineReport("nas", 60.0, 120.0, down=20.0, assumed=False, given_up=False),)
+    assert report.machines == (MachineReport("nas", 60.0, 120.0, down=20.0, assumed=False, given_up=False),)
     written = json.loads((tmp_path / "lib/last.json").read_text())
     assert written == json.loads(records.dump_record(report, 1))
     assert (written["rule"], written["mode"], written["steps"][0][0]) == ("down", "gate", 0.0)
@@ -298,7 +298,7 @@ def test_failed_probe_means_unknown(world: World) -> None:
     assert report.rule == "assumed"
     assert 60 <= report.elapsed <= 62
     assert [line for line in world.said if "odd" in line] == ["+0.0 s  probing the machines failed: ValueError: odd"]
-    assert report.hosts[0].assumed is True
+    assert report.machines[0].assumed is True
 
 
 def test_drill_is_named_in_report_and_log(world: World, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_real_shutdown_needs_flag_and_systemd(tmp_path: Path, by: str, flag: boo
         path.write_text("upsmon-shutdown-file")
     if kept:
         now = clock.read_boottime()
-        state.write_text(gate.dump_state(replace(gate.new_state(clock.read_boot_id(), by, now), flag=True)))
+        state.write_text(gate.dump_state(replace(gate.new_state(clock.name_system_start(), by, now), flag=True)))
     assert gate_loop.is_real_shutdown(replace(POLICY, flag=str(path)), state, by) is earnest
     assert gate_loop.is_real_shutdown(POLICY, state, by) is False
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
@@ -31,14 +32,17 @@ def policies(draw: st.DrawFn) -> ShutdownPolicy:
         limit = usual + draw(st.integers(0, 100))
         guest = draw(st.sampled_from([None, GuestId("qm", 7)]))
         hosts.append(AwaitedMachine(name, ("192.0.2.1",), (), guest, float(usual), float(limit)))
-    upses = tuple(UpsAddress(name) for name in draw(st.sampled_from(["", "u", "uv"])))
+    upses = tuple(
+        UpsAddress(name, power=draw(st.sampled_from([0, 1, 1, 2]))) for name in draw(st.sampled_from(["", "u", "uv"]))
+    )
     return ShutdownPolicy(
         upses,
         tuple(hosts),
         draw(st.sampled_from([0.5, 3.0, 10.0])),
         float(draw(st.integers(0, 100))),
         float(draw(st.integers(1, 200))),
-        least=draw(st.sampled_from([None, 0.0, 10.0, 50.0])),
+        reserve_minimum=draw(st.sampled_from([None, 0.0, 10.0, 50.0])),
+        minsupplies=draw(st.sampled_from([1, 1, 2])),
     )
 
 
@@ -88,13 +92,24 @@ def _was_silent(policy: ShutdownPolicy, host: AwaitedMachine, history: list[tupl
 
 
 def _kept(policy: ShutdownPolicy, state: GateState, elapsed: float) -> float:
-    """Return the runtime that must be kept: least, as long as no awaited machine is late."""
+    """Return the runtime that must be kept: reserve_minimum, as long as no awaited machine is late."""
     late = [
         host
         for host in policy.machines
-        if not state.hosts[host.name].is_settled and elapsed >= host.shutdown_time + policy.settle
+        if not state.machines[host.name].is_settled and elapsed >= host.shutdown_time + policy.settle
     ]
-    return policy.reserve if late or policy.least is None else min(policy.least, policy.reserve)
+    return policy.reserve if late or policy.reserve_minimum is None else min(policy.reserve_minimum, policy.reserve)
+
+
+def _find_end(policy: ShutdownPolicy, lefts: dict[str, float]) -> float:
+    """Return in how many seconds too few UPSes are left for this host; infinity if that is unknown or does not happen."""
+    powers = {str(ups): ups.power for ups in policy.upses if ups.power and str(ups) in lefts}
+    ends = [
+        lefts[name]
+        for name in powers
+        if sum(power for other, power in powers.items() if lefts[other] > lefts[name]) < policy.minsupplies
+    ]
+    return min(ends, default=math.inf)
 
 
 @given(policies(), LOOKS)
@@ -116,10 +131,10 @@ def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tell
                 name = str(ups)
                 readings[name] = GateReading(look.on[place], look.runtime[place], asked)
                 status[name] = look.on[place] if look.on[place] is not None else status.get(name)
-                left = look.runtime[place]
-                if left is not None:
+                known = look.runtime[place]
+                if known is not None:
                     # readings from before the clock went back are not newer than now
-                    runtime[name] = (left, min(asked, max(now - look.back, state.now)))
+                    runtime[name] = (known, min(asked, max(now - look.back, state.now)))
                 elif look.on[place] is False:
                     runtime.pop(name, None)
         if look.restarted:
@@ -132,17 +147,17 @@ def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tell
             history[name].append((asked, now, answer))
         elapsed = now - state.began
         down = {host.name: _was_silent(policy, host, history[host.name]) for host in policy.machines}
-        lefts = [
-            runtime[name][0] - (now - runtime[name][1])
-            for name in map(str, policy.upses)
-            if name in runtime and status.get(name) is not False
-        ]
+        left = _find_end(
+            policy,
+            {name: known - (now - at) for name, (known, at) in runtime.items()}
+            | {name: math.inf for name, on_battery in status.items() if on_battery is False},
+        )
         if not decision.go:
-            assert elapsed < policy.longest
+            assert elapsed < policy.timeout
             assert not all(down[host.name] or elapsed >= host.shutdown_limit for host in policy.machines)
-            assert not lefts or min(lefts) > _kept(policy, state, elapsed)
+            assert left > _kept(policy, state, elapsed)
             assert set(decision.waiting) == {
-                host.name for host in policy.machines if not state.hosts[host.name].is_settled
+                host.name for host in policy.machines if not state.machines[host.name].is_settled
             }
             continue
         assert decision.reason
@@ -157,11 +172,10 @@ def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tell
             )
             assert any(not down[host.name] and elapsed >= host.shutdown_limit for host in policy.machines)
         elif decision.rule == "battery":
-            assert lefts
-            assert min(lefts) <= _kept(policy, state, elapsed) + 1e-6
+            assert left <= _kept(policy, state, elapsed) + 1e-6
         else:
-            assert decision.rule == "longest"
-            assert elapsed >= policy.longest
+            assert decision.rule == "timeout"
+            assert elapsed >= policy.timeout
         return
     # then no more news, and machines that never go down
     for _unused in range(1000):
@@ -170,7 +184,7 @@ def test_gate_ends_in_time_and_only_by_rule(  # noqa: PLR0912, PLR0915 - it tell
             policy, state, now, {host.name: True for host in policy.machines}, {}
         )
         elapsed = now - state.began
-        by = min(policy.longest, max([host.shutdown_limit for host in policy.machines], default=0.0))
+        by = min(policy.timeout, max([host.shutdown_limit for host in policy.machines], default=0.0))
         if decision.go:
             assert elapsed <= by + 1 or decision.rule == "battery"
             return

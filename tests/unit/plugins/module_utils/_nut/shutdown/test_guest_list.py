@@ -7,17 +7,22 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import IDLE, STAGES, Program, install_proxmox
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import (
+    IDLE,
+    STAGES,
+    ShutdownProgram,
+    install_proxmox,
+)
 
 QM = "      VMID NAME\n       101 mail   running  512  8.00 77\n       103 onnas  stopped  512  8.00 0\n"
 PCT = "VMID       Status     Lock         Name\n102        running                 films\n"
 
 
-def test_guests_lists_stages_and_ha(program: Program) -> None:
+def test_guests_lists_stages_and_ha(program: ShutdownProgram) -> None:
     install_proxmox(program.folder)
     (program.folder / "etc/pve/ha").mkdir()
     (program.folder / "etc/pve/ha/resources.cfg").write_text("ct: 102\n\tstate started\n")
-    program.policy(stages=STAGES)
+    program.write_policy(stages=STAGES)
     program.lists = {"qm": QM, "pct": PCT}
     assert program("guests") == 0
     assert program.out[0].splitlines()[:6] == [
@@ -60,22 +65,22 @@ def test_guests_lists_stages_and_ha(program: Program) -> None:
     assert not (program.folder / "guests.json").exists()
 
 
-def test_guests_with_unknown_status(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guests_with_unknown_status(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     install_proxmox(program.folder)
-    monkeypatch.setattr(Program, "qm", lambda self, command: (127, "no such program"))
+    monkeypatch.setattr(ShutdownProgram, "run_qm", lambda self, command: (127, "no such program"))
     assert program("guests") == 0
     assert "VM 101 (mail)          unknown  stops with the host, within 180 s" in program.out[0]
     program("guests", "--json")
     assert {guest["running"] for guest in json.loads(program.out[1])["guests"]} == {None}
 
 
-def test_guests_without_guests(program: Program) -> None:
+def test_guests_without_guests(program: ShutdownProgram) -> None:
     assert program("guests") == 0
     assert program.out == ["this host has no guests"]
     assert program.ran == []
 
 
-def test_guests_with_unreadable_ha(program: Program) -> None:
+def test_guests_with_unreadable_ha(program: ShutdownProgram) -> None:
     install_proxmox(program.folder)
     (program.folder / "etc/pve/datacenter.cfg").mkdir()
     assert program("guests") == 0

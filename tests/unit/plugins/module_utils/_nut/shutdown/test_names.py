@@ -86,7 +86,7 @@ def test_policy_names_are_resolved(tmp_path: Path) -> None:
                 )
             ],
             "reserve": 1,
-            "longest": 10,
+            "timeout": 10,
         }
     )
 

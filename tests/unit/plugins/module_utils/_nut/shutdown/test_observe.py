@@ -15,17 +15,17 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import observe, probe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.gate import GateReading
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import GuestId, UpsAddress
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.gate_policy import NAS, VM
 
 
-def test_machines_are_observed_by_network_and_proxmox() -> None:
+def test_machines_are_observed_by_network_and_proxmox(tmp_path: Path) -> None:
     asked: list[list[str]] = []
     answers = {"100": (0, "status: running\n"), "101": (0, "status: stopped\n"), "102": (2, "no such guest\n")}
 
     def run(command: Any) -> tuple[int, str]:
         asked.append(list(command))
-        return answers[command[2]]
+        return answers[command[5]]
 
     hosts = [
         replace(VM, name="runs"),
@@ -40,7 +40,7 @@ def test_machines_are_observed_by_network_and_proxmox() -> None:
             raise OSError(name)
         return ("127.0.0.1",)
 
-    looker = observe.MachineObserver(hosts, run, clock.read_boottime, resolve=resolve)
+    looker = observe.MachineObserver(hosts, run, clock.read_boottime, resolve=resolve, root=tmp_path)
     try:
         assert looker() == {
             "runs": True,
@@ -52,16 +52,16 @@ def test_machines_are_observed_by_network_and_proxmox() -> None:
         assert looker.targets[0] == probe.ProbeTarget("here", ("127.0.0.1",), (1,))
     finally:
         looker.stop_polling()
-    assert {tuple(command) for command in asked} == {
+    assert {tuple(command[3:]) for command in asked} == {
         ("qm", "status", "100"),
         ("pct", "status", "101"),
         ("qm", "status", "102"),
     }
 
 
-def test_old_answer_about_guest_is_unknown() -> None:
+def test_old_answer_about_guest_is_unknown(tmp_path: Path) -> None:
     now = [1000.0]
-    looker = observe.MachineObserver([VM], lambda command: (0, "status: running"), lambda: now[0])
+    looker = observe.MachineObserver([VM], lambda command: (0, "status: running"), lambda: now[0], root=tmp_path)
     try:
         assert looker() == {"vm": True}
         looker.stop_polling()
@@ -74,14 +74,14 @@ def test_old_answer_about_guest_is_unknown() -> None:
         looker.stop_polling()
 
 
-def test_hanging_qm_does_not_delay_gate() -> None:
+def test_hanging_qm_does_not_delay_gate(tmp_path: Path) -> None:
     stuck = threading.Event()
 
     def run(command: Any) -> tuple[int, str]:
         stuck.wait()
         return 0, "status: running"
 
-    looker = observe.MachineObserver([VM], run, clock.read_boottime, seconds=0.01)
+    looker = observe.MachineObserver([VM], run, clock.read_boottime, seconds=0.01, root=tmp_path)
     try:
         assert looker() == {"vm": None}
     finally:
@@ -115,7 +115,7 @@ def test_upsd_is_polled_for_each_ups() -> None:
         "GET VAR bare battery.runtime": "ERR VAR-NOT-SUPPORTED\n",
         "GET VAR stale ups.status": "ERR DATA-STALE\n",
     }
-    with serving(answers) as server:
+    with serve_answers(answers) as server:
         here = {"host": "127.0.0.1", "port": server.port}
         assert observe.read_ups(UpsAddress("ups", **here), lambda: 7.0) == GateReading(True, 240.0, 7.0, fsd=True)
         assert observe.read_ups(UpsAddress("bare", **here), lambda: 7.0) == GateReading(False, None, 7.0)
@@ -145,7 +145,7 @@ LOGIN = ("monitor", "secret")
 def test_lost_fsd_is_set_again(tmp_path: Path) -> None:
     said: list[str] = []
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OL"\n', "FSD ups": "OK FSD-SET\n"}
-    with serving(answers) as server:
+    with serve_answers(answers) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
         remind_fsd = observe.FsdReminder({str(ups): LOGIN}, said.append)
         assert observe.read_ups(ups, lambda: 7.0, remind_fsd=remind_fsd).on_battery is False
@@ -159,7 +159,7 @@ def test_lost_fsd_is_set_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("status", "known"), [("OB LB FSD", True), ("FSD OL", True), ("OL", False)])
 def test_fsd_is_set_only_if_missing_and_login_is_known(status: str, known: bool) -> None:
-    with serving({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
+    with serve_answers({**KNOWN, "GET VAR ups ups.status": f'VAR ups ups.status "{status}"\n'}) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
         observe.read_ups(
             ups, lambda: 7.0, remind_fsd=observe.FsdReminder({str(ups): LOGIN} if known else {}, pytest.fail)
@@ -170,7 +170,7 @@ def test_fsd_is_set_only_if_missing_and_login_is_known(status: str, known: bool)
 def test_refused_fsd_is_logged_and_reading_counts() -> None:
     said: list[str] = []
     answers = {**KNOWN, "GET VAR ups ups.status": 'VAR ups ups.status "OB"\n', "FSD ups": "ERR ACCESS-DENIED\n"}
-    with serving(answers) as server:
+    with serve_answers(answers) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
         remind_fsd = observe.FsdReminder({str(ups): LOGIN}, said.append)
         for _unused in range(2):

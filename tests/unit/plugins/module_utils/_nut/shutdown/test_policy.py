@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import Selector
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
@@ -21,6 +22,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy i
     UpsAddress,
     read_stages,
 )
+from ansible_collections.homelab.nut.tests.unit.support.doctor_host import POLICY
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import CHARGE, EARLY, FSD, NAS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,8 +43,8 @@ WHOLE: dict[str, Any] = {
     ],
     "settle": 3.0,
     "reserve": 60,
-    "least": 30,
-    "longest": 600,
+    "reserve_minimum": 30,
+    "timeout": 600,
     "flag": "/run/nut-killpower",
     "stages": [{"name": "first"}],
 }
@@ -57,15 +59,15 @@ def test_policy_is_read() -> None:
         ),
         settle=3.0,
         reserve=60.0,
-        longest=600.0,
+        timeout=600.0,
         stages=({"name": "first"},),
-        least=30.0,
+        reserve_minimum=30.0,
         flag="/run/nut-killpower",
     )
 
 
 def test_policy_defaults() -> None:
-    small = {"version": 1, "upses": [{"name": "ups"}], "machines": [], "reserve": 0, "longest": 1}
+    small = {"version": 1, "upses": [{"name": "ups"}], "machines": [], "reserve": 0, "timeout": 1}
     assert policy.check_policy(small) == ShutdownPolicy((UpsAddress("ups", "localhost", 3493),), (), 3.0, 0.0, 1.0)
 
 
@@ -90,7 +92,7 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["machines"], ..., "$: lacks machines"),
         (["upses"], ..., "$: lacks upses"),
         (["reserve"], ..., "$: lacks reserve"),
-        (["longest"], ..., "$: lacks longest"),
+        (["timeout"], ..., "$: lacks timeout"),
         (["surprise"], 1, "$.surprise: is unknown"),
         (["machines"], {}, "$.machines: must be a list"),
         (["machines"], [{}] * 101, "$.machines: has 101 entries"),
@@ -126,12 +128,12 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["upses"], [{"name": "a"}, {"name": "a"}], "$.upses: a@localhost:3493 is listed twice"),
         (["settle"], 0, "$.settle: must be a number of seconds from 0.5 to 60"),
         (["reserve"], "60", "$.reserve: must be a number of seconds"),
-        (["least"], -1, "$.least: must be a number of seconds"),
+        (["reserve_minimum"], -1, "$.reserve_minimum: must be a number of seconds"),
         (["flag"], "killpower", "$.flag: must be an absolute path"),
         (["flag"], 1, "$.flag: must be an absolute path"),
         (["flag"], "/run/\n", "$.flag: must be an absolute path"),
-        (["longest"], 0, "$.longest: must be a number of seconds from 1 to 86400"),
-        (["longest"], 10**400, "$.longest: must be a number of seconds"),
+        (["timeout"], 0, "$.timeout: must be a number of seconds from 1 to 86400"),
+        (["timeout"], 10**400, "$.timeout: must be a number of seconds"),
         (["stages"], [7], "$.stages[0]: must be an object"),
     ],
 )
@@ -143,12 +145,12 @@ def test_invalid_policy_member_is_named(path: list[str | int], to: object, words
 
 def test_all_policy_problems_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "shutdown.json"
-    path.write_text(json.dumps({**WHOLE, "reserve": -1, "longest": -1}))
+    path.write_text(json.dumps({**WHOLE, "reserve": -1, "timeout": -1}))
     with pytest.raises(ShutdownPolicyError) as caught:
         policy.load_policy(path)
     assert [line.partition(" must")[0] for line in str(caught.value).splitlines()] == [
         f"{path}: $.reserve:",
-        f"{path}: $.longest:",
+        f"{path}: $.timeout:",
     ]
 
 
@@ -168,6 +170,16 @@ def test_non_policy_is_refused(text: str | bytes, words: str) -> None:
     with pytest.raises(ShutdownPolicyError) as caught:
         policy.read_policy(text)
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(("written", "deployed"), [({"runtime_low": 360}, 360), ({}, None), ({"settle": "x"}, None)])
+def test_deployed_runtime_low_is_read_from_the_policy(
+    tmp_path: Path, written: dict[str, Any], deployed: float | None
+) -> None:
+    assert policy.find_deployed_runtime_low(tmp_path) is None
+    (tmp_path / paths.NUT).mkdir(parents=True)
+    (tmp_path / paths.SHUTDOWN_POLICY).write_text(json.dumps({**POLICY, **written}))
+    assert policy.find_deployed_runtime_low(tmp_path) == deployed
 
 
 def test_missing_policy_names_role(tmp_path: Path) -> None:

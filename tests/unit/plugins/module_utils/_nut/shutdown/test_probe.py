@@ -383,28 +383,3 @@ def test_exhausted_descriptors_are_unknown() -> None:
 
 
 # Guests
-
-
-@pytest.mark.parametrize(
-    ("code", "said", "expected"),
-    [
-        (0, "status: running\n", True),
-        (0, "status: stopped\n", False),
-        (0, "perl: warning: no locale\nstatus: stopped\n", False),
-        (0, "status: suspended\n", None),
-        (0, "", None),
-        (0, "running\n", None),
-        (2, "Configuration file 'nodes/pve/qemu-server/100.conf' does not exist\n", None),
-        (124, "status: stopped\n", None),
-        (127, "No such file or directory", None),
-    ],
-)
-def test_guest_status_is_parsed(code: int, said: str, expected: bool | None) -> None:
-    asked: list[list[str]] = []
-
-    def run(command: Any) -> tuple[int, str]:
-        asked.append(list(command))
-        return code, said
-
-    assert probe.is_guest_running(run, "pct", 101) is expected
-    assert asked == [["pct", "status", "101"]]

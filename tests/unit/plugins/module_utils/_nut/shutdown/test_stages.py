@@ -94,7 +94,7 @@ def test_rules_hold_for_any_readings(  # noqa: PLR0912, PLR0915
             state = (
                 stages.note_stopped(state, key, "stopped")
                 if what == "stop"
-                else stages.note_started(state, key, True, now)
+                else stages.note_started(state, key, "started", now)
             )
     # when the mains are back for good, all stopped guests are started
     for _look in range(60):
@@ -103,7 +103,7 @@ def test_rules_hold_for_any_readings(  # noqa: PLR0912, PLR0915
             state = (
                 stages.note_stopped(state, key, "stopped")
                 if what == "stop"
-                else stages.note_started(state, key, True, now)
+                else stages.note_started(state, key, "started", now)
             )
         jobs = {}
         decision = stages.decide_stages(POLICY, state, now, Power(False))
@@ -145,3 +145,39 @@ def test_fsd_does_not_wait_for_starting_guest() -> None:
     found = stages.decide_stages(POLICY[2:], state, 10.0, Power(True, runtime=100), {"qm/900"}).state
     found_later = stages.decide_stages(POLICY[2:], found, 20.0, Power(True, runtime=100), {"qm/900"})
     assert [action.kind for action in found_later.actions] == ["notify", "fsd"]
+
+
+def test_start_that_fails_is_tried_for_at_least_half_an_hour() -> None:
+    assert stages.START_PATIENCE_SECONDS >= 1800
+    state = StagesState(boot="b", guests_to_start={"qm/101": False}, mains_since=0.0)
+    state = stages.note_started(state, "qm/101", "failed", 100.0)
+    state = stages.note_started(state, "qm/101", "failed", 100.0 + stages.START_PATIENCE_SECONDS - 1)
+    assert state.guests_to_start == {"qm/101": False}
+    state = stages.note_started(state, "qm/101", "failed", 100.0 + stages.START_PATIENCE_SECONDS)
+    assert (state.guests_to_start, state.failed_starts) == ({}, {})
+
+
+def test_start_that_is_impossible_is_tried_once() -> None:
+    state = StagesState(boot="b", guests_to_start={"qm/101": False}, mains_since=0.0)
+    assert stages.note_started(state, "qm/101", "impossible", 100.0).guests_to_start == {}
+
+
+def test_next_outage_gives_a_start_its_time_again() -> None:
+    state = StagesState(
+        boot="b",
+        outage_since=50.0,
+        mains_since=60.0,
+        guests_to_start={"qm/101": False},
+        failed_starts={"qm/101": (1.0, 2.0)},
+    )
+    found = stages.decide_stages((), state, 100.0, Power(False))
+    assert found.state.failed_starts == {}
+    assert [action.kind for action in found.actions] == ["start_guests"]
+
+
+def test_guest_that_was_not_known_to_run_is_started_only_if_it_was_shut_down() -> None:
+    state = StagesState(boot="b", outage_since=0.0, stop_decided_at={"qm/101": 1.0})
+    for outcome, remaining in (("stopped", {"qm/101": False}), ("forced", {"qm/101": False})):
+        assert stages.note_stopped(state, "qm/101", outcome).guests_to_start == remaining
+    for outcome in ("already", "gone", "runs", "lost"):
+        assert stages.note_stopped(state, "qm/101", outcome).guests_to_start == {}

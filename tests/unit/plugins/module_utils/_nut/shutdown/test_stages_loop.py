@@ -17,19 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files, records
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages, stages_loop
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import Guest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.selection import ChosenGuest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import boot_starts, stages, stages_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
     UpsAddress,
     read_stages,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.stages import Power, StagesState
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
     BOOT,
     NAS,
     OB,
     OL,
-    World,
+    StagesWorld,
     guests_of,
 )
 from hypothesis import given
@@ -43,116 +45,116 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("second", [4, 60, 118])
-def test_killed_before_stage_begins(world: World, second: float) -> None:
+def test_killed_before_stage_begins(world: StagesWorld, second: float) -> None:
     guests_of(world)
-    world.story((0, OB))
+    world.set_reports((0, OB))
     world.kill_at = BOOT + second
-    world.go_killed(NAS)
+    world.run_until_killed(NAS)
     world.now += 2
-    world.go(NAS)
+    world.run_stages(NAS)
     assert 140 <= world.told[0] <= 146
 
 
-def test_killed_while_guests_go_down(world: World) -> None:
+def test_killed_while_guests_go_down(world: StagesWorld) -> None:
     guests_of(world, first=50)
-    world.story((0, OB))
+    world.set_reports((0, OB))
     world.kill_at = BOOT + 130
-    world.go_killed(NAS)
+    world.run_until_killed(NAS)
     assert world.told == []
     world.now += 2
-    world.go(NAS)
-    assert world.running(101, 102) == []
+    world.run_stages(NAS)
+    assert world.list_running(101, 102) == []
     assert len(world.told) == 1
     # a guest that the first run shut down is started again, although the second run finds it down
     assert json.loads(world.state.read_text())["guests_to_start"] == {"qm/101": False, "pct/102": False}
 
 
-def test_killed_and_guest_goes_down_before_second_shutdown(world: World) -> None:
+def test_killed_and_guest_goes_down_before_second_shutdown(world: StagesWorld) -> None:
     guests_of(world, first=50)
-    world.story((0, OB))
+    world.set_reports((0, OB))
     world.kill_at = BOOT + 130
-    world.go_killed(NAS)
+    world.run_until_killed(NAS)
     said = ["status: running\n"]
 
     def late(command: Sequence[str]) -> tuple[int, str]:
         if command[3:6] == ["qm", "status", "101"] and said:
             return 0, said.pop()
-        return World.run(world, command)
+        return StagesWorld.run_command(world, command)
 
-    world.run = late  # type: ignore[method-assign]
+    world.run_command = late  # type: ignore[method-assign]
     world.host.kill_guest(101)
     world.now += 2
-    world.go(NAS)
+    world.run_stages(NAS)
     assert "qm/101" in json.loads(world.state.read_text())["guests_to_start"]
 
 
-def test_killed_while_guest_hangs_keeps_time_limit(world: World) -> None:
+def test_killed_while_guest_hangs_keeps_time_limit(world: StagesWorld) -> None:
     guests_of(world, first=None)
-    world.story((0, OB))
+    world.set_reports((0, OB))
     world.kill_at = BOOT + 150
 
     def gone(command: Sequence[str]) -> tuple[int, str]:
         # the first run is killed before qm has forced the guest
         if command[3:5] == ["qm", "shutdown"] and world.now < BOOT + 150:
-            world.sleep(1000)
-        return World.run(world, command)
+            world.advance_clock(1000)
+        return StagesWorld.run_command(world, command)
 
-    world.run = gone  # type: ignore[method-assign]
-    world.go_killed(NAS)
-    assert world.running(101) == [101]
+    world.run_command = gone  # type: ignore[method-assign]
+    world.run_until_killed(NAS)
+    assert world.list_running(101) == [101]
     world.now += 2
-    world.go(NAS)
+    world.run_stages(NAS)
     timeouts = [call[4] for call in world.host.read_calls() if call[1:3] == ["shutdown", "101"]]
     assert timeouts == ["68"]
-    assert world.running(101) == []
+    assert world.list_running(101) == []
 
 
-def test_killed_between_guests_and_fsd(world: World) -> None:
+def test_killed_between_guests_and_fsd(world: StagesWorld) -> None:
     guests_of(world)
-    world.story((0, OB))
+    world.set_reports((0, OB))
     world.kill_before_fsd = True
-    world.go_killed(NAS)
+    world.run_until_killed(NAS)
     assert world.told == []
     calls = len(world.host.read_calls())
     world.now += 2
-    world.go(NAS)
+    world.run_stages(NAS)
     assert len(world.told) == 1
     # no guest is stopped twice
     assert len(world.host.read_calls()) == calls
 
 
-def test_killed_and_mains_return(world: World) -> None:
+def test_killed_and_mains_return(world: StagesWorld) -> None:
     guests_of(world)
-    world.story((0, OB), (143, OL))
+    world.set_reports((0, OB), (143, OL))
     world.kill_before_fsd = True
-    world.go_killed(NAS)
+    world.run_until_killed(NAS)
     world.now = BOOT + 300
-    world.go(NAS)
+    world.run_stages(NAS)
     assert world.told == []
-    assert world.running(101, 102) == [101, 102]
+    assert world.list_running(101, 102) == [101, 102]
     assert not world.state.exists()
 
 
-def test_killed_after_fsd(world: World) -> None:
+def test_killed_after_fsd(world: StagesWorld) -> None:
     guests_of(world)
-    world.story((0, OB))
-    world.go(NAS)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
     calls = len(world.host.read_calls())
-    assert "FSD" in world.go(NAS)
+    assert "FSD" in world.run_stages(NAS)
     assert len(world.told) == 1
     assert len(world.host.read_calls()) == calls
 
 
-def test_killed_while_guests_are_started(world: World) -> None:
+def test_killed_while_guests_are_started(world: StagesWorld) -> None:
     guests_of(world)
-    world.story((0, OB), (150, OL))
+    world.set_reports((0, OB), (150, OL))
     stage = {**NAS, "fsd": False}
     world.kill_at = BOOT + 182
-    world.go_killed(stage)
-    assert len(world.running(101, 102)) == 1
-    world.go(stage)
-    assert world.running(101, 102) == [101, 102]
-    assert world.count("start", 101) == world.count("start", 102) == 1
+    world.run_until_killed(stage)
+    assert len(world.list_running(101, 102)) == 1
+    world.run_stages(stage)
+    assert world.list_running(101, 102) == [101, 102]
+    assert world.count_commands("start", 101) == world.count_commands("start", 102) == 1
 
 
 # The state file
@@ -162,80 +164,122 @@ def test_killed_while_guests_are_started(world: World) -> None:
     "text",
     ["", "{", "null", "[]", '{"version": 2}', "\xff", '{"version": 1, "boot": "boot-1", "guests_to_start": 3}'],
 )
-def test_damaged_stages_state_starts_over(world: World, text: str) -> None:
+def test_damaged_stages_state_starts_over(world: StagesWorld, text: str) -> None:
     guests_of(world)
     world.state.parent.mkdir()
     world.state.write_text(text, encoding="latin-1")
-    world.story((0, OB))
-    world.go(NAS)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
     assert 140 <= world.told[0] <= 144
-    assert world.has("can't use ")
+    assert world.has_logged("can't use ")
 
 
-def test_state_path_is_fifo(world: World) -> None:
+def test_state_path_is_fifo(world: StagesWorld) -> None:
     guests_of(world)
     world.state.parent.mkdir()
     os.mkfifo(world.state)
-    world.story((0, OB))
-    world.go(NAS)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
     assert len(world.told) == 1
 
 
-def test_state_of_other_boot_is_dropped(world: World) -> None:
+def test_state_of_other_boot_is_dropped(world: StagesWorld) -> None:
     guests_of(world)
-    world.story((0, OB))
+    world.set_reports((0, OB))
     world.kill_at = BOOT + 100
-    world.go_killed(NAS)
+    world.run_until_killed(NAS)
     world.boot = "boot-2"
-    world.story((100, OB))
-    world.go(NAS)
+    world.set_reports((100, OB))
+    world.run_stages(NAS)
     assert 240 <= world.told[0] <= 246
-    assert world.has("from another boot")
+    assert world.has_logged("from another boot")
 
 
-def test_reboot_leaves_guests_to_proxmox(world: World) -> None:
+def test_reboot_forgets_guests_where_proxmox_is_gone(world: StagesWorld) -> None:
     guests_of(world)
-    world.story((0, OB))
-    world.go(NAS)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
     world.boot, world.latch = "boot-2", False
-    world.story((0, OL))
-    world.go(NAS)
-    assert world.running(101, 102) == []
+    world.set_reports((0, OL))
+    world.run_stages(NAS)
+    assert world.list_running(101, 102) == []
     assert not world.state.exists()
 
 
-def test_reboot_starts_guests_managed_by_ha(world: World) -> None:
+def test_reboot_starts_guests_managed_by_ha(world: StagesWorld) -> None:
     guests_of(world, ha=True)
-    world.story((0, OB))
-    world.go(NAS)
-    assert world.running(101, 102) == []
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
+    assert world.list_running(101, 102) == []
     world.boot, world.latch = "boot-2", False
-    world.story((0, OL))
+    world.set_reports((0, OL))
     world.now = BOOT + 1000
-    world.go(NAS)
-    assert world.running(101, 102) == [101]
+    world.run_stages(NAS)
+    assert world.list_running(101, 102) == [101]
     assert world.now - BOOT >= 1030
     assert not world.state.exists()
 
 
-def test_reboot_waits_for_slow_upsd(world: World) -> None:
+def test_guest_that_a_stage_shut_down_starts_after_a_reboot(world: StagesWorld, tmp_path: Path) -> None:
+    """Container 102 was off, so it stays off."""
+    guests_of(world)
+    world.host.kill_guest(102)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
+    assert world.list_running(101, 102) == []
+    (tmp_path / "etc/pve/local").mkdir(parents=True)
+    (tmp_path / "proc/1").mkdir(parents=True)
+    fields = ["S", *(["0"] * 18), f"{(BOOT + 990) * os.sysconf('SC_CLK_TCK'):.0f}"]
+    (tmp_path / "proc/1/stat").write_text(f"1 (systemd) {' '.join(fields)}\n")
+    world.root, world.boot, world.latch, world.now = tmp_path, "boot-2", False, BOOT + 1000
+    asked: list[list[int]] = []
+
+    class Finder:
+        def find_guests(self) -> dict[str, list[ChosenGuest]]:
+            return {boot_starts.OWED: [ChosenGuest(Guest(number, "qm"), 60.0, "listed") for number in asked[0]]}
+
+    def find_starts(owed: Sequence[int]) -> Finder:
+        asked.append(list(owed))
+        return Finder()
+
+    def answer(command: Sequence[str]) -> tuple[int, str]:
+        if command[3] == "systemctl":
+            return 0, f"LoadState=loaded\nActiveState={'activating' if world.now - BOOT < 1100 else 'active'}\n"
+        return StagesWorld.run_command(world, command)
+
+    world.find_starts, world.run_command = find_starts, answer  # type: ignore[method-assign]
+    world.set_reports((0, OL))
+    world.stay_until = 1050
+    world.kill_at = BOOT + 1050
+    world.run_until_killed(NAS)
+    # Proxmox VE is still starting its guests, and nut-stages is started again
+    assert world.list_running(101) == []
+    world.stay_until = 1200
+    world.run_stages(NAS)
+    assert asked == [[101], [101]]
+    assert world.list_running(101, 102) == [101]
+    assert world.count_commands("start", 101) == 1
+    assert not world.state.exists()
+
+
+def test_reboot_waits_for_slow_upsd(world: StagesWorld) -> None:
     guests_of(world, ha=True)
-    world.story((0, OB))
-    world.go(NAS)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
     world.boot, world.latch = "boot-2", False
     world.now = BOOT
-    world.story((0, None), (400, OL))
-    world.go(NAS)
-    assert world.running(101) == [101]
+    world.set_reports((0, None), (400, OL))
+    world.run_stages(NAS)
+    assert world.list_running(101) == [101]
 
 
-def test_unwritable_state_does_not_stop_stages(world: World) -> None:
+def test_unwritable_state_does_not_stop_stages(world: StagesWorld) -> None:
     guests_of(world)
     world.state.parent.write_text("no folder")
-    world.story((0, OB))
-    world.go(NAS)
+    world.set_reports((0, OB))
+    world.run_stages(NAS)
     assert len(world.told) == 1
-    assert world.has("could not be written")
+    assert world.has_logged("could not be written")
 
 
 @given(
@@ -276,23 +320,27 @@ def test_state_survives_save_and_load(tmp_path: Path) -> None:
         stop_outcomes={"qm/101": "stopped"},
         fsd_set_at=6.0,
         shutdown_since=6.5,
-        guests_to_start={"qm/101": True},
-        start_tries={"qm/101": (1, 7.0)},
+        guests_to_start={"qm/101": True, "pct/102": False},
+        failed_starts={"qm/101": (6.0, 7.0)},
+        owed=("qm/104",),
+        given_up={"qm/103": "VM 103: why"},
     )
     path = tmp_path / "s.json"
     path.write_text(records.dump_record(whole, stages_loop.VERSION))
     assert stages_loop.load_state(path, "b") == (whole, "")
-    assert stages_loop.load_state(path, "c")[0] == StagesState(boot="c", guests_to_start={"qm/101": True})
+    assert stages_loop.load_state(path, "c")[0] == StagesState(
+        boot="c", guests_to_start={"qm/101": True}, owed=("qm/104", "pct/102"), given_up={"qm/103": "VM 103: why"}
+    )
     # without a boot id the host may have been rebooted
     path.write_text(records.dump_record(replace(whole, boot=""), stages_loop.VERSION))
     assert stages_loop.load_state(path, "")[0].outage_since is None
 
 
-def test_second_instance_ends_at_once(world: World) -> None:
-    world.story((0, OB))
+def test_second_instance_ends_at_once(world: StagesWorld) -> None:
+    world.set_reports((0, OB))
     world.state.parent.mkdir()
     with files.hold_lock(world.state.with_name("stages.json.lock"), 0.0):
-        assert world.go(NAS) == "another instance is running"
+        assert world.run_stages(NAS) == "another instance is running"
     assert world.now == BOOT
 
 
@@ -301,7 +349,7 @@ def test_second_instance_ends_at_once(world: World) -> None:
 
 def test_ask_upsd_returns_the_variables_or_none() -> None:
     answers = {"LIST VAR ups": 'BEGIN LIST VAR ups\nVAR ups ups.status "OB LB"\nEND LIST VAR ups\n'}
-    with serving(answers) as server:
+    with serve_answers(answers) as server:
         ups = UpsAddress("ups", "127.0.0.1", server.port)
         assert stages_loop.ask_upsd(ups) == {"ups.status": "OB LB"}
         assert stages_loop.ask_upsd(replace(ups, name="other")) is None
@@ -366,7 +414,7 @@ def test_kill_9_and_restart_with_real_processes(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.02)
 
-    with serving(status("OB")) as server:
+    with serve_answers(status("OB")) as server:
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(server.port)]
         first = subprocess.Popen(command, env=environment)
         try:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 def host(tmp_path: Path) -> Iterator[BlockedHost]:
     found = BlockedHost(tmp_path, "OL")
     yield found
-    found.stop()
+    found.stop_upsd()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def grown_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_answering_upsd_is_left_alone(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     for _number in range(3):
         watcher.run_round()
     assert (watcher.power_source, watcher.memory.release, watcher.silence.asks) == (watch.MAINS, "2.8.1", 0)
@@ -56,25 +56,25 @@ def test_answering_upsd_is_left_alone(host: BlockedHost) -> None:
 
 def test_flood_blocks_upsd_without_watch(host: BlockedHost) -> None:
     """The tests below prove something only because this stand-in hangs."""
-    with host.blocker():
+    with host.block_upsd():
         assert not is_answering(host, 2)
         assert not is_answering(host, 2)
 
 
 def test_write_limit_keeps_upsd_free(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
     with pytest.raises(ConnectionResetError):
-        host.blocker()
+        host.block_upsd()
     wait_until(lambda: is_answering(host), "it drops the client by itself")
     assert host.told == []
 
 
 @pytest.mark.usefixtures("no_limit")
 def test_blocking_connection_is_closed(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
-    with host.blocker() as first:
+    with host.block_upsd() as first:
         port = first.getsockname()[1]
         assert not is_answering(host)
         run_rounds_until(watcher, lambda: watch.BLOCKED in list_kinds(watcher), "the connection is found")
@@ -89,10 +89,10 @@ def test_blocking_connection_is_closed(host: BlockedHost) -> None:
 
 @pytest.mark.usefixtures("no_limit")
 def test_returning_flooder_is_closed_again(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
     for times in (1, 2, 3):
-        with host.blocker():
+        with host.block_upsd():
             run_rounds_until(
                 watcher,
                 lambda times=times: watcher.memory.events and watcher.memory.events[-1].times == times,
@@ -105,7 +105,7 @@ def test_returning_flooder_is_closed_again(host: BlockedHost) -> None:
 
 @pytest.mark.usefixtures("grown_up")
 def test_stopped_upsd_is_killed_and_restarted(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
@@ -119,10 +119,10 @@ def test_stopped_upsd_is_killed_and_restarted(host: BlockedHost) -> None:
 
 @pytest.mark.usefixtures("grown_up", "no_limit")
 def test_stopped_upsd_with_full_connection_is_restarted(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
     assert host.upsd
-    with host.blocker():
+    with host.block_upsd():
         os.kill(host.upsd.pid, signal.SIGSTOP)
         run_rounds_until(watcher, lambda: host.told, "it is restarted")
     assert list_kinds(watcher) == [watch.BLOCKED, watch.RESTARTED]
@@ -133,7 +133,7 @@ def test_fourth_restart_in_an_hour_is_refused(host: BlockedHost) -> None:
     memory = watch.WatchMemory("b")
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(CLOCK.now())
-    watcher = host.watcher(memory)
+    watcher = host.make_watcher(memory)
     watcher.run_round()
     assert host.upsd
     os.kill(host.upsd.pid, signal.SIGSTOP)
@@ -148,7 +148,7 @@ def test_hasty_release_on_battery_is_left_alone_at_first(tmp_path: Path, monkeyp
     monkeypatch.setattr(watch, "BATTERY_SECONDS", 9.0)
     host = BlockedHost(tmp_path, "OB DISCHRG")
     try:
-        watcher = host.watcher()
+        watcher = host.make_watcher()
         watcher.run_round()
         assert watcher.power_source == watch.BATTERY
         assert host.upsd
@@ -158,7 +158,7 @@ def test_hasty_release_on_battery_is_left_alone_at_first(tmp_path: Path, monkeyp
         silent = float(host.lines[-1].split(" for ")[1].split(" ")[0])
         assert silent >= watch.BATTERY_SECONDS
     finally:
-        host.stop()
+        host.stop_upsd()
 
 
 @pytest.mark.usefixtures("grown_up")
@@ -170,23 +170,23 @@ def test_release_stays_known_while_upsd_hangs(
     monkeypatch.setattr(watch, "BATTERY_SECONDS", 86400.0)
     host = BlockedHost(tmp_path, "OB DISCHRG", "2.8.0")
     try:
-        watcher = host.watcher()
+        watcher = host.make_watcher()
         watcher.run_round()
         assert host.upsd
         os.kill(host.upsd.pid, signal.SIGSTOP)
         if starts_late:
-            watcher = host.watcher(watch.load_memory(host.saved, "b"))
+            watcher = host.make_watcher(watch.load_memory(host.saved, "b"))
         run_rounds_until(watcher, lambda: host.told, "it is restarted")
     finally:
-        host.stop()
+        host.stop_upsd()
 
 
 def test_new_release_is_noticed(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
-    host.stop()
+    host.stop_upsd()
     host.release = "2.8.5"
-    host.start()
+    host.start_upsd()
     run_rounds_until(watcher, lambda: watcher.memory.release == "2.8.5", "it is asked again")
     assert watch.load_memory(host.saved, "b").release == "2.8.5"
 
@@ -194,15 +194,15 @@ def test_new_release_is_noticed(host: BlockedHost) -> None:
 def test_status_before_silence_counts(tmp_path: Path) -> None:
     host = BlockedHost(tmp_path, "OL,OL")
     try:
-        watcher = host.watcher()
+        watcher = host.make_watcher()
         watcher.run_round()
         assert watcher.power_source == watch.MAINS
-        host.order("STATUS OB,OL")
-        host.order("HANG ups1")
+        host.send_order("STATUS OB,OL")
+        host.send_order("HANG ups1")
         run_rounds_until(watcher, lambda: watcher.silence.asks, "it is silent")
         assert watcher.power_source == watch.BATTERY
     finally:
-        host.stop()
+        host.stop_upsd()
 
 
 @pytest.mark.parametrize(("status", "power"), [("OL,OL", watch.MAINS), ("OL,OB", watch.BATTERY)])
@@ -210,22 +210,22 @@ def test_power_source_outlasts_stale_data(tmp_path: Path, status: str, power: st
     """upsmon does the same."""
     host = BlockedHost(tmp_path, status)
     try:
-        watcher = host.watcher()
+        watcher = host.make_watcher()
         watcher.run_round()
-        host.order("STATUS OL,")
+        host.send_order("STATUS OL,")
         watcher.run_round()
         assert watcher.power_source == power
-        host.order("STATUS OL")  # the UPS has been removed from ups.conf
+        host.send_order("STATUS OL")  # the UPS has been removed from ups.conf
         watcher.run_round()
         assert watcher.power_source == watch.MAINS
     finally:
-        host.stop()
+        host.stop_upsd()
 
 
 @pytest.mark.usefixtures("grown_up")
 def test_slow_answer_is_no_hang(host: BlockedHost) -> None:
     """upsd uses the processor for 3 s, then answers: load, not a hang."""
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
     with socket.create_connection(("127.0.0.1", host.port)) as busy:
         busy.sendall(b"BURN\n")
@@ -236,13 +236,13 @@ def test_slow_answer_is_no_hang(host: BlockedHost) -> None:
 
 @pytest.mark.usefixtures("grown_up")
 def test_absent_upsd_is_not_hung(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
-    host.stop()
+    host.stop_upsd()
     for _number in range(5):
         watcher.run_round()
     assert (host.told, watcher.silence.asks) == ([], 0)
-    host.start()
+    host.start_upsd()
     watcher.run_round()
     assert watcher.power_source == watch.MAINS
 
@@ -253,12 +253,12 @@ def test_upsd_without_readable_sockets_is_restarted(host: BlockedHost, monkeypat
         raise SocketAccessDenied("pidfd_getfd: Operation not permitted")
 
     monkeypatch.setattr(UpsdProcess, "_copy_descriptor", refuse)
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     for _number in range(3):
         watcher.run_round()
     assert len(host.lines) == 1
     assert "nut-watch can only restart it" in host.lines[0]
-    with host.blocker():
+    with host.block_upsd():
         run_rounds_until(watcher, lambda: host.told, "it is restarted")
     assert is_answering(host, SECONDS)
 
@@ -267,7 +267,7 @@ def test_upsd_without_readable_sockets_is_restarted(host: BlockedHost, monkeypat
 
 
 def test_repeated_events_are_saved_once_a_minute(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     watcher.run_round()
     before, moment, wall = host.saves, [1000.0], [5000.0]
     watcher.clock = Clock(lambda: moment[0], lambda: wall[0])
@@ -288,7 +288,7 @@ def test_repeated_events_are_saved_once_a_minute(host: BlockedHost) -> None:
 
 
 def test_restart_is_saved_first(host: BlockedHost) -> None:
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     for number in (1, 2):
         host.told.clear()
         watcher.restart_upsd("upsd did not answer")
@@ -313,7 +313,7 @@ def test_deaf_address(host: BlockedHost) -> None:
 
 def test_late_address_restarts_upsd(host: BlockedHost) -> None:
     host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
-    watcher = host.watcher()
+    watcher = host.make_watcher()
     moment = [1000.0]
     watcher.clock = Clock(lambda: moment[0])
     for _number in range(6):
@@ -337,7 +337,7 @@ def test_late_address_at_boot_is_served_within_a_minute(
     monkeypatch.setattr(watch_loop, "is_deaf", lambda address, _port: address == "192.0.2.1" and moment[0] >= came)
     try:
         host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 192.0.2.1 {host.port}\n")
-        watcher = host.watcher()
+        watcher = host.make_watcher()
         watcher.clock = Clock(lambda: moment[0])
         while not host.told and moment[0] < came + 300:
             watcher.run_round()
@@ -345,7 +345,7 @@ def test_late_address_at_boot_is_served_within_a_minute(
         assert host.told
         assert moment[0] - came <= 2 * watch_loop.LISTEN_INTERVAL + 2 * watch_loop.INTERVAL
     finally:
-        host.stop()
+        host.stop_upsd()
 
 
 def test_late_address_is_retried_after_refused_restart(host: BlockedHost) -> None:
@@ -354,7 +354,7 @@ def test_late_address_is_retried_after_refused_restart(host: BlockedHost) -> Non
     memory = watch.WatchMemory("b")
     for _number in range(watch.RESTARTS):
         memory = memory.with_restart(moment[0])
-    watcher = host.watcher(memory)
+    watcher = host.make_watcher(memory)
     watcher.clock = Clock(lambda: moment[0])
     for _number in range(3):
         watcher.run_round()
@@ -370,7 +370,7 @@ def test_restart_for_late_address_waits_for_mains(tmp_path: Path, status: str) -
     host = BlockedHost(tmp_path, status)
     try:
         host.conf.write_text(f"LISTEN 127.0.0.1 {host.port}\nLISTEN 127.0.0.2 {host.port}\n")
-        watcher = host.watcher()
+        watcher = host.make_watcher()
         moment = [1000.0]
         watcher.clock = Clock(lambda: moment[0])
         for _number in range(6):
@@ -378,4 +378,4 @@ def test_restart_for_late_address_waits_for_mains(tmp_path: Path, status: str) -
             moment[0] += watch_loop.LISTEN_INTERVAL
         assert host.told == []
     finally:
-        host.stop()
+        host.stop_upsd()
