@@ -20,7 +20,10 @@ _INCLUDED = {
 
 @dataclass(frozen=True)
 class TrueNasUser:
-    """A user. With `otp_token`, a password login needs that token too (a real one would change every 30 s)."""
+    """A user. With `otp_token`, a password login needs that token too (a real one would change every 30 s).
+
+    A user without roles is in no group with a privilege, and may not log in.
+    """
 
     name: str
     password: str
@@ -58,6 +61,10 @@ class Accounts:
     def find_key(self, secret: str) -> ApiKey | None:
         """Return the key with this secret, or None."""
         return next((key for key in self.keys if key.secret == secret), None)
+
+    def find_key_by_id(self, number: int) -> ApiKey | None:
+        """Return the key with this id, or None."""
+        return next((key for key in self.keys if key.id == number), None)
 
 
 def parse_accounts(users: Mapping[str, Mapping[str, Any]], keys: Iterable[Mapping[str, Any]]) -> Accounts:

@@ -4,6 +4,7 @@
 """The middleware's protocol: JSON-RPC 2.0, one frame in, one frame out, without sockets. The clock is passed in.
 
 Slow work is a job: `receive_frame` returns it, the server calls `run_job`, which may return a frame.
+One file, because each method is a few lines over the same tables.
 """
 
 from __future__ import annotations
@@ -13,28 +14,17 @@ import itertools
 import json
 import operator
 import threading
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import ups
-from .accounts import FULL_ADMIN, ROOT, Accounts, ApiKey, TrueNasUser
+from .accounts import FULL_ADMIN, Accounts, TrueNasUser
+from .errors import INVALID_JSON, INVALID_REQUEST, NO_SUCH_METHOD, RpcError, call_error, invalid_params
+from .login import ClientConnection, Logins, describe_user
 from .releases import Release
 from .service import ServiceRunner, StateFile
-
-_ERRNO = {
-    "ENOENT": 2,
-    "EACCES": 13,
-    "EFAULT": 14,
-    "EBUSY": 16,
-    "EINVAL": 22,
-    "ENOMETHOD": 201,
-    "ESERVICESTARTFAILURE": 202,
-    "ENOTAUTHENTICATED": 207,
-}
-_INVALID_JSON, _INVALID_REQUEST, _NO_SUCH_METHOD, _INVALID_PARAMS = -32700, -32600, -32601, -32602
-_CALL_ERROR = -32001
+from .ups_service import UPS_SERVICE_ID, UpsService
 
 RATE_CALLS = 20
 RATE_SECONDS = 60.0
@@ -43,30 +33,8 @@ _RATE_WORDS = "Rate Limit Exceeded"
 #: How long a job is at work that nobody has looked at, and how long a look waits for one that is nearly done.
 NEARLY_SECONDS = 0.5
 
-UPS_SERVICE_ID = 16
 #: Neighbours, so that a client that does not filter is found out. Their ids are not recorded.
 _OTHER_SERVICES = ({"id": 4, "service": "cifs"}, {"id": 11, "service": "ssh"})
-
-
-class RpcError(Exception):
-    """An answer with an error."""
-
-    def __init__(self, code: int, message: str, data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.data = data
-
-    @property
-    def reason(self) -> str:
-        """The message for people: TrueNAS's reason if there is one."""
-        return str(self.data["reason"]) if self.data else str(self)
-
-
-def call_error(errname: str, text: str, extra: Any = None, *, bare: bool = False) -> RpcError:
-    """Return the error of a failed method. `bare`: without [ERRNAME], as for exceptions that are not TrueNAS's own."""
-    reason = text if bare else f"[{errname}] {text}"
-    data = {"error": _ERRNO[errname], "errname": errname, "reason": reason, "extra": extra}
-    return RpcError(_CALL_ERROR, "Method call error", data)
 
 
 def _as_rpc_error(call: Callable[[], Any]) -> Any:
@@ -77,48 +45,6 @@ def _as_rpc_error(call: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         raise call_error("EINVAL", str(error) or repr(error), bare=True) from error
-
-
-def invalid_params(complaints: Sequence[ups.Complaint]) -> RpcError:
-    """Return the error for refused arguments: (attribute, message) each."""
-    einval = _ERRNO["EINVAL"]
-    reason = "".join(f"[EINVAL] {attribute}: {message}\n" for attribute, message in complaints)
-    extra = [[attribute, message, einval] for attribute, message in complaints]
-    return RpcError(
-        _INVALID_PARAMS,
-        "Invalid params",
-        {"error": einval, "errname": "EINVAL", "reason": reason, "extra": extra},
-    )
-
-
-@dataclass
-class ClientConnection:
-    """A connection by WebSocket or midclt."""
-
-    remote: str
-    secure: bool
-    unix: bool = False
-    api: str = "current"
-    user: TrueNasUser | None = None
-    key: ApiKey | None = None
-    awaiting_otp: TrueNasUser | None = None
-    legacy_jobs: bool = True
-    login_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-    def describe_credentials(self) -> dict[str, Any]:
-        """Return the credentials as a job shows them."""
-        assert self.user  # noqa: S101 - a job is only made after a login
-        data: dict[str, Any] = {"username": self.user.name, "login_id": self.login_id, "login_at": None}
-        if self.unix:
-            return {"type": "UNIX_SOCKET", "data": data}
-        if self.key is None:
-            return {"type": "LOGIN_PASSWORD", "data": data}
-        return {"type": "API_KEY", "data": {**data, "api_key": {"id": self.key.id, "name": self.key.name}}}
-
-
-def unix_connection(*, root: bool) -> ClientConnection:
-    """Return the connection of a midclt. root is logged in; other users are not."""
-    return ClientConnection(remote="unix", secure=True, unix=True, user=ROOT if root else None)
 
 
 @dataclass(frozen=True)
@@ -189,22 +115,30 @@ class Middleware:
         hostname: str = "truenas",
     ) -> None:
         self.release = release
-        self._accounts = accounts
         self._state = state
-        self._runner = runner
         self._clock = clock
         self._faults = faults
         self._hostname = hostname
         saved = state.load_state()
-        self.settings = ups.default_settings(core=release.core)
+        self.service = UpsService(release, runner, self._save_state, faults, clock)
         # Another release may have saved members that this one does not have.
         self.settings.update({name: value for name, value in saved.get("ups", {}).items() if name in self.settings})
-        self.enabled: bool = saved.get("enable", False)
-        self._revoked: set[int] = set(saved.get("revoked_keys", []))
+        self.service.enabled = saved.get("enable", False)
+        self.logins = Logins(release, accounts, self._save_state, faults)
+        self.logins.revoked.update(saved.get("revoked_keys", []))
         self._jobs: list[MiddlewareJob] = []
         self._job_ids = itertools.count(1)
         self._calls: dict[tuple[str, str], tuple[float, int]] = {}
-        self._service_lock = threading.RLock()  # one start, stop or update at a time
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the UPS service."""
+        return self.service.settings
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the UPS service starts at boot."""
+        return self.service.enabled
 
     # --- frames ---
 
@@ -216,17 +150,21 @@ class Middleware:
         return self._faults().get("drop", {}).get(name)
 
     def receive_frame(self, connection: ClientConnection, frame: str) -> FrameOutcome:
-        """Process a frame of a client."""
+        """Process a frame of a client. A request without an id is carried out, but gets no answer."""
         message_id = name = None
+        wants_answer = True
         try:
             message = _parse_frame(frame)
+            wants_answer = "id" in message
             message_id, name = message.get("id"), message.get("method")
             _check_request(message)
             if _as_rpc_error(lambda: self._drop_fault(name)) == "before":
                 return FrameOutcome(None, fate=AnswerFate(drop=True))
             result = _as_rpc_error(lambda: self._call_method(connection, message))
         except RpcError as error:
-            return self._make_outcome(name, _error_frame(message_id, error))
+            return self._make_outcome(name, _error_frame(message_id, error)) if wants_answer else FrameOutcome(None)
+        if not wants_answer:
+            return FrameOutcome(None, result if isinstance(result, MiddlewareJob) else None)
         if not isinstance(result, MiddlewareJob):
             return self._make_outcome(name, _result_frame(message_id, result))
         if result.answer_late:
@@ -249,6 +187,8 @@ class Middleware:
         """Run a job. Return the frame that its caller is waiting for, if any."""
         try:
             result = _as_rpc_error(lambda: self._do_work(job))
+            if self._faults().get("job_hangs"):
+                return None
         except RpcError as error:
             self._finish_job(job, state="FAILED", error=error.reason, exception=error.reason)
             job.shown["exc_info"] = {"type": "CallError", "extra": None, "repr": repr(error.reason)}
@@ -279,7 +219,7 @@ class Middleware:
         name, params = message["method"], message.get("params", [])
         method = self._available_methods().get(name)
         if method is None:
-            raise RpcError(_NO_SUCH_METHOD, "Method does not exist")
+            raise RpcError(NO_SUCH_METHOD, "Method does not exist")
         self._check_api(connection.api, name)
         if connection.user is None and self._faults().get("busy"):
             raise call_error("EBUSY", _RATE_WORDS)
@@ -290,11 +230,11 @@ class Middleware:
                 raise call_error("EACCES", "Not authorized")
         elif connection.user is None:
             self._check_rate(name, connection.remote)
-        self._check_arity(method, params)
+        self._check_arity(name, method, params)
         if fault := self._faults().get("methods", {}).get(name):
             raise call_error(fault.get("errname", "EFAULT"), fault["reason"])
         if method.job:
-            return self._new_job(connection, message["id"], name, params, method)
+            return self._new_job(connection, message.get("id"), name, params, method)
         return method.call(self, connection, params)
 
     def _available_methods(self) -> dict[str, _Method]:
@@ -304,7 +244,7 @@ class Middleware:
         if not self.release.service_control:
             del methods["service.control"]
         if not self.release.json_rpc:
-            del methods["auth.login_ex"], methods["auth.login_ex_continue"]
+            del methods["auth.login_ex"], methods["auth.login_ex_continue"], methods["auth.mechanism_choices"]
         if not self.release.service_verbs_public:
             methods.update({f"service.{verb}": _Method(_private_verb, _PRIVATE_PARAMS, FULL_ADMIN) for verb in _VERBS})
         return methods
@@ -325,7 +265,14 @@ class Middleware:
         if calls >= RATE_CALLS:
             raise call_error("EBUSY", _RATE_WORDS)
 
-    def _check_arity(self, method: _Method, params: list[Any]) -> None:
+    def _check_arity(self, name: str, method: _Method, params: list[Any]) -> None:
+        if name == "ups.update" and len(params) != 1:
+            # A decorator of TrueNAS passes the arguments on unchecked.
+            text = "missing 1 required positional argument: 'data'"
+            if params:
+                taken = self.release.update_arguments
+                text = f"takes {taken} positional arguments but {taken + len(params) - 1} were given"
+            raise call_error("EINVAL", f"ConfigService.update() {text}", bare=True)
         if len(params) > len(method.params):
             message = f"Too many arguments (expected {len(method.params)}, found {len(params)})"
             if self.release.classic_schema:
@@ -372,112 +319,16 @@ class Middleware:
         own = (job for job in self._jobs if job.shown["credentials"]["data"]["username"] == user.name)
         return [job.read_state() for job in (self._jobs if user.has_role(FULL_ADMIN) else own)]
 
-    # --- logging in ---
-
-    def login_fault(self) -> dict[str, Any] | None:
-        """Return the answer to every login if a fault sets it: a redirect of a standby node, or a given outcome."""
-        faults = self._faults()
-        if (urls := faults.get("standby")) is not None:
-            return {"response_type": "REDIRECT", "urls": urls}
-        return {"response_type": faults["login"]} if faults.get("login") else None
-
-    def log_in_with_password(self, name: str, password: str) -> TrueNasUser | None:
-        """Return the user if the password is right."""
-        user = self._accounts.users.get(name)
-        return user if user and user.password == password else None
-
-    def log_in_with_key(self, connection: ClientConnection, secret: str, name: str | None = None) -> str:
-        """Log in with an API key and return a response_type of login_ex. A key sent over plain ws is revoked."""
-        key = self._accounts.find_key(secret)
-        if key is None or name not in (None, key.user):
-            return "AUTH_ERR"
-        if not connection.secure and key.id not in self._revoked:
-            self._revoked.add(key.id)
-            self._save_state()
-        if key.id in self._revoked or key.id in self._faults().get("revoked_keys", []):
-            return "EXPIRED"
-        connection.user, connection.key = self._accounts.users[key.user], key
-        return "SUCCESS"
-
     # --- the UPS service ---
 
     def _save_state(self) -> None:
-        self._state.save_state({"ups": self.settings, "enable": self.enabled, "revoked_keys": sorted(self._revoked)})
-
-    def update_ups(self, values: Any) -> dict[str, Any]:
-        """Change settings, and restart a running service. The settings stay even if the restart fails."""
-        release = self.release
-        cleaned, complaints = ups.check_schema(
-            values, classic=release.classic_schema, core=release.core, old=release.old_schema
-        )
-        if complaints:
-            prefix = release.schema_attribute
-            raise invalid_params(
-                [(".".join(filter(None, (prefix, name))) or "ups_update", text) for name, text in complaints]
-            )
-        with self._service_lock:
-            settings = {**self.settings, **cleaned}
-            if complaints := ups.check_settings(settings):
-                raise invalid_params([(f"ups_update.{name}", text) for name, text in complaints])
-            if settings != self.settings:
-                ups.check_storable(settings)
-                self.settings = settings
-                self._save_state()
-                if self._runner.read_state().running and not self.restart_ups(silent=True):
-                    message = "The ups service failed to start"
-                    raise call_error("ESERVICESTARTFAILURE", message, ["ups"])
-            return ups.config_entry(self.settings)
-
-    def enable_ups(self, enable: bool) -> int:
-        """Set whether the service starts at boot."""
-        self.enabled = enable
-        self._save_state()
-        return UPS_SERVICE_ID
-
-    def start_ups(self, *, silent: bool) -> bool:
-        """Start the service. Raise RpcError if it does not run afterwards, unless `silent`."""
-        with self._service_lock:
-            log = self._start_service()
-            if self._runner.read_state().running:
-                return True
-            if silent:
-                return False
-            raise call_error("EFAULT", log or "Service not running after start")
-
-    def _start_service(self) -> str:
-        if not self._runner.read_state().running and (fault := self._faults().get("service_start")):
-            return str(fault)
-        try:
-            return self._runner.start_service(ups.render_files(self.settings))
-        except ValueError as error:
-            return str(error)
-
-    def stop_ups(self) -> bool:
-        """Stop the service. Return whether it is stopped; old releases return the opposite."""
-        with self._service_lock:
-            self._runner.stop_service()
-            return self._runner.read_state().running is self.release.inverted_stop
-
-    def restart_ups(self, *, silent: bool) -> bool:
-        """Stop and start the service."""
-        with self._service_lock:
-            self.stop_ups()
-            if self._faults().get("restart_leaves_stopped"):
-                return True
-            return self.start_ups(silent=silent)
+        revoked = sorted(self.logins.revoked)
+        self._state.save_state({"ups": self.settings, "enable": self.enabled, "revoked_keys": revoked})
 
     def list_services(self) -> list[dict[str, Any]]:
         """Return all services; the UPS service has its real state."""
-        state = self._runner.read_state()
-        ours = {
-            "id": UPS_SERVICE_ID,
-            "service": "ups",
-            "enable": self.enabled,
-            "state": "RUNNING" if state.running else "STOPPED",
-            "pids": list(state.pids),
-        }
         others = [{**service, "enable": False, "state": "STOPPED", "pids": []} for service in _OTHER_SERVICES]
-        return [*others, ours]
+        return [*others, self.service.list_entry()]
 
     def system_info(self) -> dict[str, Any]:
         """Return a few members of the real system.info."""
@@ -491,23 +342,28 @@ def _parse_frame(frame: str) -> dict[str, Any]:
     try:
         message = json.loads(frame)
     except ValueError as error:
-        raise RpcError(_INVALID_JSON, str(error)) from None
+        raise RpcError(INVALID_JSON, str(error)) from None
+    if isinstance(message, list):
+        raise RpcError(INVALID_JSON, "Batch messages are not supported at this time")
     if not isinstance(message, dict):
-        raise RpcError(_INVALID_REQUEST, "Request must be an object")
+        raise RpcError(INVALID_JSON, "Invalid Message Format")
     return message
 
 
 def _check_request(message: Mapping[str, Any]) -> None:
-    for member in ("jsonrpc", "method"):
-        if member not in message:
-            raise RpcError(_INVALID_REQUEST, f"Missing '{member}' member")
+    """Raise RpcError for what is no request, in TrueNAS's order."""
+    if "jsonrpc" not in message:
+        raise RpcError(INVALID_REQUEST, "Missing 'jsonrpc' member")
     if message["jsonrpc"] != "2.0":
-        raise RpcError(_INVALID_REQUEST, "'jsonrpc' member must be '2.0'")
-    for member, kind, word in (("method", str, "string"), ("params", list, "array")):
-        if not isinstance(message.get(member, kind()), kind):
-            raise RpcError(_INVALID_REQUEST, f"'{member}' member must be of type {word}")
+        raise RpcError(INVALID_REQUEST, "'jsonrpc' member must be of type string and must be exactly '2.0'")
     if not isinstance(message.get("id"), (str, int, type(None))):
-        raise RpcError(_INVALID_REQUEST, "'id' member must be of type string, number or null")
+        raise RpcError(INVALID_REQUEST, "'id' member must be of type null, string or number")
+    if "method" not in message:
+        raise RpcError(INVALID_REQUEST, "Missing 'method' member")
+    if not isinstance(message["method"], str) or not message["method"]:
+        raise RpcError(INVALID_REQUEST, "'method' member must be of type string")
+    if not isinstance(message.get("params", []), list):
+        raise RpcError(INVALID_REQUEST, "'params' member must be of type array")
 
 
 def _result_frame(message_id: Any, result: Any) -> str:
@@ -535,10 +391,24 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
+_QUERY_OPTIONS: Mapping[str, type] = {
+    "count": bool,
+    "extra": dict,
+    "force_sql_filters": bool,
+    "get": bool,
+    "limit": int,
+    "offset": int,
+    "order_by": list,
+    "select": list,
+}
+
+
 def _filter_rows(rows: list[dict[str, Any]], params: list[Any]) -> Any:
-    """Apply TrueNAS's query filters (all must hold) and the options get, count, limit and offset."""
+    """Apply TrueNAS's query filters (all must hold) and options. Of select and order_by, only names of fields are played."""
     filters = params[0] if params else []
     options = params[1] if len(params) > 1 else {}
+    if unknown := [name for name in options if name not in _QUERY_OPTIONS]:
+        raise invalid_params([(f"options.{name}", "Extra inputs are not permitted") for name in unknown])
     for condition in filters:
         if not (isinstance(condition, list) and len(condition) == 3 and condition[1] in _OPERATORS):
             raise invalid_params([("filters", f"Invalid filter {condition!r}")])
@@ -546,6 +416,10 @@ def _filter_rows(rows: list[dict[str, Any]], params: list[Any]) -> Any:
         rows = [row for row in rows if _OPERATORS[sign](row.get(name), wanted)]
     if options.get("count"):
         return len(rows)
+    for name in reversed(options.get("order_by", [])):
+        rows = sorted(rows, key=lambda row: row[name.lstrip("-")], reverse=name.startswith("-"))
+    if names := options.get("select"):
+        rows = [{name: row[name] for name in names if name in row} for row in rows]
     if options.get("get"):
         if not rows:
             raise call_error("EINVAL", "MatchNotFound()", bare=True)
@@ -582,74 +456,24 @@ def _logged_in_user(connection: ClientConnection) -> TrueNasUser:
 
 
 def _auth_me(_unused: Middleware, connection: ClientConnection, __: list[Any]) -> dict[str, Any]:
-    user = _logged_in_user(connection)
-    return {
-        "pw_name": user.name,
-        "source": "LOCAL",
-        "local": True,
-        "account_attributes": ["LOCAL", "API_KEY"] if connection.key else ["LOCAL"],
-        "two_factor_config": {"secret_configured": user.otp_token is not None},
-        "privilege": {"roles": {"$set": sorted(user.roles)}, "web_shell": False, "webui_access": True},
-    }
+    return describe_user(connection)
+
+
+def _auth_mechanism_choices(middleware: Middleware, connection: ClientConnection, _unused: list[Any]) -> list[str]:
+    return middleware.logins.list_mechanisms(connection)
 
 
 def _auth_login_ex(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> dict[str, Any]:
-    (data,) = params
-    connection.awaiting_otp = None
-    if fault := middleware.login_fault():
-        return fault
-    mechanism = data.get("mechanism")
-    try:
-        if mechanism == "API_KEY_PLAIN":
-            response = middleware.log_in_with_key(connection, data["api_key"], data["username"])
-        elif mechanism == "PASSWORD_PLAIN":
-            user = middleware.log_in_with_password(data["username"], data["password"])
-            if user and user.otp_token:
-                connection.awaiting_otp = user
-                return {"response_type": "OTP_REQUIRED", "username": user.name}
-            response = _log_in(connection, user)
-        else:
-            raise invalid_params([("login_data.mechanism", f"Input tag {mechanism!r} does not match any expected tag")])
-    except KeyError as error:
-        raise invalid_params([(f"login_data.{mechanism}.{error.args[0]}", "Field required")]) from None
-    return _login_answer(middleware, connection, response, data)
-
-
-def _auth_login_ex_continue(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> dict[str, Any]:
-    (data,) = params
-    user, connection.awaiting_otp = connection.awaiting_otp, None
-    right = user is not None and data.get("mechanism") == "OTP_TOKEN" and data.get("otp_token") == user.otp_token
-    return _login_answer(middleware, connection, _log_in(connection, user if right else None), data)
-
-
-def _log_in(connection: ClientConnection, user: TrueNasUser | None) -> str:
-    if user is None:
-        return "AUTH_ERR"
-    connection.user, connection.key = user, None
-    return "SUCCESS"
-
-
-def _login_answer(middleware: Middleware, connection: ClientConnection, response: str, data: Any) -> dict[str, Any]:
-    if response != "SUCCESS":
-        return {"response_type": response}
-    wanted = data.get("login_options", {}).get("user_info", True)
-    info = _auth_me(middleware, connection, []) if wanted else None
-    return {
-        "response_type": "SUCCESS",
-        "user_info": info,
-        "authenticator": "LEVEL_1",
-        **middleware.release.login_members,
-    }
+    return middleware.logins.log_in_ex(connection, params[0])
 
 
 def _auth_login(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> bool:
     name, password, token = (*params, None)[:3]
-    user = middleware.log_in_with_password(name, password)
-    return _log_in(connection, user if user and user.otp_token in (None, token) else None) == "SUCCESS"
+    return middleware.logins.log_in_with_password(connection, name, password, token)
 
 
 def _auth_login_with_api_key(middleware: Middleware, connection: ClientConnection, params: list[Any]) -> bool:
-    return middleware.log_in_with_key(connection, params[0]) == "SUCCESS"
+    return middleware.logins.log_in_with_api_key(connection, params[0])
 
 
 def _auth_logout(_unused: Middleware, connection: ClientConnection, __: list[Any]) -> bool:
@@ -662,7 +486,7 @@ def _ups_config(middleware: Middleware, _unused: ClientConnection, __: list[Any]
 
 
 def _ups_update(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> dict[str, Any]:
-    return middleware.update_ups(params[0])
+    return middleware.service.update_settings(params[0])
 
 
 def _service_query(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> Any:
@@ -670,16 +494,21 @@ def _service_query(middleware: Middleware, _unused: ClientConnection, params: li
 
 
 def _service_update(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> int:
-    _check_is_ups(params[0])
-    enable = params[1].get("enable")
-    if not isinstance(enable, bool):
-        raise invalid_params([("service_update.enable", "Input should be a valid boolean")])
-    return middleware.enable_ups(enable)
-
-
-def _check_is_ups(service: Any) -> None:
-    if service not in ("ups", UPS_SERVICE_ID):
+    service, values = params
+    classic = middleware.release.classic_schema
+    prefix = "service-update" if classic else "service_update"
+    words = "Field was not expected" if classic else "Extra inputs are not permitted"
+    complaints = [(f"{prefix}.{name}", words) for name in values if name != "enable"]
+    enable = values.get("enable", False if classic else None)
+    if "enable" not in values and not classic:
+        complaints.insert(0, (f"{prefix}.enable", "Field required"))
+    elif not isinstance(enable, bool):
+        complaints.insert(0, (f"{prefix}.enable", "Not a boolean" if classic else "Input should be a valid boolean"))
+    if complaints:
+        raise invalid_params(complaints)
+    if service not in ("ups", UPS_SERVICE_ID, str(UPS_SERVICE_ID)):
         raise call_error("ENOENT", f"Service {service} not found.")
+    return middleware.service.set_enabled(enable)
 
 
 def _service_control(middleware: Middleware, _unused: ClientConnection, params: list[Any]) -> bool:
@@ -696,16 +525,22 @@ def _service_verb(verb: str) -> Callable[[Middleware, ClientConnection, list[Any
 
 
 def _control_service(middleware: Middleware, verb: str, service: Any, options: Mapping[str, Any]) -> bool:
-    _check_is_ups(service)
-    if "silent" in options and not middleware.release.service_silent:
-        raise invalid_params([("service-control.silent", "Field was not expected")])
+    if service != "ups":
+        raise call_error("EINVAL", str(service), bare=True)  # MatchNotFound
+    known = ("ha_propagate", "timeout", *(["silent"] if middleware.release.service_silent else []))
+    if unknown := [name for name in options if name not in known]:
+        if middleware.release.classic_schema:
+            raise invalid_params([(f"service-control.{name}", "Field was not expected") for name in unknown])
+        raise invalid_params([(f"options.{name}", "Extra inputs are not permitted") for name in unknown])
     silent = options.get("silent", True)
-    if verb == "start":
-        return middleware.start_ups(silent=silent)
     if verb == "stop":
-        return middleware.stop_ups()
-    if verb in ("restart", "reload"):
-        return middleware.restart_ups(silent=silent)
+        return middleware.service.stop()
+    if verb == "start":
+        return middleware.service.start(silent=silent)
+    if verb == "restart":
+        return middleware.service.restart()
+    if verb == "reload":
+        return middleware.service.reload()
     raise invalid_params([("verb", "Input should be 'START', 'STOP', 'RESTART' or 'RELOAD'")])
 
 
@@ -713,7 +548,7 @@ def _private_verb(_unused: Middleware, __: ClientConnection, params: list[Any]) 
     """Fail like the private methods of release 26 when a client calls them without all options."""
     if len(params) < len(_PRIVATE_PARAMS):
         raise call_error("EINVAL", "missing 1 required positional argument: 'options'", bare=True)
-    raise call_error("EINVAL", "'ha_propagate'", bare=True)
+    raise call_error("EINVAL", "'timeout'", bare=True)
 
 
 def _system_version(middleware: Middleware, _unused: ClientConnection, __: list[Any]) -> str:
@@ -729,7 +564,8 @@ _METHODS: Mapping[str, _Method] = {
     "core.set_options": _Method(_set_options, ("options",), login=False),
     "core.get_jobs": _Method(_get_jobs, ("filters?", "options?")),
     "auth.login_ex": _Method(_auth_login_ex, ("login_data",), login=False),
-    "auth.login_ex_continue": _Method(_auth_login_ex_continue, ("login_data",), login=False),
+    "auth.login_ex_continue": _Method(_auth_login_ex, ("login_data",), login=False),
+    "auth.mechanism_choices": _Method(_auth_mechanism_choices, login=False),
     "auth.login": _Method(_auth_login, ("username", "password", "otp_token?"), login=False),
     "auth.login_with_api_key": _Method(_auth_login_with_api_key, ("api_key",), login=False),
     "auth.logout": _Method(_auth_logout),

@@ -37,6 +37,25 @@ class Release:
     json_rpc: bool = True
     #: CORE: it can send mail about the UPS, and switches the UPS off after a shutdown unless told otherwise.
     core: bool = False
+    #: The class in the message about an update that is no object.
+    update_words: str = "UPSUpdate"
+    #: The positional parameters of ConfigService.update, which an error names.
+    update_arguments: int = 3
+    #: A right secret of a user without a privilege is DENIED; otherwise it is as wrong as any other.
+    says_denied: bool = False
+    #: A key that is revoked already is as unknown as a wrong one; otherwise it is EXPIRED.
+    hides_revoked_keys: bool = False
+    #: API keys can be proved with SCRAM.
+    scram: bool = False
+    #: auth.mechanism_choices fails without a login (25.04.2 to 25.10).
+    mechanism_choices_broken: bool = False
+    #: A start checks the settings first, and is healthy only if no unit has failed that upsmon's unit wants (from 26.0.0-BETA.2).
+    checks_configuration: bool = False
+    checks_wanted_units: bool = False
+    #: service.control RELOAD leaves a stopped service alone, and answers false.
+    reload_needs_running: bool = False
+    #: upssched's pipe is in a directory of its own (from 24.10 on).
+    private_pipe: bool = True
     #: The classic schema as it was first: only digits pass for a number in a string, and a blank is not empty.
     old_schema: bool = False
     #: The options of service.start and its like have `silent`: from 22.12 on (NAS-115223).
@@ -79,6 +98,7 @@ def _before_json_rpc(
         version=version,
         api_versions=(),
         classic_schema=True,
+        private_pipe=not old_schema,
         schema_attribute=attribute,
         ping_needs_login=True,
         service_control=False,
@@ -101,7 +121,7 @@ RELEASES: Mapping[str, Release] = {
     "22.12": _before_json_rpc("TrueNAS-SCALE-22.12.4.2", old_schema=True),
     "24.10": _before_json_rpc("TrueNAS-SCALE-24.10.2.4"),
     "25.04": Release(
-        version="25.04.2.6",
+        version="TrueNAS-25.04.2.6",
         api_versions=_V25_04,
         classic_schema=True,
         schema_attribute="ups_update",
@@ -109,9 +129,10 @@ RELEASES: Mapping[str, Release] = {
         service_control=False,
         service_verbs_public=True,
         options_answered=False,
+        mechanism_choices_broken=True,
     ),
     "25.10": Release(
-        version="25.10.6",
+        version="TrueNAS-25.10.6",
         api_versions=(*_V25_04, *_V25_10),
         classic_schema=False,
         schema_attribute="ups_update",
@@ -119,10 +140,12 @@ RELEASES: Mapping[str, Release] = {
         service_control=True,
         service_verbs_public=True,
         options_answered=True,
+        update_words="UPSUpdateArgs",
+        mechanism_choices_broken=True,
         broken=_BEFORE_MODELS,
     ),
     "26": Release(
-        version="26.0.0-BETA.3",
+        version="TrueNAS-26.0.0-BETA.3",
         api_versions=(*_V25_04, *_V25_10, "v26.0.0"),
         classic_schema=False,
         schema_attribute="data",
@@ -131,6 +154,13 @@ RELEASES: Mapping[str, Release] = {
         service_verbs_public=False,
         options_answered=True,
         stdin_payload=True,
+        checks_configuration=True,
+        checks_wanted_units=True,
+        reload_needs_running=True,
+        update_arguments=4,
+        says_denied=True,
+        hides_revoked_keys=True,
+        scram=True,
         login_members={"reconnect_token": None},
         # The argument of ups.update was renamed, and the adapter for old clients still looks for the new name.
         broken={**_BEFORE_MODELS, "v25.10": {"ups.update": ("EINVAL", "'data'")}},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import socket
@@ -25,8 +26,9 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from . import accounts
+from .login import ClientConnection, unix_connection
 from .midclt import SOCKET, log_file, release_file
-from .middleware import NEARLY_SECONDS, AnswerFate, ClientConnection, Middleware, MiddlewareJob, unix_connection
+from .middleware import NEARLY_SECONDS, AnswerFate, Middleware, MiddlewareJob
 from .releases import RELEASES
 from .service import StateFile, SystemdRunner
 
@@ -92,6 +94,11 @@ def load_certificate(directory: Path) -> ssl.SSLContext:
     return context
 
 
+def hash_certificate(directory: Path) -> bytes:
+    """Return the channel binding tls-server-end-point of the server's certificate, which is signed with SHA-256."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert((directory / "https.crt").read_text())).digest()
+
+
 def make_application(middleware: Middleware, *, redirect_to: int | None = None) -> web.Application:
     """Return the HTTP application. With a port in `redirect_to`, it redirects every request to https there."""
     app = web.Application()
@@ -134,7 +141,8 @@ async def _serve_websocket(
             request.transport.abort()
 
     remote = request.remote or ""
-    connection = ClientConnection(remote=remote, secure=request.secure or remote in _LOOPBACK, api=version)
+    secure = request.secure or remote in _LOOPBACK
+    connection = ClientConnection(remote=remote, secure=secure, tls=request.secure, api=version)
     wire = _Wire(middleware, ws.send_str, drop)
     if middleware.is_dropping_connections():
         drop()
@@ -216,6 +224,7 @@ async def open_ports(middleware: Middleware, config: ServerConfig) -> list[web.A
         (plain, config.ui_port, None),
         (make_application(middleware), config.ui_httpsport, load_certificate(Path(config.data))),
     )
+    middleware.logins.certificate_hash = hash_certificate(Path(config.data))
     runners = []
     for app, port, context in sites:
         runner = web.AppRunner(app)
@@ -233,14 +242,16 @@ async def open_midclt_socket(
     Save `release` beside the socket, because midclt needs it even if the server is down.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    hidden = path.with_name(f".{path.name}")
+    hidden.unlink(missing_ok=True)
     release_file(path).write_text(release)
     log = log_file(path)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     log.chmod(0o666)  # every caller of midclt writes to it
-    server = await asyncio.start_unix_server(partial(_serve_midclt, middleware, admins), path, limit=_LONGEST_LINE)
-    path.chmod(0o666)  # every user may connect; the user id is checked afterwards
+    server = await asyncio.start_unix_server(partial(_serve_midclt, middleware, admins), hidden, limit=_LONGEST_LINE)
+    hidden.chmod(0o666)  # every user may connect; the user id is checked afterwards
+    hidden.rename(path)  # only now, since asyncio binds it some moments before it listens
     return server
 
 
@@ -271,7 +282,7 @@ def start_at_boot(middleware: Middleware, marker: Path) -> None:
     if marker.exists():
         return
     marker.touch()
-    if middleware.enabled and not middleware.start_ups(silent=True):
+    if middleware.enabled and not middleware.service.start(silent=True):
         _LOG.error("the ups service is enabled, but does not start")
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, The homelab.nut contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The UPS service (upsmon as a systemd unit), and the state that survives a restart."""
+"""NUT's units in systemd, and the state that survives a restart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 UNIT = "nut-monitor.service"
+#: What a MASTER starts before upsmon, as plugins/service/services/ups.py does. The enumerator makes a unit of each section of
+#: ups.conf and enables it. Nothing disables that unit when TrueNAS becomes a SLAVE: it keeps failing without ups.conf.
+_MASTER_UNITS = ("nut-server.service", "nut-driver-enumerator.service")
+_STOPPED_UNITS = (UNIT, "nut-driver-enumerator.service", "nut-server.service", "nut-driver.target")
+_CRASHING = ("auto-restart", "auto-restart-queued")
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,16 @@ class ServiceRunner(Protocol):
     """The interface to the machine that the middleware needs. Tests have their own."""
 
     def start_service(self, files: Mapping[str, str]) -> str:
-        """Write NUT's files and start upsmon. Return the log, in case it does not run."""
+        """Write NUT's files and start upsmon; with ups.conf among them the driver and upsd, too. Return upsmon's log."""
 
     def stop_service(self) -> None:
         """Stop upsmon."""
 
     def read_state(self) -> ServiceState:
         """Return the state of upsmon."""
+
+    def read_failed_units(self) -> Mapping[str, str]:
+        """Return the units that upsmon's unit wants, directly or not, and that have failed or keep dying: name -> log."""
 
 
 class SystemdRunner:
@@ -55,13 +63,16 @@ class SystemdRunner:
             shutil.chown(path, "root", "nut")
             path.write_text(text)
         self._run_systemctl("reset-failed", UNIT)
+        if "ups.conf" in files:
+            for unit in _MASTER_UNITS:
+                self._run_systemctl("start", unit)
         self._run_systemctl("start", UNIT)
-        command = ["journalctl", "--unit", UNIT, "--lines", "20", "--output", "short", "--no-pager"]
-        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+        return self._read_log(UNIT)
 
     def stop_service(self) -> None:
-        """Stop the unit."""
-        self._run_systemctl("stop", UNIT)
+        """Stop the units, in TrueNAS's order."""
+        for unit in _STOPPED_UNITS:
+            self._run_systemctl("stop", unit)
 
     def read_state(self) -> ServiceState:
         """Return the state from systemd. With a wrong password upsmon keeps running, so the state is RUNNING, as on TrueNAS."""
@@ -70,6 +81,26 @@ class SystemdRunner:
         pid = int(values.get("MainPID", "0"))
         running = values.get("ActiveState") in ("active", "reloading")
         return ServiceState(running, (pid,) if running and pid else ())
+
+    def read_failed_units(self) -> Mapping[str, str]:
+        """Walk the tree of wanted units, as TrueNAS does, and return the failed ones with their logs."""
+        waiting, seen, failed = [UNIT], set(), {}
+        while waiting:
+            unit = waiting.pop()
+            if unit in seen:
+                continue
+            seen.add(unit)
+            shown = self._run_systemctl("show", "--property=Wants,ActiveState,SubState", unit)
+            values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+            waiting.extend(values.get("Wants", "").split())
+            if values.get("ActiveState") == "failed" or values.get("SubState") in _CRASHING:
+                failed[unit] = self._read_log(unit)
+        return failed
+
+    @staticmethod
+    def _read_log(unit: str) -> str:
+        command = ["journalctl", "--unit", unit, "--lines", "20", "--output", "short", "--no-pager"]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
     @staticmethod
     def _run_systemctl(*words: str) -> str:

@@ -26,7 +26,7 @@ _TYPE_WORDS = {  # type -> (classic schema, pydantic)
     list: ("Not a list", "Input should be a valid list"),
     bool: ("Not a boolean", "Input should be a valid boolean"),
 }
-_NO_DICT = ("A dict was expected", "Input should be a valid dictionary or instance of UPSUpdate")
+_NO_DICT = ("A dict was expected", "Input should be a valid dictionary or instance of {words}")
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,15 @@ def complete_identifier(settings: Settings) -> str:
 
 
 def check_schema(
-    values: Any, *, classic: bool, core: bool = False, old: bool = False
+    values: Any, *, classic: bool, core: bool = False, old: bool = False, words: str = "UPSUpdate"
 ) -> tuple[dict[str, Any], list[Complaint]]:
     """Check the values of an update alone. Return the values to store, and the complaints.
 
-    `classic`, `core` and `old` are the release's classic_schema, core and old_schema. A complaint about the whole update
-    has an empty name.
+    `classic`, `core`, `old` and `words` are the release's classic_schema, core, old_schema and update_words. A complaint
+    about the whole update has an empty name.
     """
     if not isinstance(values, dict):
-        return {}, [("", _NO_DICT[0 if classic else 1])]
+        return {}, [("", _NO_DICT[0 if classic else 1].format(words=words))]
     fields = {field.name: field for field in (*FIELDS, *(_CORE_FIELDS if core else ()))}
     return _check_classic(fields, values, old=old) if classic else (dict(values), _check_pydantic(values))
 
@@ -174,7 +174,7 @@ def _check_classic(
     if complaints:
         return {}, complaints
     for name, field in fields.items():
-        if name in cleaned and (message := _classic_limit(field, cleaned[name])):
+        if name in cleaned and (message := _classic_limit(field, cleaned[name], old=old)):
             complaints.append((name, message))
     return cleaned, complaints
 
@@ -201,10 +201,13 @@ def _classic_complaint(field: UpsField, value: Any, *, old: bool) -> str | None:
     return None
 
 
-def _classic_limit(field: UpsField, value: Any) -> str | None:
+def _classic_limit(field: UpsField, value: Any, *, old: bool) -> str | None:
     if isinstance(value, str):
-        too_long = not field.unlimited and len(value) > _MAX_LENGTH
-        return f"Value greater than {_MAX_LENGTH} not allowed" if too_long else None
+        if field.unlimited or len(value) <= _MAX_LENGTH:
+            return None
+        if old:
+            return f"Value greater than {_MAX_LENGTH} not allowed"
+        return f"The value may not be longer than {_MAX_LENGTH} characters"
     if value is None or field.minimum is None:
         return None
     if field.maximum is None:
@@ -228,7 +231,7 @@ def check_settings(settings: Settings) -> list[Complaint]:
     A trailing newline in `identifier` passes, as it does in TrueNAS, and breaks upsmon.conf.
     """
     complaints = []
-    if settings["driver"]:  # the stand-in has no drivers
+    if settings["driver"] and settings["driver"] not in DRIVERS:
         complaints.append(("driver", "Driver selected does not match local machine's driver list"))
     if not re.search(r"^[a-z0-9\.\-_]+$", settings["identifier"], re.IGNORECASE):
         complaints.append(("identifier", 'Use alphanumeric characters, ".", "-" and "_"'))
@@ -244,22 +247,56 @@ def check_settings(settings: Settings) -> list[Complaint]:
 
 # --- NUT's files -----------------------------------------------------------------------------------------------------
 
+#: Names of drivers as ups.driver_choices has them: a driver of NUT, a dollar sign and a model of its list of hardware.
+#: TrueNAS takes no others, so "usbhid-ups" alone is refused. The last one needs no hardware, and is only here.
+DRIVERS = ("usbhid-ups$Back-UPS ES 700G", "blazer_usb$Ablerex 625L (USB ID 0665:5161)", "dummy-ups$the lab's own")
 _NOTIFICATIONS = ("ONBATT", "LOWBATT", "ONLINE", "COMMBAD", "COMMOK", "REPLBATT", "NOCOMM", "FSD", "SHUTDOWN")
 _POWERDOWN_FLAG = "/etc/killpower"
 
 
-def render_files(settings: Settings) -> dict[str, str]:
-    """Return NUT's files of a SLAVE: name -> text, as TrueNAS writes them when it starts the service.
+def render_files(settings: Settings, *, private_pipe: bool = True) -> dict[str, str]:
+    """Return NUT's files: name -> text, as TrueNAS writes them when it starts the service. A SLAVE has no ups.conf.
 
     Values are not quoted or escaped on purpose: what breaks upsmon on TrueNAS must break it here.
     """
-    if settings["mode"] != "SLAVE":
-        raise ValueError("mode MASTER: this stand-in has no UPS of its own, set mode SLAVE")
-    return {
-        "nut.conf": "MODE=netclient\n",
+    files = {
+        "nut.conf": f"MODE={'netserver' if settings['mode'] == 'MASTER' else 'netclient'}\n",
         "upsmon.conf": _upsmon_conf(settings),
-        "upssched.conf": _upssched_conf(settings),
+        "upssched.conf": _upssched_conf(settings, "/var/run/nut/private" if private_pipe else "/var/run/nut"),
     }
+    if settings["mode"] == "MASTER":
+        files.update({"ups.conf": _ups_conf(settings), "upsd.conf": _upsd_conf(settings)})
+        files["upsd.users"] = _upsd_users(settings)
+    return files
+
+
+def find_start_problem(settings: Settings) -> str | None:
+    """Return why a start is refused, as check_configuration of TrueNAS 26 says it; None if it is not."""
+    needed = {"MASTER": ("driver", "port"), "SLAVE": ("remotehost",)}[settings["mode"]]
+    for name in needed:
+        if not settings[name]:
+            word = {"remotehost": "remote host"}.get(name, name)
+            return f"UPS service cannot start: {word} is required for {settings['mode']} mode"
+    return None
+
+
+def _ups_conf(settings: Settings) -> str:
+    driver = settings["driver"].split("$")[0].split("(")[0].split(" or ")[0].replace(" ", "\n\t")
+    description = settings["description"].replace('"', r"\"")
+    lines = (f"driver = {driver}", f"port = {settings['port']}", f'desc = "{description}"', settings["options"])
+    return f"[{settings['identifier']}]\n" + "".join(f"\t{line}\n" for line in lines)
+
+
+def _upsd_conf(settings: Settings) -> str:
+    addresses = ("0.0.0.0", "::0") if settings["rmonitor"] else ("127.0.0.1", "::1")
+    return "".join(f"LISTEN {address} {settings['remoteport']}\n" for address in addresses) + (
+        f"{settings['optionsupsd']}\n"
+    )
+
+
+def _upsd_users(settings: Settings) -> str:
+    user = re.sub(r'([#="$])', r"\\\1", settings["monuser"])
+    return f"[{user}]\n\tpassword = {settings['monpwd']}\n\tupsmon master\n\n{settings['extrausers']}\n"
 
 
 def _upsmon_conf(settings: Settings) -> str:
@@ -278,7 +315,7 @@ def _upsmon_conf(settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _upssched_conf(settings: Settings) -> str:
+def _upssched_conf(settings: Settings, directory: str) -> str:
     rules = [
         ("NOCOMM", "EXECUTE NOTIFY-NOCOMM"),
         ("COMMBAD", "START-TIMER NOTIFY-COMMBAD 10"),
@@ -293,8 +330,8 @@ def _upssched_conf(settings: Settings) -> str:
     return "\n".join(
         [
             'CMDSCRIPT   "/usr/bin/sudo /usr/local/bin/custom-upssched-cmd"',
-            "PIPEFN      /var/run/nut/upssched.pipe",
-            "LOCKFN      /var/run/nut/upssched.lock",
+            f"PIPEFN      {directory}/upssched.pipe",
+            f"LOCKFN      {directory}/upssched.lock",
             "",
             *(f"AT {name:<8} * {what}" for name, what in rules),
             "",

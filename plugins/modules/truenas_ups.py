@@ -20,6 +20,8 @@ description:
     as root. This works with newer releases, too.
   - TrueNAS reports its UPS service as running even with a wrong password or an unknown UPS. So check afterwards that TrueNAS
     is in the list of clients on the NUT server.
+  - A run succeeds only if the same process of the service is seen twice, some seconds apart. If TrueNAS reports a failure
+    although it has saved the settings, or although the service runs, the module warns with the text of TrueNAS.
 requirements:
   - websocket-client >= 1.3 where the module runs, for O(transport=jsonrpc)
   - Python >= 3.9 on TrueNAS, for O(transport=midclt); all releases named above have it
@@ -73,6 +75,8 @@ options:
     description:
       - An API key of O(username). TrueNAS shows it only once, when it is created.
       - Rejected with plain C(ws) or C(http), because TrueNAS revokes a key that is sent without TLS.
+      - TrueNAS 26 and newer do not get the key. Both sides prove that they know it (SCRAM), bound to the certificate. Older
+        releases only take the key itself, which is therefore sent only if the certificate is verified.
     type: str
   otp:
     description:
@@ -81,8 +85,9 @@ options:
   validate_certs:
     description:
       - Whether to verify the certificate of TrueNAS. Verification fails for the one that TrueNAS creates itself; see O(fingerprint).
-      - With V(false) and without O(fingerprint), a machine on the network path can pose as TrueNAS and learn the login. The
-        module then warns.
+      - With V(false) and without O(fingerprint), a machine on the network path can pose as TrueNAS and learn the password. The
+        module then warns. An API key is not sent over such a connection, so O(api_key) then needs TrueNAS 26 or newer, and a
+        certificate with an RSA or ECDSA signature, to which the login can be bound.
     type: bool
     default: true
   ca_path:
@@ -114,6 +119,12 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  restart:
+    description:
+      - Whether to restart a running service even if nothing else changes. Its C(upsmon) does not repeat a login that was refused.
+    type: bool
+    default: false
+    version_added: 0.2.0
   mode:
     description:
       - V(SLAVE) is a secondary, which monitors a UPS on another host's NUT server. V(MASTER) is a TrueNAS with its own UPS, and
@@ -145,6 +156,7 @@ options:
       - The password of O(monuser). If unset, it is not changed.
       - Passwords that TrueNAS or NUT would corrupt are rejected, such as those with a space, C(#), C(=), a backslash or a
         character outside ASCII. Safe characters are letters, digits, C(.), C(_) and C(-).
+      - The module warns if TrueNAS 26 and newer can't use O(remotehost), O(monuser) or O(monpwd) for their own graphs of the UPS.
     type: str
   shutdown:
     description:
@@ -182,7 +194,8 @@ options:
     type: bool
   driver:
     description:
-      - The driver of TrueNAS's own UPS, as in the API method C(ups.driver_choices). If unset, it is not changed.
+      - The driver of TrueNAS's own UPS, as the API method C(ups.driver_choices) names it, with the model, for example
+        V(usbhid-ups$Back-UPS ES 700G). If unset, it is not changed.
     type: str
   port:
     description:
@@ -208,7 +221,7 @@ options:
 notes:
   - A run logs in exactly once and never retries, because TrueNAS counts failed logins. The only second login is the one to
     the active node of a pair, after the standby node has refused the first.
-  - If new settings were saved but the service then fails to start, the module fails and reports C(changed). The next run
+  - If new settings were saved but the service then does not run, the module fails and reports C(changed). The next run
     starts the service.
 """
 
@@ -244,6 +257,26 @@ EXAMPLES = r"""
     monuser: truenas
     monpwd: "{{ vault_nut_truenas_password }}"
   become: true
+
+- name: Make TrueNAS the primary of the UPS on its USB, and let a Proxmox VE host log in as a secondary
+  homelab.nut.truenas_ups:
+    url: truenas.lan
+    username: nut
+    api_key: "{{ vault_truenas_api_key }}"
+    fingerprint: "{{ truenas_fingerprint }}"
+    mode: MASTER
+    driver: usbhid-ups$Back-UPS ES 700G
+    port: auto
+    identifier: ups
+    rmonitor: true
+    powerdown: true
+    monuser: truenas
+    monpwd: "{{ vault_nut_truenas_password }}"
+    extrausers: |
+      [pve]
+        password = {{ vault_nut_pve_password }}
+        upsmon secondary
+  delegate_to: localhost
 
 - name: Disconnect TrueNAS from the NUT server
   homelab.nut.truenas_ups:
@@ -313,14 +346,14 @@ service:
       type: bool
       sample: true
     state:
-      description: V(RUNNING), V(STOPPED) or V(UNKNOWN).
+      description: V(RUNNING) with O(state=present), V(STOPPED) with O(state=absent). In any other state the module fails.
       type: str
       sample: RUNNING
 version:
-  description: The release of TrueNAS, or null if it could not be read.
+  description: The release of TrueNAS as it names itself, with a prefix; null if it could not be read.
   returned: success
   type: str
-  sample: 25.10.1
+  sample: TrueNAS-25.10.7
 """
 
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
@@ -342,6 +375,7 @@ def main(transports: Transports | None = None) -> None:
             "fingerprint": {"type": "str"},
             "timeout": {"type": "int", "default": 30},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "restart": {"type": "bool", "default": False},
             "mode": {"type": "str", "choices": ["SLAVE", "MASTER"], "default": "SLAVE"},
             "identifier": {"type": "str", "default": "ups"},
             "remotehost": {"type": "str"},

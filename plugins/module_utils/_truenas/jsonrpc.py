@@ -7,6 +7,8 @@
 This module opens the socket and TLS with the standard library and hands them to websocket-client. So the certificate
 is checked before anything is sent, redirects are never followed (one could send a key over plain http), and proxies
 from the environment are not used.
+
+One file, because all of it shares one socket and its time limit.
 """
 
 from __future__ import annotations
@@ -156,10 +158,12 @@ class JsonRpc:
         host: str,
         timeout: float = 30,
         *,
+        certificate: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
+        self.certificate = certificate
         self._channel = channel
         self._timeout = timeout
         self._clock = clock
@@ -233,10 +237,13 @@ def open_jsonrpc(endpoint: Endpoint, tls: ServerTrust, timeout: float) -> JsonRp
     deadline = Deadline(timeout)
     stream = _open_tcp(endpoint, deadline)
     try:
+        certificate = None
         if endpoint.secure:
-            stream = _start_tls(stream, endpoint, tls, deadline)
+            stream = secured = _start_tls(stream, endpoint, tls, deadline)
+            certificate = secured.getpeercert(binary_form=True)
         bounded = BoundedStream(stream, deadline, HEAD_LIMIT)
-        return JsonRpc(_WebSocketChannel(_open_websocket(bounded, endpoint, timeout), bounded), endpoint.label, timeout)
+        channel = _WebSocketChannel(_open_websocket(bounded, endpoint, timeout), bounded)
+        return JsonRpc(channel, endpoint.label, timeout, certificate=certificate)
     except BaseException:
         stream.close()
         raise

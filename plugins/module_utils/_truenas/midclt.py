@@ -181,6 +181,8 @@ def open_midclt(timeout: float, *, path: str | None = None, run: RunProgram = ru
 class Midclt:
     """A Middleware that runs midclt, one process for each call."""
 
+    certificate: bytes | None = None  # there is no TLS
+
     def __init__(
         self,
         program: str,
@@ -290,7 +292,7 @@ class Midclt:
             raise LoginFailed(f"{self.host}: midclt could not log in. {AS_ROOT}")
         error = {
             "code": METHOD_NOT_FOUND if reason in ("Method does not exist", "Method not found") else None,
-            "data": {"errname": errname, "reason": reason, "extra": _refused_values(lines)},
+            "data": {"errname": errname, "reason": "\n".join(lines), "extra": _refused_values(lines)},
         }
         raise call_error(self.host, method, error, local=True)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The interface of a connection to TrueNAS's middleware, the errors it raises, and the login.
+"""The interface of a connection to TrueNAS's middleware, and the errors it raises.
 
 This module only knows methods, parameters and results. The transports (jsonrpc.py, midclt.py) carry them; each
 implements the three methods of `Middleware`.
@@ -10,21 +10,26 @@ implements the three methods of `Middleware`.
 
 from __future__ import annotations
 
-import dataclasses
+import html
 import json
 import re
 import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
+from urllib.parse import quote, quote_plus
 
-from .._nut.base.text import as_text, one_line
+from .._nut.base.text import LINE, WHOLE, as_text, one_line, printable
 from .stream import Deadline
 
 SECRET_MASK = "********"  # noqa: S105 - printed instead of a secret
 # Characters. A shorter secret may be an ordinary word, or part of one.
 SHORT_SECRET = 8
 POLL_SECONDS = 0.5
+# A failed start is explained by systemd's log of the service, which can hold an hour.
+LOG_LINES, LOG_CHARACTERS = 15, 1200
+# Characters at the end of a message that stay when it is cut: they say in which state TrueNAS is, and what to do.
+MESSAGE_END = 1000
 ACTION_SECONDS = 120.0  # TrueNAS's own limit for one action on a service (service.control, option timeout)
 # These methods start, stop or restart the service before they answer.
 SLOW_METHODS = frozenset({"ups.update", "service.start", "service.stop"})
@@ -43,6 +48,7 @@ class Middleware(Protocol):
     """A connection to one TrueNAS."""
 
     host: str  # the machine's name in messages
+    certificate: bytes | None  # of the other side, in DER; None without TLS
 
     def call(self, method: str, *params: Any) -> Any:
         """Call a method and return its result. Raises TruenasError."""
@@ -93,6 +99,18 @@ class Redirected(LoginFailed):
 class JobFailed(TruenasError):
     """A job failed or was aborted."""
 
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason  # TrueNAS's
+
+
+class JobUnfinished(ConnectionLost):
+    """A job has not ended in time, or nobody can tell whether it has. The connection still works."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
 
 class ServiceFailed(TruenasError):
     """The UPS service is not in the requested state."""
@@ -101,11 +119,14 @@ class ServiceFailed(TruenasError):
 class CallFailed(TruenasError):
     """A method returned an error."""
 
-    def __init__(self, message: str, *, method: str, errname: str = "", reason: str = "") -> None:
+    def __init__(
+        self, message: str, *, method: str, errname: str = "", reason: str = "", refused: bool = False
+    ) -> None:
         super().__init__(message)
         self.method = method
         self.errname = errname
         self.reason = reason
+        self.refused = refused  # TrueNAS refused the call or a value in it, before it did anything
 
 
 class MethodMissing(CallFailed):
@@ -124,6 +145,7 @@ class TimedMiddleware:
 
     def __init__(self, middleware: Middleware, deadline: Deadline) -> None:
         self.host = middleware.host
+        self.certificate = middleware.certificate
         self._middleware = middleware
         self._deadline = deadline
 
@@ -162,7 +184,7 @@ def run_job(
 ) -> Any:
     """Implement Middleware.call_job for all transports: start the job, then poll it by its number until it ends.
 
-    The job may take ACTION_SECONDS plus `timeout` seconds. Raises JobFailed, and ConnectionLost if it takes longer.
+    The job may take ACTION_SECONDS plus `timeout` seconds. Raises JobFailed, and JobUnfinished if it takes longer.
     """
     params = tuple(params)
     number = middleware.call(method, *params)
@@ -171,20 +193,40 @@ def run_job(
     what = " ".join([method, *(param for param in params if isinstance(param, str))])
     deadline = clock() + ACTION_SECONDS + timeout
     while True:
-        jobs = middleware.call("core.get_jobs", [["id", "=", number]])
+        try:
+            jobs = middleware.call("core.get_jobs", [["id", "=", number]])
+        except CallFailed as error:
+            raise JobUnfinished(
+                f"{str(error).rstrip('.')}. So the result of {what} (job {number}) is unknown. Run again.", error.reason
+            ) from error
         job = jobs[0] if isinstance(jobs, list) and jobs and isinstance(jobs[0], dict) else {}
         state = job.get("state")
         if state == "SUCCESS":
             return job.get("result")
         if state in ("FAILED", "ABORTED"):
-            why = one_line(as_text(job.get("error") or "no reason given"))
-            raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}")
+            why = shorten_log(as_text(job.get("error") or "no reason given"))
+            raise JobFailed(f"{middleware.host}: {what} {str(state).lower()}: {why}", why)
         if clock() >= deadline:
-            raise ConnectionLost(
-                f"{middleware.host}: {what} (job {number}) did not end within {ACTION_SECONDS + timeout:.0f} s. "
-                "Look at the Jobs page of TrueNAS; once the job has ended, run again."
+            late = f"{what} (job {number}) did not end within {ACTION_SECONDS + timeout:.0f} s"
+            raise JobUnfinished(
+                f"{middleware.host}: {late}. Look at the Jobs page of TrueNAS; once the job has ended, run again.", late
             )
         sleep(POLL_SECONDS)
+
+
+def shorten_log(text: str) -> str:
+    """Return a text from TrueNAS as one line. Of a long log only the last lines, which say why a service did not start.
+
+    Cuts whole lines only: mask_secrets(), which comes later, would not recognize a part of a secret.
+    """
+    name = re.match(r"\[E[A-Z]+\] ", text)
+    lines = [one_line(line) for line in text.splitlines() if line.strip()]
+    shown = lines[-LOG_LINES:]
+    while len(shown) > 1 and sum(map(len, shown)) > LOG_CHARACTERS >= len(shown[-1]):
+        shown = shown[1:]
+    if len(shown) == len(lines):
+        return " ".join(lines)
+    return f"{name[0] if name else ''}(the last {len(shown)} of {len(lines)} lines) {' '.join(shown)}"
 
 
 # The role that each method needs, from 25.04 on. SERVICE_WRITE does not include SERVICE_READ (S/role.py of truenas/middleware).
@@ -197,8 +239,10 @@ _ROLES = {
     "service.start": "SERVICE_WRITE",
     "service.stop": "SERVICE_WRITE",
 }
-_ALL_ROLES = "SYSTEM_GENERAL_WRITE, SERVICE_WRITE and SERVICE_READ"
-METHOD_NOT_FOUND = -32601
+ALL_ROLES = "SYSTEM_GENERAL_WRITE, SERVICE_WRITE and SERVICE_READ"
+METHOD_NOT_FOUND, INVALID_PARAMS = -32601, -32602
+# Errors with which TrueNAS refuses a call before it does anything.
+_REFUSALS = frozenset({"EACCES", "EPERM", "ENOTAUTHENTICATED"})
 AS_ROOT = "midclt needs root: set become: true, or let Ansible log in as root."
 
 
@@ -212,7 +256,7 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
     error = error if isinstance(error, dict) else {}
     data = error.get("data") if isinstance(error.get("data"), dict) else {}
     errname = as_text(data.get("errname") or "")
-    reason = one_line(as_text(data.get("reason") or error.get("message") or "no reason given"))
+    reason = shorten_log(as_text(data.get("reason") or error.get("message") or "no reason given"))
     if error.get("code") == METHOD_NOT_FOUND or errname == "ENOMETHOD":
         needed = "22.12 or newer, or CORE 13," if local else "25.04 or newer"
         return MethodMissing(
@@ -220,24 +264,28 @@ def call_error(host: str, method: str, error: Any, *, local: bool = False) -> Ca
             method=method,
             errname=errname,
             reason=reason,
+            refused=True,
         )
+    values = _refused_values(data.get("extra"))
+    # midclt prints a refused value like any other error with EINVAL, so there only a second look can tell
+    refused = error.get("code") == INVALID_PARAMS or errname in _REFUSALS or (bool(values) and not local)
     if errname in ("EACCES", "EPERM") and local:
         text = f"{host}: this user may not call {method}. {AS_ROOT}"
     elif errname in ("EACCES", "EPERM"):
         text = (
             f"{host}: the user may not call {method}, which needs the role {_ROLES.get(method, 'of an administrator')}. "
-            f"Give the user's group a privilege with {_ALL_ROLES} (Credentials > Groups > Privileges)."
+            f"Give the user's group a privilege with {ALL_ROLES} (Credentials > Groups > Privileges)."
         )
     elif errname == "EBUSY" and "rate limit" in reason.lower():
         text = (
             f"{host}: TrueNAS accepts no more logins from this address for now (at most 20 a minute). "
-            "Wait ten minutes and run again. If it happens again, find the program on this machine that keeps logging in."
+            "Wait a minute and run again. If it happens again, find the program on this machine that keeps logging in."
         )
     elif errname == "ENOTAUTHENTICATED":
         text = f"{host}: TrueNAS has ended this session, so {method} failed. Run again."
     else:
-        text = f"{host}: {method} failed: {_refused_values(data.get('extra')) or reason}"
-    return CallFailed(text, method=method, errname=errname, reason=reason)
+        text = f"{host}: {method} failed: {values or reason}"
+    return CallFailed(text, method=method, errname=errname, reason=reason, refused=refused)
 
 
 def _refused_values(extra: Any) -> str:
@@ -252,110 +300,87 @@ def _refused_values(extra: Any) -> str:
     return "TrueNAS refuses " + "; ".join(found)
 
 
-@dataclasses.dataclass(frozen=True)
-class Credentials:
-    """The login. Exactly one of password and api_key is set."""
-
-    username: str
-    password: str | None = None
-    api_key: str | None = None
-    otp: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Credentials(username={self.username!r})"  # keeps secrets out of tracebacks
-
-
-def log_in(middleware: Middleware, credentials: Credentials) -> None:
-    """Log in, once. Raises LoginFailed with the reason and the remedy, and Redirected for a standby node.
-
-    auth.login_ex (25.04+) returns a normal result for a failed login; its response_type is the outcome.
-    """
-    secret: dict[str, str | None]
-    if credentials.api_key:
-        kind = "API key"
-        secret = {"mechanism": "API_KEY_PLAIN", "username": credentials.username, "api_key": credentials.api_key}
-    else:
-        kind = "password"
-        secret = {"mechanism": "PASSWORD_PLAIN", "username": credentials.username, "password": credentials.password}
-    options = {"login_options": {"user_info": False}}
-    try:
-        answer = middleware.call("auth.login_ex", {**secret, **options})
-        code_sent = _login_outcome(answer) == "OTP_REQUIRED" and bool(credentials.otp)
-        if code_sent:
-            token: dict[str, str | None] = {"mechanism": "OTP_TOKEN", "otp_token": credentials.otp}
-            answer = middleware.call("auth.login_ex_continue", {**token, **options})
-    except CallFailed as error:
-        raise LoginFailed(str(error)) from error
-    outcome = _login_outcome(answer)
-    if outcome == "SUCCESS":
-        return
-    text = f"{middleware.host}: {_explain_refusal(answer, credentials.username, kind, code_sent)}"
-    if outcome == "REDIRECT" and not code_sent:  # a one-time code is used up, so no second login
-        raise Redirected(text, _named_urls(answer))
-    raise LoginFailed(text)
-
-
-def _named_urls(answer: Any) -> list[str]:
-    urls = answer.get("urls")
-    return [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
-
-
-def _login_outcome(answer: Any) -> str:
-    return str(answer.get("response_type", "")) if isinstance(answer, dict) else ""
-
-
-def _explain_refusal(answer: Any, user: str, kind: str, code_sent: bool) -> str:
-    """Return why a login failed and what to do. Names the user, never the secret."""
-    outcome = _login_outcome(answer)
-    counted = "TrueNAS counts failed logins, so correct this before you run again."
-    if code_sent and outcome in ("OTP_REQUIRED", "AUTH_ERR"):
-        return (
-            f"the one-time code in otp was not accepted for user {user!r}. "
-            f"A code is valid for about 30 seconds and works once. {counted}"
-        )
-    if outcome == "REDIRECT":
-        others = ", ".join(_named_urls(answer)) or "TrueNAS does not say which"
-        return f"this is the standby node of a pair and accepts no logins. Set url to the active node: {others}."
-    if outcome == "EXPIRED" and kind == "API key":
-        return (
-            f"the API key of user {user!r} is revoked or expired. TrueNAS revokes a key that is sent over plain http. "
-            "Create a new one (user menu > My API Keys) and use it over https only."
-        )
-    belongs = " An API key works only with the name of the user it was created for." if kind == "API key" else ""
-    return {
-        "AUTH_ERR": (
-            f"login refused: wrong {kind} for user {user!r}, or the user does not exist or is locked.{belongs} "
-            f"{counted}"
-        ),
-        "EXPIRED": f"the password of user {user!r} has expired. Set a new one in TrueNAS, or use an API key.",
-        "OTP_REQUIRED": (
-            f"user {user!r} needs a one-time code (two-factor authentication). Set otp, or use api_key, "
-            "which needs no code."
-        ),
-        "DENIED": f"user {user!r} may not use the API. Give its group a privilege with the roles {_ALL_ROLES}.",
-    }.get(
-        outcome,
-        f"the login of user {user!r} had an unknown outcome ({outcome[:40]!a}). Check that this TrueNAS release is supported.",
-    )
-
-
-def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return a text from TrueNAS with each secret masked, also in the forms in which JSON and Python write it.
+def mask_secrets(text: str, secrets: Iterable[str], keep: Iterable[str] = ()) -> str:
+    """Return a text from TrueNAS with each secret masked, also in the forms in which JSON, Python, a URL or HTML write it.
 
     Longer secrets first, so that no part of one remains. A short secret is masked only as a whole word, because its
-    letters occur in other words, too.
+    letters occur in other words, too, and a number only outside of addresses. `keep` are names of machines, which stay.
     """
-    for form in sorted({form for secret in secrets for form in _written_forms(secret)}, key=len, reverse=True):
-        pattern = re.escape(form)
-        text = re.sub(pattern if len(form) >= SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)", SECRET_MASK, text)
-    return text
+    names = sorted(filter(None, keep), key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
+    forms = sorted({form for secret in secrets for form in _written_forms(secret)}, key=len, reverse=True)
+    for form in forms:
+        pattern = _mask_pattern(form)
+        parts = [part if part in names else pattern.sub(_mask_match, part) for part in parts]
+    return "".join(parts)
+
+
+def cut_middle(text: str) -> str:
+    """Return a message as one printable line. If it is too long, its middle is missing, but never its end.
+
+    Secrets must be masked before: a part of one would not be recognized.
+    """
+    shown = printable(text, WHOLE)
+    if len(shown) <= LINE:
+        return shown
+    return f"{shown[: LINE - MESSAGE_END - 5]} ... {shown[-MESSAGE_END:]}"
+
+
+_NUMBER = re.compile(r"[-+0-9.:]+")
+
+
+# What a port may follow: nas.lan or @nas. The lengths have limits, because the text may be long.
+_HOST = r"(?:@[\w.-]{1,255}|(?<![\w.-])[\w-]{1,63}(?:\.[\w-]{1,63}){1,8})"
+
+
+def _mask_pattern(form: str) -> re.Pattern[str]:
+    """Return a pattern for a form of a secret. What its group `kept` matches is no secret."""
+    pattern = re.escape(form)
+    if len(form) >= SHORT_SECRET:
+        return re.compile(pattern)
+    if _NUMBER.fullmatch(form):  # not in 192.0.2.10:3493, fd00::5 and nas.lan:3493, but in nas.lan:3493@
+        port = rf"(?P<kept>{_HOST}:{pattern}(?![\w@]))"
+        return re.compile(rf"{port}|(?<!\w)(?<!\d[.:])(?<!\]:)(?<!::){pattern}(?!\w)(?![.:]\d)")
+    return re.compile(rf"(?<!\w){pattern}(?!\w)")
+
+
+def _mask_match(found: re.Match[str]) -> str:
+    return found.groupdict().get("kept") or SECRET_MASK
+
+
+# In lines such as `community = public`: names of settings that hold a secret.
+_SECRET_NAME = re.compile(r"pass|pwd|secret|community|token|key|auth|priv|login|user|cert", re.IGNORECASE)
+
+
+def _is_secret_value(name: str, value: str) -> bool:
+    """Return whether a setting's value may be a secret. `pollinterval = 15` and `port = auto` are not; a long text may be one."""
+    return _SECRET_NAME.search(name) is not None or (len(value) >= SHORT_SECRET and not _NUMBER.fullmatch(value))
 
 
 def _written_forms(secret: str) -> set[str]:
     """Return the forms in which a text may contain a secret: whole or, if it is lines of a file, any line or its value."""
     lines = [" ".join(line.split()) for line in secret.splitlines()] if "\n" in secret or "=" in secret else []
-    values = [line.partition("=")[2].strip(" \"'") for line in lines]
+    settings = [(name, value.strip(" \"'")) for name, _sign, value in (line.partition("=") for line in lines)]
+    values = [value for name, value in settings if _is_secret_value(name, value)]
     # Messages quote TrueNAS on one line.
     plain = {secret, " ".join(secret.split()), *lines, *values}
-    written = {writer(form)[1:-1] for form in plain for writer in (json.dumps, repr, ascii)}
+    written = {writer(form) for form in plain for writer in _WRITERS}
+    written |= {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), form) for form in written}
     return {form for form in plain | written if form.strip()}
+
+
+def _write_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+_WRITERS: tuple[Callable[[str], str], ...] = (
+    _write_json,
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: _write_json(_write_json(text)),  # JSON in a text of JSON
+    lambda text: repr(text)[1:-1],
+    lambda text: ascii(text)[1:-1],
+    lambda text: quote(text, safe="", errors="replace"),
+    lambda text: quote(text, errors="replace"),
+    lambda text: quote_plus(text, errors="replace"),
+    html.escape,
+)

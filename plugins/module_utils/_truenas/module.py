@@ -17,11 +17,11 @@ from typing import Any
 
 from ansible.module_utils.basic import missing_required_lib
 
-from . import jsonrpc, midclt, ups
+from . import apply, jsonrpc, midclt, ups
+from .login import Credentials, log_in
 from .middleware import (
     SHORT_SECRET,
     ConnectionFailed,
-    Credentials,
     LoginFailed,
     Middleware,
     NoJsonRpc,
@@ -29,7 +29,7 @@ from .middleware import (
     Redirected,
     TimedMiddleware,
     TruenasError,
-    log_in,
+    cut_middle,
     mask_secrets,
     run_seconds,
 )
@@ -56,6 +56,11 @@ class RemoteAccess:
     tls: jsonrpc.ServerTrust
     credentials: Credentials
 
+    @property
+    def is_verified(self) -> bool:
+        """Return whether the other side's certificate is checked, so that it can only be TrueNAS."""
+        return self.endpoint.secure and (self.tls.validate or self.tls.fingerprint is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckedRequest:
@@ -76,6 +81,7 @@ class Transports:
     is_here: Callable[[], bool] = lambda: midclt.find_midclt() is not None
     import_error: str | None = jsonrpc.IMPORT_ERROR  # the traceback if the library of `connect` is missing
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep  # between two looks at the service
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +121,9 @@ def read_params(params: Mapping[str, Any]) -> CheckedRequest:
     except OptionError as error:
         label = endpoint.label if endpoint else platform.node()
         raise OptionError(f"{label}: {error}. Nothing was sent.") from error
-    return CheckedRequest(remote, transport == AUTO, float(params["timeout"]), ups.WantedSettings(present, given))
+    return CheckedRequest(
+        remote, transport == AUTO, float(params["timeout"]), ups.WantedSettings(present, given, params["restart"])
+    )
 
 
 def _read_remote(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> RemoteAccess:
@@ -135,6 +143,8 @@ def _read_credentials(params: Mapping[str, Any], endpoint: jsonrpc.Endpoint) -> 
     password, api_key = params["password"] or None, params["api_key"] or None
     if not params["username"]:
         raise OptionError("username: is not set; it is needed with an API key, too")
+    if not params["username"].isprintable():
+        raise OptionError("username: contains a control character, or bytes that are not UTF-8")
     if bool(password) == bool(api_key):
         raise OptionError(f"password and api_key: set one of them; {'both are' if password else 'neither is'} set")
     if api_key and not endpoint.secure:
@@ -202,7 +212,7 @@ def _log_in_over_network(remote: RemoteAccess, dial: Dial, opened: contextlib.Ex
     def open_node(endpoint: jsonrpc.Endpoint) -> OpenSession:
         with contextlib.ExitStack() as tried:
             middleware = tried.enter_context(contextlib.closing(dial(endpoint)))
-            log_in(middleware, remote.credentials)
+            log_in(middleware, remote.credentials, is_verified=remote.is_verified)
             opened.push(tried.pop_all())
         return OpenSession(middleware, JSONRPC, endpoint.host)
 
@@ -240,12 +250,14 @@ def _describe_risk(remote: RemoteAccess) -> str:
     """Return how an attacker on the network could learn the secrets; "" if that is impossible."""
     if not remote.endpoint.secure:
         return "the password and monpwd are sent unencrypted; write wss:// in url"
-    if remote.tls.validate or remote.tls.fingerprint:
+    if remote.is_verified:
         return ""
-    kind = "API key" if remote.credentials.api_key else "password"
+    unverified = "the certificate is not verified (validate_certs: false), so"
+    if remote.credentials.api_key:
+        return f"{unverified} only the login with the API key proves that this is TrueNAS; set fingerprint or ca_path instead"
     return (
-        f"the certificate is not verified (validate_certs: false), so anyone on the network path can pose as TrueNAS and "
-        f"learn the {kind} and monpwd; set fingerprint or ca_path instead"
+        f"{unverified} anyone on the network path can pose as TrueNAS and learn the password and monpwd; "
+        "set fingerprint or ca_path instead"
     )
 
 
@@ -271,16 +283,20 @@ def _list_other_nodes(urls: Iterable[str], first: jsonrpc.Endpoint) -> list[json
 
 
 def manage_service(
-    middleware: Middleware, wanted: ups.WantedSettings, check_mode: bool, progress: ups.Progress
+    middleware: Middleware,
+    wanted: ups.WantedSettings,
+    check_mode: bool,
+    progress: ups.Progress,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """Bring the UPS service to the wanted state over a logged-in connection. Return the result without `changed`.
 
     Fills `progress` on the way, so that it is right after an exception, too. In check mode calls only methods that read,
     and `progress` tells what a real run would do.
     """
-    before = ups.read_settings(middleware)
+    before = apply.read_settings(middleware)
     progress.secrets.extend(str(before[name]) for name in ups.SECRETS if before.get(name))
-    service_before = ups.read_service(middleware)
+    service_before = apply.read_known_state(middleware, sleep)
     try:
         steps = ups.plan_steps(before, service_before, wanted)
     except OptionError as error:
@@ -289,15 +305,20 @@ def manage_service(
     if check_mode:
         progress.changed = bool(steps)
         progress.actions.extend(step.description for step in steps)
-    elif steps:
-        ups.apply_steps(middleware, steps, progress)
-        after, service_after = ups.read_settings(middleware), ups.read_service(middleware)
+    elif steps or wanted.present:
+        # with nothing to do, too: a service that keeps dying looks like one that runs
+        applier = apply.Applier(middleware, progress, wanted, before, service_before, sleep)
+        after, service_after = applier.take_steps(steps)
+    version = _read_version(middleware)
+    if wanted.present:
+        _warn_of_graphs(middleware.host, version, after, progress)
     return {
+        "version": version,
         "settings": ups.redact_settings(after),
-        "service": dataclasses.asdict(service_after),
+        "service": service_after.as_result(),
         "diff": {
-            "before": {"settings": ups.redact_settings(before), "service": dataclasses.asdict(service_before)},
-            "after": {"settings": ups.redact_settings(after, before), "service": dataclasses.asdict(service_after)},
+            "before": {"settings": ups.redact_settings(before), "service": service_before.as_result()},
+            "after": {"settings": ups.redact_settings(after, before), "service": service_after.as_result()},
         },
     }
 
@@ -311,28 +332,59 @@ def _read_version(middleware: Middleware) -> str | None:
     return version if isinstance(version, str) else None
 
 
+# The first release whose netdata reads the UPS of a secondary from its primary (netdata/go.d/upsd.conf.mako).
+FIRST_GRAPHS = 26
+
+
+def read_major_version(version: str | None) -> int | None:
+    """Return the first number of a release such as TrueNAS-26.0.0-RC.1 or 26.04; None if there is none."""
+    found = re.match(r"(?:TrueNAS-)?(?:SCALE-)?([0-9]{1,3})(?![0-9])", version or "", re.IGNORECASE)
+    return int(found[1]) if found else None
+
+
+def _warn_of_graphs(host: str, version: str | None, settings: Mapping[str, Any], progress: ups.Progress) -> None:
+    """Warn of settings that TrueNAS itself spoils when it writes them down for its graphs."""
+    names = ups.find_graph_problems(settings)
+    if not names or (read_major_version(version) or 0) < FIRST_GRAPHS:
+        return
+    remedies = []
+    if "remotehost" in names:
+        remedies.append("a host name or an IPv4 address in remotehost")
+    if names != ["remotehost"]:
+        remedies.append("only letters, digits, '.', '_' and '-' in monuser and monpwd")
+    broken = "the present value breaks" if len(names) == 1 else "the present values break"
+    progress.warnings.append(
+        f"{host}: TrueNAS {FIRST_GRAPHS} and newer write {' and '.join(names)} without quotes into a YAML file for their graphs, and "
+        f"{broken} that file: TrueNAS shows no graphs of the UPS. Its shutdown is not affected. For the graphs, use "
+        f"{', and '.join(remedies)}"
+    )
+
+
 def run_module(module: Any, transports: Transports | None = None) -> None:
     """Run the Ansible module: exits through its exit_json or fail_json. Tests pass their own transports."""
     transports = transports or Transports()
     progress = ups.Progress()
     secrets = [str(module.params[name]) for name in SECRET_OPTIONS if module.params[name]]
+    key = (module.params["api_key"] or "").partition("-")[2]  # without its number
+    secrets += [key] if len(key) >= SHORT_SECRET else []
     invocation = _without_short_secrets(module)
     try:
         request = read_params(module.params)
         with open_session(request, transports, module.warn) as session:
-            result = manage_service(session.middleware, request.wanted, module.check_mode, progress)
-            version = _read_version(session.middleware)
+            result = manage_service(session.middleware, request.wanted, module.check_mode, progress, transports.sleep)
     except LibraryMissingError as error:
         module.fail_json(msg=str(error), exception=transports.import_error, invocation=invocation)
     except TruenasError as error:
+        _warn_all(module, progress, secrets, _name_machines(module))
         done = f" Already done: {'; '.join(progress.actions)}." if progress.actions else ""
         module.fail_json(
-            msg=mask_secrets(f"{error}{done}", secrets + progress.secrets),
+            msg=cut_middle(mask_secrets(f"{error}{done}", secrets + progress.secrets, _name_machines(module))),
             changed=progress.changed,
             actions=progress.actions,
             invocation=invocation,
             **({"reason": "no_jsonrpc"} if isinstance(error, NoJsonRpc) else {}),
         )
+    _warn_all(module, progress, secrets, [session.middleware.host])
     if not module._diff:
         del result["diff"]
     module.exit_json(
@@ -340,10 +392,22 @@ def run_module(module: Any, transports: Transports | None = None) -> None:
         actions=progress.actions,
         transport=session.transport,
         host=session.host,
-        version=version,
         invocation=invocation,
         **result,
     )
+
+
+def _name_machines(module: Any) -> list[str]:
+    """Return the names of machines at the beginning of a message, which stay readable even if they contain a short secret."""
+    with contextlib.suppress(OptionError):
+        endpoint = jsonrpc.parse_url(module.params["url"] or "")
+        return [endpoint.label, platform.node()]
+    return [platform.node()]
+
+
+def _warn_all(module: Any, progress: ups.Progress, secrets: list[str], machines: list[str]) -> None:
+    for text in progress.warnings:
+        module.warn(cut_middle(mask_secrets(text, secrets + progress.secrets, machines)))
 
 
 def _without_short_secrets(module: Any) -> dict[str, Any]:
@@ -355,8 +419,8 @@ def _without_short_secrets(module: Any) -> dict[str, Any]:
     """
     module.no_log_values = {value for value in module.no_log_values if len(value) >= SHORT_SECRET}
     masked = {name: "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" for name in SECRET_OPTIONS if module.params[name]}
-    if "@" in (module.params["url"] or "") or "?" in (module.params["url"] or ""):
-        masked["url"] = (
-            "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"  # may contain a login, which is refused and must not be shown
-        )
+    try:
+        jsonrpc.parse_url(module.params["url"] or "localhost")
+    except OptionError:  # may contain a login or a token, which is refused and must not be shown
+        masked["url"] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
     return {"module_args": {**module.params, **masked}}

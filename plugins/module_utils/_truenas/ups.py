@@ -2,10 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""TrueNAS's UPS service: check the options, plan the steps, take them.
+"""TrueNAS's UPS service: check the options, plan the steps, predict the result. Everything here is pure; apply.py takes the steps.
 
-`plan_steps` is pure: it compares the current with the wanted settings. `apply_steps` takes the steps. Neither depends on
-the transport. The field names and rules are those of `ups.config` and `ups.update`, the same from TrueNAS 22.12 to 27
+The field names and rules are those of `ups.config` and `ups.update`, the same from TrueNAS 22.12 to 27
 (S/plugins/ups/config.py of truenas/middleware).
 """
 
@@ -18,9 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._nut.conf import grammar
-from .middleware import CallFailed, ConnectionLost, MethodMissing, Middleware, OptionError, ServiceFailed
+from .middleware import OptionError
 
-SERVICE = "ups"
 RUNNING = "RUNNING"
 STOPPED = "STOPPED"
 HIDDEN = "(hidden)"
@@ -86,6 +84,11 @@ class ServiceState:
 
     enable: bool  # whether it starts on boot
     state: str  # RUNNING, STOPPED or UNKNOWN
+    pids: tuple[int, ...] = dataclasses.field(default=(), compare=False)  # of upsmon; none if TrueNAS does not tell
+
+    def as_result(self) -> dict[str, Any]:
+        """Return what the module returns about the service."""
+        return {"enable": self.enable, "state": self.state}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,7 @@ class WantedSettings:
 
     present: bool
     settings: Mapping[str, Any]  # only those that were given; the others do not change
+    restart: bool = False  # whether to restart a running service although nothing changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Progress:
 
     changed: bool = False
     actions: list[str] = dataclasses.field(default_factory=list)  # descriptions of the steps
+    warnings: list[str] = dataclasses.field(default_factory=list)  # what TrueNAS reported although the goal was reached
     secrets: list[str] = dataclasses.field(default_factory=list, repr=False)  # read on the way; masked in messages
 
 
@@ -192,6 +197,24 @@ _OWN_RULES: dict[str, Callable[[str], str]] = {
 }
 
 
+def breaks_yaml(text: str) -> bool:
+    """Return whether a text without blanks, written in YAML without quotes, makes the file invalid or becomes another value."""
+    return bool(re.match(r"[\[\]{},&*!|>%@`'\"]|[-?:]$", text)) or text.endswith(":") or text in _YAML_NULLS
+
+
+def find_graph_problems(settings: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a secondary that TrueNAS spoils when it writes them into YAML for its graphs of the UPS.
+
+    These are the three that the file has (netdata/go.d/upsd.conf.mako of truenas/middleware).
+    """
+    if settings.get("mode") != "SLAVE":
+        return []
+    return [name for name in ("remotehost", "monuser", "monpwd") if breaks_yaml(str(settings.get(name) or "x"))]
+
+
+_YAML_NULLS = ("~", "null", "Null", "NULL")
+
+
 def normalise_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings as TrueNAS keeps them: an empty shutdowncmd or nocommwarntime is null."""
     return {
@@ -208,17 +231,18 @@ def plan_steps(current: Mapping[str, Any], service: ServiceState, wanted: Wanted
     """Return the steps that lead to the wanted settings; none if nothing differs. Raises OptionError for an impossible goal."""
     if not wanted.present:
         return _plan_absent(current, service)
-    changes = _find_differences(current, wanted.settings)
+    changes = find_differences(current, wanted.settings)
     _check_goal({**current, **changes})
     steps = []
     if changes:
         steps.append(UpsStep("update", changes, live=service.state == RUNNING))
     if not service.enable:
         steps.append(UpsStep("enable"))
-    if service.state not in (RUNNING, STOPPED):
+    restart = wanted.restart and service.state == RUNNING and not changes
+    if restart or service.state not in (RUNNING, STOPPED):
         # UNKNOWN: TrueNAS does not restart such a service for new settings, so stop it here and start it
         steps.append(UpsStep("stop"))
-    if service.state != RUNNING:
+    if restart or service.state != RUNNING:
         steps.append(UpsStep("start"))
     return tuple(steps)
 
@@ -239,13 +263,14 @@ def _plan_absent(current: Mapping[str, Any], service: ServiceState) -> tuple[Ups
         goal = dict(FACTORY_LOGIN)
         if current.get("driver") and current.get("port"):
             goal = {"mode": "MASTER", **goal}
-        changes = _find_differences(current, goal)
+        changes = find_differences(current, goal)
         if changes:
             steps.append(UpsStep("update", changes))
     return tuple(steps)
 
 
-def _find_differences(current: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:
+def find_differences(current: Mapping[str, Any], goal: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the goal that differ from the current ones."""
     now = normalise_settings(current)
     return {name: value for name, value in normalise_settings(goal).items() if now.get(name) != value}
 
@@ -289,119 +314,3 @@ def redact_settings(settings: Mapping[str, Any], other: Mapping[str, Any] | None
         return HIDDEN if other is None or other.get(name) == value else HIDDEN_OTHER
 
     return {name: hide_secret(name, settings[name]) for name in sorted(settings)}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Read and apply
-
-
-def read_settings(middleware: Middleware) -> dict[str, Any]:
-    """Return the settings from ups.config. They contain monpwd in clear, even for read-only users."""
-    config = middleware.call("ups.config")
-    if not isinstance(config, dict) or "mode" not in config:
-        raise ServiceFailed(
-            f"{middleware.host}: the answer of ups.config has no mode. Check that this TrueNAS release is supported."
-        )
-    return config
-
-
-def read_service(middleware: Middleware) -> ServiceState:
-    """Return the state of the UPS service from service.query."""
-    row = middleware.call("service.query", [["service", "=", SERVICE]], {"get": True})
-    if not isinstance(row, dict) or "enable" not in row or "state" not in row:
-        raise ServiceFailed(
-            f"{middleware.host}: service.query lists no UPS service. Check that this TrueNAS release is supported."
-        )
-    return ServiceState(enable=bool(row["enable"]), state=str(row["state"]))
-
-
-def apply_steps(middleware: Middleware, steps: Iterable[UpsStep], progress: Progress) -> None:
-    """Take the steps, and record each in `progress`, which also shows how far a failed run got. Raises TruenasError."""
-    runs = False
-    for step in steps:
-        try:
-            if step.action == "update":
-                _update_settings(middleware, step, progress)
-            elif step.action in ("enable", "disable"):
-                middleware.call("service.update", SERVICE, {"enable": step.action == "enable"})
-            else:
-                _control_service(middleware, step.action)
-        except ConnectionLost:
-            progress.changed = True  # unknown; a false "ok" would be worse
-            raise
-        progress.changed = True
-        progress.actions.append(step.description)
-        if step.action == "stop":
-            _expect_stopped(middleware)
-        runs = runs or step.live or step.action == "start"
-    if runs:
-        _expect_running(middleware, progress)
-
-
-def _update_settings(middleware: Middleware, step: UpsStep, progress: Progress) -> None:
-    try:
-        answer = middleware.call("ups.update", dict(step.settings))
-    except CallFailed as error:
-        if error.errname != "ESERVICESTARTFAILURE" and "[ESERVICESTARTFAILURE]" not in error.reason:
-            raise
-        # TrueNAS saves before it restarts. So these settings are in its database.
-        progress.changed = True
-        progress.actions.append(f"set {', '.join(step.settings)}; TrueNAS could not start its UPS service with them")
-        raise ServiceFailed(
-            f"{middleware.host}: the settings were saved, but the UPS service failed to start with them "
-            f"({error.reason}). TrueNAS is NOT protected now. Check remotehost, driver and port, and the service's log "
-            "on TrueNAS, then run again; the next run starts the service."
-        ) from error
-    stored = answer if isinstance(answer, dict) else {}
-    lost = sorted(_find_differences(stored, step.settings))
-    if lost:
-        progress.changed = True
-        raise ServiceFailed(
-            f"{middleware.host}: ups.update reported success, but TrueNAS did not keep {', '.join(lost)} as sent. "
-            "Look at System > Services > UPS on TrueNAS."
-        )
-
-
-def _control_service(middleware: Middleware, verb: str) -> None:
-    """Start or stop the service."""
-    options = {"silent": False}  # with silent, a failed start is a success with the result false
-    try:
-        middleware.call_job("service.control", verb.upper(), SERVICE, options)
-    except MethodMissing:
-        # 25.04 does not have service.control yet; 26 no longer has service.start.
-        try:
-            middleware.call(f"service.{verb}", SERVICE, options)
-        except CallFailed as error:
-            # `silent` came with 22.12; CORE 13 rejects it and does nothing. There a failed start is a success with the
-            # result false (and the result of stop is inverted).
-            if error.errname != "EINVAL" or "silent: Field was not expected" not in error.reason:
-                raise
-            if middleware.call(f"service.{verb}", SERVICE) is False and verb == "start":
-                raise ServiceFailed(
-                    f"{middleware.host}: the UPS service did not start, and this release does not report why. TrueNAS is "
-                    "NOT protected now. Look at /var/log/messages on TrueNAS; check remotehost, monuser and monpwd."
-                ) from error
-
-
-def _expect_stopped(middleware: Middleware) -> None:
-    state = read_service(middleware).state
-    if state != STOPPED:
-        raise ServiceFailed(
-            f"{middleware.host}: the UPS service was told to stop but is {state}. Look at System > Services on TrueNAS."
-        )
-
-
-def _expect_running(middleware: Middleware, progress: Progress) -> None:
-    """Check that the service runs; a restart can leave it stopped (seen on 25.10). If so, stop and start it, once."""
-    if read_service(middleware).state == RUNNING:
-        return
-    progress.changed = True
-    _control_service(middleware, "stop")
-    _control_service(middleware, "start")
-    progress.actions.append("restarted the UPS service, which was not running after the change")
-    state = read_service(middleware).state
-    if state != RUNNING:
-        raise ServiceFailed(
-            f"{middleware.host}: the UPS service was started twice but is {state}. TrueNAS is NOT protected now. "
-            "Look for upsmon in /var/log/syslog on TrueNAS; check remotehost, monuser and monpwd."
-        )

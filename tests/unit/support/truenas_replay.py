@@ -23,7 +23,15 @@ RELEASES = sorted(path.stem for path in RECORDINGS.glob("*.json"))
 V25_04, V25_10, V26 = RELEASES
 KEY = "2-" + "n" * 64  # the key of the recordings
 WRONG_KEY = "2-" + "x" * 64
-READS = {"auth.login_ex", "auth.login_ex_continue", "system.version", "ups.config", "service.query", "core.get_jobs"}
+READS = {
+    "auth.mechanism_choices",
+    "auth.login_ex",
+    "auth.login_ex_continue",
+    "system.version",
+    "ups.config",
+    "service.query",
+    "core.get_jobs",
+}
 NO_SUCH_METHOD = -32601
 # No answer at all, and the end of the connection.
 DROP = object()
@@ -40,9 +48,9 @@ class Replay:
             for asked, answered in zip(frames[::2], frames[1::2]):
                 if isinstance(asked["send"], dict):
                     self.pairs.append((asked["send"], answered["recv"]))
-        self.settings = copy.deepcopy(self.recorded("ups.config")["result"])
+        self.settings = copy.deepcopy(self.find_recorded("ups.config")["result"])
         self.settings.update(settings)
-        self.row = self.recorded("service.query", [["service", "=", "ups"]], {"get": True})["result"]
+        self.row = self.find_recorded("service.query", [["service", "=", "ups"]], {"get": True})["result"]
         self.row.update(enable=enable, state="RUNNING" if running else "STOPPED")
         self.answers: dict[str, list[Any]] = {}
         self.stays_stopped = 0  # so many starts succeed and leave it stopped all the same
@@ -52,12 +60,12 @@ class Replay:
         self._inbox: list[str] = []
         self._jobs: list[dict[str, Any]] = []
 
-    def recorded(self, method: str, *params: Any) -> dict[str, Any]:
+    def find_recorded(self, method: str, *params: Any) -> dict[str, Any]:
         """The first recorded answer to this call; to a call that was never recorded, the one to nope.nope."""
         for asked, answered in self.pairs:
             if asked["method"] == method and asked["params"] == list(params):
                 return copy.deepcopy(answered)
-        return self.recorded("nope.nope")
+        return self.find_recorded("nope.nope")
 
     # The channel
 
@@ -68,7 +76,7 @@ class Replay:
         assert isinstance(message["params"], list)
         self.sent.append(message)
         given = self.answers.get(message["method"])
-        answer = given.pop(0) if given else self._answer(message["method"], message["params"])
+        answer = given.pop(0) if given else self._make_answer(message["method"], message["params"])
         if answer is DROP:
             self.dead = True
         elif isinstance(answer, str):
@@ -87,55 +95,55 @@ class Replay:
 
     # The machine
 
-    def _answer(self, method: str, params: list[Any]) -> dict[str, Any]:
+    def _make_answer(self, method: str, params: list[Any]) -> dict[str, Any]:
         with_state = {
-            "ups.config": lambda: {"result": self._shown()},
-            "ups.update": lambda: self._update(params),
+            "ups.config": lambda: {"result": self._show_config()},
+            "ups.update": lambda: self._update_config(params),
             "service.query": lambda: {"result": dict(self.row)},
             "core.get_jobs": lambda: {"result": [self._jobs.pop(0)]},
         }
         if method in with_state:
             return with_state[method]()
         if method == "service.control" and self.modern:
-            return self._control(params[0])
+            return self._control_service(params[0])
         if method == "service.update":
             self.row["enable"] = params[1]["enable"]
-            return self.recorded(method, "ups", {"enable": True})
-        answer = self.recorded(method, *params)
+            return self.find_recorded(method, "ups", {"enable": True})
+        answer = self.find_recorded(method, *params)
         if method == "auth.login_ex" and "error" in answer:
-            return self.recorded(method, login(api_key=WRONG_KEY))
+            return self.find_recorded(method, make_login(api_key=WRONG_KEY))
         if method in ("service.start", "service.stop") and "result" in answer:
-            self._verb(method.partition(".")[2])
+            self._run_verb(method.partition(".")[2])
         return answer
 
-    def _update(self, params: list[Any]) -> dict[str, Any]:
-        answer = self.recorded("ups.update", *params)
+    def _update_config(self, params: list[Any]) -> dict[str, Any]:
+        answer = self.find_recorded("ups.update", *params)
         if answer.get("error", {}).get("code") not in (None, NO_SUCH_METHOD):  # recorded as refused
             return answer
         self.settings.update(params[0])
         if self.row["state"] == "RUNNING":
-            self._start()
-        return {"result": self._shown()}
+            self._start_service()
+        return {"result": self._show_config()}
 
-    def _shown(self) -> dict[str, Any]:
+    def _show_config(self) -> dict[str, Any]:
         host = "localhost" if self.settings["mode"] == "MASTER" else self.settings["remotehost"]
         whole = f"{self.settings['identifier']}@{host}:{self.settings['remoteport']}"
         return {**self.settings, "complete_identifier": whole}
 
-    def _control(self, verb: str) -> dict[str, Any]:
-        self._verb(verb.lower())
+    def _control_service(self, verb: str) -> dict[str, Any]:
+        self._run_verb(verb.lower())
         polls = [pair[1]["result"][0] for pair in self.pairs if pair[0]["method"] == "core.get_jobs"]
         assert [job["state"] for job in polls] == ["RUNNING", "SUCCESS"]
         self._jobs = copy.deepcopy(polls)
-        return self.recorded("service.control", "START", "ups", {"silent": False})
+        return self.find_recorded("service.control", "START", "ups", {"silent": False})
 
-    def _verb(self, verb: str) -> None:
+    def _run_verb(self, verb: str) -> None:
         if verb == "start":
-            self._start()
+            self._start_service()
         else:
             self.row["state"] = "STOPPED"
 
-    def _start(self) -> None:
+    def _start_service(self) -> None:
         self.row["state"] = "STOPPED" if self.stays_stopped else "RUNNING"
         self.stays_stopped = max(0, self.stays_stopped - 1)
 
@@ -155,7 +163,7 @@ class Replay:
         return JsonRpc(self, endpoint.label, timeout, sleep=lambda _seconds: None)
 
 
-def login(**secret: str) -> dict[str, Any]:
+def make_login(**secret: str) -> dict[str, Any]:
     """The parameter of auth.login_ex as it was recorded."""
     mechanism = "API_KEY_PLAIN" if "api_key" in secret else "PASSWORD_PLAIN"
     return {"mechanism": mechanism, "username": "nutadm", **secret, "login_options": {"user_info": False}}

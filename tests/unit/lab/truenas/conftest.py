@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.homelab.nut.tests.unit.support.truenas_units import FakeUnits
 from truenas import accounts, server
 from truenas.middleware import ClientConnection, Middleware
 from truenas.releases import RELEASES
-from truenas.service import ServiceState, StateFile
-
-PID = 4242  # what the recordings show
+from truenas.service import StateFile
 
 USERS: dict[str, dict[str, Any]] = {
     "nutadm": {"password": "pw", "roles": ["SYSTEM_GENERAL_WRITE", "SERVICE_WRITE", "SERVICE_READ"]},
@@ -28,32 +28,10 @@ USERS: dict[str, dict[str, Any]] = {
     "gen": {"password": "pw", "roles": ["SYSTEM_GENERAL_WRITE"]},
     "root": {"password": "pw"},
     "careful": {"password": "pw", "otp_token": "123456"},
+    "nobody": {"password": "pw", "roles": []},
 }
 KEY = "2-" + "n" * 64
 KEYS: list[dict[str, Any]] = [{"id": 2, "name": "lab", "username": "nutadm", "key": KEY}]
-
-
-@dataclass
-class FakeRunner:
-    """Notes what it is told to do. With `log` it fails to start."""
-
-    running: bool = False
-    log: str = ""
-    calls: list[str] = field(default_factory=list)
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    def start_service(self, files: Mapping[str, str]) -> str:
-        self.calls.append("start")
-        self.files = files
-        self.running = not self.log
-        return self.log
-
-    def stop_service(self) -> None:
-        self.calls.append("stop")
-        self.running = False
-
-    def read_state(self) -> ServiceState:
-        return ServiceState(self.running, (PID,) if self.running else ())
 
 
 @dataclass
@@ -61,7 +39,7 @@ class Lab:
     """A middleware, and what it stands on."""
 
     middleware: Middleware
-    runner: FakeRunner
+    runner: FakeUnits
     faults: dict[str, Any]
     now: list[float]
 
@@ -104,7 +82,7 @@ class Client:
 @pytest.fixture
 def make_lab(tmp_path: Path) -> Callable[..., Lab]:
     def make(release: str = "25.10") -> Lab:
-        runner, now = FakeRunner(), [1_700_000_000.0]
+        runner, now = FakeUnits(pid_step=0), [1_700_000_000.0]
         faults: dict[str, Any] = {}
         middleware = Middleware(
             release=RELEASES[release],
@@ -133,8 +111,16 @@ class Served:
     socket: Path
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Making one takes a while, and all may have the same."""
+    directory = tmp_path_factory.mktemp("certificate")
+    server.load_certificate(directory)
+    return directory
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def serve(tmp_path: Path, certificate: Path) -> Iterator[Callable[..., Served]]:
     """Starts servers, of a Lab and the name of its release; its job threads are those of the event loop."""
     loop = asyncio.new_event_loop()
     # A daemon: a test that fails must not keep all of pytest from its end.
@@ -148,6 +134,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
     def start(lab: Lab, release: str = "25.10", *, admins: tuple[int, ...] | None = None) -> Served:
         """`admins`: who is root over the socket; by default root, and who runs the test."""
+        shutil.copytree(certificate, tmp_path, dirs_exist_ok=True)
         config = server.ServerConfig(data=str(tmp_path), ui_address="127.0.0.1", ui_port=0, ui_httpsport=0)
         listening = run(server.open_ports(lab.middleware, config))
         runners.extend(listening)

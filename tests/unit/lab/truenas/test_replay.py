@@ -19,9 +19,11 @@ RECORDINGS = Path(__file__).parents[2] / "recordings" / "truenas"
 FILES = {"25.04": "TS-25.04.2.6.json", "25.10": "TS-25.10.6.json", "26": "TS-26.0.0-BETA.3.json"}
 #: What differs from run to run.
 VOLATILE = {"login_id": "<uuid>", "$date": "<time>"}
+#: The id of the UPS service in the recorder's database, and in a new TrueNAS (initial.sql of truenas/middleware).
+RECORDED_ID, REAL_ID = 16, 14
 
 
-def conversations(release: str) -> list[dict[str, Any]]:
+def load_conversations(release: str) -> list[dict[str, Any]]:
     loaded: list[dict[str, Any]] = json.loads((RECORDINGS / FILES[release]).read_text())
     return loaded
 
@@ -29,17 +31,30 @@ def conversations(release: str) -> list[dict[str, Any]]:
 CASES = [
     pytest.param(release, number, id=f"{release}: {each['connection']}")
     for release in FILES
-    for number, each in enumerate(conversations(release))
+    for number, each in enumerate(load_conversations(release))
 ]
 
 
-def masked(value: Any) -> Any:
+def mask_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: VOLATILE.get(name, masked(member)) for name, member in value.items()}
-    return [masked(each) for each in value] if isinstance(value, list) else value
+        return {name: VOLATILE.get(name, mask_value(member)) for name, member in value.items()}
+    return [mask_value(each) for each in value] if isinstance(value, list) else value
 
 
-def play(middleware: Any, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
+def with_real_id(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded answer with the id that the UPS service has in a new TrueNAS."""
+
+    def replace_id(value: Any) -> Any:
+        if isinstance(value, list):
+            return [replace_id(each) for each in value]
+        if isinstance(value, dict) and value.get("service") == "ups":
+            return {**value, "id": REAL_ID}
+        return REAL_ID if value == RECORDED_ID else value
+
+    return {**answer, "result": replace_id(answer["result"])} if "result" in answer else answer
+
+
+def play_frames(middleware: Any, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, Any]]:
     """Yield recorded and given answer in turn.
 
     A job takes its time: it is still running when the next frame comes, unless the caller waits for its answer.
@@ -56,16 +71,16 @@ def play(middleware: Any, frames: list[dict[str, Any]]) -> Iterator[tuple[Any, A
             if answer is None:
                 answer, unfinished = middleware.run_job(unfinished), None
         else:
-            yield masked(frame["recv"]), masked(json.loads(answer))
+            yield mask_value(with_real_id(frame["recv"])), mask_value(json.loads(answer))
 
 
 @pytest.mark.parametrize(("release", "number"), CASES)
-def test_replay(make_lab: Callable[..., Any], release: str, number: int) -> None:
+def test_middleware_answers_as_recorded(make_lab: Callable[..., Any], release: str, number: int) -> None:
     middleware = make_lab(release).middleware
-    recorded = conversations(release)
+    recorded = load_conversations(release)
     for earlier in recorded[:number]:  # connections share one system, in the order of the file
-        list(play(middleware, earlier["frames"]))
-    for wanted, given in play(middleware, recorded[number]["frames"]):
+        list(play_frames(middleware, earlier["frames"]))
+    for wanted, given in play_frames(middleware, recorded[number]["frames"]):
         assert given == wanted
 
 
@@ -78,7 +93,7 @@ def replay_over_tls(url: str, frames: list[dict[str, Any]]) -> Iterator[tuple[An
                 sent = frame["send"]
                 connection.send(sent if isinstance(sent, str) else json.dumps(sent))
             else:
-                yield masked(frame["recv"]), masked(json.loads(connection.recv()))
+                yield mask_value(with_real_id(frame["recv"])), mask_value(json.loads(connection.recv()))
     finally:
         connection.close()
 
@@ -88,7 +103,7 @@ def test_replay_over_the_real_server(make_lab: Callable[..., Any], serve: Callab
     """All conversations, in turn, over TLS: the same again, with sockets and threads between."""
     lab = make_lab(release)
     url = f"wss://127.0.0.1:{serve(lab, release).tls}/api/current"
-    for conversation in conversations(release):
+    for conversation in load_conversations(release):
         answers = list(replay_over_tls(url, conversation["frames"]))
         assert len(answers) == len(conversation["frames"]) // 2
         for number, (wanted, given) in enumerate(answers):
@@ -97,4 +112,4 @@ def test_replay_over_the_real_server(make_lab: Callable[..., Any], serve: Callab
 
 def test_every_recorded_conversation_is_replayed() -> None:
     assert {path.name for path in RECORDINGS.glob("*.json")} == set(FILES.values())
-    assert [len(conversations(release)) for release in FILES] == [11, 11, 11]
+    assert [len(load_conversations(release)) for release in FILES] == [11, 11, 11]

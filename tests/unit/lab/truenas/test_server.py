@@ -25,11 +25,11 @@ def ports(lab: Any, serve: Callable[..., Any]) -> Any:
     return serve(lab)
 
 
-def connect(url: str) -> Any:
+def connect_to(url: str) -> Any:
     return websocket.create_connection(url, timeout=30, sslopt={"cert_reqs": ssl.CERT_NONE})
 
 
-def ask(socket: Any, number: int, method: str, *params: Any) -> Any:
+def ask_server(socket: Any, number: int, method: str, *params: Any) -> Any:
     socket.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}))
     answer = json.loads(socket.recv())
     assert answer["id"] == number
@@ -37,18 +37,18 @@ def ask(socket: Any, number: int, method: str, *params: Any) -> Any:
 
 
 def test_api_over_tls(lab: Any, ports: Any) -> None:
-    socket = connect(f"wss://127.0.0.1:{ports.tls}/api/current")
-    assert ask(socket, 1, "core.ping") == "pong"
-    assert ask(socket, 2, "auth.login", "root", "pw") is True
-    assert ask(socket, 3, "ups.update", {"mode": "SLAVE", "remotehost": "192.0.2.10"})["mode"] == "SLAVE"
-    job = ask(socket, 4, "service.control", "START", "ups", {"silent": False})
+    socket = connect_to(f"wss://127.0.0.1:{ports.tls}/api/current")
+    assert ask_server(socket, 1, "core.ping") == "pong"
+    assert ask_server(socket, 2, "auth.login", "root", "pw") is True
+    assert ask_server(socket, 3, "ups.update", {"mode": "SLAVE", "remotehost": "192.0.2.10"})["mode"] == "SLAVE"
+    job = ask_server(socket, 4, "service.control", "START", "ups", {"silent": False})
     for number in range(5, 505):
-        (shown,) = ask(socket, number, "core.get_jobs", [["id", "=", job]])
+        (shown,) = ask_server(socket, number, "core.get_jobs", [["id", "=", job]])
         if shown["state"] != "RUNNING":
             break
     assert (shown["state"], shown["result"]) == ("SUCCESS", True)
-    ask(socket, 600, "core.set_options", {"legacy_jobs": False})
-    assert ask(socket, 601, "service.control", "STOP", "ups") is True
+    ask_server(socket, 600, "core.set_options", {"legacy_jobs": False})
+    assert ask_server(socket, 601, "service.control", "STOP", "ups") is True
     assert lab.runner.calls == ["start", "stop"]
     socket.close()
 
@@ -58,14 +58,14 @@ def test_plain_http_and_list_of_versions(ports: Any) -> None:
         versions = json.load(answer)
     assert versions[-1].startswith("v25.10.")
     for path in ("current", versions[-1]):
-        socket = connect(f"ws://127.0.0.1:{ports.plain}/api/{path}")
-        assert ask(socket, 1, "core.ping") == "pong"
+        socket = connect_to(f"ws://127.0.0.1:{ports.plain}/api/{path}")
+        assert ask_server(socket, 1, "core.ping") == "pong"
         socket.close()
     with pytest.raises(websocket.WebSocketBadStatusException, match="404"):
-        connect(f"ws://127.0.0.1:{ports.plain}/api/v99")
+        connect_to(f"ws://127.0.0.1:{ports.plain}/api/v99")
 
 
-def test_redirect(lab: Any) -> None:
+def test_http_is_redirected_to_https(lab: Any) -> None:
     async def ask_plain() -> tuple[int, str]:
         from aiohttp import ClientSession, web
 
@@ -89,7 +89,7 @@ def test_certificate_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "https.crt").read_text() == first
 
 
-def test_config(tmp_path: Path) -> None:
+def test_config_of_the_server_is_read(tmp_path: Path) -> None:
     path = tmp_path / "truenas-lab.json"
     assert server.load_config(path).release == "25.10"
     path.write_text('{"release": "26", "ui_port": 8080}')

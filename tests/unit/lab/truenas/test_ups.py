@@ -38,8 +38,8 @@ HOSTSYNC 15
 
 UPSSCHED_CONF = """\
 CMDSCRIPT   "/usr/bin/sudo /usr/local/bin/custom-upssched-cmd"
-PIPEFN      /var/run/nut/upssched.pipe
-LOCKFN      /var/run/nut/upssched.lock
+PIPEFN      /var/run/nut/private/upssched.pipe
+LOCKFN      /var/run/nut/private/upssched.lock
 
 AT NOCOMM   * EXECUTE NOTIFY-NOCOMM
 AT COMMBAD  * START-TIMER NOTIFY-COMMBAD 10
@@ -61,7 +61,7 @@ def test_files_of_a_slave() -> None:
     }
 
 
-def test_timer() -> None:
+def test_shutdown_timer_is_in_upssched_conf() -> None:
     files = ups.render_files({**SLAVE, "shutdown": "BATT", "shutdowntimer": 8})
     assert files["upssched.conf"] == (
         UPSSCHED_CONF + "AT ONBATT   * START-TIMER SHUTDOWN 8\nAT ONLINE   * CANCEL-TIMER SHUTDOWN\n"
@@ -83,9 +83,32 @@ def test_invalid_values_are_written_unescaped_as_by_truenas() -> None:
     assert text.startswith('MONITOR ups@fd00::5:3493 1 truenas a=b\\" SLAVE\n')
 
 
-def test_mode_master_is_not_supported() -> None:
-    with pytest.raises(ValueError, match="mode MASTER"):
-        ups.render_files(ups.DEFAULTS)
+def test_files_of_a_master() -> None:
+    """A TrueNAS with a UPS of its own: files as ups.conf.mako, upsd.conf.mako and upsd.users.mako make them."""
+    files = ups.render_files(
+        {
+            **ups.DEFAULTS,
+            "driver": "blazer_usb$Ablerex 625L (USB ID 0665:5161)",
+            "port": "auto",
+            "description": 'my "UPS"',
+            "options": "vendorid = 0665",
+            "monuser": "a$b",
+            "rmonitor": True,
+            "extrausers": "[nut]\n\tpassword = x",
+            "optionsupsd": "MAXAGE 20",
+        }
+    )
+    assert files["nut.conf"] == "MODE=netserver\n"
+    assert files["ups.conf"] == (
+        '[ups]\n\tdriver = blazer_usb\n\tport = auto\n\tdesc = "my \\"UPS\\""\n\tvendorid = 0665\n'
+    )
+    assert files["upsd.conf"] == "LISTEN 0.0.0.0 3493\nLISTEN ::0 3493\nMAXAGE 20\n"
+    assert files["upsd.users"] == "[a\\$b]\n\tpassword = fixmepass\n\tupsmon master\n\n[nut]\n\tpassword = x\n"
+    assert files["upsmon.conf"].startswith("MONITOR ups@localhost:3493 1 a\\$b fixmepass MASTER\n")
+
+
+def test_pipe_of_upssched_moved_in_24_10() -> None:
+    assert "PIPEFN      /var/run/nut/upssched.pipe\n" in ups.render_files(SLAVE, private_pipe=False)["upssched.conf"]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +124,7 @@ def test_mode_master_is_not_supported() -> None:
         ("COMMOK", None, False),
     ],
 )
-def test_upssched_event(event: str, output: str | None, expected: bool) -> None:
+def test_upssched_event_decides_on_the_shutdown(event: str, output: str | None, expected: bool) -> None:
     assert ups.must_shut_down(event, output) is expected
 
 
@@ -115,7 +138,7 @@ def test_upssched_event(event: str, output: str | None, expected: bool) -> None:
         ({"remoteport": 0}, "Input should be greater than or equal to 1", "Should be between 1 and 65535"),
     ],
 )
-def test_schema(values: dict[str, Any], modern: str, classic: str) -> None:
+def test_invalid_values_are_refused_by_the_schema(values: dict[str, Any], modern: str, classic: str) -> None:
     (name,) = values
     assert ups.check_schema(values, classic=False)[1] == [(name, modern)]
     assert ups.check_schema(values, classic=True)[1] == [(name, classic)]
@@ -189,7 +212,11 @@ RULES = [
     ({"monpwd": "$'\";|&!%^*()"}, "", ""),
     ({"monpwd": "p\u00e4ss"}, "", ""),
     ({"monpwd": "x" * 1024}, "", ""),
-    ({"monpwd": "x" * 1025}, "monpwd: Value greater than 1024 not allowed", "monpwd: String should have at most 1024"),
+    (
+        {"monpwd": "x" * 1025},
+        "monpwd: The value may not be longer than 1024",
+        "monpwd: String should have at most 1024",
+    ),
     ({"monpwd": " "}, "monpwd: Empty value not allowed", "monpwd: Spaces or number signs"),
     ({"shutdown": "lowbatt"}, "shutdown: Invalid choice: lowbatt", "shutdown: Input should be 'LOWBATT' or 'BATT'"),
     ({"shutdowntimer": -30}, "", ""),
@@ -207,7 +234,7 @@ RULES = [
     ({"extrausers": "x" * 5000, "options": "x" * 5000, "optionsupsd": "x" * 5000}, "", ""),
     (
         {"description": "x" * 1025},
-        "description: Value greater than 1024",
+        "description: The value may not be longer than 1024 characters",
         "description: String should have at most 1024",
     ),
 ]
@@ -254,13 +281,13 @@ PYTHON = [
 PAYLOADS = [*RECORDED, *RULES, *TYPES, *PYTHON]
 
 
-def said(middleware: Any, payload: Any) -> str:
+def refusal_of(middleware: Any, payload: Any) -> str:
     """The first complaint without the prefix of its release; nothing if it was taken, and then it was also kept."""
-    from truenas.middleware import RpcError
+    from truenas.errors import RpcError
 
     before = dict(middleware.settings)
     try:
-        middleware.update_ups(payload)
+        middleware.service.update_settings(payload)
     except RpcError as error:
         assert middleware.settings == before
         attribute, words, errno = error.data["extra"][0]
@@ -278,11 +305,13 @@ def said(middleware: Any, payload: Any) -> str:
 
 @pytest.mark.parametrize("release", ["25.04", "25.10", "26"])
 @pytest.mark.parametrize(("payload", "classic", "modern"), PAYLOADS, ids=lambda each: ascii(each)[:50])
-def test_odd_payloads(make_lab: Callable[..., Any], release: str, payload: Any, classic: str, modern: str) -> None:
+def test_odd_payloads_get_the_answer_of_the_release(
+    make_lab: Callable[..., Any], release: str, payload: Any, classic: str, modern: str
+) -> None:
     middleware = make_lab(release).middleware
-    middleware.update_ups({"mode": "SLAVE", "remotehost": "192.0.2.10", "shutdown": "LOWBATT"})
+    middleware.service.update_settings({"mode": "SLAVE", "remotehost": "192.0.2.10", "shutdown": "LOWBATT"})
     wanted = classic if release == "25.04" or modern == "=" else modern
-    found = said(middleware, payload)
+    found = refusal_of(middleware, payload)
     assert wanted in found
     assert bool(wanted) is bool(found)
 
@@ -308,12 +337,12 @@ def test_every_odd_payload_has_an_expectation() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("release", ["13.0", "22.12", "24.10"])
-def test_older_releases(
+def test_older_releases_have_other_rules(
     make_lab: Callable[..., Any], release: str, payload: dict[str, Any], before_2023: str, after: str
 ) -> None:
     middleware = make_lab(release).middleware
-    middleware.update_ups({"mode": "SLAVE", "remotehost": "192.0.2.10"})
-    found = said(middleware, payload)
+    middleware.service.update_settings({"mode": "SLAVE", "remotehost": "192.0.2.10"})
+    found = refusal_of(middleware, payload)
     if release == "13.0":  # bare names
         before_2023, found = before_2023.partition(": ")[2], found.partition(": ")[2]
     assert found == (after if release == "24.10" else before_2023)
@@ -325,14 +354,16 @@ def test_core_has_additional_settings(make_lab: Callable[..., Any]) -> None:
     assert core.settings["powerdown"] is True
     assert (core.settings["emailnotify"], core.settings["toemail"]) == (False, [])
     assert core.settings["subject"] == "UPS report generated by %h"
-    core.update_ups({"mode": "SLAVE", "remotehost": "192.0.2.10", "emailnotify": True, "toemail": ["a@example.org"]})
-    assert core.update_ups({"hostsync": 3})["toemail"] == ["a@example.org"]
-    assert said(core, {"toemail": "a@example.org"}) == ": Not a list"
+    core.service.update_settings(
+        {"mode": "SLAVE", "remotehost": "192.0.2.10", "emailnotify": True, "toemail": ["a@example.org"]}
+    )
+    assert core.service.update_settings({"hostsync": 3})["toemail"] == ["a@example.org"]
+    assert refusal_of(core, {"toemail": "a@example.org"}) == ": Not a list"
     assert make_lab("13.0").middleware.settings["emailnotify"] is True
     scale = make_lab("22.12").middleware  # the machine is another release from now on
     assert scale.settings["hostsync"] == 3
     assert scale.settings.keys() == ups.DEFAULTS.keys()
-    assert said(scale, {"emailnotify": True}) == "emailnotify: Field was not expected"
+    assert refusal_of(scale, {"emailnotify": True}) == "emailnotify: Field was not expected"
     assert make_lab("25.10").middleware.settings.keys() == ups.DEFAULTS.keys()
 
 
@@ -346,5 +377,8 @@ def test_all_complaints_of_a_pass_are_reported_together() -> None:
     assert ups.check_schema(values, classic=True)[1] == [
         ("remoteport", "Should be between 1 and 65535"),
         ("hostsync", "Should be greater than or equal to 0"),
-        ("description", "Value greater than 1024 not allowed"),
+        ("description", "The value may not be longer than 1024 characters"),
+    ]
+    assert ups.check_schema({"description": "x" * 1025}, classic=True, old=True)[1] == [
+        ("description", "Value greater than 1024 not allowed")
     ]

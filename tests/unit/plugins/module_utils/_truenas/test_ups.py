@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import OptionError
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.ups import (
@@ -16,6 +17,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.ups import (
     ServiceState,
     UpsStep,
     WantedSettings,
+    breaks_yaml,
+    find_graph_problems,
     find_problems,
     plan_steps,
     predict_result,
@@ -144,6 +147,27 @@ def test_accepted_login_survives_nut(value: str) -> None:
         assert line.words == ("MONITOR", "ups@host", "1", "user", value, "SLAVE")
 
 
+# As TrueNAS 26 was seen to write them: the first ones break its file.
+@pytest.mark.parametrize("value", ["*!%^()", "'q'|&d", "{x}[y]", "@at<>?/+", "pw:", "-", "~", "null"])
+def test_password_that_breaks_the_graphs_is_found(value: str) -> None:
+    assert breaks_yaml(value) is True
+    assert find_problems({"monpwd": value}) == []
+
+
+@pytest.mark.parametrize("value", ["Abc-123_x", 'a"b', "$HOME;x", "a:b,c`d~", "-dash", "1e5", ":x", "?x", "a" * 40])
+def test_password_that_keeps_the_graphs_is_not_found(value: str) -> None:
+    assert breaks_yaml(value) is False
+
+
+@given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12))
+def test_other_passwords_keep_the_file_of_the_graphs_valid(value: str) -> None:
+    if find_problems({"monpwd": value}) or breaks_yaml(value):
+        return
+    text = f"jobs:\n  - name: local\n    username: nut\n    password: {value}\n"
+    (job,) = yaml.compose(text).value[0][1].value
+    assert job.value[-1][1].value == value
+
+
 @given(st.text(min_size=1, max_size=60))
 def test_reasons_never_repeat_a_secret(value: str) -> None:
     marked = f"Canary{value}"
@@ -180,6 +204,23 @@ def test_steps_to_the_wanted_settings(
 
 
 @pytest.mark.parametrize(
+    ("changes", "service", "actions"),
+    [
+        ({}, RUNNING, ["stop", "start"]),
+        ({}, STOPPED, ["start"]),
+        # TrueNAS restarts the service itself
+        ({"hostsync": 99}, RUNNING, ["update"]),
+    ],
+)
+def test_restart_that_is_asked_for_happens_once(
+    changes: dict[str, Any], service: ServiceState, actions: list[str]
+) -> None:
+    enabled = ServiceState(True, service.state)
+    goal = WantedSettings(True, {**SECONDARY, **changes}, restart=True)
+    assert [step.action for step in plan_steps(fresh(**SECONDARY), enabled, goal)] == actions
+
+
+@pytest.mark.parametrize(
     ("current", "service", "steps"),
     [
         ({}, STOPPED, []),
@@ -199,6 +240,24 @@ def test_steps_to_the_wanted_settings(
 )
 def test_steps_to_absent(current: dict[str, Any], service: ServiceState, steps: list[UpsStep]) -> None:
     assert plan_steps(fresh(**current), service, wanted(present=False, mode="SLAVE", monpwd="ignored")) == tuple(steps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        (SECONDARY, []),
+        ({**SECONDARY, "monpwd": "*x"}, ["monpwd"]),
+        ({**SECONDARY, "monuser": "@x"}, ["monuser"]),
+        ({**SECONDARY, "monuser": "null", "monpwd": "x:"}, ["monuser", "monpwd"]),
+        ({**SECONDARY, "remotehost": "[fd00::5]"}, ["remotehost"]),
+        ({**SECONDARY, "monpwd": None, "monuser": ""}, []),
+        # a primary's file has none of them
+        ({**SECONDARY, "mode": "MASTER", "monpwd": "*x"}, []),
+        ({}, []),
+    ],
+)
+def test_settings_that_break_the_graphs_are_found(settings: dict[str, Any], names: list[str]) -> None:
+    assert find_graph_problems(settings) == names
 
 
 @pytest.mark.parametrize("present", [True, False])
