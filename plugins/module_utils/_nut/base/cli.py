@@ -10,6 +10,7 @@ import argparse
 from functools import partial
 from typing import Any, Callable, NoReturn
 
+from .commands import spell_commands
 from .text import WHOLE, printable, printable_text
 
 PrintText = Callable[[str], None]
@@ -20,7 +21,7 @@ OK, FAILED, USAGE = 0, 1, 2
 def make_printing(say: PrintText) -> PrintText:
     """Return a function that prints text, of one or more lines, made safe for a terminal and the journal."""
     # JSON is one line of any length, so nothing is cut
-    return lambda text: say(printable_text(text, WHOLE, WHOLE))
+    return lambda text: say(printable_text(spell_commands(text), WHOLE, WHOLE))
 
 
 class ProgramExit(Exception):

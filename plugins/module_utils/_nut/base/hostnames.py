@@ -43,6 +43,11 @@ def normal_address(text: str) -> str:
     return LOOPBACK if address.is_loopback else str(address)
 
 
+def split_addresses(text: str) -> tuple[str, ...]:
+    """Return the addresses and names of a machine that has several, written with commas; without brackets around IPv6 addresses."""
+    return tuple(dict.fromkeys(part.strip().strip("[]") for part in text.split(",") if part.strip(" []")))
+
+
 def resolve_name(name: str, timeout: float) -> tuple[str, ...]:
     """Return the addresses of ``name`` from the system's resolver, within ``timeout`` seconds.
 
@@ -67,8 +72,20 @@ def resolve_names(
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, OSError]]:
     """Return the addresses of each name (() if none), and the error of each name without one. All are looked up in parallel.
 
-    The whole lookup takes at most ``seconds``.
+    A name may be several of one machine, as split_addresses() splits them. The whole lookup takes at most ``seconds``.
     """
+    parts = {name: split_addresses(name) or (name,) for name in names}
+    found, problems = _resolve_each({part for those in parts.values() for part in those}, seconds, ask)
+    addresses = {
+        name: tuple(dict.fromkeys(each for part in those for each in found[part])) for name, those in parts.items()
+    }
+    return addresses, {name: problems[parts[name][0]] for name, those in addresses.items() if not those}
+
+
+def _resolve_each(
+    names: Iterable[str], seconds: float, ask: Resolve = resolve_name
+) -> tuple[dict[str, tuple[str, ...]], dict[str, OSError]]:
+    """Do the work of resolve_names() for names that are one address or name each."""
     found: dict[str, tuple[str, ...]] = {name: (name,) if is_address(name) else () for name in names}
     problems: dict[str, OSError] = {}
 

@@ -25,6 +25,8 @@ GATE_REPORT = f"{SHUTDOWN_FOLDER}/last.json"  # what the gate saw last
 STAGES_STATE = f"{SHUTDOWN_FOLDER}/stages.json"
 WATCH_STATE = f"{SHUTDOWN_FOLDER}/watch.json"
 ADDRESSES = f"{SHUTDOWN_FOLDER}/addresses.json"  # of names, as they were found last
+BOOT_STARTS = f"{SHUTDOWN_FOLDER}/boot-starts.json"  # of the guests that wait for their storage after a boot
+HA_MARKER = f"{SHUTDOWN_FOLDER}/ha-disarmed"  # exists while we have disarmed HA
 GUESTS = f"{SHUTDOWN_FOLDER}/guests.json"  # of the stages, as they were found last
 
 ACCESS_PROGRAM = "usr/local/sbin/nut-access"

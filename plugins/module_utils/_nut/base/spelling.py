@@ -20,6 +20,12 @@ def suggest(name: object, known: Iterable[str]) -> str:
     return f"Did you mean {by_fold[near[0]]}?" if near else ""
 
 
+def list_words(words: Iterable[str], last: str = "and") -> str:
+    """Return words as a list in a sentence: "a", "a and b", "a, b and c". last: the word before the last one."""
+    *others, final = words
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
 def read_truth(value: object) -> bool:
     """Read true, yes, on, 1 and their opposites, in any case. Raises ValueError for anything else."""
     text = str(value).lower()

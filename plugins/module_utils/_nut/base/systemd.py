@@ -33,6 +33,7 @@ HOTPLUG_TIMER = "nut-hotplug.timer"
 HARDENING = "homelab-nut-hardening.conf"
 """The drop-in with a unit's sandbox."""
 WORDS = 500  # characters of a line that a unit logged
+_CONTAINER_NAME = 40
 
 # Runs a program without a shell; returns its exit code (127 if it is missing) and what it printed, stdout and stderr.
 Run = Callable[[Sequence[str]], "tuple[int, str]"]
@@ -82,6 +83,14 @@ def is_main_process(unit: str, environment: Mapping[str, str], root: Path = Path
     return any(group.rpartition("/")[2] == unit for group in groups)
 
 
+def read_container(root: Path = Path("/")) -> str:
+    """Return what kind of container systemd says that this host is, such as "lxc"; "" if it is none, or unknown."""
+    try:
+        return (root / "run/systemd/container").read_text(encoding="utf-8", errors="replace").strip()[:_CONTAINER_NAME]
+    except OSError:
+        return ""
+
+
 def driver_unit(ups: str) -> str:
     """Return the name of the unit that runs a UPS's driver."""
     return f"nut-driver@{ups}.service"
@@ -90,6 +99,11 @@ def driver_unit(ups: str) -> str:
 def is_driver(unit: str) -> bool:
     """Return whether a unit runs a UPS's driver."""
     return unit.startswith("nut-driver@") and unit.endswith(".service")
+
+
+def ups_of_driver(unit: str) -> str:
+    """Return the UPS whose driver a unit runs: the reverse of driver_unit()."""
+    return unit.partition("@")[2].removesuffix(".service")
 
 
 def drivers_at_boot(root: Path = Path("/", UNITS)) -> tuple[str, ...]:
@@ -145,16 +159,62 @@ def run_systemctl(verb: str, *names: str, runner: Run) -> None:
         raise UnitError(f"systemctl {verb} {' '.join(names)} failed: {one_line(said)}")
 
 
-# exit codes by which systemd reports that it could not set up a unit's sandbox
-SANDBOX_CODES = {
-    216: "216/GROUP",
-    217: "217/USER",
-    218: "218/CAPABILITIES",
-    225: "225/NETWORK",
-    226: "226/NAMESPACE",
-    227: "227/NO_NEW_PRIVILEGES",
-    228: "228/SECCOMP",
+# Exit codes by which systemd reports that it could not even start a unit's program (systemd.exec(5)), and what it could not do.
+START_CODES = {
+    200: ("CHDIR", "change to its working directory"),
+    201: ("NICE", "set its priority"),
+    202: ("FDS", "pass files on to it"),
+    203: ("EXEC", "execute it"),
+    204: ("MEMORY", "get memory"),
+    205: ("LIMITS", "set its resource limits"),
+    206: ("OOM_ADJUST", "set what happens to it without memory"),
+    207: ("SIGNAL_MASK", "set its signal mask"),
+    208: ("STDIN", "set up its standard input"),
+    209: ("STDOUT", "set up its standard output"),
+    210: ("CHROOT", "change to its root directory"),
+    211: ("IOPRIO", "set its I/O priority"),
+    212: ("TIMERSLACK", "set its timer slack"),
+    213: ("SECUREBITS", "set its secure bits"),
+    214: ("SETSCHEDULER", "set its scheduler"),
+    215: ("CPUAFFINITY", "choose its CPUs"),
+    216: ("GROUP", "change to its group"),
+    217: ("USER", "change to its user, or set up user namespaces"),
+    218: ("CAPABILITIES", "drop its capabilities"),
+    219: ("CGROUP", "set up its control group"),
+    220: ("SETSID", "start its session"),
+    221: ("CONFIRM", "get a confirmation"),
+    222: ("STDERR", "set up its standard error"),
+    224: ("PAM", "start its PAM session"),
+    225: ("NETWORK", "separate its network"),
+    226: ("NAMESPACE", "give it a file system of its own"),
+    227: ("NO_NEW_PRIVILEGES", "keep it from gaining privileges"),
+    228: ("SECCOMP", "filter its system calls"),
+    229: ("SELINUX_CONTEXT", "set its SELinux context"),
+    230: ("PERSONALITY", "set its execution domain"),
+    231: ("APPARMOR_PROFILE", "set its AppArmor profile"),
+    232: ("ADDRESS_FAMILIES", "limit its kinds of sockets"),
+    233: ("RUNTIME_DIRECTORY", "make its directory below /run"),
+    235: ("CHOWN", "change the owner of its socket"),
+    236: ("SMACK_PROCESS_LABEL", "set its SMACK label"),
+    237: ("KEYRING", "set up its kernel keyring"),
+    238: ("STATE_DIRECTORY", "make its directory below /var/lib"),
+    239: ("CACHE_DIRECTORY", "make its directory below /var/cache"),
+    240: ("LOGS_DIRECTORY", "make its directory below /var/log"),
+    241: ("CONFIGURATION_DIRECTORY", "make its directory below /etc"),
+    242: ("NUMA_POLICY", "set its NUMA policy"),
+    243: ("CREDENTIALS", "set up its credentials"),
+    245: ("BPF", "load its BPF programs"),
 }
+# those by which it reports that it could not set up a unit's sandbox
+SANDBOX_CODES = {code: f"{code}/{START_CODES[code][0]}" for code in (216, 217, 218, 225, 226, 227, 228)}
+
+
+def describe_start_failure(code: int) -> str:
+    """Return what systemd could not do before it started a unit's program, with its name for that; "" for any other exit code."""
+    if code not in START_CODES:
+        return ""
+    name, what = START_CODES[code]
+    return f"it can't {what} ({code}/{name})"
 
 
 def sandbox_failure(name: str, runner: Run) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from .directives import DETAILED_TYPES, Release
+from .feeds import Feeds
 from .files import NutFiles
 from .release import format_release
 from .upsd import IDLE_SECONDS, is_loopback
@@ -27,7 +28,20 @@ class _Advice:
     file: str  # the problem does not matter to a host without this file
     # returns what the message is about, to fill its {}; empty if the problem does not matter
     concerned: Callable[[NutFiles], Iterable[str]]
-    message: str
+    message: str  # two sentences: the problem, and the remedy
+    is_due: bool = False  # whether the remedy is to be applied now; else it is good to know
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A known problem of a release that matters to a host's files."""
+
+    problem: str
+    remedy: str
+    is_due: bool  # whether something has to be done
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.remedy}."
 
 
 def _concerns_all(_files: NutFiles) -> Iterable[str]:
@@ -50,12 +64,19 @@ def _logs_out(files: NutFiles) -> bool:
     return re.fullmatch("[0-9]{1,9}", held) is None or int(held) > IDLE_SECONDS
 
 
+def _messages_for_a_shell(files: NutFiles) -> list[str]:
+    """Return the types of events whose NOTIFYMSG has characters that mean something to the shell which NOTIFYCMD goes through."""
+    if not _has_directive("upsmon.conf", "NOTIFYCMD")(files):
+        return []
+    lines = [line.words for line in files.statements("upsmon.conf") if line.words[0] == "NOTIFYMSG"]
+    kinds = [words[1] for words in lines if len(words) > 2 and re.search(r"[$`\"\\]", words[2])]
+    return [", ".join(dict.fromkeys(kinds))] if kinds else []
+
+
 def _details_for_a_shell(files: NutFiles) -> list[str]:
     """Return the first type of event that NOTIFYCMD gets, and whose message contains text from the UPS."""
-    flags = [line.values for line in files.statements("upsmon.conf") if line.words[0] == "NOTIFYFLAG"]
-    types = [values[0].upper() for values in flags if len(values) > 1 and "EXEC" in values[1]]
     return (
-        [kind for kind in types if kind in DETAILED_TYPES][:1]
+        [kind for kind, flags in files.notify_flags.items() if "EXEC" in flags and kind in DETAILED_TYPES][:1]
         if _has_directive("upsmon.conf", "NOTIFYCMD")(files)
         else []
     )
@@ -71,6 +92,14 @@ def _only_v6(files: NutFiles) -> bool:
     )
 
 
+def _redundant_upses(files: NutFiles) -> list[str]:
+    """Return the UPSes of a host that goes on without one of them."""
+    power = {monitor.ups: monitor.power for monitor in files.monitors}
+    needed = files.directive("upsmon.conf", "MINSUPPLIES") or "1"
+    feeds = Feeds(power, int(needed) if needed.isdigit() else 1)
+    return [" and ".join(feeds.upses)] if feeds.is_redundant else []
+
+
 def _sections_with(key: str) -> Callable[[NutFiles], Iterable[str]]:
     return lambda files: [name for name, section in files.ups_conf.sections.items() if key in dict(section.keys)]
 
@@ -81,11 +110,7 @@ _several_listen = _concerned_if(
 )
 _ONE_LISTEN = (
     "of several LISTEN addresses, upsd insists only on the {} one, and merely logs if it can't bind another. "
-    "Check with ss -ltn, or use LISTEN 0.0.0.0 only"
-)
-_BEFORE_A_SHELL = (
-    "before 2.8.6, the message for NOTIFYCMD goes through a shell. Use no $, backticks or quotes in NOTIFYMSG, "
-    "and from 2.8.3 on, no EXEC for ALARM (CVE-2026-54161)"
+    "Check with ss -ltn, or use a single one: LISTEN 0.0.0.0 for IPv4, or LISTEN {} for IPv6 and IPv4"
 )
 _KEEPS_THE_ORDER = "The primary must wait until this host is down (nut_server_gate), or long enough (FINALDELAY)"
 
@@ -102,6 +127,12 @@ _ROWS: tuple[_Advice, ...] = (
         "Never restart NUT or the network during an outage; this role doesn't",
     ),
     _Advice(
+        _FIRST, (2, 8, 1), "upsmon.conf", _redundant_upses,
+        "a UPS that has switched itself off (OFF) still counts as a supply of this host, so it only shuts down if {} are low at the "
+        "same moment. Set MINSUPPLIES to the sum of their power values, or use NUT 2.8.1 or newer",
+        is_due=True,
+    ),
+    _Advice(
         (2, 8, 1), _NEVER, "upsmon.conf", _concerned_if(lambda files: not _has_directive("upsmon.conf", "OFFDURATION")(files)),
         "a UPS that reports OFF for 30 s counts as lost, even without OFFDURATION. "
         "Set OFFDURATION to -1 if your UPS reports OFF while it powers this host",
@@ -115,16 +146,17 @@ _ROWS: tuple[_Advice, ...] = (
         (2, 8, 1), (2, 8, 5), "upsmon.conf", _concerned_if(_logs_out),
         "SHUTDOWNEXIT keeps the login for 60 s at most, because upsd then drops silent clients. " + _KEEPS_THE_ORDER,
     ),
-    _Advice(_FIRST, (2, 8, 3), "upsmon.conf", _concerned_if(_has_directive("upsmon.conf", "NOTIFYCMD")), _BEFORE_A_SHELL),
+    _Advice(
+        _FIRST, (2, 8, 6), "upsmon.conf", _messages_for_a_shell,
+        "the message for NOTIFYCMD goes through a shell, and NOTIFYMSG {} has $, a backtick, a backslash or a quote (CVE-2026-54161). "
+        "Write it without these characters",
+        is_due=True,
+    ),
     _Advice(
         (2, 8, 3), (2, 8, 6), "upsmon.conf", _details_for_a_shell,
         "upsmon passes a UPS's alarm texts to a shell (CVE-2026-54161), and NOTIFYFLAG {} has EXEC. "
         "Remove EXEC, unless your distribution has fixed this",
-    ),
-    _Advice(
-        (2, 8, 3), (2, 8, 6), "upsmon.conf",
-        _concerned_if(lambda files: _has_directive("upsmon.conf", "NOTIFYCMD")(files) and not _details_for_a_shell(files)),
-        _BEFORE_A_SHELL,
+        is_due=True,
     ),
     _Advice(
         (2, 8, 0), (2, 8, 1), "upssched.conf",
@@ -137,11 +169,12 @@ _ROWS: tuple[_Advice, ...] = (
         "with TLS, a machine that begins a handshake and does not finish it blocks every shutdown until nut-watch restarts upsd: "
         "after 6 s, or after up to 20 s on battery. Allow only machines that you trust (nut_server_allow)",
     ),
-    _Advice(_FIRST, (2, 8, 1), "upsd.conf", _several_listen, _ONE_LISTEN.format("last")),
-    _Advice((2, 8, 1), (2, 8, 2), "upsd.conf", _several_listen, _ONE_LISTEN.format("first")),
+    _Advice(_FIRST, (2, 8, 1), "upsd.conf", _several_listen, _ONE_LISTEN.format("last", "::")),
+    _Advice((2, 8, 1), (2, 8, 2), "upsd.conf", _several_listen, _ONE_LISTEN.format("first", "*")),
     _Advice(
         (2, 8, 1), _NEVER, "upsd.conf", _concerned_if(_only_v6),
         "LISTEN :: covers only IPv6. For IPv4 clients, add LISTEN 0.0.0.0",
+        is_due=True,
     ),
     _Advice(
         (2, 8, 2), (2, 8, 3), "ups.conf", _concerned_if(lambda files: bool(files.ups_conf.sections)),
@@ -151,26 +184,30 @@ _ROWS: tuple[_Advice, ...] = (
     _Advice(
         (2, 8, 1), (2, 8, 3), "ups.conf", _sections_with("allow_killpower"),
         "allow_killpower of [{}] has no effect in ups.conf. Set it with upsrw when you need it",
+        is_due=True,
     ),
     _Advice(
         (2, 8, 1), (2, 8, 2), "ups.conf", _sections_with("onlinedischarge_calibration"),
         "onlinedischarge_calibration of [{}] makes every discharge look like a calibration, after which upsmon never shuts down. "
         "Remove it, or use NUT 2.8.2 or newer",
+        is_due=True,
     ),
     _Advice(
         _FIRST, _NEVER, "ups.conf", _sections_with("device"),
         "[{}] is identified by device, a number that changes whenever the UPS is plugged in or resets, "
         "so its driver would not find it again. Use serial, or vendorid and productid",
+        is_due=True,
     ),
 )  # fmt: skip
 
 
-def list_advice(texts: Mapping[str, str], release: Release) -> list[str]:
+def list_advice(texts: Mapping[str, str], release: Release) -> list[Advice]:
     """Return the known problems of this release that matter to these files, and what to do about them. Never raises."""
     files = NutFiles.of(texts)
     return [
-        f"NUT {format_release(release)}: {row.message.format(name)}."
+        Advice(f"NUT {format_release(release)}: {problem.format(name)}", remedy.format(name), row.is_due)
         for row in _ROWS
         if row.file in files and row.since <= release < row.fixed
+        for problem, _stop, remedy in (row.message.partition(". "),)
         for name in row.concerned(files)
     ]

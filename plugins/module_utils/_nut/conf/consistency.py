@@ -18,6 +18,10 @@ from .values import find_wrong_values
 # The other modes don't start upsd. Worse, with none Debian 12 and 13 let each reboot cut the power of the UPSes in ups.conf.
 PRIMARY_MODES = ("netserver", "standalone")
 SECONDARY_MODES = ("netclient",)
+# sockaddr_un.sun_path, without the end of the text
+_SOCKET_PATH = 107
+# nut-stages, nut-watch, nut-shutdown, nut-hotplug, and a person with upsc
+_OWN_CONNECTIONS = 5
 
 
 def find_inconsistencies(texts: Mapping[str, str], release: Release | None = None) -> list[str]:
@@ -52,7 +56,34 @@ def find_inconsistencies(texts: Mapping[str, str], release: Release | None = Non
         wrong.append("upsmon.conf: CERTVERIFY without CERTPATH: upsmon could not connect to any upsd. Set both")
     if files.directive("upsd.conf", "CERTIDENT") and not files.directive("upsd.conf", "CERTPATH"):
         wrong.append("upsd.conf: CERTIDENT without CERTPATH: upsd would silently offer no TLS. Set both")
+    wrong += _find_lacking_connections(files) + _find_wrong_sockets(files)
     return wrong + find_wrong_values(files, release) + _find_wrong_logins(files) + _find_wrong_monitors(files)
+
+
+def _find_lacking_connections(files: NutFiles) -> list[str]:
+    """Return a sentence if MAXCONN is too small: upsd then ignores clients, and in the end every new connection."""
+    given = files.directive("upsd.conf", "MAXCONN") or ""
+    parts = (len(files.ups_conf.sections), max(len(files.listening), 1), len(files.users), len(files.monitors))
+    needed = sum(parts) + _OWN_CONNECTIONS
+    if not given.isdigit() or int(given) >= needed:
+        return []
+    return [
+        f"upsd.conf: MAXCONN is {given}, but upsd needs {needed}: one for each UPS, LISTEN, user and MONITOR, and {_OWN_CONNECTIONS} for "
+        "other programs. It would ignore the others. Leave it out"
+    ]
+
+
+def _find_wrong_sockets(files: NutFiles) -> list[str]:
+    """Return why upssched could not use its socket (PIPEFN) and its lock (LOCKFN)."""
+    pipe, lock = (files.directive("upssched.conf", name) for name in ("PIPEFN", "LOCKFN"))
+    wrong = []
+    if pipe and len(pipe) > _SOCKET_PATH:
+        wrong.append(
+            f"upssched.conf: PIPEFN has {len(pipe)} characters, and the path of a socket may have {_SOCKET_PATH}: no timer would run"
+        )
+    if pipe and pipe == lock:
+        wrong.append("upssched.conf: PIPEFN and LOCKFN are the same file, so no timer would run. Give each its own")
+    return wrong
 
 
 def _find_overlapping_listens(places: Sequence[tuple[str, int]]) -> list[str]:
@@ -108,6 +139,11 @@ def _find_wrong_monitors(files: NutFiles) -> list[str]:
         ports = upsd.local_ports(files["upsd.conf"]) if files.listening else [upsd.PORT]
         if "upsd.conf" in files and monitor.port not in ports:
             wrong.append(f"{where}: no LISTEN line of upsd.conf lets this host connect to port {monitor.port}")
+        is_encrypted = "upsd.conf" not in files or files.directive("upsd.conf", "CERTPATH")
+        if files.directive("upsmon.conf", "FORCESSL") == "1" and not is_encrypted:
+            wrong.append(
+                f"{where}: FORCESSL is 1, but upsd.conf has no CERTPATH: upsmon could not connect. Set nut_server_tls"
+            )
         if monitor.ups not in served:
             wrong.append(f"{where}: ups.conf has no [{monitor.ups}]. It has: {', '.join(served) or 'none'}")
         user = files.users.get(monitor.user)

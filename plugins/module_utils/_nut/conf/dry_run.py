@@ -22,7 +22,7 @@ from ..base import trust
 from ..base.files import Owner
 from ..base.process import Find, find_program
 from ..base.systemd import Run
-from . import nss, ups_conf
+from . import nss, packages, ups_conf
 
 # An unused process id. Without it, upsmon -K of 2.8.0 stops because another upsmon is running.
 NO_PID = "4194303"
@@ -146,7 +146,9 @@ def _complaints_of_driver(
     where = f"ups.conf, [{name}]"
     path = finder(driver) if re.fullmatch(r"[A-Za-z0-9_-]+", driver) else None
     if path is None:
-        return [f"{where}: this host has no driver {driver!r}. Check its name, and whether its package is installed"]
+        package = packages.find_package(driver)
+        source = f"It is not in this host's {package}, or {package} is not installed" if package else "Check its name"
+        return [f"{where}: this host has no driver {driver!r}. {source}"]
     code, said = runner([*scratch.command, str(path), "-a", name, "-V"])
     complaints = _find_complaints(_DRIVER, said)
     if code and not complaints:

@@ -77,3 +77,9 @@ class NutFiles(Mapping[str, str]):
     def monitors(self) -> tuple[Monitor, ...]:
         """The MONITOR lines of upsmon.conf."""
         return upsmon.read_monitors(self.get("upsmon.conf", ""))
+
+    @cached_property
+    def notify_flags(self) -> dict[str, list[str]]:
+        """Type of event -> the flags of its NOTIFYFLAG. As in NUT, the last line counts."""
+        lines = [line.values for line in self.statements("upsmon.conf") if line.words[0] == "NOTIFYFLAG"]
+        return {values[0].upper(): values[1].split("+") for values in lines if len(values) > 1}

@@ -30,8 +30,8 @@ class Fitted:
 def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
     """Remove the lines that a release does not know from NUT's files. All other lines stay unchanged.
 
-    Exceptions: LISTEN lines may be reordered and ALLOW_NOT_ALL_LISTENERS added, so that a missing address does not keep upsd
-    from serving its own host.
+    Exceptions: LISTEN 0.0.0.0 is left out beside LISTEN :: where that serves IPv4, too; LISTEN lines may be reordered and
+    ALLOW_NOT_ALL_LISTENERS added, so that a missing address does not keep upsd from serving its own host.
 
     Lines that are in no table stay, for the daemon itself to judge. A file that NUT would misread stays, too:
     consistency.find_inconsistencies() reports it. Never raises.
@@ -50,7 +50,7 @@ def fit_files(files: Mapping[str, str], release: Release) -> Fitted:
                 gone.update(range(number, (number if name == "nut.conf" else _last_line(lines, number)) + 1))
         fitted[name] = "".join(line for number, line in enumerate(lines, 1) if number not in gone)
     if "upsd.conf" in fitted:
-        fitted["upsd.conf"] = _with_lasting_listeners(fitted["upsd.conf"], release)
+        fitted["upsd.conf"] = _with_lasting_listeners(_without_twin(fitted["upsd.conf"], release), release)
     return Fitted(fitted, tuple(dict.fromkeys(left_out)), tuple(dict.fromkeys(refused)))
 
 
@@ -69,6 +69,25 @@ def _describe_lack(where: str, what: str, directive: Directive, release: Release
     if directive.needed:
         return f"{sentence} It can't be left out, because {directive.needed}."
     return f"{sentence} It is left out{directive.without and ': '}{directive.without}."
+
+
+def _without_twin(text: str, release: Release) -> str:
+    """Return an upsd.conf without LISTEN 0.0.0.0 where it has LISTEN :: with the same port: before 2.8.1 that serves IPv4, too.
+
+    upsd could bind only one of them, and would not start if that is the wrong one. Since 2.8.1, LISTEN :: is for IPv6 only.
+    """
+    places = upsd.read_listen_lines(text)
+    if release >= (2, 8, 1) or grammar.find_problems(text):
+        return text
+    lines = _PHYSICAL.findall(text)
+    twins = [
+        line.number
+        for line, (address, port) in zip(
+            [line for line in grammar.parse_lines(text) if line.words[0] == "LISTEN" and len(line.words) > 1], places
+        )
+        if address == "0.0.0.0" and ("::", port) in places and _last_line(lines, line.number) == line.number
+    ]
+    return "".join(line for number, line in enumerate(lines, 1) if number not in twins)
 
 
 def _with_lasting_listeners(text: str, release: Release) -> str:

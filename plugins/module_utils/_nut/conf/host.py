@@ -20,6 +20,7 @@ from ..base import trust
 from ..base.systemd import Run
 from . import grammar, upsd
 from .files import NutFiles
+from .programs import find_program
 
 # the places of the flag in NUT's samples, its newer documentation, and most posts
 COMMON_FLAGS = ("/etc/killpower", "/run/nut/killpower")
@@ -80,41 +81,6 @@ def _try_bind(family: int, kind: int, number: int, place: tuple[object, ...]) ->
     return 0
 
 
-def find_unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
-    """Return the programs in the files that don't exist or can't be run, as sentences. NUT reports them only when it needs them."""
-    files = NutFiles.of(texts)
-    wrong = []
-    for name, directive in (
-        ("upsmon.conf", "SHUTDOWNCMD"),
-        ("upsmon.conf", "NOTIFYCMD"),
-        ("upssched.conf", "CMDSCRIPT"),
-    ):
-        command = files.directive(name, directive)
-        # upssched runs CMDSCRIPT only for AT lines
-        if not command or (name == "upssched.conf" and all(line.words[0] != "AT" for line in files.statements(name))):
-            continue
-        program = _program_of(command)
-        # shell builtins count as programs, too; an assignment can't be checked
-        if program.startswith("/"):
-            there = Path(program).is_file() and os.access(program, os.X_OK)
-        else:
-            there = "=" in program or runner(["sh", "-c", 'command -v "$1"', "sh", program])[0] == 0
-        if there:
-            continue
-        wrong.append(f"{name}: {directive} {program}: this program does not exist on this host, or is not executable")
-    return wrong
-
-
-def _program_of(command: str) -> str:
-    try:
-        # split as the shell that runs it does
-        words = shlex.shlex(command, posix=True, punctuation_chars=True)
-        words.whitespace_split = True
-        return next(words)
-    except (ValueError, StopIteration):
-        return ""
-
-
 def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
     """Return the paths that root trusts although others can change them, as sentences. folder: where the files will be."""
     files = NutFiles.of(texts)
@@ -132,7 +98,7 @@ def find_untrusted(texts: Mapping[str, str], folder: Path) -> list[str]:
                 "power, and make root overwrite its own files. Use a path in a directory that only root can write to, "
                 "such as /run/nut-killpower"
             )
-    runs = [("upsmon.conf: SHUTDOWNCMD", _program_of(files.directive("upsmon.conf", "SHUTDOWNCMD") or ""))]
+    runs = [("upsmon.conf: SHUTDOWNCMD", find_program(files.directive("upsmon.conf", "SHUTDOWNCMD") or ""))]
     runs += [("ups.conf: driverpath", value) for key, value in files.ups_conf.settings if key == "driverpath" and value]
     wrong += [
         f"{where} {program}: {why}, but root runs this program, so nobody else may be able to write there"

@@ -21,6 +21,14 @@ def format_release(release: Release) -> str:
     return ".".join(map(str, release))
 
 
+def is_hasty_release(release: Release | None) -> bool:
+    """Return whether upsmon of a release shuts down at once if it loses contact with a UPS on battery; True if it is unknown.
+
+    2.8.0, and 2.8.3 and later, wait for DEADTIME first.
+    """
+    return release is None or (2, 8, 1) <= release < (2, 8, 3)
+
+
 def read_release(said: str) -> Release | None:
     """Return the release in the output of a NUT program's -V; None if there is none."""
     found = _VERSION.search(said)

@@ -110,11 +110,14 @@ def take_extra_lines(given: Mapping[str, Any] | None, file: str, role: str) -> s
     return f"\n# {variable}\n{text}" if text else ""
 
 
-def write_devices(devices: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sections of ups.conf for a playbook's devices. Raises SettingsError."""
+def write_devices(devices: Sequence[Mapping[str, Any]], powering: Iterable[str] = ()) -> str:
+    """Return the sections of ups.conf for a playbook's devices. Raises SettingsError.
+
+    powering: the UPSes that power secondaries.
+    """
     variable = "nut_server_devices"
     try:
-        sections = ups_conf.build_sections(devices)
+        sections = tuple(map(ups_conf.add_delays, ups_conf.build_sections(ups_conf.spare_devices(devices, powering))))
     except ups_conf.DeviceError as error:
         raise SettingsError(f"{variable}: {error}") from None
     # only the host can resolve auto; its keys are most likely those of usbhid-ups

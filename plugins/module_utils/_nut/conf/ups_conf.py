@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -41,6 +41,12 @@ _RANKS = {"driver": 0, "port": 1}
 # the keys of a device; NUT ignores the case of keys
 _KEYS = {name.lower(): directive for name, directive in DEVICE.items() if not name.endswith(".*")}
 _OWN_KEYS = ("name", "powervalue", *_VARIABLES, "options")
+
+
+# usbhid-ups before 2.8.3 tells a CyberPower to cut the power after 20 s and to restore it after 30 s. These UPSes count whole minutes,
+# so they cut it at once. Newer releases have these defaults themselves (drivers/cps-hid.c).
+CPS_DELAYS = (("offdelay", "60"), ("ondelay", "120"))
+CPS_VENDOR = "0764"
 
 
 class DeviceError(ValueError):
@@ -127,7 +133,10 @@ def _known_setting(name: str, key: str, value: object) -> object:
     family = f"{key.partition('.')[0]}.*".lower()  # such as override.battery.charge.low
     directive = _KEYS.get(key.lower()) or DEVICE.get(family)
     if directive is None and KEY.fullmatch(key):
-        hint = suggest(key, [*DEVICE, *_OWN_KEYS]) or "A key of a driver other than usbhid-ups goes under options"
+        hint = (
+            suggest(key, [*DEVICE, *_OWN_KEYS])
+            or f"Write a key of a driver other than usbhid-ups as options: {{{key}: ...}}"
+        )
         raise DeviceError(f"device {name}: there is no key {key}. {hint}")
     if directive is None:
         return value  # not a valid key; build_section() refuses it
@@ -183,6 +192,39 @@ def build_sections(devices: Sequence[Mapping[str, object]]) -> tuple[Section, ..
     if twice:
         raise DeviceError(f"two devices are called {', '.join(twice)}. Give each UPS its own name")
     return made
+
+
+def choose_delays(driver: str, vendor_id: str, given: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Return offdelay and ondelay for a UPS whose driver's own are wrong, as far as nobody has set them."""
+    if driver != "usbhid-ups" or vendor_id.lower().removeprefix("0x") != CPS_VENDOR:
+        return ()
+    keys = {key.lower() for key, _value in given}
+    # a longer offdelay may need a longer ondelay, too
+    return () if "offdelay" in keys else tuple(pair for pair in CPS_DELAYS if pair[0] not in keys)
+
+
+def add_delays(section: Section) -> Section:
+    """Return a section of the inventory with the delays that its UPS needs, if the section shows that it is one of these."""
+    keys = {key.lower(): value or "" for key, value in section.keys}
+    return Section(
+        section.name, (*section.keys, *choose_delays(keys["driver"], keys.get("vendorid", ""), section.keys))
+    )
+
+
+def spare_devices(devices: Sequence[Mapping[str, object]], powering: Iterable[str]) -> list[Mapping[str, object]]:
+    """Return the devices, with sdorder -1 for a UPS that powers no machine which this host's shutdown brings down.
+
+    `upsdrvctl shutdown` otherwise tells all UPSes of ups.conf to cut their power, a router's, too. A secondary goes down with this
+    host and stays off unless its UPS cuts the power. powering: the UPSes that power secondaries.
+    """
+    needed = {name.lower() for name in powering}
+    spared = []
+    for device in devices:
+        options = device.get("options")
+        keys = {str(key).lower() for key in (*device, *(options if isinstance(options, Mapping) else ()))}
+        is_spare = str(device.get("powervalue")) == "0" and str(device.get("name")).lower() not in needed
+        spared.append({**device, "sdorder": -1} if is_spare and "sdorder" not in keys else device)
+    return spared
 
 
 def render_sections(made: Sequence[Section]) -> str:

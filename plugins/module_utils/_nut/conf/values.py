@@ -19,6 +19,7 @@ from ..base.spelling import suggest
 from .directives import AT_COMMANDS, DETAILED_TYPES, DIRECTIVES, FORMS, NEWEST, NOTIFY_TYPES, VALUES, Directive, Release
 from .files import NutFiles
 from .statements import ASSIGNMENT, Statement
+from .usb_keys import NO_DEVICE, explain_unmatchable
 
 # kinds of lines that may occur several times, and are identified by their first value
 _TELLING = ("listen", "monitor", "certhost", "notifymsg", "notifyflag", "at")
@@ -148,9 +149,17 @@ def _wrong_nut_conf(text: str, release: Release | None) -> list[str]:
 
 def _wrong_ups_conf(lines: Sequence[Statement], newer: bool) -> list[str]:
     wrong = []
+    drivers = {line.section: " ".join(line.values[1:]) for line in lines if line.name == "driver"}
     for line in lines:
         where, what, values, directive = line.where, line.words[0], line.values, line.directive
-        if values and values[0] != "=":
+        unmatchable = _explain_unmatchable(line, drivers.get(line.section, ""))
+        if what.lower() == "override.ups.status":
+            wrong.append(
+                f"{where}: {what} replaces the status of the UPS for ever, so no power cut would be noticed. Remove it"
+            )
+        elif unmatchable:
+            wrong.append(f"{where}: {what} {unmatchable}")
+        elif values and values[0] != "=":
             wrong.append(f"{where}: {what} has no = before its value, so NUT ignores it. Write {what} = VALUE")
         elif directive is not None:
             if values and directive.kind == "flag" and not directive.never:
@@ -162,6 +171,13 @@ def _wrong_ups_conf(lines: Sequence[Statement], newer: bool) -> list[str]:
         elif not line.section and not newer:
             wrong.append(f"ups.conf, line {line.number}: NUT has no directive {what}, and would silently ignore it")
     return wrong
+
+
+def _explain_unmatchable(line: Statement, driver: str) -> str:
+    """Return why a line of a section can't match any UPS; "" if it can, or if it is not of the form KEY = VALUE."""
+    if not line.section or len(line.values) != 2 or line.values == ("=", NO_DEVICE) or line.values[0] != "=":
+        return ""
+    return explain_unmatchable(line.words[0], line.values[1], driver)
 
 
 def _wrong_users(lines: Sequence[Statement], newer: bool) -> list[str]:

@@ -55,6 +55,11 @@ _LATE = ("POWEROFF_WAIT", "POWEROFF_QUIET")
 _UNREAD = ("UPSD_OPTIONS", "UPSMON_OPTIONS")
 
 
+def is_emptied(text: str) -> bool:
+    """Return whether a run with state absent has emptied a file."""
+    return text.startswith(STUB)
+
+
 def watched_units(files: Mapping[str, str]) -> tuple[str, ...]:
     """Return the units that a host with these files has."""
     if "ups.conf" not in files:

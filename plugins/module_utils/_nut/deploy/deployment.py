@@ -5,6 +5,7 @@
 """Deploy NUT's files to a host: check and replace them, and restart only what must be restarted.
 
 actions.py decides which actions are needed, apply.py runs them, and verify.py asks upsd afterwards. This file combines them.
+One file, because all of its steps share the lock and the files that were read.
 """
 
 from __future__ import annotations
@@ -20,27 +21,30 @@ from typing import Callable, Protocol
 from ..base import files as base_files
 from ..base import hostnames, sets
 from ..base import systemd as base_systemd
+from ..base.clock import read_boot_id
 from ..base.text import one_line
-from ..conf import consistency, dry_run, enumerator, grammar, host, nss, ups_conf
+from ..conf import consistency, dry_run, enumerator, grammar, host, nss, packages, programs, ups_conf
 from ..conf.advice import list_advice
 from ..conf.directives import Release
+from ..conf.feeds import OWN_UPSD
 from ..conf.files import NutFiles
 from ..conf.fit import fit_files
+from ..conf.no_effect import find_ineffective
 from ..conf.release import find_release
-from ..net import snapshot, vocabulary
+from ..net import login, snapshot, vocabulary
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
+from ..usb import liveness
+from ..usb.bus import UsbDevice, scan_bus
 from ..usb.policy import UsbPolicy, UsbPolicyError, read_policy
 from ..usb.resolution import NameResolution
-from . import actions
+from . import actions, past, secrets
 from .apply import LocalNut
 from .change import Change, FileChange, UnitAction
 from .verify import Verifier, VerifyResult
 
 MODE = 0o640  # the files contain passwords: root writes, NUT reads
 
-# the first line of each file that the roles write
-_OURS = "(homelab.nut"
 # suffix of the copy of a foreign file that is replaced for the first time
 KEPT = ".before-homelab-nut"
 
@@ -73,6 +77,7 @@ class Deployment:
     policy: UsbPolicy | None = None  # for UPSes on the bus that are not declared; None: ignore them
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    boot: Callable[[], str] = read_boot_id
     actions_done: list[UnitAction] = field(default_factory=list, init=False)
     files_written: list[str] = field(default_factory=list, init=False)
     backups: list[str] = field(default_factory=list, init=False)
@@ -162,14 +167,8 @@ class Deployment:
             return actions.plan_removal(
                 self.old_files, units, list(dict.fromkeys([*enabled, *running])), self.local.conf_dir
             )
-        if (
-            "ups.conf" not in self.new_files
-            and ups_conf.parse_ups_conf(self.local.read_file("ups.conf") or "").sections
-        ):
-            raise DeployError(
-                f"{self.local.conf_dir}/ups.conf declares a UPS, so this host is a primary. To make it a secondary, run with "
-                "state=absent first, or empty that file"
-            )
+        if "ups.conf" not in self.new_files and not self.is_former_primary:
+            self._refuse_foreign_primary()
         masked = [name for name in watched if units[name].enabled.startswith("masked") and name != base_systemd.WATCHER]
         if masked:
             raise DeployError(
@@ -185,6 +184,20 @@ class Deployment:
             stale=self._stale_sections(),
             folder=self.local.conf_dir,
         )
+
+    @property
+    def is_former_primary(self) -> bool:
+        """Return whether the roles made this host a primary, and it shall be a secondary, or nothing."""
+        text = self.local.read_file("ups.conf") or ""
+        return "ups.conf" not in self.new_files and secrets.is_ours(text) and bool(_list_sections(text))
+
+    def _refuse_foreign_primary(self) -> None:
+        """Raise DeployError if somebody else made this host a primary: upsd and the drivers would keep running without a client."""
+        if _list_sections(self.local.read_file("ups.conf") or ""):
+            raise DeployError(
+                f"{self.local.conf_dir}/ups.conf declares a UPS, and was not written by this collection. If this host is a primary, put it "
+                "into the group pve. If it shall be a secondary, stop its drivers and upsd, and empty that file"
+            )
 
     def _stale_sections(self) -> list[str]:
         """Return the sections that the enumerator takes for changed. NUT 2.8.1 does not record that a driver reloaded its section."""
@@ -232,7 +245,7 @@ class Deployment:
         for (name, port), names in sorted(self._upsds_to_ask().items()):
             try:
                 with UpsdClient(name, port, timeout=5) as client:
-                    states = snapshot.take_snapshot(client)
+                    states = snapshot.take_snapshot(client, gather={snapshot.VARIABLES, snapshot.CLIENTS})
                 # names of UPSes are case-insensitive, as in NUT
                 if names is None:
                     # a stand-in for a UPS that is not plugged in does not count as served
@@ -240,16 +253,56 @@ class Deployment:
                         state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
                     }
                 busy = snapshot.list_not_on_mains(
-                    [state for state in states if names is None or state.name.lower() in names]
+                    state
+                    for state in states
+                    if (not self._powers_nothing(state) if names is None else state.name.lower() in names)
                 )
             except UpsdFailure:
                 continue
+            if names is None or name in OWN_UPSD:
+                lost = liveness.read_lost_names(self.local.hotplug_state, self.boot())
+                old = [
+                    liveness.warn_old_data(state.name, state.status) for state in states if state.name.lower() in lost
+                ]
+                self.warnings += [warning for warning in old if warning not in self.warnings]
+                busy = list(liveness.mark_old_data(busy, lost, "make doctor says what to do"))
             if busy and not force:
                 raise DeployError(
                     f"upsd at {name}:{port} reports {', '.join(busy)}: not plainly on mains. A restart now could shut down "
-                    f"every host on this UPS, so {changed}. Run again when the mains are back, or with force if you "
-                    "know that it is safe."
+                    f"every host on this UPS, so {changed}. Run again when the mains are back. If you know that "
+                    "it is safe, run with force (nut_server_force, on a secondary nut_client_force)."
                 )
+
+    def require_logins(self, decided: Change[UnitAction], remedy: str) -> None:
+        """Raise DeployError if upsmon could not log in with the new files: it would not try again, and this host would be unprotected.
+
+        Only upsds of other hosts are asked, and only if DECIDED restarts upsmon. remedy: what to do, for the message.
+        """
+        if self.absent or not any(action.unit == base_systemd.MONITOR for action in decided.after):
+            return
+        problem = secrets.find_refused_login(self.old_files, self.new_files, self.tls.ca if self.tls else "")
+        if problem:
+            raise DeployError(f"{problem}. Nothing was changed on this host. {remedy}")
+
+    def require_kept_secrets(self, policy: secrets.SecretsPolicy) -> None:
+        """Raise DeployError if this run would replace passwords or certificates without being asked."""
+        problem = secrets.find_replaced_secrets(self.old_files, self.new_files, policy, self.tls.ca if self.tls else "")
+        if problem:
+            raise DeployError(problem)
+
+    def _powers_nothing(self, state: snapshot.UpsState) -> bool:
+        """Return whether no machine would go down because of a UPS: neither this host, nor one that is logged in.
+
+        A UPS without a MONITOR line was merely found on the bus.
+        """
+        power = [
+            monitor.power
+            for files in (self.old_files, self.new_files)
+            for monitor in NutFiles.of(files).monitors
+            if monitor.ups.lower() == state.name.lower()
+        ]
+        is_watched = any(hostnames.normal_address(address) != hostnames.LOOPBACK for address in state.clients)
+        return not any(power) and not is_watched
 
     def _upsds_to_ask(self) -> dict[tuple[str, int], list[str] | None]:
         asked: dict[tuple[str, int], list[str] | None] = {}
@@ -268,9 +321,10 @@ class Deployment:
             return
         wrong = consistency.find_inconsistencies(self.new_files, self.release)
         if self.release is not None and not wrong:
-            wrong = host.find_unrunnable(self.new_files, self.local.runner) + host.find_missing(
-                self.new_files, self.certificates
-            )
+            wrong = programs.find_unrunnable(self.new_files, self.local.runner)
+            wrong += host.find_missing(self.new_files, self.certificates)
+            wrong += programs.find_unwritable(self.new_files, self.local.runner)
+            wrong += programs.find_unreadable(self.new_files, self.local.owner, self.local.runner)
             wrong += host.find_untrusted(self.new_files, self.local.conf_dir)
             if "upsd.conf" in self.new_files and not self.may_lack_listeners:
                 wrong += host.find_unbindable(
@@ -286,6 +340,12 @@ class Deployment:
                 + "\n".join(wrong)
             )
 
+    def list_missing_packages(self) -> list[str]:
+        """Return the packages with drivers of the new ups.conf that are not installed, while NUT is."""
+        if self.release is None:
+            return []
+        return packages.list_missing_packages(self.new_files.get("ups.conf", ""), self.local.finder)
+
     def warn_of_risks(self) -> None:
         """Add warnings about what is valid but can cut the power at the wrong time."""
         texts = [files["upsmon.conf"] for files in (self.old_files, self.new_files) if "upsmon.conf" in files]
@@ -293,6 +353,8 @@ class Deployment:
         if "upsmon.conf" in self.new_files:
             mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
             self.warnings += host.find_lasting_flag(self.new_files["upsmon.conf"], mounts)
+        self.warnings += [f"{problem}. {remedy}" for problem, remedy in find_ineffective(self.new_files)]
+        self.warnings += programs.find_unhandled(self.new_files)
         if self.absent:
             self.warnings += self._warn_abandoned()
 
@@ -310,8 +372,9 @@ class Deployment:
         return [f"still logged in to upsd, and about to lose their UPS: {', '.join(others)}"] if others else []
 
     def list_advice(self) -> list[str]:
-        """Return the known problems of the installed release that affect this host."""
-        return list_advice(self.new_files, self.release) if self.release else []
+        """Return the known problems of the installed release for which something must be done on this host."""
+        advice = list_advice(self.new_files, self.release) if self.release else []
+        return [str(problem) for problem in advice if problem.is_due]
 
     # Acting
 
@@ -347,6 +410,7 @@ class Deployment:
         self.local.run_actions(decided.after, run_on_mains)
         if self.absent:
             with contextlib.suppress(OSError):
+                (self.local.manifest.parent / past.NAME).unlink(missing_ok=True)
                 self.local.manifest.parent.rmdir()
 
     def remove_old_certificates(self) -> None:
@@ -370,9 +434,7 @@ class Deployment:
 
     def _back_up_foreign(self, files: Sequence[FileChange]) -> None:
         """Copy files that neither the roles nor Debian's packages wrote, before they are replaced."""
-        foreign = {
-            file.path: file.old for file in files if file.old is not None and _OURS not in file.old.partition("\n")[0]
-        }
+        foreign = {file.path: file.old for file in files if file.old is not None and not secrets.is_ours(file.old)}
         theirs = foreign.keys() - host.find_shipped([*foreign], self.local.runner) if foreign else ()
         copies = {path.with_name(path.name + KEPT): text for path, text in foreign.items() if path in theirs}
         # only the first time: that copy is the configuration from before this collection
@@ -407,5 +469,47 @@ class Deployment:
         if self.absent:
             return VerifyResult({})
         served = frozenset(self.served_names)
-        verifier = Verifier(self.new_files, self.local.runner, self.tls, self.clock, self.pause, served)
+        # ups.conf also has the UPSes that were found on the bus
+        declared = frozenset(map(str.lower, NutFiles(self.wanted or {}).ups_conf.sections))
+        verifier = Verifier(
+            self.new_files,
+            self.local.runner,
+            self.tls,
+            self.clock,
+            self.pause,
+            served,
+            declared,
+            self._scan_bus,
+            self._is_on_mains,
+        )
         return verifier.wait_until_serving(seconds, patient)
+
+    def _is_on_mains(self) -> bool:
+        """Return whether upsd has fresh data for every UPS that powers this host, and all are plainly on mains.
+
+        An upsmon that is restarted forgets that a UPS was on battery before its data stopped.
+        """
+        try:
+            self.require_mains()
+            for monitor in self.new_files.monitors:
+                ca = self.tls.ca if self.tls else ""
+                with login.open_as_upsmon(monitor, self.new_files["upsmon.conf"], ca) as client:
+                    if monitor.power and not all(
+                        state.fresh for state in snapshot.take_snapshot(client, [monitor.ups])
+                    ):
+                        return False
+        except (DeployError, UpsdFailure):
+            return False
+        return True
+
+    def _scan_bus(self) -> tuple[UsbDevice, ...]:
+        """Return the devices on the host's USB bus. Raises UsbError."""
+        try:
+            places = self._choose_policy()
+        except DeployError:
+            places = UsbPolicy()
+        return scan_bus(Path(places.sysfs), Path(places.dev))
+
+
+def _list_sections(ups_conf_text: str) -> list[str]:
+    return list(ups_conf.parse_ups_conf(ups_conf_text).sections)

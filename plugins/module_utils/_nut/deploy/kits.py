@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from ..base import paths, systemd
@@ -133,3 +134,12 @@ ACCESS = Kit(
     unit_inputs={ACCESS_UNIT: (ACCESS_TABLE, ACCESS_TIMER)},
     leftovers=(paths.ACCESS_PROGRAM,),
 )
+
+
+def find_installed(root: Path) -> list[str]:
+    """Return the names of our programs of which a host has at least one file. root: the host's root directory."""
+    return [
+        kit.name
+        for kit in (HOTPLUG, SHUTDOWN, ACCESS)
+        if any((root / path).exists() for path in (kit.program, *(place.path for place in kit.places.values())))
+    ]

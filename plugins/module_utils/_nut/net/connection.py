@@ -22,7 +22,7 @@ from ..base.hostnames import join_host, normal_address, resolve_name
 from ..base.text import printable
 from ..conf import grammar
 from ..conf.upsd import PORT
-from .errors import ERRORS, BadAnswer, Unreachable, Untrusted, UpsdError, WrongName, explain_error
+from .errors import ERRORS, BadAnswer, UnknownIssuer, Unreachable, Untrusted, UpsdError, WrongName, explain_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,8 @@ _PLAIN = re.compile(r'([A-Za-z0-9_.,:;@/+*%-]+(?: [A-Za-z0-9_.,:;@/+*%-]+)*)(?: 
 
 # OpenSSL's error codes (x509_vfy.h) for a certificate with another host name, and with another address.
 _WRONG_NAME = (62, 64)
+# And those for a certificate of another authority: its issuer is missing, or it or one of its issuers signed itself.
+_UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
 
 
 _F = TypeVar("_F", bound=Unreachable)
@@ -128,7 +130,8 @@ class UpsdConnection:
             connection.settimeout(self._seconds_left())
             self._socket = _make_tls_context(ca_pem).wrap_socket(connection, server_hostname=server_name)
         except ssl.SSLCertVerificationError as error:
-            kind = WrongName if error.verify_code in _WRONG_NAME else Untrusted
+            kinds = {**dict.fromkeys(_WRONG_NAME, WrongName), **dict.fromkeys(_UNKNOWN_ISSUER, UnknownIssuer)}
+            kind = kinds.get(error.verify_code, Untrusted)
             raise self._give_up(kind, f"{untrusted}: {error.verify_message}") from error
         except ssl.SSLError as error:
             raise self._give_up(BadAnswer, f"the TLS handshake failed ({error.reason or error.strerror})") from error

@@ -91,6 +91,10 @@ class Untrusted(Unreachable):
     """upsd's certificate can't be trusted: it was not issued by our CA, or has expired."""
 
 
+class UnknownIssuer(Untrusted):
+    """upsd's certificate was issued by another CA."""
+
+
 class WrongName(Untrusted):
     """upsd's certificate is valid, but for another name."""
 

@@ -21,8 +21,13 @@ OUTAGE = frozenset({"OB", "LB", "FSD"})
 CAUTION = OUTAGE | {"CAL", "BYPASS", "OFF"}
 """Flags with which nothing may be risked: the battery is in use, or does not protect the machines on the UPS."""
 
+HOLD_SECONDS = 6.0
+"""A charge or runtime begins something when it has been that low for so long: it may jump for a moment."""
+
 RUNTIME_MOST = 7 * 86400.0
 CHARGE_MOST = 100.0
+CHARGED = 90.0
+"""Percent from which a battery counts as charged."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,17 @@ class Reading:
         return tuple(flag for flag in self.flags if flag in CAUTION)
 
     @property
+    def risks(self) -> tuple[str, ...]:
+        """Return the flags with which nothing may be restarted or changed.
+
+        LB on mains with a charged battery is none of them: the low mark is too high, or the battery old, and both need a change.
+        """
+        is_wrong_mark = (
+            "OL" in self.flags and (self.charge or 0) >= CHARGED and OUTAGE.intersection(self.flags) == {"LB"}
+        )
+        return tuple(flag for flag in self.cautions if not (is_wrong_mark and flag == "LB"))
+
+    @property
     def is_plainly_on_mains(self) -> bool:
         """Return whether the UPS is on mains and its battery ready for an outage."""
         return "OL" in self.flags and not self.cautions
@@ -63,12 +79,18 @@ def read_variables(variables: Mapping[str, str], flags: Iterable[str] | None = N
         number = parse_quantity(variables.get(name))
         return number if number is not None and 0 < number <= most else None
 
+    def read_low_mark(name: str, most: float) -> float | None:
+        # without ignorelb, what ups.conf sets is only shown: the UPS goes by its own, which is then not known (drivers/main.c)
+        shown = (variables.get(f"driver.parameter.{prefix}.{name}") for prefix in ("override", "default"))
+        has_effect = "driver.flag.ignorelb" in variables or variables.get(name) not in shown
+        return read_plausible(name, most) if has_effect else None
+
     return Reading(
         split_status(variables.get("ups.status", "")) if flags is None else tuple(flags),
         read_plausible("battery.charge", CHARGE_MOST),
         read_plausible("battery.runtime", RUNTIME_MOST),
-        read_plausible("battery.charge.low", CHARGE_MOST),
-        read_plausible("battery.runtime.low", RUNTIME_MOST),
+        read_low_mark("battery.charge.low", CHARGE_MOST),
+        read_low_mark("battery.runtime.low", RUNTIME_MOST),
     )
 
 

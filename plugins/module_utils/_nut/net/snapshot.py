@@ -184,7 +184,7 @@ def _clean_description(text: str) -> str:
 
 def list_not_on_mains(states: Iterable[UpsState]) -> list[str]:
     """Return the UPSes that are not plainly on mains, with their status: ``ups (OB LB)``. UPSes without data are left out."""
-    return [f"{state.name} ({' '.join(state.status)})" for state in states if state.fresh and state.reading.cautions]
+    return [f"{state.name} ({' '.join(state.status)})" for state in states if state.fresh and state.reading.risks]
 
 
 @dataclass(frozen=True)
@@ -297,9 +297,9 @@ def _compose_message(
     expected: Sequence[str],
 ) -> str:
     served = [
-        f"{state.name} ({' '.join(state.status)}) fresh"
+        f"{state.name} ({' '.join(state.status)}) with fresh data"
         if state.fresh
-        else f"{state.name} not fresh ({_explain_stale(state)})"
+        else f"{state.name} without fresh data ({_explain_stale(state)})"
         for state in upses
     ]
     parts = [f"upsd at {where} serves {', '.join(served) or 'no UPS'}"]

@@ -102,7 +102,7 @@ def convert_value(name: str, value: str) -> str | int | float:
 
 
 def is_same_value(left: str, right: str) -> bool:
-    """Say whether two values of a variable mean the same: numbers are compared as numbers, so 020 is 20.0."""
+    """Return whether two values of a variable mean the same: numbers are compared as numbers, so 020 is 20.0."""
     number = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
     if number.fullmatch(left) and number.fullmatch(right):
         return Decimal(left) == Decimal(right)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -31,3 +32,14 @@ def test_stamp_is_in_the_zone_of_the_environment(monkeypatch: pytest.MonkeyPatch
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_system_start_is_that_of_its_first_process(tmp_path: Path) -> None:
+    assert clock.read_system_start(tmp_path) == 0.0
+    (tmp_path / "proc/1").mkdir(parents=True)
+    fields = ["S", *(["0"] * 18), str(250 * os.sysconf("SC_CLK_TCK")), "0"]
+    (tmp_path / "proc/1/stat").write_text(f"1 (a ) b) {' '.join(fields)}\n")
+    assert clock.read_system_start(tmp_path) == 250.0
+    assert clock.name_system_start(tmp_path) == f"{clock.read_boot_id()}/250"
+    assert clock.kernel_boot(clock.name_system_start(tmp_path)) == clock.read_boot_id()
+    assert 0 <= clock.read_system_start() <= clock.read_boottime()

@@ -81,3 +81,34 @@ def test_names_share_one_time_limit() -> None:
         answered.set()
     assert found == {"a": (), "b": (), "nas": ("192.0.2.5",)}
     assert str(problems["a"]) == str(problems["b"]) == "the name was not resolved within 1 s"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("nas", ("nas",)),
+        ("192.0.2.20,2001:db8::20", ("192.0.2.20", "2001:db8::20")),
+        (" 192.0.2.20 , [2001:db8::20] ,", ("192.0.2.20", "2001:db8::20")),
+        ("[fd00::5]", ("fd00::5",)),
+        ("nas,nas", ("nas",)),
+        (" , []", ()),
+    ],
+)
+def test_addresses_of_a_machine_are_split(text: str, parts: tuple[str, ...]) -> None:
+    assert hostnames.split_addresses(text) == parts
+
+
+def test_machine_with_several_names_has_the_addresses_of_all() -> None:
+    def ask(name: str, _seconds: float) -> list[str]:
+        if name == "gone":
+            raise OSError("unknown")
+        return {"nas": ["192.0.2.20", "2001:db8::20"], "nas6": ["2001:db8::21"]}[name]
+
+    found, problems = hostnames.resolve_names(["nas,nas6", "gone,nas6", "gone", "192.0.2.9,gone"], 5, ask)
+    assert found == {
+        "nas,nas6": ("192.0.2.20", "2001:db8::20", "2001:db8::21"),
+        "gone,nas6": ("2001:db8::21",),
+        "gone": (),
+        "192.0.2.9,gone": ("192.0.2.9",),
+    }
+    assert list(problems) == ["gone"]

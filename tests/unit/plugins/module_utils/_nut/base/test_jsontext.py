@@ -134,8 +134,8 @@ POLICY = {
     ],
     "settle": 3,
     "reserve": 60,
-    "least": 10,
-    "longest": 600,
+    "reserve_minimum": 10,
+    "timeout": 600,
     "flag": "/run/flag",
     "stages": [],
 }
@@ -204,7 +204,8 @@ GATE_REPORT = report.GateReport(
 STAGES = stages.StagesState(
     boot="boot", outage_since=1.0, mains_since=2.0, upses_on_battery=frozenset({"ups"}), low_since={"nas": 3.0},
     begun_at={"nas": 4.0}, stop_decided_at={"qm/100": 5.0},
-    stop_outcomes={"qm/101": "why"}, fsd_set_at=6.0, shutdown_since=7.0, guests_to_start={"qm/101": True}, start_tries={"qm/101": (1, 8.0)},
+    stop_outcomes={"qm/101": "why"}, fsd_set_at=6.0, shutdown_since=7.0, guests_to_start={"qm/101": True},
+    failed_starts={"qm/101": (7.0, 8.0)},
 )  # fmt: skip
 HOTPLUG = memory.HotplugState(
     boot="boot", identities={"ups": FINGERPRINT}, written={"ups": "w"}, intended={"ups": "i"},

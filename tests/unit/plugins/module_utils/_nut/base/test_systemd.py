@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -223,3 +224,15 @@ def test_unreadable_journal_is_an_error() -> None:
 def test_journal_entry_with_invalid_time_is_skipped(stamp: object) -> None:
     output = json.dumps({"__REALTIME_TIMESTAMP": stamp, "MESSAGE": "x"})
     assert list(systemd.read_journal([], Runner(output))) == []
+
+
+@pytest.mark.parametrize("code", range(200, 243))
+def test_each_code_of_a_failed_start_has_words(code: int) -> None:
+    text = systemd.describe_start_failure(code)
+    assert (code in (223, 234)) == (not text)
+    assert not text or re.fullmatch(rf"it can't [A-Za-z/ ,-]+ \({code}/[A-Z_]+\)", text)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 127, 143, 199, 255, -9])
+def test_other_exit_codes_are_no_failed_start(code: int) -> None:
+    assert systemd.describe_start_failure(code) == ""

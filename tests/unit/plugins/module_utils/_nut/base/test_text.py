@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.text import 
     printable_text,
     well_formed,
 )
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, unfit
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, find_unfit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,9 +35,9 @@ def test_printable_escapes_special_characters() -> None:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_harmful_characters_are_escaped(text: str) -> None:
-    assert not unfit(printable(text))
+    assert not find_unfit(printable(text))
     assert "\n" not in printable(text)
-    assert not unfit(printable_text(text))
+    assert not find_unfit(printable_text(text))
 
 
 @pytest.mark.parametrize("text", ["\u3164", "\u115f", "\u034f", "\ufe0f", "\U000e0100", "\u2800"])
@@ -60,7 +60,7 @@ def test_long_texts_are_cut_before_escaping() -> None:
 @given(st.text())
 def test_printable_text_is_safe_and_idempotent(text: str) -> None:
     shown = printable_text(text)
-    assert not unfit(shown)
+    assert not find_unfit(shown)
     assert printable_text(shown) == shown
 
 

@@ -27,6 +27,12 @@ RIGHT = {
         "upsmon.conf", "MINSUPPLIES 1", "MONITOR ups@192.0.2.7 1 x y slave\nMINSUPPLIES 2"
     ),
     "no MINSUPPLIES": with_text("upsmon.conf", "MINSUPPLIES 1\n", ""),
+    "TLS that is forced": with_text(
+        "upsmon.conf", "MINSUPPLIES", "FORCESSL 1\nMINSUPPLIES", with_text("upsd.conf", "MAXAGE", "CERTPATH /c\nMAXAGE")
+    ),
+    "TLS that is forced on a secondary": with_text("upsmon.conf", "MINSUPPLIES", "FORCESSL 1\nMINSUPPLIES", SECONDARY),
+    "enough connections": with_text("upsd.conf", "MAXAGE 15", "MAXAGE 15\nMAXCONN 10"),
+    "a long path of a socket": {**PRIMARY, "upssched.conf": f"PIPEFN {'/' * 107}\nLOCKFN /run/nut/l\n"},
     "a comment need not be ASCII": with_text("ups.conf", "[ups]", "# Büro\n[ups]"),
 }  # fmt: skip
 
@@ -96,6 +102,23 @@ WRONG: dict[str, tuple[Mapping[str, str], str]] = {
     "no MINSUPPLIES and no power": (
         with_text("upsmon.conf", "1 media", "0 media", with_text("upsmon.conf", "MINSUPPLIES 1\n", "", SECONDARY)),
         "MINSUPPLIES is 1, but",
+    ),
+    "TLS that upsd does not offer": (
+        with_text("upsmon.conf", "MINSUPPLIES", "FORCESSL 1\nMINSUPPLIES"),
+        "MONITOR ups@localhost:3493: FORCESSL is 1, but upsd.conf has no CERTPATH: upsmon could not connect",
+    ),
+    "too few connections": (
+        with_text("upsd.conf", "MAXAGE 15", "MAXAGE 15\nMAXCONN 9"), "upsd.conf: MAXCONN is 9, but upsd needs 10: one for each UPS,",
+    ),
+    "one file for socket and lock": (
+        {**PRIMARY, "upssched.conf": "PIPEFN /run/nut/x\nLOCKFN /run/nut/x\n"}, "upssched.conf: PIPEFN and LOCKFN are the same file",
+    ),
+    "too long a path of a socket": (
+        {**PRIMARY, "upssched.conf": f"PIPEFN {'/' * 108}\n"}, "PIPEFN has 108 characters, and the path of a socket may have 107",
+    ),
+    "a status that never changes": (
+        with_text("ups.conf", "port", "Override.ups.status = OL\n    port"),
+        "ups.conf, [ups]: Override.ups.status replaces the status of the UPS for ever, so no power cut would be noticed",
     ),
 }  # fmt: skip
 

@@ -165,7 +165,7 @@ SAMPLES = {
     **{"number": "1", "positive": "2", "integer": "-1", "seconds": "5", "boolean": "True", "exit": "no", "hex": "0x81"},
     **{
         "delay": "30s",
-        "word": "abc",
+        "word": ".*",  # a key of ups.conf is a regular expression
         "text": '"a b"',
         "path": "/run/nut",
         "flag": "",
@@ -349,3 +349,17 @@ def test_single_key_gets_the_same_verdict_as_in_the_file(driver: str, release: R
         text = ups_conf.render_sections((Section("ups", (("driver", driver), (key, "1"))),))
         fitted = fit_files({"ups.conf": text}, release)
         assert unfit_key("ups", driver, key, release) == "".join((*fitted.left_out, *fitted.refused))
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "since"),
+    [
+        ("LISTEN :: 3493\nLISTEN 0.0.0.0 3493\n", "LISTEN :: 3493\n", "LISTEN :: 3493\nLISTEN 0.0.0.0 3493\n"),
+        ("LISTEN 0.0.0.0\nLISTEN ::\nMAXAGE 15\n", "LISTEN ::\nMAXAGE 15\n", "LISTEN 0.0.0.0\nLISTEN ::\nMAXAGE 15\n"),
+        ("LISTEN :: 3493\nLISTEN 0.0.0.0 3494\n", None, None),
+        ("LISTEN ::1 3493\nLISTEN 0.0.0.0 3493\n", None, None),
+    ],
+)
+def test_all_of_ipv4_is_left_out_where_all_of_ipv6_serves_it(text: str, before: str | None, since: str | None) -> None:
+    assert fit_files({"upsd.conf": text}, (2, 8, 0)).files["upsd.conf"] == (before or text)
+    assert fit_files({"upsd.conf": text}, (2, 8, 1)).files["upsd.conf"] == (since or text)

@@ -126,7 +126,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a misspelled device key": ({"name": "ups", "ofdelay": 1}, "there is no key ofdelay. Did you mean offdelay?"),
     "a key of another driver": (
         {"name": "ups", "driver": "snmp-ups", "community": "x"},
-        "there is no key community. A key of a driver other than usbhid-ups goes under options",
+        "there is no key community. Write a key of a driver other than usbhid-ups as options: {community: ...}",
     ),
     "a flag that is neither true nor false": (
         {"name": "ups", "pollonly": "perhaps"},
@@ -371,3 +371,44 @@ def test_digits_must_be_quoted(where: str, key: str) -> None:
     device = {"name": "ups", key: 307} if where == "top" else {"name": "ups", "options": {key: 307}}
     with pytest.raises(DeviceError, match=f"device ups: YAML reads {key} as a number.*quotes"):
         ups_conf.build_section(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "powering", "order"),
+    [
+        ({"powervalue": 0}, [], -1),
+        ({"powervalue": "0"}, ["other"], -1),
+        ({"powervalue": 0}, ["RACK"], None),
+        ({"powervalue": 1}, [], None),
+        ({}, [], None),
+        ({"powervalue": 0, "sdorder": 0}, [], 0),
+        ({"powervalue": 0, "SdOrder": 2}, [], None),
+        ({"powervalue": 0, "options": {"sdorder": 1}}, [], None),
+        ({"powervalue": 1, "sdorder": -1}, [], -1),
+    ],
+)
+def test_ups_that_powers_no_machine_keeps_its_outlets_on(
+    device: dict[str, Any], powering: list[str], order: int | None
+) -> None:
+    (spared,) = ups_conf.spare_devices([{"name": "rack", **device}], powering)
+    assert spared.get("sdorder") == order
+    assert device.items() <= spared.items()
+
+
+@pytest.mark.parametrize(
+    ("device", "delays"),
+    [
+        ({"vendorid": "0764"}, {"offdelay": "60", "ondelay": "120"}),
+        ({"options": {"VendorID": "0764"}, "ondelay": -1}, {"offdelay": "60", "ondelay": "-1"}),
+        ({"vendorid": "0764", "options": {"OffDelay": 180}}, {"offdelay": "180"}),
+        ({"vendorid": "0764", "driver": "nutdrv_qx"}, {}),
+        # the host finds out what it is
+        ({"vendorid": "0764", "driver": "auto"}, {}),
+        ({"vendorid": "051d"}, {}),
+        ({}, {}),
+    ],
+)
+def test_declared_cyberpower_gets_delays_of_whole_minutes(device: dict[str, Any], delays: dict[str, str]) -> None:
+    (section,) = ups_conf.build_sections([{"name": "ups", **device}])
+    keys = {key.lower(): value for key, value in ups_conf.add_delays(section).keys}
+    assert {key: keys[key] for key in ("offdelay", "ondelay") if key in keys} == delays

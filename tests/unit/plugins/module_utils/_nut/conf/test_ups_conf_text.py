@@ -24,7 +24,7 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     DEFAULT,
     NUL,
     R81,
-    known,
+    make_known,
 )
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 
 def test_file_has_header_settings_and_marked_sections() -> None:
-    res = resolve_names(known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
+    res = resolve_names(make_known("maxretry = 3\n" + AUTO), [APC, CPS_ELSEWHERE], DEFAULT, R81)
     text = compose_text("# Written by Ansible.\n# Twice.\n", res.conf, res.found)
     assert text == (
         '# Written by Ansible.\n# Twice.\n\nmaxretry = "3"\n\n'
         '[ups]\n    driver = "usbhid-ups"\n    port = "auto"\n    desc = "Rack"\n    vendorid = "051d"\n'
         '    productid = "0002"\n    serial = "5B1234T56789"\n    pollinterval = "5"\n\n'
         f'{MARK}\n[ups2]\n    driver = "usbhid-ups"\n    port = "auto"\n    vendorid = "0764"\n    productid = "0501"\n'
+        '    offdelay = "60"\n    ondelay = "120"\n'
     )
     assert ups_conf.parse_ups_conf(text) == res.conf
     assert found_sections(text) == {"ups2"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     Place,
 )
@@ -24,5 +24,5 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def unused_port() -> int:
-    with serving() as fake:
+    with serve_answers() as fake:
         return fake.port

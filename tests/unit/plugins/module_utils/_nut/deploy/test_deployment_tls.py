@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.tests.unit.support.nut_host import (
     RESTART_MONITOR,
     RESTART_SERVER,
     Place,
-    told,
+    describe_actions,
 )
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def test_foreign_directory_is_not_removed(place: Place, databases: list[Path]) -> None:
     mine = place.folder / "tls-mine"
     mine.mkdir()
-    place.holds(PRIMARY)
-    deployment = place.deployment(WITH_TLS, tls=TLS)
+    place.write_files(PRIMARY)
+    deployment = place.make_deployment(WITH_TLS, tls=TLS)
     deployment.apply_change(deployment.plan_change())
     assert mine.is_dir()
     assert databases
@@ -51,12 +51,12 @@ def databases(place: Place, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_certificates_are_written_before_files(place: Place, databases: list[Path]) -> None:
-    place.holds(PRIMARY)
+    place.write_files(PRIMARY)
     old = place.folder / f"{nss.PREFIX}0123456789ab"
     old.mkdir()
-    deployment = place.deployment(WITH_TLS, tls=TLS)
+    deployment = place.make_deployment(WITH_TLS, tls=TLS)
     decided = deployment.plan_change()
-    assert RESTART_SERVER in told(decided.after)
+    assert RESTART_SERVER in describe_actions(decided.after)
     refuse = {RESTART_SERVER: "no"}
     place.systemd.refused = refuse
     with pytest.raises(DeployError):
@@ -64,18 +64,18 @@ def test_certificates_are_written_before_files(place: Place, databases: list[Pat
     assert databases == [nss.database_path(TLS, place.folder)]
     assert old.is_dir()  # upsd may still have it open
     refuse.clear()
-    again = place.deployment(WITH_TLS, tls=TLS)
+    again = place.make_deployment(WITH_TLS, tls=TLS)
     again.apply_change(again.plan_change())
     again.remove_old_certificates()
     assert not old.is_dir()
     assert databases[0].is_dir()
-    assert not place.deployment(WITH_TLS, tls=TLS).plan_change()
+    assert not place.make_deployment(WITH_TLS, tls=TLS).plan_change()
 
 
 def test_lost_database_is_recreated(place: Place, databases: list[Path]) -> None:
-    place.holds(WITH_TLS)
-    deployment = place.deployment(WITH_TLS, tls=TLS)
-    assert told(deployment.plan_change().after) == [RESTART_SERVER, RESTART_MONITOR]
+    place.write_files(WITH_TLS)
+    deployment = place.make_deployment(WITH_TLS, tls=TLS)
+    assert describe_actions(deployment.plan_change().after) == [RESTART_SERVER, RESTART_MONITOR]
     deployment.apply_change(deployment.plan_change())
     assert len(databases) == 1
 
@@ -85,9 +85,9 @@ def test_unusable_certificates_change_nothing(place: Place, monkeypatch: pytest.
         raise nss.NssError("the key does not fit the certificate")
 
     monkeypatch.setattr(nss, "make_database", make)
-    place.holds(PRIMARY)
-    deployment = place.deployment(WITH_TLS, tls=TLS)
+    place.write_files(PRIMARY)
+    deployment = place.make_deployment(WITH_TLS, tls=TLS)
     with pytest.raises(DeployError, match=r"the key does not fit the certificate\. Nothing was changed"):
         deployment.apply_change(deployment.plan_change())
-    assert place.texts() == PRIMARY
+    assert place.read_texts() == PRIMARY
     assert place.systemd.told == []

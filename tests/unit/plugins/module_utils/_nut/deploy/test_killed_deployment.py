@@ -21,8 +21,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import dep
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import policy
 from ansible_collections.homelab.nut.tests.unit.support import killed
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
-from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import APC, Machine
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
+from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import APC, HotplugMachine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ READS = {
 }
 
 
-class Primary(Machine):
+class Primary(HotplugMachine):
     """A host whose units remember the files they were started with, even if the process that started them was killed."""
 
     def __init__(self, root: Path, server: FakeUpsd) -> None:
@@ -60,10 +60,10 @@ class Primary(Machine):
             (self.folder / name).chmod(0o640)
         (root / "systemd/nut-driver.target.wants").mkdir(parents=True)
         (root / "systemd/nut-driver.target.wants" / DRIVER).touch()
-        self.bus.plug("1-1", APC)
-        self.go()
+        self.bus.plug_in("1-1", APC)
+        self.run_hotplug()
         self.boots()
-        self.go()
+        self.run_hotplug()
         assert self.is_quiet
 
     def files(self, password: str, option: str, age: int) -> dict[str, str]:
@@ -78,10 +78,10 @@ class Primary(Machine):
             "upsmon.conf": f"{head}MONITOR ups@127.0.0.1:{self.server.port} 1 monitor {password} primary\nMINSUPPLIES 1\n",
         }
 
-    def systemctl(self, words: list[str]) -> tuple[int, str]:
+    def run_systemctl(self, words: list[str]) -> tuple[int, str]:
         unit = words[-1]
         ran = self.units.get(unit, ("", ""))[0] == "active"
-        result = super().systemctl(words)
+        result = super().run_systemctl(words)
         if unit in READS and (words[0] in ("restart", "reload") or (words[0] == "start" and not ran)):
             self.loaded[unit] = self.on_disk(unit)
         if words[0] not in ("show", "reset-failed"):
@@ -107,7 +107,7 @@ class Primary(Machine):
     def deployment(self, files: Mapping[str, str] | None) -> deploy_deployment.Deployment:
         return deploy_deployment.Deployment(
             files,
-            self.local(lambda _name: None),
+            self.make_local(lambda _name: None),
             reconcile.HotplugHost,
             policy=policy.check_policy({"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}),
         )
@@ -153,7 +153,7 @@ def primaries(tmp_path: Path) -> Iterator[Callable[[], Primary]]:
     """Create one host after another."""
     shared = Path("/dev/shm")  # noqa: S108 - a disk that is fast to sync
     root = shared / f"homelab-nut-test-{os.getpid()}" if os.access(shared, os.W_OK) else tmp_path
-    with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
+    with serve_answers({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server:
 
         def make() -> Primary:
             shutil.rmtree(root, ignore_errors=True)
@@ -186,7 +186,7 @@ def next_play(host: Primary) -> None:
 def agent(host: Primary) -> None:
     assert not (host.is_half_done() and host.is_quiet)
     for _run in range(2):
-        host.go()
+        host.run_hotplug()
         host.now += 60
     assert host.is_quiet
     host.is_new()
@@ -216,7 +216,7 @@ def test_deployment_killed_at_each_line_is_completed(
         host.assert_taken_up()
         outcomes.append(host.is_new())
         # sections that a play wrote do not count as edited by hand
-        assert not [words for words in host.host().observe_host().remarks if "by hand" in words], line
+        assert not [words for words in host.make_host().observe_host().remarks if "by hand" in words], line
         assert host.play(host.new) == (not outcomes[-1])
         host.assert_taken_up()
         assert host.is_new()
@@ -238,7 +238,7 @@ def test_on_battery_files_are_completed_without_restarts(primaries: Callable[[],
         ):
             break  # upsd.users has the new password, upsmon.conf the old one
     host.status["ups"] = "OB DISCHRG"
-    host.go()
+    host.run_hotplug()
     assert host.is_new()
     assert host.did == []
     assert not host.is_quiet
@@ -249,7 +249,7 @@ def test_on_battery_files_are_completed_without_restarts(primaries: Callable[[],
         f"reload {systemd.SERVER}",
         f"restart {systemd.MONITOR}",
     }
-    host.go()
+    host.run_hotplug()
     assert host.did == []
     host.status.clear()
     agent(host)
@@ -265,7 +265,7 @@ def test_exited_upsmon_is_started_on_battery(primaries: Callable[[], Primary]) -
     (host.room / "homelab-nut-pending.json").write_text(json.dumps(note))
     host.units[systemd.MONITOR] = ("failed", "enabled")
     host.status["ups"] = "OB DISCHRG"
-    host.go()
+    host.run_hotplug()
     assert host.did == [f"restart {systemd.MONITOR}"]
 
 
@@ -274,8 +274,8 @@ def test_reload_does_not_replace_pending_restart(primaries: Callable[[], Primary
     host = primaries()
     note = [{"verb": "restart", "unit": systemd.SERVER, "reason": "LISTEN changed"}]
     (host.room / "homelab-nut-pending.json").write_text(json.dumps(note))
-    host.bus.plug("1-2", APC, serial="another")
-    host.go()
+    host.bus.plug_in("1-2", APC, serial="another")
+    host.run_hotplug()
     assert f"restart {systemd.SERVER}" in host.did
     assert f"reload {systemd.SERVER}" not in host.did
 

@@ -16,16 +16,16 @@ from ansible_collections.homelab.nut.tests.unit.support.kit_host import (
     RUNS,
     SANDBOX,
     SANDBOXED,
-    Systemd,
+    KitSystemd,
     gate_on,
-    sandboxed,
+    install_sandboxed,
 )
 
 
-class RefusingReload(Systemd):
+class RefusingReload(KitSystemd):
     """A systemd that can't reload units."""
 
-    def __init__(self, other: Systemd) -> None:
+    def __init__(self, other: KitSystemd) -> None:
         self.__dict__ = other.__dict__
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
@@ -33,8 +33,8 @@ class RefusingReload(Systemd):
 
 
 def test_sandbox_is_tried_before_installation(tmp_path: Path) -> None:
-    systemd = Systemd()
-    installation, _plan = sandboxed(tmp_path, systemd)
+    systemd = KitSystemd()
+    installation, _plan = install_sandboxed(tmp_path, systemd)
     assert [list(command[4:]) for command in systemd.tried] == [
         [
             "--pipe",
@@ -61,10 +61,12 @@ def test_sandbox_is_tried_before_installation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", sorted(base_systemd.SANDBOX_CODES))
 def test_unsupported_sandbox_is_left_out(tmp_path: Path, code: int) -> None:
     wanted = {**SANDBOXED, "nut-monitor-hardening.conf": "[Service]\nNoNewPrivileges=yes\n"}
-    sandboxed(tmp_path, Systemd(), {**wanted, "nut-server-hardening.conf": "[Service]\nNoNewPrivileges=no\n"})
-    systemd = Systemd(stages=RUNS)
+    install_sandboxed(
+        tmp_path, KitSystemd(), {**wanted, "nut-server-hardening.conf": "[Service]\nNoNewPrivileges=no\n"}
+    )
+    systemd = KitSystemd(stages=RUNS)
     systemd.sandbox["--property=ProtectSystem=strict"] = code
-    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    installation, plan = install_sandboxed(tmp_path, systemd, wanted)
     (warning,) = installation.list_warnings()
     for word in ("nut-server.service", "homelab-nut-hardening.conf", base_systemd.SANDBOX_CODES[code]):
         assert word in warning
@@ -73,19 +75,19 @@ def test_unsupported_sandbox_is_left_out(tmp_path: Path, code: int) -> None:
     assert not (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
     assert (tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf").exists()
     # the next run has nothing to do and warns again
-    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    installation, plan = install_sandboxed(tmp_path, systemd, wanted)
     assert not plan
     assert len(installation.list_warnings()) == 1
 
 
 def test_check_mode_uses_recorded_refusals(tmp_path: Path) -> None:
     record = tmp_path / sandbox.REFUSED
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = 226
     wanted = {**SANDBOXED, **dict.fromkeys(list(kits.SANDBOXES)[1:], "[Service]\nNoNewPrivileges=yes\n")}
     record.parent.mkdir(parents=True)
     record.write_text('{"nut-hotplug-hardening.conf": "another kit\'s"}')
-    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    installation, plan = install_sandboxed(tmp_path, systemd, wanted)
     assert f"/{sandbox.REFUSED}: nut-driver-hardening.conf, nut-hotplug-hardening.conf\n" in plan.render_diff()
     known = sandbox.read_refused(tmp_path)
     assert list(known) == ["nut-hotplug-hardening.conf", "nut-driver-hardening.conf"]
@@ -99,15 +101,15 @@ def test_check_mode_uses_recorded_refusals(tmp_path: Path) -> None:
     assert systemd.tried == []
     # the host can apply it now
     systemd.sandbox.clear()
-    installation, plan = sandboxed(tmp_path, systemd, wanted)
+    installation, plan = install_sandboxed(tmp_path, systemd, wanted)
     assert plan.written_files == ("nut-driver-hardening.conf",)
     assert sandbox.read_refused(tmp_path) == {"nut-hotplug-hardening.conf": "another kit's"}
 
 
 def test_record_is_removed_with_last_refusal(tmp_path: Path) -> None:
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = 226
-    sandboxed(tmp_path, systemd)
+    install_sandboxed(tmp_path, systemd)
     assert len(sandbox.read_refused(tmp_path)) == len(kits.SANDBOXES)
     gone = gate_on(tmp_path, systemd, None)
     gone.apply_plan(gone.plan_install())
@@ -123,17 +125,17 @@ def test_damaged_record_of_refusals_is_empty(tmp_path: Path, damaged: str) -> No
 
 def test_restarts_done_with_old_units_are_noted_again(tmp_path: Path) -> None:
     """The run failed before daemon-reload, and nut-hotplug did the noted restarts with the old units."""
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.running = ("nut-driver@ups.service", "nut-server.service")
     with pytest.raises(base_systemd.UnitError):
-        sandboxed(tmp_path, RefusingReload(systemd))
+        install_sandboxed(tmp_path, RefusingReload(systemd))
     (tmp_path / PENDING).unlink()
-    _installation, plan = sandboxed(tmp_path, systemd)
+    _installation, plan = install_sandboxed(tmp_path, systemd)
     assert plan.written_files == ()
     noted = json.loads((tmp_path / PENDING).read_text())
     assert [action["unit"] for action in noted] == ["nut-driver@ups.service", "nut-server.service"]
     (tmp_path / PENDING).unlink()
-    _installation, plan = sandboxed(tmp_path, systemd)
+    _installation, plan = install_sandboxed(tmp_path, systemd)
     assert not plan
     assert not (tmp_path / PENDING).exists()
 
@@ -157,33 +159,33 @@ def test_drop_in_commands_that_lose_root_cause_warning(tmp_path: Path, command: 
     own, gone = f"{folder}/own.conf", f"{folder}/gone.conf"
     ours = f"/{kits.SHUTDOWN.places['nut-driver-hardening.conf'].path}"
     as_nut = {**SANDBOXED, "nut-driver-hardening.conf": f"[Service]\nUser=nut\n{command}\n"}
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.drop_ins = {"nut-driver@ups.service": f"{ours} {own} {gone}", "nut-server.service": own}
     (tmp_path / folder[1:]).mkdir(parents=True)
     (tmp_path / own[1:]).write_text(f"[Service]\n{command}\n")
-    installation, _plan = sandboxed(tmp_path, systemd, as_nut)
+    installation, _plan = install_sandboxed(tmp_path, systemd, as_nut)
     assert [word.partition(":")[0] for word in installation.list_warnings()] == ([own] if warned else [])
     # no sandbox here removes root's rights from upsd
     del systemd.drop_ins["nut-driver@ups.service"]
     assert not installation.list_warnings()
     systemd.drop_ins["nut-driver@ups.service"] = own
-    installation, _plan = sandboxed(tmp_path, systemd)
+    installation, _plan = install_sandboxed(tmp_path, systemd)
     assert not installation.list_warnings()
 
 
 @pytest.mark.parametrize("code", [1, 124, 127])
 def test_unrelated_failure_does_not_refuse_sandbox(tmp_path: Path, code: int) -> None:
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.sandbox["--property=ProtectSystem=strict"] = code
-    installation, _plan = sandboxed(tmp_path, systemd)
+    installation, _plan = install_sandboxed(tmp_path, systemd)
     assert not installation.list_warnings()
     assert (tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf").exists()
 
 
 def test_running_daemons_are_left_to_module_config(tmp_path: Path) -> None:
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.running = ("nut-driver@ups.service", "nut-server.service")
-    _installation, plan = sandboxed(tmp_path, systemd)
+    _installation, plan = install_sandboxed(tmp_path, systemd)
     restarts = [
         {"verb": "restart", "unit": "nut-driver@ups.service", "reason": "its sandbox changed"},
         {"verb": "restart", "unit": "nut-server.service", "reason": "its sandbox changed"},
@@ -196,18 +198,18 @@ def test_running_daemons_are_left_to_module_config(tmp_path: Path) -> None:
     # existing actions are kept, without duplicates
     other = {"verb": "reload", "unit": "nut-server.service", "reason": "x"}
     (tmp_path / PENDING).write_text(json.dumps([other, restarts[1]]))
-    sandboxed(tmp_path, systemd, {**SANDBOXED, **dict.fromkeys(kits.SANDBOXES, "")})
+    install_sandboxed(tmp_path, systemd, {**SANDBOXED, **dict.fromkeys(kits.SANDBOXES, "")})
     assert json.loads((tmp_path / PENDING).read_text()) == [other, restarts[1], restarts[0]]
 
 
 @pytest.mark.parametrize("text", [SANDBOX + "# one more\n", SANDBOX])
 def test_comment_or_mode_restarts_nothing(tmp_path: Path, text: str) -> None:
-    systemd = Systemd()
-    sandboxed(tmp_path, systemd)
+    systemd = KitSystemd()
+    install_sandboxed(tmp_path, systemd)
     systemd.running = ("nut-driver@ups.service", "nut-server.service", "nut-monitor.service")
     path = tmp_path / "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf"
     path.chmod(0o600)
-    _installation, plan = sandboxed(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": text})
+    _installation, plan = install_sandboxed(tmp_path, systemd, {**SANDBOXED, "nut-server-hardening.conf": text})
     assert plan.written_files == ("nut-server-hardening.conf",)
     assert not plan.later
     assert not (tmp_path / PENDING).exists()
@@ -217,7 +219,7 @@ def test_unreadable_pending_note_stays(tmp_path: Path) -> None:
     """An unreadable note makes the module config restart all daemons."""
     (tmp_path / "run").mkdir()
     (tmp_path / PENDING).write_text("{")
-    systemd = Systemd()
+    systemd = KitSystemd()
     systemd.running = ("nut-server.service",)
-    sandboxed(tmp_path, systemd)
+    install_sandboxed(tmp_path, systemd)
     assert (tmp_path / PENDING).read_text() == "{"

@@ -12,7 +12,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connection as net_connection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> Iterator[FakeUpsd]:
-    with serving() as fake:
+    with serve_answers() as fake:
         yield fake
 
 
 def test_all_queries_are_answered(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         assert client.get_version() == "2.8.1"
         assert client.get_net_version() == "1.3"
         assert client.list_ups() == {"ups": 'Rack "A" #1 \\', "spare": "Description unavailable"}
@@ -43,7 +43,7 @@ def test_all_queries_are_answered(server: FakeUpsd) -> None:
 
 
 def test_writable_variables_and_commands_are_listed(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         assert client.list_rw("ups") == {"ups.delay.shutdown": "020", "ups.id": "x y"}
         assert client.list_cmds("ups") == ("beeper.mute", "load.off")
         assert client.list_enum("ups", "ups.id") == ("x y", "z")
@@ -57,7 +57,7 @@ def test_writable_variables_and_commands_are_listed(server: FakeUpsd) -> None:
 
 
 def test_orders_are_sent_and_tracked(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         client.authenticate("admin", 'a "b" #=')
         client.set_tracking()
         assert client.instcmd("ups", "beeper.mute") == "1d"
@@ -126,7 +126,7 @@ def test_orders_are_sent_and_tracked(server: FakeUpsd) -> None:
 def test_malformed_answer_to_an_order_is_an_error(
     request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
-    with serving({request_line: answer}) as server, server.client() as client:
+    with serve_answers({request_line: answer}) as server, server.open_client() as client:
         with pytest.raises(net_errors.BadAnswer, match=f"127.0.0.1:{server.port}"):
             ask(client)
         with pytest.raises(net_errors.Unreachable, match="closed"):
@@ -135,7 +135,7 @@ def test_malformed_answer_to_an_order_is_an_error(
 
 def test_list_of_ranges_may_end_as_in_upsd_2_7_4() -> None:
     answer = 'BEGIN LIST RANGE ups x\nRANGE ups x "1" "2"\nEND LIST ENUM ups x\n'
-    with serving({"LIST RANGE ups x": answer}) as server, server.client() as client:
+    with serve_answers({"LIST RANGE ups x": answer}) as server, server.open_client() as client:
         assert client.list_range("ups", "x") == ((1, 2),)
         assert client.get_net_version() == "1.3"
 
@@ -154,7 +154,7 @@ def test_list_of_ranges_may_end_as_in_upsd_2_7_4() -> None:
 def test_error_never_contains_the_password(answer: str) -> None:
     """A program that is not upsd may echo its input."""
     answers = {"PASSWORD s3cret-word": answer}
-    with serving(answers) as server, server.client() as client:
+    with serve_answers(answers) as server, server.open_client() as client:
         with pytest.raises(net_errors.UpsdFailure, match="PASSWORD") as caught:
             client.authenticate("admin", "s3cret-word")
         assert f"127.0.0.1:{server.port}" in str(caught.value)
@@ -162,7 +162,7 @@ def test_error_never_contains_the_password(answer: str) -> None:
 
 
 def test_password_that_cannot_be_sent_is_refused(server: FakeUpsd) -> None:
-    with server.client() as client, pytest.raises(grammar.Unencodable) as caught:
+    with server.open_client() as client, pytest.raises(grammar.Unencodable) as caught:
         client.authenticate("admin", "s3cret\nINSTCMD ups load.off")
     assert "s3cret" not in str(caught.value)
     assert server.asked == ["USERNAME admin"]
@@ -181,7 +181,7 @@ def test_password_that_cannot_be_sent_is_refused(server: FakeUpsd) -> None:
 def test_word_that_upsd_would_change_is_refused(
     server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         with pytest.raises(grammar.Unencodable):
             ask(client)
         assert client.get_net_version() == "1.3"
@@ -219,7 +219,7 @@ def test_lines_are_split_as_by_the_parser(line: str) -> None:
 
 
 def test_client_never_logs_in(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         snapshot.observe_upsd(client, gather=snapshot.GATHER)
     assert {request.split()[0] for request in server.asked} == {"VER", "NETVER", "LIST", "GET"}
 
@@ -248,7 +248,7 @@ def test_client_never_logs_in(server: FakeUpsd) -> None:
 def test_error_has_a_code_and_keeps_the_connection(
     server: FakeUpsd, ask: Callable[[net_client.UpsdClient], object], kind: type[net_errors.UpsdError], code: str
 ) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         with pytest.raises(net_errors.UpsdError, match=code) as caught:
             ask(client)
         assert type(caught.value) is kind
@@ -259,8 +259,8 @@ def test_error_has_a_code_and_keeps_the_connection(
 
 def test_error_instead_of_a_version_is_raised() -> None:
     with (
-        serving({"VER": "ERR ACCESS-DENIED\n"}) as server,
-        server.client() as client,
+        serve_answers({"VER": "ERR ACCESS-DENIED\n"}) as server,
+        server.open_client() as client,
         pytest.raises(net_errors.AccessDenied),
     ):
         client.get_version()
@@ -271,6 +271,6 @@ def test_names_are_compared_without_case() -> None:
         "LIST CLIENT UPS": "BEGIN LIST CLIENT UPS\nCLIENT ups 192.0.2.3\nEND LIST CLIENT UPS\n",
         "GET NUMLOGINS UPS": "NUMLOGINS UPS 1\n",
     }
-    with serving(answers) as server, server.client() as client:
+    with serve_answers(answers) as server, server.open_client() as client:
         assert client.list_clients("UPS") == ("192.0.2.3",)
         assert client.num_logins("UPS") == 1

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import connection as net_connection
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> Iterator[FakeUpsd]:
-    with serving() as fake:
+    with serve_answers() as fake:
         yield fake
 
 
@@ -54,7 +54,7 @@ def server() -> Iterator[FakeUpsd]:
     ],
 )
 def test_malformed_list_is_an_error(answer: str) -> None:
-    with serving({"LIST VAR ups": answer}) as server, server.client() as client:
+    with serve_answers({"LIST VAR ups": answer}) as server, server.open_client() as client:
         with pytest.raises(net_errors.UpsdFailure) as caught:
             client.list_vars("ups")
         if answer != "ERR\n":
@@ -79,7 +79,11 @@ def test_malformed_list_is_an_error(answer: str) -> None:
 def test_malformed_single_answer_is_an_error(
     request_line: str, answer: str, ask: Callable[[net_client.UpsdClient], object]
 ) -> None:
-    with serving({request_line: answer}) as server, server.client() as client, pytest.raises(net_errors.BadAnswer):
+    with (
+        serve_answers({request_line: answer}) as server,
+        server.open_client() as client,
+        pytest.raises(net_errors.BadAnswer),
+    ):
         ask(client)
 
 
@@ -154,8 +158,8 @@ def send_truncated_list(connection: socket.socket, request: str) -> None:
 )
 def test_hostile_server_is_abandoned_within_the_timeout(misbehave: Callable[[socket.socket, str], None]) -> None:
     begin = time.monotonic()
-    with serving(misbehave=misbehave) as server:
-        with server.client(timeout=0.5) as client, pytest.raises(net_errors.Unreachable) as caught:
+    with serve_answers(misbehave=misbehave) as server:
+        with server.open_client(timeout=0.5) as client, pytest.raises(net_errors.Unreachable) as caught:
             client.list_vars("ups")
         assert time.monotonic() - begin < 3
         assert caught.value.port == server.port
@@ -164,8 +168,8 @@ def test_hostile_server_is_abandoned_within_the_timeout(misbehave: Callable[[soc
 
 def test_error_within_a_list_is_raised() -> None:
     with (
-        serving(misbehave=send_error_within_a_list) as server,
-        server.client() as client,
+        serve_answers(misbehave=send_error_within_a_list) as server,
+        server.open_client() as client,
         pytest.raises(net_errors.DataStale, match=f"127.0.0.1:{server.port} answered DATA-STALE"),
     ):
         client.list_vars("ups")
@@ -216,7 +220,7 @@ def test_received_data_is_acknowledged_immediately(
     monkeypatch.setattr(net_connection, "_QUICKACK", option)
     monkeypatch.setattr(socket.socket, "setsockopt", set_)
     monkeypatch.setattr(socket.socket, "recv", recv)
-    with server.client() as client:
+    with server.open_client() as client:
         client.get_net_version()
         client.get_net_version()
     confirmed = [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)] if option is not None else []
@@ -224,7 +228,7 @@ def test_received_data_is_acknowledged_immediately(
 
 
 def test_renewed_deadline_applies_to_later_queries(server: FakeUpsd) -> None:
-    with server.client(timeout=0.4) as client:
+    with server.open_client(timeout=0.4) as client:
         for _unused in range(4):
             threading.Event().wait(0.2)
             client.renew_timeout()
@@ -241,8 +245,8 @@ def test_oversized_answer_is_refused_before_the_timeout(
     misbehave: Callable[[socket.socket, str], None], why: str
 ) -> None:
     with (
-        serving(misbehave=misbehave) as server,
-        server.client(timeout=60) as client,
+        serve_answers(misbehave=misbehave) as server,
+        server.open_client(timeout=60) as client,
         pytest.raises(net_errors.BadAnswer, match=why),
     ):
         client.list_vars("ups")
@@ -254,7 +258,7 @@ def test_timeout_covers_all_answers_together(server: FakeUpsd) -> None:
         while time.monotonic() < end:
             client.get_net_version()
 
-    with server.client(timeout=0.3) as client, pytest.raises(net_errors.Unreachable, match="in time"):
+    with server.open_client(timeout=0.3) as client, pytest.raises(net_errors.Unreachable, match="in time"):
         ask_for_ever(client)
 
 

@@ -37,7 +37,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import (
 )
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import ANSWERS, FakeUpsd
-from ansible_collections.homelab.nut.tests.unit.support.hostile import cases
+from ansible_collections.homelab.nut.tests.unit.support.hostile import make_cases
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +173,7 @@ class HostileUpsd(FakeUpsd):
         """Choose the attack on the next connection."""
         self.plan = chance, attack, chance.choice((0, 0, 0, 1, 1, 2, 3, 4, 5, 8, 12, 15))
 
-    def _talk(self, connection: socket.socket) -> None:
+    def _answer_client(self, connection: socket.socket) -> None:
         chance, attack, honest = self.plan
         connection.settimeout(PATIENCE)
         with connection, connection.makefile("rb") as lines, suppress(OSError):
@@ -250,7 +250,7 @@ def server() -> Iterator[HostileUpsd]:
         {**ANSWERS, "STARTTLS": "OK STARTTLS\n", "GET VAR ups battery.runtime": 'VAR ups battery.runtime "900"\n'}, None
     )
     yield hostile
-    hostile.close()
+    hostile.close_server()
 
 
 def test_queries_survive_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_queries_survive_a_hostile_upsd(server: HostileUpsd, tmp_path: Path, mon
     asker = Asker(server.port, tmp_path / "upsd.conf")
     faults: list[str] = []
     seen: set[tuple[str, bool]] = set()
-    for case, chance in cases(CASES):
+    for case, chance in make_cases(CASES):
         attack, name = chance.choice(ATTACKS), chance.choice([*ASKS])
         server.prepare(chance, attack)
         began = time.monotonic()

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import client as net_client
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import errors as net_errors
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapshot
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server() -> Iterator[FakeUpsd]:
-    with serving() as fake:
+    with serve_answers() as fake:
         yield fake
 
 
 def test_snapshot_has_everything(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         ups, spare = snapshot.take_snapshot(client, gather=snapshot.GATHER)
     assert ups.commands == {"beeper.mute": "Be quiet", "load.off": ""}
     assert ups.writable == {
@@ -47,7 +47,7 @@ def test_snapshot_has_everything(server: FakeUpsd) -> None:
 
 def test_only_requested_parts_are_queried(server: FakeUpsd) -> None:
     server.answers["GET VAR spare ups.status"] = "ERR VAR-NOT-SUPPORTED\n"
-    with server.client() as client:
+    with server.open_client() as client:
         ups, spare = snapshot.take_snapshot(client, gather=())
     assert (ups.status, ups.fresh, ups.variables, ups.clients, ups.num_logins) == (("OL", "CHRG"), True, {}, (), None)
     assert (spare.status, spare.fresh, spare.error) == ((), False, None)
@@ -59,14 +59,14 @@ def test_description_is_queried_once(server: FakeUpsd) -> None:
         "BEGIN LIST CMD spare\nCMD spare load.off\nCMD spare BEEPER.mute\nEND LIST CMD spare\n"
     )
     server.answers["GET VAR spare ups.status"] = 'VAR spare ups.status "OL"\n'
-    with server.client() as client:
+    with server.open_client() as client:
         _ups, spare = snapshot.take_snapshot(client, gather=[snapshot.COMMANDS])
     assert spare.commands == {"load.off": "", "BEEPER.mute": "Be quiet"}
     assert sum(request.startswith("GET CMDDESC") for request in server.asked) == 2
 
 
 def test_writable_variable_is_found_without_case(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         variable = snapshot.find_writable(client, "ups", "UPS.id")
         assert variable is not None
         assert (variable.name, variable.value) == ("ups.id", "x y")
@@ -76,7 +76,7 @@ def test_writable_variable_is_found_without_case(server: FakeUpsd) -> None:
 
 
 def test_unexpected_clients_are_listed(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         assert snapshot.observe_upsd(client, ["ups"], ["pve"], resolve_name).unexpected == ("192.0.2.3",)
         assert snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], resolve_name).unexpected == ()
         assert snapshot.observe_upsd(client, ["ups"], ["192.0.2.3"], lambda name, timeout: (name,)).unexpected == (
@@ -90,7 +90,7 @@ def test_unexpected_clients_are_listed(server: FakeUpsd) -> None:
 
 
 def test_snapshot_lists_states_and_clients(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         ups, spare = snapshot.take_snapshot(client)
     assert (ups.name, ups.description, ups.status, ups.fresh, ups.error) == (
         "ups",
@@ -105,7 +105,7 @@ def test_snapshot_lists_states_and_clients(server: FakeUpsd) -> None:
 
 
 def test_snapshot_can_be_limited_to_some_upses(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         assert [state.name for state in snapshot.take_snapshot(client, ["UPS"])] == ["ups"]
         assert snapshot.take_snapshot(client, []) == ()
         with pytest.raises(net_errors.UnknownUps, match="UNKNOWN-UPS to the question for 'nix': it serves ups, spare"):
@@ -115,7 +115,7 @@ def test_snapshot_can_be_limited_to_some_upses(server: FakeUpsd) -> None:
 @pytest.mark.parametrize("status", ['VAR ups ups.status "WAIT"\n', "", 'VAR ups ups.status ""\n'])
 def test_waiting_driver_is_not_fresh(status: str) -> None:
     answers = {"LIST VAR ups": f"BEGIN LIST VAR ups\n{status}END LIST VAR ups\n"}
-    with serving(answers) as server, server.client() as client:
+    with serve_answers(answers) as server, server.open_client() as client:
         (state,) = snapshot.take_snapshot(client, ["ups"])
         assert (state.fresh, state.error) == (False, None)
         assert not snapshot.observe_upsd(client, ["ups"]).is_ok
@@ -132,16 +132,16 @@ def resolve_name(name: str, timeout: float) -> Sequence[str]:
 
 
 def test_report_without_problems_is_ok(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         report = snapshot.observe_upsd(client, ["ups"], ["pve", "nas"], resolve_name)
     assert report.is_ok
     assert report.message == (
-        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh; logged in as expected: pve, nas"
+        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) with fresh data; logged in as expected: pve, nas"
     )
 
 
 def test_all_problems_are_in_one_line(server: FakeUpsd) -> None:
-    with server.client() as client:
+    with server.open_client() as client:
         report = snapshot.observe_upsd(
             client,
             None,
@@ -152,8 +152,8 @@ def test_all_problems_are_in_one_line(server: FakeUpsd) -> None:
     assert [missing.name for missing in report.missing] == ["vm", "nowhere", "192.0.2.5"]
     assert report.stale == (("spare", "DATA-STALE: the driver has not heard from the UPS for too long"),)
     assert report.message == (
-        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) fresh,"
-        " spare not fresh (DATA-STALE: the driver has not heard from the UPS for too long);"
+        f"upsd at 127.0.0.1:{server.port} serves ups (OL CHRG) with fresh data,"
+        " spare without fresh data (DATA-STALE: the driver has not heard from the UPS for too long);"
         " logged in as expected: pve; vm (192.0.2.4) has not logged in;"
         " nowhere cannot be resolved (Name or service not known); 192.0.2.5 has not logged in"
         " (logged in: 127.0.0.1, 192.0.2.3)"
@@ -161,7 +161,7 @@ def test_all_problems_are_in_one_line(server: FakeUpsd) -> None:
 
 
 def test_server_without_ups_is_not_ok() -> None:
-    with serving({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.client() as client:
+    with serve_answers({"LIST UPS": "BEGIN LIST UPS\nEND LIST UPS\n"}) as server, server.open_client() as client:
         report = snapshot.observe_upsd(client, None, ["pve"], resolve_name)
     assert not report.is_ok
     assert report.message.endswith("serves no UPS; pve (127.0.0.1) has not logged in (logged in: none)")
@@ -190,7 +190,7 @@ def test_wait_ends_with_the_last_login(server: FakeUpsd) -> None:
 
     clock = Clock(log_in)
     report = snapshot.wait_until_ok(
-        server.client, ["ups"], ["vm"], wait=60, addresses_of=resolve_name, clock=clock, sleep=clock.sleep
+        server.open_client, ["ups"], ["vm"], wait=60, addresses_of=resolve_name, clock=clock, sleep=clock.sleep
     )
     assert report.is_ok
     assert clock.now == 103
@@ -199,7 +199,7 @@ def test_wait_ends_with_the_last_login(server: FakeUpsd) -> None:
 def test_wait_ends_at_the_timeout(server: FakeUpsd) -> None:
     clock = Clock()
     report = snapshot.wait_until_ok(
-        server.client, ["ups"], ["vm"], wait=2.5, addresses_of=resolve_name, clock=clock, sleep=clock.sleep
+        server.open_client, ["ups"], ["vm"], wait=2.5, addresses_of=resolve_name, clock=clock, sleep=clock.sleep
     )
     assert [missing.name for missing in report.missing] == ["vm"]
     assert clock.now == 102.5
@@ -207,7 +207,7 @@ def test_wait_ends_at_the_timeout(server: FakeUpsd) -> None:
 
 def test_no_wait_queries_once(server: FakeUpsd) -> None:
     clock = Clock()
-    assert not snapshot.wait_until_ok(server.client, clock=clock, sleep=clock.sleep).is_ok
+    assert not snapshot.wait_until_ok(server.open_client, clock=clock, sleep=clock.sleep).is_ok
     assert server.looks == 1
     assert clock.now == 100
 
@@ -215,7 +215,7 @@ def test_no_wait_queries_once(server: FakeUpsd) -> None:
 def test_starting_server_is_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = listener.getsockname()[1]
-    with serving() as server:
+    with serve_answers() as server:
         ports = iter([closed, closed, server.port])
         clock = Clock()
         report = snapshot.wait_until_ok(
@@ -233,7 +233,7 @@ def test_last_error_is_raised_after_the_wait(
         server.answers["VER"] = "SSH-2.0\n"
     clock = Clock()
     with pytest.raises(kind):
-        snapshot.wait_until_ok(server.client, ups, wait=3, clock=clock, sleep=clock.sleep)
+        snapshot.wait_until_ok(server.open_client, ups, wait=3, clock=clock, sleep=clock.sleep)
     assert clock.now == 103
     assert server.looks == 4
 
