@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from ..base.text import printable
 from . import checks_files, checks_host, checks_logins, checks_shutdown, checks_ups
-from .exam import PRIMARY, Exam, Expected, HostCheck
-from .findings import FAILURE, UNKNOWN, Finding
-from .observe import Observation
+from .exam import DEPLOY, PRIMARY, Exam, Expected, HostCheck
+from .findings import FAILURE, TAKEN_AWAY, UNKNOWN, Finding
+from .observe import HostObservation
 
 CHECKS: tuple[HostCheck, ...] = (
     *checks_files.check,
@@ -24,12 +24,14 @@ CHECKS: tuple[HostCheck, ...] = (
 )
 
 
-def examine_host(seen: Observation, expected: Expected) -> list[Finding]:
+def examine_host(seen: HostObservation, expected: Expected) -> list[Finding]:
     """Run all checks on a host. Never raises: a check that crashes becomes a finding."""
     exam = Exam(seen, expected)
     installed = list(checks_files.check_installed(exam))
     if any(finding.verdict == FAILURE for finding in installed):
         return installed
+    if exam.is_taken_away:
+        return [exam.warn("installed", TAKEN_AWAY, DEPLOY)]
     results: list[Finding] = []
     for check in CHECKS:
         if check.where == PRIMARY and not expected.primary:

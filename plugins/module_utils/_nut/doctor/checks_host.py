@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from ..base.clock import format_time
+from ..base.systemd import SERVER
 from ..base.text import printable
 from .exam import DAY, DEPLOY, TROUBLES, Exam, Findings, Registry
 from .findings import OK, WARNING
@@ -26,7 +27,7 @@ def check_tls(exam: Exam) -> Findings:
     if exam.seen.tls is None:
         return
     if exam.seen.tls.trouble:
-        yield exam.fail("tls", printable(exam.seen.tls.trouble), DEPLOY)
+        yield exam.fail("tls", printable(exam.seen.tls.trouble), DEPLOY, about=[SERVER, "nut.conf"])
         return
     left = exam.seen.tls.ends - exam.seen.now
     message = f"{exam.seen.tls.version}; upsd's certificate is valid for {left / DAY:.0f} more days"
@@ -51,9 +52,9 @@ def check_clock(exam: Exam) -> Findings:
 
 @check("journal")
 def check_journal(exam: Exam) -> Findings:
-    """List the last day's problems from the journal."""
+    """List the last day's problems from the journal, without those that a deployment or a shutdown caused."""
     yield from exam.report_unseen("journal", "journal")
-    troubles = list_troubles(exam.seen.journal)
+    troubles = list_troubles(exam.seen.journal, exam.seen.deployed)
     lines = [
         f"{message} ({f'{times} times, last' if times > 1 else 'once,'} {format_time(last)})"
         for message, times, last in troubles

@@ -14,7 +14,7 @@ from ..base.text import printable
 from ..conf import upsd
 from ..deploy import kits as deploy_kits
 from ..net import access
-from .exam import DAY, DEPLOY, PRIMARY, TROUBLES, Exam, Findings, Registry
+from .exam import DAY, DEPLOY, PRIMARY, TROUBLES, Exam, Findings, Registry, name_unit, restart_on_mains
 from .findings import FAILURE, WARNING
 from .observe import UpsdAnswer
 
@@ -28,7 +28,8 @@ def check_upsd(exam: Exam) -> Findings:
         yield exam.fail(
             "upsd",
             printable(exam.seen.served),
-            "systemctl status nut-server; ss -tlnp | grep 3493; journalctl -u nut-server -n 50",
+            f"systemctl status nut-server; ss -tlnp | grep {exam.files.ports[0]}; journalctl -u nut-server -n 50",
+            about=[SERVER, "nut.conf"],
         )
     elif exam.served:
         yield exam.ok(
@@ -39,22 +40,23 @@ def check_upsd(exam: Exam) -> Findings:
         return
     for system, answer in exam.seen.watched.items():
         if isinstance(answer, str):
-            place = system.partition("@")[2]
-            todo = f"on {place}, check: ss -tlnp | grep 3493; its firewall (pve-firewall status; iptables -S; nft list ruleset)"
-            yield exam.fail("port", f"{system} can't be reached from here: {printable(answer)}", todo)
+            (monitor, *_twins) = [monitor for monitor in exam.files.monitors if monitor.system == system]
+            todo = f"on {monitor.host}: ss -tlnp | grep {monitor.port}; pve-firewall status; nft list ruleset"
+            message = f"{system} can't be reached from here: {printable(answer)}"
+            yield exam.fail("port", message, todo, about=[SERVER, "nut.conf"])
             continue
         stale = [f"{name}: {why}" for name, why in answer.report.stale]
         if stale and not exam.expected.primary:
             message = f"{system} is reachable, but has no fresh data: {'; '.join(stale)}"
-            yield exam.warn("port", message, "check the primary")
+            yield exam.warn(
+                "port", message, f"on the primary: upsc {system}", about=[ups for ups, _why in answer.report.stale]
+            )
         else:
             yield exam.ok("port", f"{system} is reachable from here")
 
 
 WATCH_DAYS = 7
-_PEER_TODO = (
-    "find the program on that machine (ss -tnp dport = :3493); only secondaries need access to upsd (nut_server_allow)"
-)
+_PEER_TODO = "on that machine: ss -tnp dport = :{port}; only secondaries need access to upsd (nut_server_allow)"
 _HANG_TODO = "journalctl -u nut-watch -u nut-server; nut-shutdown status"
 
 
@@ -63,7 +65,8 @@ def check_upsd_watch(exam: Exam) -> Findings:
     """Report whether a machine recently blocked upsd, or upsd hung and was restarted."""
     recent = [event for event in exam.seen.upsd_events if exam.seen.now - event.last < WATCH_DAYS * DAY]
     for event in recent[-TROUBLES:]:
-        yield exam.warn("upsd-watch", str(event), _PEER_TODO if event.address else _HANG_TODO)
+        todo = _PEER_TODO.format(port=exam.files.ports[0]) if event.address else _HANG_TODO
+        yield exam.warn("upsd-watch", str(event), todo)
     if not recent:
         yield exam.ok("upsd-watch", f"upsd was not blocked and did not hang in the last {WATCH_DAYS} days")
 
@@ -87,13 +90,12 @@ def check_listening(exam: Exam) -> Findings:
     if missing:
         where = ", ".join(hostnames.join_host(*place) for place in upsds) or "nowhere"
         message = f"upsd should listen on {', '.join(hostnames.join_host(*place) for place in missing)}, but listens on {where}"
-        todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=exam.host)}; systemctl restart nut-server (it reads LISTEN only at start)"
+        # upsd reads LISTEN only when it starts
+        todo = f"ss -tlnp | grep upsd; {DEPLOY.format(host=exam.limit)}; {restart_on_mains(SERVER)}"
         yield exam.fail("listening", message, todo)
     elif extra:
         message = f"upsd also listens on {', '.join(hostnames.join_host(*place) for place in extra)}, which is not in the inventory"
-        yield exam.warn(
-            "listening", message, f"{DEPLOY.format(host=exam.host)}; systemctl restart nut-server, while on mains"
-        )
+        yield exam.warn("listening", message, f"{DEPLOY.format(host=exam.limit)}; {restart_on_mains(SERVER)}")
     else:
         yield exam.ok(
             "listening", f"upsd listens on {', '.join(hostnames.join_host(*place) for place in upsds or wanted)}"
@@ -127,7 +129,7 @@ def check_access(exam: Exam) -> Findings:
             yield exam.note(
                 "access",
                 message,
-                "remove `any` from nut_server_allow: only secondaries and listed networks can connect then",
+                "remove `any` from nut_server_allow, so that only secondaries and listed networks can connect",
             )
         return
     table = exam.seen.own_files.get(deploy_kits.ACCESS.places[deploy_kits.ACCESS_TABLE].path)
@@ -176,7 +178,9 @@ def check_logins(exam: Exam) -> Findings:
         if exam.served is None:
             for client in exam.expected.clients:
                 message = f"upsd on {exam.host} does not answer, so {client.name} is not logged in"
-                yield exam.fail("login", message, f"make doctor limit={exam.host}", client.name)
+                yield exam.fail(
+                    "login", message, f"make doctor limit={exam.host}", client.name, about=[SERVER, "nut.conf"]
+                )
             return
         yield from _expected_logins(exam, exam.served)
     refused = _last_refusal(exam.seen.journal)
@@ -188,10 +192,9 @@ def check_logins(exam: Exam) -> Findings:
             yield exam.ok("login", f"upsmon is logged in to {system}")
         else:
             why = f"; upsd rejects its password ({refused})" if refused else ""
-            todo = f"journalctl -u {MONITOR} -n 50; {DEPLOY.format(host=exam.host)}"
-            yield exam.fail(
-                "login", f"this host's upsmon ({answer.own_address}) is not logged in to {system}{why}", todo
-            )
+            todo = f"journalctl -u {MONITOR} -n 50; {DEPLOY.format(host=exam.limit)}"
+            message = f"this host's upsmon ({answer.own_address}) is not logged in to {system}{why}"
+            yield exam.fail("login", message, todo, about=_login_subjects(exam.host))
 
 
 def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
@@ -205,26 +208,28 @@ def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
                 f"upsd on {exam.host} does not serve {client.ups}, which {client.name} watches",
                 DEPLOY,
                 client.name,
+                about=[unserved(client.ups)],
             )
             continue
         if isinstance(addresses, str):
             message = f"on {exam.host}: {addresses}"
-            yield exam.unknown("login", message, "set nut_client_address to the address it connects from", client.name)
+            todo = f"set nut_client_address of {client.name} to the address it connects from"
+            yield exam.unknown("login", message, todo, client.name, about=[client.name])
             continue
         known.update(addresses)
         clients = {hostnames.normal_address(address) for address in state.clients}
         if clients & set(addresses):
-            yield exam.ok("login", f"logged in to {client.ups} on {exam.host}", "", client.name)
+            yield exam.ok("login", f"logged in to {client.ups} on {exam.host}", client.name)
         else:
             logged_in = ", ".join(sorted(clients)) or "none"
             refusals = access.explain_refusals(exam.seen.access)
             message = f"not logged in to {client.ups}@{exam.host} (logged in: {logged_in}), so it would not shut down in a power cut"
             message += f". Addresses {refusals}" if refusals else ""
             todo = (
-                f"check that it is on, its UPS service is running, it reaches {exam.host} (upsc {client.ups}@{exam.host}), "
-                f"and its password is right (journalctl -u nut-server); {DEPLOY.format(host=client.name)}"
+                f"check that it is on and that its UPS service is running; on {client.name}: upsc {client.system}; "
+                f"on {exam.host}: journalctl -u nut-server -n 50; {DEPLOY.format(host=f'{exam.host},{client.name}')}"
             )
-            yield exam.fail("login", message, todo, client.name)
+            yield exam.fail("login", message, todo, client.name, about=_login_subjects(client.name))
     others = sorted(
         {hostnames.normal_address(address) for state in exam.upses.values() for address in state.clients} - known
     )
@@ -235,6 +240,16 @@ def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
         yield exam.note("strangers", message, "add it to the inventory, or stop its upsmon")
     else:
         yield exam.ok("strangers", "all logged-in machines are in the inventory")
+
+
+def unserved(ups: str) -> str:
+    """Return the subject of findings that upsd does not serve a UPS."""
+    return f"{ups.lower()} in upsd"
+
+
+def _login_subjects(machine: str) -> list[str]:
+    """Return what the login of a machine depends on, as the subjects of findings about that."""
+    return [name_unit(MONITOR, machine), SERVER, "upsmon.conf", "nut.conf", machine]
 
 
 def _last_refusal(journal: Sequence[JournalEntry]) -> str:

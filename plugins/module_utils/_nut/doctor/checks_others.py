@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base.text import as_text, one_line, printable
-from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
+from .findings import FAILURE, NOTE, OK, TAKEN_AWAY, UNKNOWN, WARNING, Finding
 
 SKEW_NOTE, SKEW_WARNING = 5.0, 60.0
 """Seconds. Running the module takes some, so a smaller difference can't be measured."""
+
+# what Ansible puts before the message of a filter
+_WRAPPING = re.compile(r"^(?:Task failed: |Action failed: |.*The (?:filter|lookup) plugin '[a-z_.]+' failed: )*")
 
 NAMES = ("reachable", "python", "skew", "settings", "service", "login")
 """The checks in this file, as docs/doctor.md names them."""
@@ -33,11 +36,15 @@ def judge_skew(host: str, ahead: float, unsure: float) -> Finding:
     )
 
 
-def judge_truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
-    """Judge TrueNAS by what the module truenas_ups would change. Its login is checked on the primary."""
+def judge_truenas(host: str, result: Mapping[str, Any], primary: str = "", primary_away: bool = False) -> list[Finding]:
+    """Judge TrueNAS by what the module truenas_ups would change. Its login is checked on the primary.
+
+    primary_away: whether NUT was taken away from its primary on purpose, and so from TrueNAS, if its UPS service is off.
+    """
     if result.get("skipped"):
         return [Finding("settings", host, UNKNOWN, "TrueNAS was not queried")]
-    if result.get("failed") or result.get("unreachable"):
+    # a task with failed_when: false reports failed as false; only a module that succeeded returns the service
+    if result.get("failed") or result.get("unreachable") or "service" not in result:
         return [
             Finding(
                 "settings",
@@ -50,7 +57,9 @@ def judge_truenas(host: str, result: Mapping[str, Any]) -> list[Finding]:
     done = [str(action) for action in result.get("actions", ())]
     sets = [action for action in done if action.startswith("set ")]
     other = [action for action in done if not action.startswith("set ")]
-    todo = f"make pve tags=ups limit={host}"
+    todo = f"make pve tags=ups limit={f'{primary},' if primary else ''}{host}"
+    if primary_away and any(action.startswith("started") for action in done):
+        return [Finding("settings", host, WARNING, TAKEN_AWAY, todo)]
     results = []
     if sets:
         fields = sets[0].removeprefix("set ").partition(";")[0]
@@ -97,12 +106,16 @@ def judge_login(primary: str, host: str, result: Mapping[str, Any]) -> list[Find
 
 
 def judge_unexamined(host: str, result: Mapping[str, Any] | None) -> Finding:
-    """Return why a host could not be checked."""
+    """Return why a host could not be checked. result: of the module check_login, or of the task that failed."""
+    if result and result.get("problem"):
+        message, todo = (printable(one_line(as_text(result.get(key) or "")), 500) for key in ("problem", "remedy"))
+        return Finding("reachable", host, FAILURE, message, todo)
     why = printable(one_line(as_text((result or {}).get("msg") or "no answer")), 300)
+    why = _WRAPPING.sub("", why)
+    connect_verbosely = f"make doctor limit={host} args=-vvv"
     if (result or {}).get("unreachable") or result is None:
-        return Finding(
-            "reachable", host, FAILURE, f"can't be reached: {why}", f"check that it is on; ansible -m ping {host}"
-        )
+        todo = f"check that it is on; {connect_verbosely}"
+        return Finding("reachable", host, FAILURE, f"can't be reached: {why}", todo)
     if re.search(r"python\S*: (?:not found|No such file)|interpreter", why):
         return Finding("python", host, FAILURE, f"has no Python that Ansible can use: {why}", "apt install python3")
-    return Finding("reachable", host, FAILURE, f"could not be checked: {why}", "make doctor args=-vvv")
+    return Finding("reachable", host, FAILURE, f"could not be checked: {why}", connect_verbosely)

@@ -6,27 +6,34 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from ..base import paths
 from ..base.clock import format_time
-from ..base.systemd import MONITOR
+from ..base.systemd import MONITOR, SERVER, STAGES
 from ..base.text import printable
 from ..conf import upsd
+from ..conf.release import format_release
 from ..deploy import kits as deploy_kits
+from ..plan.node import explain_short_times
 from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.flag import SET, spare_path
 from .checks_files import unit_problems
-from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry
-from .findings import FAILURE, NOTE, UNKNOWN, WARNING, Finding
+from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry, name_unit, restart_on_mains
+from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
 
 check = Registry()
 
 
 # Free bytes and files for POWERDOWNFLAG. The flag needs far less, but the disk may continue to fill up.
 LEAST_SPACE, LEAST_FILES = 1 << 20, 100
+
+CALIBRATION_ENDS = (2, 8, 2)
+"""The first release whose upsmon notices that a UPS no longer calibrates."""
 
 _CHECK_OF = {deploy_kits.SHUTDOWN.name: "gate", deploy_kits.HOTPLUG.name: "hotplug", deploy_kits.ACCESS.name: "access"}
 KITS: Mapping[str, deploy_kits.Kit] = {
@@ -36,7 +43,7 @@ KITS: Mapping[str, deploy_kits.Kit] = {
 
 @check("upsmon")
 def check_upsmon(exam: Exam) -> Findings:
-    """Check that upsmon has the right role for name UPS, and runs as the right user."""
+    """Check that upsmon has the right role for each UPS, and runs as the right user."""
     watched = exam.files.monitors
     good = upsd.PRIMARY if exam.expected.primary else upsd.SECONDARY
     # A power value of 0 means that the UPS is only monitored.
@@ -48,7 +55,8 @@ def check_upsmon(exam: Exam) -> Findings:
     ]
     wrong = [f"{monitor.system} as {monitor.type}" for monitor in own if monitor.type not in good]
     if not own:
-        yield exam.fail("upsmon", "upsmon.conf has no MONITOR line for a UPS that powers this host", DEPLOY)
+        message = "upsmon.conf has no MONITOR line for a UPS that powers this host"
+        yield exam.fail("upsmon", message, DEPLOY, about=["upsmon.conf"])
     elif wrong:
         message = f"upsmon.conf monitors {', '.join(wrong)}, must be {good[0]}"
         effect = (
@@ -56,14 +64,64 @@ def check_upsmon(exam: Exam) -> Findings:
             if exam.expected.primary
             else ": the primary would not wait for this host"
         )
-        yield exam.fail("upsmon", message + effect, DEPLOY)
+        yield exam.fail("upsmon", message + effect, DEPLOY, about=["upsmon.conf"])
     else:
         yield exam.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
+    yield from _judge_supplies(exam)
+    yield from _judge_calibration(exam)
     users = {process.user for process in exam.seen.processes if process.name == "upsmon"}
     wanted = exam.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
     if users and wanted != "root" and wanted not in users:
         message = f"upsmon runs as {', '.join(sorted(users))}, should run as {wanted}"
-        yield exam.warn("upsmon", message, f"systemctl restart {MONITOR}, while on mains")
+        yield exam.warn("upsmon", message, restart_on_mains(MONITOR), about=[name_unit(MONITOR, exam.host)])
+
+
+def _judge_supplies(exam: Exam) -> Findings:
+    """Report which UPS powers what, and whether upsmon would wait for a UPS that gives no data."""
+    feeds = exam.feeds
+    if not exam.expected.primary or not feeds.upses:
+        return
+    silent = [ups for ups in feeds.upses if ups in exam.sections and _is_silent(exam, ups)]
+    others = [ups for ups in feeds.upses if ups not in silent]
+    if exam.served is not None and silent and others and feeds.is_enough(silent):
+        message = (
+            f"upsmon waits for {' and '.join(silent)}: a UPS without data counts as one that gives power, so upsmon does not shut "
+            f"this host down when {' and '.join(others)} is low"
+        )
+        stages = exam.seen.units.get(STAGES)
+        if stages is not None and stages.runs:
+            todo = "plug it in or repair it; nut-hotplug status"
+            yield exam.warn("upsmon", f"{message}. nut-stages does it instead", todo, about=silent)
+        else:
+            todo = f"repair the UPS; systemctl status {STAGES}"
+            yield exam.fail("upsmon", f"{message}, and nut-stages, which would do it, does not run", todo)
+    elif len(exam.sections) > 1 or len(feeds.power) > 1:
+        powered = [f"{ups} {exam.describe_powered(ups)}" for ups in dict.fromkeys([*exam.sections, *feeds.power])]
+        yield exam.ok("upsmon", f"{'; '.join(powered)}; this host {feeds.describe_need()}")
+
+
+def _judge_calibration(exam: Exam) -> Findings:
+    """Report an upsmon that has seen a calibration, and believes that it never ends (NUT 2.8.0 and 2.8.1: clients/upsmon.c, ups_cal)."""
+    unit = exam.seen.units.get(MONITOR)
+    if unit is None or exam.seen.release is None or exam.seen.release >= CALIBRATION_ENDS:
+        return
+    seen = [
+        entry.at
+        for entry in exam.seen.journal
+        if entry.unit == MONITOR and entry.at >= unit.since and "calibration in progress" in entry.words
+    ]
+    calibrates = any("CAL" in ups.status for ups in exam.upses.values())
+    if seen and not calibrates:
+        message = (
+            f"upsmon of NUT {format_release(exam.seen.release)} believes that a UPS is still calibrating, since "
+            f"{format_time(seen[-1])}, so this host would not shut down in a power cut"
+        )
+        yield exam.fail("upsmon", message, restart_on_mains(MONITOR))
+
+
+def _is_silent(exam: Exam, ups: str) -> bool:
+    state = exam.upses.get(ups.lower())
+    return state is None or not state.fresh or "ABSENT" in state.status
 
 
 @check("shutdowncmd")
@@ -74,10 +132,11 @@ def check_shutdowncmd(exam: Exam) -> Findings:
     actual = exam.files.directive("upsmon.conf", "SHUTDOWNCMD")
     wanted = exam.wanted.directive("upsmon.conf", "SHUTDOWNCMD")
     if not actual:
-        yield exam.fail("shutdowncmd", "upsmon.conf has no SHUTDOWNCMD, so this host would not shut down", DEPLOY)
+        message = "upsmon.conf has no SHUTDOWNCMD, so this host would not shut down"
+        yield exam.fail("shutdowncmd", message, DEPLOY, about=["upsmon.conf"])
     elif wanted is not None and actual != wanted:
         message = f"SHUTDOWNCMD is {printable(actual, 100)!r}, should be {printable(wanted, 100)!r}"
-        yield exam.fail("shutdowncmd", message, DEPLOY)
+        yield exam.fail("shutdowncmd", message, DEPLOY, about=["upsmon.conf"])
     else:
         yield exam.ok("shutdowncmd", printable(actual, 100))
 
@@ -114,7 +173,9 @@ def check_kits(exam: Exam) -> Findings:
             elif text and file is None:
                 problems.append(exam.fail(check, f"/{place.path} is missing", todo))
             elif (
-                file is not None and file.text != text and not (name == "shutdown.json" and _policy_problem(file.text))
+                file is not None
+                and file.text != text
+                and not (name == "shutdown.json" and _is_left_to_others(file.text, text))
             ):
                 message = (
                     f"/{place.path} differs from the inventory" if text else f"/{place.path} exists, but should not"
@@ -153,6 +214,30 @@ def _policy_problem(text: str) -> str:
     return ""
 
 
+def _is_left_to_others(text: str, wanted: str) -> bool:
+    """Return whether other checks report how a policy differs: it is invalid, or only its runtime_low is another one."""
+    if _policy_problem(text):
+        return True
+    return bool(wanted) and _without_runtime_low(text) == _without_runtime_low(wanted)
+
+
+def _without_runtime_low(text: str) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(text).items() if name != "runtime_low"}
+
+
+def _explain_other_runtime_low(exam: Exam, made: Mapping[str, Any]) -> str:
+    """Return how the runtime at which nut-stages begins the shutdown differs from the planned one; "" if it does not."""
+    text = getattr(exam.seen.own_files.get(paths.SHUTDOWN_POLICY), "text", "")
+    if not text or _policy_problem(text):
+        return ""
+    deployed, planned = json.loads(text).get("runtime_low"), made.get("runtime_low")
+    if deployed == planned:
+        return ""
+    now = "never begins the shutdown by itself" if deployed is None else f"begins the shutdown with {deployed:g} s left"
+    wanted = "it should leave that to the UPS" if planned is None else f"the plan wants {planned:g} s"
+    return f"nut-stages {now}, but {wanted} ({made.get('runtime_low_reason', '')})"
+
+
 def _is_gated(exam: Exam) -> bool:
     """Return whether SHUTDOWNCMD starts the gate. Without it nut-shutdown is still installed, for stages and for nut-watch."""
     return deploy_kits.GATE in (exam.files.directive("upsmon.conf", "SHUTDOWNCMD") or "")
@@ -169,7 +254,8 @@ def check_policy(exam: Exam) -> Findings:
     wrong = _policy_problem(file.text)
     if wrong:
         message = f"/{paths.SHUTDOWN_POLICY} can't be used: {printable(wrong, 150)}"
-        yield exam.fail("policy", message, "nut-shutdown check; " + DEPLOY.format(host=exam.host))
+        todo = "nut-shutdown check; " + DEPLOY.format(host=exam.limit)
+        yield exam.fail("policy", message, todo, about=[paths.SHUTDOWN_POLICY])
         return
     if not _is_gated(exam):
         yield exam.ok("policy", "valid; SHUTDOWNCMD does not wait for other machines")
@@ -179,12 +265,55 @@ def check_policy(exam: Exam) -> Findings:
     blind = [f"{name} ({address})" for name, address in names.items() if isinstance(exam.seen.addresses.get(name), str)]
     if blind:
         message = f"no address for {', '.join(blind)}: the gate can't see it go down, and waits its full shutdown_limit"
-        yield exam.warn("policy", message, "use addresses, or fix name resolution; then run nut-shutdown refresh")
+        todo = "use addresses, or fix name resolution; nut-shutdown refresh"
+        about = [name for name in names if isinstance(exam.seen.addresses.get(name), str)]
+        yield exam.warn("policy", message, todo, about=about)
     else:
         yield exam.ok(
             "policy",
-            f"waits for {', '.join(machine.name for machine in policy.machines) or 'no machine'}, {policy.longest:g} s at most",
+            f"waits for {', '.join(machine.name for machine in policy.machines) or 'no machine'}, {policy.timeout:g} s at most",
         )
+
+
+@check("guests")
+def check_guests(exam: Exam) -> Findings:
+    """Check that the primary gives a secondary that is a Proxmox VE node the time that its guests take."""
+    yield from exam.report_unseen("guests", "guests")
+    times, expected = exam.seen.node_times, exam.expected.times
+    if times is None or expected is None:
+        return
+    message, remedy = explain_short_times(
+        exam.host, expected.primary, times, expected.shutdown_time, expected.shutdown_limit
+    )
+    for remark in times.ha:
+        yield exam.ok("guests", remark)
+    if message:
+        yield exam.warn("guests", message, remedy)
+    else:
+        yield exam.ok(
+            "guests", f"a Proxmox VE node that takes {times.limit} s at most; {expected.primary} waits that long"
+        )
+
+
+@check("late-guests", where=PRIMARY)
+def check_late_guests(exam: Exam) -> Findings:
+    """Check that the guests run that had to be started again after an outage or a boot."""
+    yield from exam.report_unseen("late-guests", "late guests")
+    for command, line in exam.seen.open_starts.given_up.items():
+        yield exam.fail("late-guests", f"not running, and given up: {line}", command)
+    for line in exam.seen.open_starts.waiting:
+        yield exam.warn("late-guests", f"not running yet: {line}", "pvesm status; nut-stages goes on trying")
+
+
+@check("guest-start")
+def check_guest_start(exam: Exam) -> Findings:
+    """Check that Proxmox VE has started its guests since the boot."""
+    yield from exam.report_unseen("guest-start", "guest start")
+    start = exam.seen.guest_start
+    if start is None or not start.message:
+        return
+    verdict = FAILURE if start.is_endless else WARNING if start.remedy else OK
+    yield exam.make_finding("guest-start", verdict, start.message, start.remedy)
 
 
 @check("killpower")
@@ -199,13 +328,13 @@ def check_killpower(exam: Exam) -> Findings:
     for path, since in exam.seen.flags.items():
         stale = True
         if shutting_down:
-            yield exam.note("killpower", f"{path} exists: a shutdown is in progress")
+            yield exam.ok("killpower", f"{path} exists: a shutdown is in progress")
         elif path == configured:
             message = f"{path} has existed since {format_time(since)}, but no shutdown is in progress: the next reboot cuts the UPS's power"
             yield exam.fail("killpower", message, f"rm {shlex.quote(path)}")
         else:
             message = f"{path} has existed since {format_time(since)}, left over from an earlier shutdown"
-            yield exam.warn("killpower", message, f"rm {path}")
+            yield exam.warn("killpower", message, f"rm {shlex.quote(path)}")
     if not stale and configured:
         yield exam.ok("killpower", f"{configured} does not exist")
 
@@ -253,18 +382,18 @@ def check_last_shutdown(exam: Exam) -> Findings:
         return
     state, service = exam.seen.gate_state, exam.seen.units.get(deploy_kits.GATE)
     if state is not None and not state.ended and not (service and service.active in ("active", "activating")):
-        message = f"/{paths.GATE_STATE} is left over from an interrupted wait; it is ignored"
-        yield exam.note("last-shutdown", message, "nut-shutdown status")
+        yield exam.ok("last-shutdown", f"/{paths.GATE_STATE} is left over from an interrupted wait; it is ignored")
     last = exam.seen.last_gate
     if last is None:
         yield exam.ok("last-shutdown", "no shutdown so far")
         return
     if isinstance(last, str):
-        yield exam.note("last-shutdown", "/var/lib/nut-shutdown/last.json can't be read")
+        message = f"the report of the last shutdown, /{paths.GATE_REPORT}, can't be read"
+        yield exam.note("last-shutdown", message, f"rm /{paths.GATE_REPORT}; the next shutdown writes it again")
         return
     label = "the last shutdown" if last.mode == "gate" else f"the last wait ({printable(last.mode, 20)})"
     label = f"{label}, {format_time(last.began)}"
-    if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.hosts):
+    if last.rule in (gate.DOWN, gate.ASSUMED) and all(machine.down is not None for machine in last.machines):
         yield exam.ok("last-shutdown", f"{label}: all machines were down")
     else:
         message = (
@@ -279,10 +408,12 @@ def check_plan(exam: Exam) -> Findings:
     planned = exam.expected.plan
     if planned is None:
         return
-    made = planned.get("plan")
+    made, todo = planned.get("plan"), f"make plan limit={exam.host}"
+    # without upsd and its data, too little is known for a plan
+    about = [SERVER, "nut.conf", *exam.sections]
     if not isinstance(made, Mapping):
         message = f"the shutdown could not be planned: {printable(str(planned.get('msg') or 'no answer'))}"
-        yield exam.unknown("plan", message, "make plan")
+        yield exam.unknown("plan", message, todo, about=about)
         return
     wrong = [constraint for constraint in made.get("constraints", ()) if constraint.get("holds") is False]
     remedies = "; ".join(dict.fromkeys(str(constraint["remedy"]) for constraint in wrong if constraint.get("remedy")))
@@ -290,10 +421,12 @@ def check_plan(exam: Exam) -> Findings:
     if planned.get("holds") is None:
         # check_drivers() reports a UPS without data.
         silent = not exam.upses or not all(ups.fresh for ups in exam.upses.values())
-        yield exam.make_finding("plan", NOTE if silent else UNKNOWN, message, "make plan")
+        yield exam.make_finding("plan", NOTE if silent else UNKNOWN, message, todo, about=about)
+    elif planned["holds"] and (difference := _explain_other_runtime_low(exam, made)):
+        yield exam.warn("plan", difference, DEPLOY.format(host=exam.limit))
     elif planned["holds"]:
         yield exam.ok("plan", message)
     else:
         # The same distinction as the default of nut_server_plan_enforce.
         verdict = NOTE if planned.get("feasible") else FAILURE
-        yield exam.make_finding("plan", verdict, message, f"make plan; {remedies}" if remedies else "make plan")
+        yield exam.make_finding("plan", verdict, message, f"{remedies}; {todo}" if remedies else todo)

@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..base.systemd import driver_unit
 from ..base.text import printable
 from ..conf.directives import NEWEST
-from ..net import readings, vocabulary
-from ..usb import bus as usb_bus
-from ..usb import fingerprint
+from ..net import readings, snapshot, vocabulary
+from ..usb import liveness, presence
 from ..usb import sections as usb_sections
+from ..usb.bus import UsbDevice
 from . import status as doctor_status
-from .exam import DAY, PRIMARY, Exam, Findings, Registry
-from .findings import FAILURE, NOTE, OK, WARNING
+from .checks_logins import unserved
+from .exam import DAY, PRIMARY, Exam, Findings, Registry, restart_on_mains
+from .findings import FAILURE, NOTE, OK, WARNING, Finding
 
 check = Registry()
 
@@ -27,49 +30,71 @@ LOAD_PERCENT = 80
 
 @check("usb", "permissions", where=PRIMARY)
 def check_usb(exam: Exam) -> Findings:
-    """Check that each UPS is on the USB bus, and that its driver has permission to use it."""
-    if "usb" in exam.seen.troubles:
+    """Check that each USB UPS is on the bus, and that its driver has permission to use it."""
+    sections = {name: section for name, section in exam.sections.items() if usb_sections.is_usb(section)}
+    if sections and "usb" in exam.seen.troubles:
         yield from exam.report_unseen("usb", "usb")
         return
     for name, section in exam.sections.items():
+        state = exam.upses.get(name.lower())
         if usb_sections.is_dummy(section):
-            if "ABSENT" in getattr(exam.upses.get(name.lower()), "status", ()):
+            if "ABSENT" in getattr(state, "status", ()):
                 message = f"{name} is not plugged in; upsd serves a placeholder for it"
-                yield exam.fail("usb", message, "plug it in; lsusb; nut-hotplug status")
-            continue
-        kind = usb_sections.get_value(section, "driver")
-        if kind not in usb_bus.DRIVERS and not kind.endswith("_usb"):
-            continue
-        devices = [
-            device
-            for device in exam.seen.devices
-            if not device.hub and fingerprint.matches_device(section, device, exam.seen.release or NEWEST)
-        ]
-        if not fingerprint.identifying_pairs(section.keys):
-            # Without matching keys the driver takes any device that it supports; only the driver knows which.
-            devices = (
-                devices
-                if name.lower() in exam.upses and exam.upses[name.lower()].fresh
-                else [device for device in devices if device.hid_power is not False]
-            )
-        if not devices:
-            message = f"{name} is not on the USB bus ({_list_devices(exam)})"
-            yield exam.fail("usb", message, "check its cable and power switch; lsusb; nut-hotplug status")
-            continue
-        refused = [device for device in devices if device.accessible is False]
-        if refused:
-            node = refused[0].node
-            message = f"{name} is on the bus, but its driver can't use {node}: group nut has no write permission"
-            yield exam.fail(
-                "permissions", message, f"udevadm trigger --subsystem-match=usb --action=change; ls -l {node}"
+                todo = "plug it in; lsusb; nut-hotplug status"
+                yield exam.make_finding("usb", exam.judge_ups(name), message, todo, about=[name])
+        elif name in sections:
+            is_served = state is not None and state.fresh and bool(state.variables)
+            yield from _judge_candidates(exam, name, _find_candidates(exam, name), is_served=is_served)
+
+
+def _find_candidates(exam: Exam, name: str) -> tuple[UsbDevice, ...]:
+    """Return the devices that may be the UPS of a section whose driver is for USB."""
+    state, seen = exam.upses.get(name.lower()), exam.seen
+    variables = state.variables if state is not None and state.fresh else {}
+    return presence.find_candidates(exam.sections[name], seen.devices, seen.usb_ids, variables, seen.release or NEWEST)
+
+
+def _judge_candidates(exam: Exam, name: str, candidates: Sequence[UsbDevice], is_served: bool) -> Findings:
+    """Judge the devices that may be a UPS. A device that can't be told from others is not blamed while upsd has fresh data."""
+    if not candidates:
+        if not exam.seen.has_usb and is_served:
+            yield exam.ok("usb", f"{name}: upsd has fresh data from it, though this host shows no USB bus")
+            return
+        message = f"{name} is not on the USB bus ({_list_devices(exam)})"
+        if is_served:
+            message += ", so the data that upsd calls fresh may be old"
+        todo = "check its cable and power switch; lsusb; nut-hotplug status"
+        yield exam.make_finding("usb", exam.judge_ups(name), message, todo, about=[name])
+        return
+    missing = presence.explain_missing_node(candidates, exam.seen.container)
+    present = [device for device in candidates if device.has_node]
+    if missing:
+        message = f"{name} is on the bus, but its driver can't use it: {missing}"
+        yield exam.make_finding("permissions", exam.judge_ups(name), message, presence.GRANT_NODE, about=[name])
+    elif len(candidates) > 1 and is_served:
+        yield exam.ok("permissions", f"{name}: upsd has fresh data from it")
+    elif all(device.accessible is False for device in present):
+        node = present[0].node
+        message = f"{name} is on the bus, but its driver can't use {node}: group nut has no write permission"
+        todo = f"udevadm trigger --subsystem-match=usb --action=change; ls -l {node}"
+        todo = presence.GRANT_RIGHTS if exam.seen.container else todo
+        yield exam.make_finding("permissions", exam.judge_ups(name), message, todo, about=[name])
+    else:
+        usable = [device for device in present if device.accessible is not False]
+        if usable[0].accessible is None:
+            yield exam.unknown(
+                "permissions",
+                f"{name}: there is no group nut, so it is unknown whether a driver can use {usable[0].node}",
             )
         else:
-            yield exam.ok("permissions", f"{name}: group nut can use {devices[0].node}")
-        yield exam.ok("usb", f"{name}: {devices[0].ids} {printable(devices[0].product or '', 60)}".rstrip())
+            yield exam.ok("permissions", f"{name}: group nut can use {usable[0].node}")
+    yield exam.ok("usb", f"{name}: {presence.describe_candidates(candidates)}")
 
 
 def _list_devices(exam: Exam) -> str:
     """Return which USB devices are there, in words."""
+    if not exam.seen.has_usb:
+        return "this host has none; a virtual machine needs the UPS passed through to it"
     others = [device.ids for device in exam.seen.devices if not device.hub]
     return f"devices there: {', '.join(others)}" if others else "no device there"
 
@@ -90,13 +115,50 @@ def check_drivers(exam: Exam) -> Findings:
         unit = driver_unit(name)
         if state is None:
             message = f"upsd does not serve {name}, although ups.conf has it"
-            yield exam.fail("driver", message, "systemctl reload nut-server; journalctl -u nut-server -n 50")
+            todo = "systemctl reload nut-server; journalctl -u nut-server -n 50"
+            yield exam.make_finding("driver", exam.judge_ups(name), message, todo, about=[name, unserved(name)])
         elif not state.fresh:
             why = _FRESH.get(state.error or "", state.error or "its driver has no status yet")
-            todo = f"check its cable; journalctl -u {unit} -n 50; systemctl restart {unit}, while on mains"
-            yield exam.fail("driver", f"{name}: {why}{exam.last_words(unit)}", todo)
+            todo = f"check its cable; journalctl -u {unit} -n 50; {restart_on_mains(unit)}"
+            message = f"{name}: {why}{exam.last_words(unit)}{_describe_effect(exam, name)}"
+            yield exam.make_finding("driver", exam.judge_ups(name), message, todo, about=[name])
+        elif doubt := _doubt_driver(exam, name, state):
+            yield doubt
         else:
             yield exam.ok("driver", f"{name}: fresh data from {state.variables.get('driver.name', 'its driver')}")
+
+
+def _find_plugged(exam: Exam) -> dict[str, UsbDevice]:
+    """Return section -> the device on the bus that is, or may be, its UPS."""
+    found = {
+        name: _find_candidates(exam, name) for name, section in exam.sections.items() if usb_sections.is_usb(section)
+    }
+    return {name: candidates[0] for name, candidates in found.items() if candidates}
+
+
+def _doubt_driver(exam: Exam, name: str, state: snapshot.UpsState) -> Finding | None:
+    """Return what is wrong with a driver although upsd calls its data fresh: it may serve old data. None if nothing is."""
+    section, status = exam.sections[name], " ".join(state.status)
+    if "ABSENT" in state.status or "usb" in exam.seen.troubles or not exam.seen.has_usb:
+        return None
+    unit, seen = driver_unit(name), exam.seen
+    error = liveness.find_io_error((entry for entry in seen.journal if entry.unit == unit), seen.now)
+    remedy = liveness.compose_remedy(name, state.status, seen.release)
+    plugged = _find_plugged(exam)
+    loss = liveness.find_loss(name, section, liveness.BusView(seen.devices, seen.opened, seen.claims, plugged), error)
+    if loss and name not in plugged:
+        # the check "usb" fails
+        return exam.note("driver", f"{name}: upsd calls its data fresh ({status}), but {loss.evidence}", remedy)
+    if loss:
+        return exam.fail("driver", f"{name}: upsd serves old data as fresh ({status}): {loss.evidence}", remedy)
+    still = exam.seen.still.get(name, 0.0) if "OB" in state.status else 0.0
+    if error or still >= liveness.STILL:
+        why = str(error) if error else liveness.describe_stillness(still)
+        message = f"{name}: its driver may serve old data ({status}): {why}"
+        return exam.warn(
+            "driver", message, f"compare `upsc {name}@localhost` with the UPS's display; if it differs: {remedy}"
+        )
+    return None
 
 
 _STATUS = {
@@ -112,8 +174,34 @@ _STATUS = {
         "switch the bypass off",
     ),
     "ALARM": (WARNING, "it reports an alarm", "upsc {name}@localhost ups.alarm"),
-    "CAL": (NOTE, "it is calibrating (CAL)", ""),
+    "CAL": (OK, "it is calibrating (CAL)", ""),
 }
+
+
+# the steps of an outage, the last first: each implies those after it
+_OUTAGE = ("FSD", "LB", "OB")
+# the flags that may end the power of a UPS's machines
+_AFFECTS_POWER = ("OB", "LB", "OFF", "OVER")
+
+
+def _judge_flag(exam: Exam, ups: str, flag: str) -> str:
+    """Return the verdict for a flag that is a failure of a UPS that powers this host."""
+    # the machines of another UPS shut down by themselves when its battery is low
+    return exam.judge_ups(ups) if flag != "LB" or exam.feeds.is_powered_by(ups) or not exam.feeds.power else WARNING
+
+
+def _describe_effect(exam: Exam, ups: str) -> str:
+    """Return what the end of a UPS means, as the end of a message; "" if this host simply loses its only power."""
+    if not exam.feeds.is_powered_by(ups):
+        return f"; it {exam.describe_powered(ups)}" if exam.feeds.power else ""
+    others = [name for name in exam.feeds.upses if name.lower() != ups.lower() and _is_good(exam, name)]
+    return f"; this host stays up on {' and '.join(others)}" if exam.feeds.is_enough(others) else ""
+
+
+def _is_good(exam: Exam, ups: str) -> bool:
+    """Return whether a UPS gives power, and its battery is not low."""
+    state = exam.upses.get(ups.lower())
+    return state is not None and state.fresh and not {"LB", "OFF", "FSD", "ABSENT"} & {*state.status}
 
 
 @check("status", "load")
@@ -122,7 +210,8 @@ def check_status(exam: Exam) -> Findings:
     for state in exam.upses.values():
         if not state.fresh or "ABSENT" in state.status:
             continue
-        flags = [flag for flag in _STATUS if flag in state.status]
+        outage = [flag for flag in _OUTAGE if flag in state.status]
+        flags = [flag for flag in _STATUS if flag in state.status and flag not in outage[1:]]
         for flag in flags:
             verdict, message, todo = _STATUS[flag]
             more = (
@@ -130,7 +219,10 @@ def check_status(exam: Exam) -> Findings:
                 if flag == "ALARM" and "ups.alarm" in state.variables
                 else ""
             )
+            if verdict == FAILURE and flag != "FSD":
+                verdict = _judge_flag(exam, state.name, flag)
             left = _battery_left(state.reading) if flag in ("OB", "LB") else ""
+            left += _describe_effect(exam, state.name) if flag in _AFFECTS_POWER else ""
             yield exam.make_finding(
                 "status", verdict, f"{state.name}: {message}{more}{left}", todo.format(name=state.name)
             )

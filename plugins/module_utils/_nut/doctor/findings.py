@@ -2,15 +2,16 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The findings of checks_*.py, in order: as a table for people, and as JSON for programs."""
+"""The findings of checks_*.py: as a table for people, and as JSON for programs. merge.py puts them in order."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from ..base.commands import spell_commands
 from ..base.table import wrap_row
 from ..base.text import as_text, printable
 
@@ -23,6 +24,9 @@ CODES = {OK: 0, NOTE: 0, UNKNOWN: 1, WARNING: 1, FAILURE: 2}
 
 FORMAT = 1
 """Format of the JSON report; see docs/doctor.md."""
+
+TAKEN_AWAY = "NUT was taken away here on purpose (state absent)"
+"""What is seen of a host whose files a run with state absent has emptied, although the inventory wants NUT there."""
 
 _WIDTH = 120
 _MOST = 2000
@@ -43,11 +47,17 @@ class Finding:
     verdict: str
     seen: str  # what was observed, in words
     todo: str = ""  # what to do about it, "" if nothing
+    about: tuple[str, ...] = ()  # UPSes, units, files or machines that it is about; (): the whole host
+    because: str = ""  # the finding that this only follows from, as "host: check"; see merge.py
 
     def __post_init__(self) -> None:
         for field in fields(self):
+            value = getattr(self, field.name)
             # The only way to set a field of a frozen dataclass.
-            object.__setattr__(self, field.name, printable(as_text(getattr(self, field.name)), _MOST))
+            if field.name == "about":
+                object.__setattr__(self, field.name, tuple(printable(as_text(word), _MOST) for word in value))
+            else:
+                object.__setattr__(self, field.name, printable(spell_commands(as_text(value)), _MOST))
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,9 @@ class DoctorReport:
 
     @property
     def summary(self) -> str:
-        """The number of findings by verdict, in one line."""
-        count = {verdict: sum(finding.verdict == verdict for finding in self.findings) for verdict in VERDICTS}
+        """The number of findings by verdict, in one line. What only follows from another finding is counted apart."""
+        own = [finding for finding in self.findings if not finding.because]
+        count = {verdict: sum(finding.verdict == verdict for finding in own) for verdict in VERDICTS}
         hosts = len({finding.host for finding in self.findings})
         names = {FAILURE: "failure", WARNING: "warning", UNKNOWN: "unknown", NOTE: "note"}
         counted = [
@@ -78,7 +89,25 @@ class DoctorReport:
             for verdict, name in names.items()
             if count[verdict]
         ]
-        return f"{hosts} host{'s' if hosts != 1 else ''}, {len(self.findings)} checks: {', '.join([*counted, f'{count[OK]} ok'])}"
+        if len(own) < len(self.findings):
+            counted.append(f"{len(self.findings) - len(own)} more because of {'it' if _is_single(count) else 'them'}")
+        checks = len(self.findings)
+        return (
+            f"{hosts} host{'s' if hosts != 1 else ''}, {checks} check{'s' if checks != 1 else ''}: "
+            f"{', '.join([*counted, f'{count[OK]} ok'])}"
+        )
+
+    @property
+    def last_words(self) -> str:
+        """What the exit code of tools/doctor means, in words; "" if it is 0."""
+        if self.exit_code == CODES[OK]:
+            return ""
+        meaning = (
+            "something is broken, or would go wrong in an outage"
+            if self.exit_code == CODES[FAILURE]
+            else "nothing is broken, but the rows above need a look"
+        )
+        return f"Exit code {self.exit_code}: {meaning}. (make reports any exit code but 0 as an error; the checks themselves have worked.)"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as data for JSON."""
@@ -97,51 +126,73 @@ def from_json(data: Mapping[str, Any]) -> DoctorReport:
     if not isinstance(given, list) or len(given) > _FINDINGS:
         raise ValueError(f"findings is not a list of at most {_FINDINGS}")
     findings = tuple(
-        Finding(item["check"], item["host"], item["verdict"], item["seen"], item.get("todo", "")) for item in given
+        Finding(
+            item["check"],
+            item["host"],
+            item["verdict"],
+            item["seen"],
+            item.get("todo", ""),
+            tuple(item.get("about", ())),
+            item.get("because", ""),
+        )
+        for item in given
     )
     if not all(finding.verdict in VERDICTS for finding in findings):
         raise ValueError("a finding has an unknown verdict")
     return DoctorReport(findings)
 
 
-def merge_findings(hosts: Sequence[str], findings: Iterable[Finding]) -> DoctorReport:
-    """Put the findings of all hosts in order. Where two hosts checked the same login, keep the worse verdict."""
-    grouped: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        grouped.setdefault((finding.host, finding.check), []).append(finding)
-    kept: list[Finding] = []
-    for group in grouped.values():
-        bad = [finding for finding in group if finding.verdict != OK]
-        if group[0].check == "login":
-            # The primary and the secondary have both checked this login.
-            kept.append(min(group, key=lambda finding: VERDICTS.index(finding.verdict)))
-        else:
-            kept += dict.fromkeys(bad or group)
-    order = {name: number for number, name in enumerate(hosts)}
-    kept.sort(key=lambda finding: (order.get(finding.host, len(order)), VERDICTS.index(finding.verdict)))
-    return DoctorReport(tuple(kept))
-
-
 _HEAD = ("HOST", "CHECK", "VERDICT", "SEEN", "TO DO")
 
 
 def format_table(report: DoctorReport, *, everything: bool = False, width: int = _WIDTH) -> str:
-    """Return a report as a table of WIDTH columns, with notes and the names of the ok checks below it.
+    """Return a report as a table of WIDTH columns, the worst first, with the notes below it.
 
-    everything: give each finding a row, notes and ok ones too.
+    everything: give each finding a row, by hosts, also notes, what is ok, and what only follows from another finding.
     """
-    rows = [finding for finding in report.findings if everything or finding.verdict not in (OK, NOTE)]
+    if everything:
+        rows = [replace(finding, seen=finding.seen + _spell_cause(finding)) for finding in report.findings]
+    else:
+        own = [finding for finding in report.findings if not finding.because and finding.verdict not in (OK, NOTE)]
+        own.sort(key=lambda finding: VERDICTS.index(finding.verdict))
+        rows = [replace(finding, seen=finding.seen + _spell_consequences(finding, report)) for finding in own]
     lines = [*_table_lines(rows, width), ""] if rows else []
     if not everything:
-        lines += [*_note_lines(report, width), *_ok_lines(report, width)]
+        lines += _note_lines(report, width)
     return "\n".join([*lines, report.summary])
+
+
+def name_finding(finding: Finding) -> str:
+    """Return how a finding is named as the cause of another."""
+    return f"{finding.host}: {finding.check}"
+
+
+def is_about_same(finding: Finding, other: Finding) -> bool:
+    """Return whether two findings may be about the same thing."""
+    return not finding.about or not other.about or bool({*finding.about} & {*other.about})
+
+
+def _spell_cause(finding: Finding) -> str:
+    return f" (because of {finding.because})" if finding.because else ""
+
+
+def _spell_consequences(cause: Finding, report: DoctorReport) -> str:
+    """Return which other checks a finding makes fail, as the end of a message; "" if there are none."""
+    name = name_finding(cause)
+    others = [finding for finding in report.findings if finding.because == name]
+    named = [
+        other.check if other.host == cause.host else f"{other.check} of {other.host}"
+        for other in others
+        if other.verdict != NOTE
+    ]
+    return f" (so also: {', '.join(dict.fromkeys(named))})" if named else ""
 
 
 def _note_lines(report: DoctorReport, width: int) -> list[str]:
     """Return the notes as lines. Hosts with the same note share one."""
     notes: dict[tuple[str, str], list[str]] = {}
     for finding in report.findings:
-        if finding.verdict == NOTE:
+        if finding.verdict == NOTE and not finding.because:
             text = finding.seen + (f" -> {finding.todo}" if finding.todo else "")
             notes.setdefault((finding.check, text), []).append(finding.host)
     lines = [
@@ -152,18 +203,9 @@ def _note_lines(report: DoctorReport, width: int) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _ok_lines(report: DoctorReport, width: int) -> list[str]:
-    """Return the names of the ok checks, a line for each host."""
-    passed: dict[str, list[str]] = {}
-    for finding in report.findings:
-        if finding.verdict == OK:
-            passed.setdefault(finding.host, []).append(finding.check)
-    lines = [
-        line
-        for host, names in passed.items()
-        for line in _wrap_line(f"ok, {host}: {', '.join(dict.fromkeys(names))}", width)
-    ]
-    return [*lines, ""] if lines else []
+def _is_single(count: Mapping[str, int]) -> bool:
+    """Return whether there is only a single finding that needs attention."""
+    return sum(count[verdict] for verdict in VERDICTS if verdict != OK) == 1
 
 
 def _wrap_line(text: str, width: int) -> list[str]:

@@ -9,13 +9,16 @@ The log lines are those of NUT 2.8.0 to 2.8.5 (clients/upsmon.c, server/*.c, dri
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from ..base import systemd
 from ..base.systemd import JournalEntry
 from ..base.text import printable
+from ..deploy.past import NEVER, Deployment
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class _Pattern:
     bad: bool = False  # whether it is a problem
 
 
-_UPS = r"(?:UPS )?\[?([A-Za-z0-9_.-]+)(?:@[^\s\]]*)?\]?"
+_UPS = r"(?:UPS )?\[?([A-Za-z0-9_.-]+)(?:@(?:\[[^\s\]]*\]|[^\s\]\[:]*)(?::[0-9]+)?)?\]?"
 _PATTERNS = (
     _Pattern(rf"{_UPS} on battery$", "power failure: {0} is on battery"),
     _Pattern(rf"{_UPS} on line power$", "power is back: {0} is on mains"),
@@ -54,9 +57,10 @@ _PATTERNS = (
     _Pattern(r"Client (\S+?)@(\S+) set FSD on UPS \[(\S+)\]", "{0} ({1}) started the shutdown of {2}"),
     _Pattern(r"not listening on (.*)", "upsd could not listen on {0}", bad=True),
     _Pattern(r"Can't bind TCP socket: (.*)", "upsd could not listen: {0}", bad=True),
-    _Pattern(r"insufficient permissions on everything", "driver has no permission to use its USB device", bad=True),
+    _Pattern(r"insufficient permissions on everything", "driver could open no UPS: it is unplugged, or NUT may not use it", bad=True),
     _Pattern(r"No matching (?:USB/)?HID UPS found|No matching USB device found|No supported devices found", "driver found no UPS", True),
     _Pattern(r"[Cc]an't claim USB device (.*)", "driver can't claim the USB device {0}", bad=True),
+    _Pattern(r"usb_\w+: (No such device|Input/[Oo]utput error|Entity not found)", "driver can't read its USB device: {0}", bad=True),
     _Pattern(r"Fatal error: (.*)", "driver rejects its section of ups.conf: {0}", bad=True),
     _Pattern(r"upsmon.conf line (\d+): invalid directive (.*)", "upsmon ignores line {0} of upsmon.conf", bad=True),
     _Pattern(r"Parse error: (\S+): line (\d+): (.*)", "{0}, line {1}: parse error: {2}", bad=True),
@@ -93,32 +97,123 @@ def explain_line(unit: str, line: str) -> tuple[str, bool] | None:
     return None
 
 
-def list_events(journal: Iterable[JournalEntry], most: int) -> list[tuple[float, str]]:
-    """Return the last MOST events of a journal as (seconds since 1970, meaning), newest last. Repeated events are merged."""
-    events: list[tuple[float, str]] = []
-    times = 1
+def list_events(
+    journal: Iterable[JournalEntry],
+    most: int,
+    *,
+    deployment: Deployment = NEVER,
+    hidden: tuple[float, float] = (0.0, 0.0),
+) -> list[tuple[float, str]]:
+    """Return the last MOST events of a journal as (seconds since 1970, meaning), newest last.
+
+    Repeated events are merged, logins in a row are folded, and what happened during the last deployment is a single event.
+    hidden: a time whose events are shown elsewhere.
+    """
+    events: list[tuple[float, str, int]] = []
+    logins: dict[str, bool] = {}  # machine -> whether it logged in, of the last events if all of them are logins
+    begin = 0  # problems that recur in turn are merged back to here: to the last event that is none
     for entry in sorted(journal, key=lambda entry: entry.at):
         explained = explain_line(entry.unit, entry.words)
-        if explained is None:
+        if explained is None or hidden[0] <= entry.at < hidden[1]:
             continue
-        last = re.sub(r" \([0-9]+ times\)$", "", events[-1][1]) if events else ""
-        if explained[0] == last:
-            times += 1
-            events[-1] = entry.at, f"{last} ({times} times)"
+        meaning, bad = explained
+        if deployment.covers(entry.at):
+            meaning, bad = "NUT was deployed", False
+        login = _LOGIN.fullmatch(meaning)
+        if login:
+            if logins:
+                events.pop()
+            logins[login[1]] = login[2] == "in"
+            meaning = _fold_logins(logins)
         else:
-            times = 1
-            events.append((entry.at, explained[0]))
-    return events[-most:]
+            logins = {}
+        if not bad:
+            begin = max(len(events) - 1, 0)
+        times = 1
+        for index in range(begin, len(events)):
+            if events[index][1] == meaning:
+                times += events.pop(index)[2]
+                break
+        events.append((entry.at, meaning, times))
+        if not bad:
+            begin = len(events)
+    return [
+        (at, meaning if times == 1 or meaning == "NUT was deployed" else f"{meaning} ({times} times)")
+        for at, meaning, times in events[-most:]
+    ]
 
 
-def list_troubles(journal: Iterable[JournalEntry]) -> list[tuple[str, int, float]]:
-    """Return the problems in a journal as (meaning, how often, last time), most recent first."""
+_LOGIN = re.compile(r"(\S+ \(.*\)) logged (in|out) (?:to|from) .*")
+
+
+def _fold_logins(logins: Mapping[str, bool]) -> str:
+    """Return in words who logged in and out in the end."""
+    came = ", ".join(machine for machine, is_in in logins.items() if is_in)
+    left = ", ".join(machine for machine, is_in in logins.items() if not is_in)
+    return "; ".join([*([f"logged in: {came}"] if came else []), *([f"logged out: {left}"] if left else [])])
+
+
+# Problems
+
+BRIEF = 60.0
+"""Seconds: a contact that is back this soon was only interrupted, for example by a restart of the primary's upsd."""
+
+OFTEN = 3
+"""So many brief interruptions are a problem."""
+
+BOOT = 600.0
+"""Seconds after the start of upsmon within which the primary may still be booting."""
+
+# what is a problem until it is over -> the meaning of the line that says so
+_RECOVERIES = (
+    (re.compile(r"(?:lost contact with|upsmon could not query|upsmon could not reach the upsd of) ([^ :]+).*"), "contact with {} restored"),
+    (re.compile(r"driver of (\S+) gets no data from it"), "driver of {} gets data again"),
+    (re.compile(r"upsd can't reach the driver of ([^ :]+): .*"), "upsd connected to the driver of {}"),
+)  # fmt: skip
+_ENDS = ("this host is shutting down", "upsmon is starting the shutdown", "shutdown of all machines on ")
+
+
+def list_troubles(journal: Iterable[JournalEntry], deployment: Deployment = NEVER) -> list[tuple[str, int, float]]:
+    """Return the problems in a journal as (meaning, how often, last time), most recent first.
+
+    No problems are: what happened until the last deployment was over, because that restarted everything; what belongs to a shutdown; and
+    an interruption that was brief, unless it recurs often.
+    """
+    found: list[tuple[float, str]] = []
+    pending: dict[str, list[tuple[float, str]]] = {}  # meaning of the recovery -> problems that it will end
+    brief: dict[str, list[list[tuple[float, str]]]] = {}
+    started, is_ending = -math.inf, False
+    for entry in sorted(journal, key=lambda entry: entry.at):
+        meaning, bad = explain_line(entry.unit, entry.words) or ("", False)
+        if meaning.startswith(_ENDS):
+            is_ending = True
+        elif meaning == "upsmon was started":
+            started, is_ending = entry.at, False
+        if not bad:
+            problems = pending.pop(meaning, [])
+            was_booting = problems and problems[0][0] >= started and entry.at - started < BOOT
+            if problems and (entry.at - problems[0][0] <= BRIEF or was_booting):
+                brief.setdefault(meaning, []).append(problems)
+            else:
+                found += problems
+        elif not is_ending and not deployment.is_after(entry.at):
+            recovery = next((match for match in map(partial(_name_recovery, meaning), _RECOVERIES) if match), "")
+            (pending.setdefault(recovery, []) if recovery else found).append((entry.at, meaning))
+    for problems in pending.values():
+        found += problems
+    for interruptions in brief.values():
+        if len(interruptions) >= OFTEN:
+            found += [problem for problems in interruptions for problem in problems]
     counted: dict[str, tuple[int, float]] = {}
-    for entry in journal:
-        explained = explain_line(entry.unit, entry.words)
-        if explained and explained[1]:
-            times, last = counted.get(explained[0], (0, 0.0))
-            counted[explained[0]] = times + 1, max(last, entry.at)
+    for at, meaning in found:
+        times, last = counted.get(meaning, (0, 0.0))
+        counted[meaning] = times + 1, max(last, at)
     return sorted(
         ((meaning, times, last) for meaning, (times, last) in counted.items()), key=lambda trouble: -trouble[2]
     )
+
+
+def _name_recovery(meaning: str, pair: tuple[re.Pattern[str], str]) -> str:
+    """Return the meaning of the line that ends a problem; "" if PAIR is about other problems."""
+    match = pair[0].fullmatch(meaning)
+    return pair[1].format(match[1]) if match else ""

@@ -5,7 +5,9 @@
 """Observe everything on a host that concerns its UPSes. checks_*.py judge it.
 
 Nothing is changed: no file is written, no unit is touched, and nothing logs in to upsd. A part that can't be observed raises
-nothing; Observation.troubles has the reason.
+nothing; HostObservation.troubles has the reason.
+
+One file, because the parts share what was read before: the files, the units and the answer of upsd.
 """
 
 from __future__ import annotations
@@ -24,23 +26,40 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, TypeVar
 
-from ..base import hostnames, paths, records, tcp_table, trust
+from ..base import hostnames, paths, records, sets, tcp_table, trust
+from ..base.clock import name_system_start, read_boot_id
 from ..base.process import Find, find_program
-from ..base.systemd import ALL, MONITOR, SERVER, WATCHER, JournalEntry, Run, Unit, driver_unit, read_journal, show_units
+from ..base.systemd import (
+    ALL,
+    MONITOR,
+    SERVER,
+    WATCHER,
+    JournalEntry,
+    Run,
+    Unit,
+    driver_unit,
+    read_container,
+    read_journal,
+    show_units,
+)
 from ..conf import host
 from ..conf.directives import Release
 from ..conf.files import NutFiles
 from ..conf.release import find_release
-from ..deploy import actions, sandbox
+from ..deploy import actions, past, sandbox
 from ..deploy import kits as deploy_kits
 from ..net import access, snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
-from ..proxmox import firewall
+from ..plan.node import NodeTimes, compute_node_times
+from ..proxmox import firewall, startup
+from ..proxmox.guests import is_node
 from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import AddressCache
-from ..usb import bus, policy
+from ..shutdown.open_starts import OpenStarts, read_open_starts
+from ..usb import bus, liveness, policy
+from ..usb.opened import OpenedNode, read_claims, read_opened_nodes
 
 SECONDS = 4.0
 """Time limit of one query over the network."""
@@ -48,6 +67,7 @@ SECONDS = 4.0
 LINES = 1500
 """How many lines of the journal to read, from its end."""
 
+LOG_BYTES = 1 << 18  # read of the end of a log
 TEXT_BYTES = 1 << 20  # read of a file whose text matters
 PROGRAM_BYTES = 16 << 20  # read of a program, for its digest; ours are slightly larger than 1 MiB
 
@@ -117,7 +137,7 @@ class CutFlag:
 
 
 @dataclass(frozen=True)
-class Observation:
+class HostObservation:
     """Everything observed on a host."""
 
     now: float  # seconds since 1970
@@ -130,6 +150,14 @@ class Observation:
     processes: tuple[Process, ...] = ()
     sockets: tuple[Socket, ...] = ()
     devices: tuple[bus.UsbDevice, ...] = ()
+    has_usb: bool = True  # whether the kernel has a USB bus
+    usb_ids: Mapping[str, str] = field(default_factory=dict)  # ids of the UPSes that NUT's udev rules know -> driver
+    container: str = ""  # what systemd says that this host is, such as lxc; "" if it is no container
+    # section -> the USB devices that its driver has open; without those whose files can't be seen
+    opened: Mapping[str, tuple[OpenedNode, ...]] = field(default_factory=dict)
+    claims: Mapping[str, bool] = field(default_factory=dict)  # opened.read_claims()
+    # UPS on battery -> for how many seconds nothing that it measures has changed, according to nut-hotplug
+    still: Mapping[str, float] = field(default_factory=dict)
     served: UpsdAnswer | str | None = None  # answer of this host's upsd, or why there is none; None on a secondary
     # MONITOR's system -> answer of that upsd, or why there is none
     watched: Mapping[str, UpsdAnswer | str] = field(default_factory=dict)
@@ -141,12 +169,17 @@ class Observation:
     untrusted: Mapping[str, str] = field(default_factory=dict)  # path that root trusts -> why others could change it
     refused_sandboxes: Mapping[str, str] = field(default_factory=dict)  # sandbox that this host can't apply -> why
     gate_state: gate.GateState | None = None  # of the last gate of this boot
+    open_starts: OpenStarts = field(default_factory=OpenStarts)  # guests that should run, and do not
+    guest_start: startup.GuestStart | None = None  # how far Proxmox VE is with it; None if this is no node
     last_gate: report.GateReport | str | None = None  # report of the last gate, or why it can't be read
     upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
     firewall: tuple[str, ...] | None = None  # what is missing, then how to add it; None without Proxmox VE's firewall
     access: access.LoadedTable | None = None  # the table that limits access to upsd, None if not loaded
+    node_times: NodeTimes | None = None  # how long a secondary that is a Proxmox VE node takes; None if it is none
     synchronized: bool | None = None  # the clock; None if unknown
     journal: tuple[JournalEntry, ...] = ()
+    deployed: past.Deployment = past.NEVER  # the last deployment that changed something
+    shutdown_log: str = ""  # the end of nut-shutdown's log
     troubles: Mapping[str, str] = field(default_factory=dict)  # part that could not be observed -> why
 
 
@@ -171,7 +204,7 @@ class HostObserver:
     ask_clock: Callable[[], bool | None] | None = None
     troubles: dict[str, str] = field(default_factory=dict, init=False)
 
-    def observe_host(self) -> Observation:
+    def observe_host(self) -> HostObservation:
         """Observe everything. No state of the host makes this raise."""
         now = self.clock()
         installed = tuple(
@@ -184,17 +217,27 @@ class HostObserver:
         none: tuple[tuple[Socket, ...], tuple[Process, ...]] = ((), ())
         sockets, processes = self.try_part("sockets", self._find_sockets, none)
         served = self._ask_own_upsd(nut) if self.primary and installed else None
-        return Observation(
+        units: dict[str, Unit] = self.try_part("units", lambda: self._show_units(names), {})
+        nothing_there: tuple[bus.UsbDevice, ...] | None = ()
+        scanned = self.try_part("usb", self._scan_usb, nothing_there) if self.primary else nothing_there
+        devices = scanned or ()
+        return HostObservation(
             now=now,
             group=_nut_group(),
             release=self.try_part("release", lambda: find_release(self.runner, self.finder), None),
             installed=installed,
             files=files,
             own_files=self.try_part("own files", self._read_own_files, {}),
-            units=self.try_part("units", lambda: self._show_units(names), {}),
+            units=units,
             processes=processes,
             sockets=sockets,
-            devices=self.try_part("usb", self._scan_usb, ()) if self.primary else (),
+            devices=devices,
+            has_usb=scanned is not None,
+            claims=self.try_part("claims", lambda: self._read_claims(devices), {}),
+            opened=self.try_part("opened", lambda: self._read_opened(names, units), {}) if self.primary else {},
+            still=self.try_part("still", self._read_stillness, {}) if self.primary else {},
+            usb_ids=self.try_part("usb ids", self._read_usb_ids, {}) if self.primary else {},
+            container=read_container(self.root),
             served=served,
             watched=self._ask_watched_upsds(nut),
             addresses=self._look_up_clients(),
@@ -204,12 +247,17 @@ class HostObserver:
             untrusted=self.try_part("trust", lambda: self._find_untrusted(nut), {}),
             refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
             gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
+            open_starts=self.try_part("late guests", self._read_open_starts, OpenStarts()),
+            guest_start=self.try_part("guest start", self._observe_guest_start, None),
             last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
             upsd_events=self._upsd_events(),
             firewall=self.try_part("firewall", lambda: self._firewall_hints(nut), None)
             if self.primary and self.check_firewall
             else None,
             access=self.try_part("access", self._read_access_table, None) if self.primary else None,
+            node_times=None if self.primary else self.try_part("guests", self._observe_node, None),
+            shutdown_log=self.try_part("shutdown log", self._read_shutdown_log, "") if self.primary else "",
+            deployed=past.recall_deployment(self._path_below_root(str(sets.MANIFEST.parent))),
             synchronized=self.try_part("clock", self.ask_clock or is_synchronized, None),
             journal=self.try_part("journal", lambda: self._read_journal(names, now), ()),
             troubles=dict(self.troubles),
@@ -220,7 +268,7 @@ class HostObserver:
         try:
             return work()
         except Exception as error:  # one odd part of a host must not hide the others
-            self.troubles[part] = f"{type(error).__name__}: {error}"
+            self.troubles[part] = str(error) if isinstance(error, bus.UsbError) else f"{type(error).__name__}: {error}"
             return otherwise
 
     # Files
@@ -318,6 +366,11 @@ class HostObserver:
                 entries.setdefault((int(entry.at), entry.words), entry)
         return tuple(entries.values())
 
+    def _read_shutdown_log(self) -> str:
+        """Return the end of nut-shutdown's log, and of the one before."""
+        log = self._path_below_root(paths.SHUTDOWN_LOG)
+        return "".join(_read_end(path) for path in (log.with_name(f"{log.name}.1"), log))
+
     # Processes and sockets
 
     def _find_sockets(self) -> tuple[tuple[Socket, ...], tuple[Process, ...]]:
@@ -337,9 +390,31 @@ class HostObserver:
 
     # USB
 
-    def _scan_usb(self) -> tuple[bus.UsbDevice, ...]:
-        places = policy.read_policy(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.UsbPolicy()
-        return bus.scan_bus(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
+    def _read_usb_policy(self) -> policy.UsbPolicy:
+        return policy.read_policy(self._path_below_root(paths.HOTPLUG_POLICY)) or policy.UsbPolicy()
+
+    def _scan_usb(self) -> tuple[bus.UsbDevice, ...] | None:
+        """Return the devices on the bus; None without one."""
+        places = self._read_usb_policy()
+        try:
+            return bus.scan_bus(self._path_below_root(places.sysfs), self._path_below_root(places.dev))
+        except bus.NoUsbBus:
+            return None
+
+    def _read_usb_ids(self) -> dict[str, str]:
+        return bus.read_id_table([self._path_below_root(str(folder)) for folder in bus.FOLDERS])
+
+    def _read_opened(self, sections: Sequence[str], units: Mapping[str, Unit]) -> dict[str, tuple[OpenedNode, ...]]:
+        dev, proc = self._path_below_root(self._read_usb_policy().dev), self._path_below_root("proc")
+        pids = {name: units[driver_unit(name)].pid for name in sections if driver_unit(name) in units}
+        found = {name: read_opened_nodes(pid, dev, proc) for name, pid in pids.items()}
+        return {name: nodes for name, nodes in found.items() if nodes is not None}
+
+    def _read_claims(self, devices: Sequence[bus.UsbDevice]) -> dict[str, bool]:
+        return read_claims(devices, self._path_below_root(self._read_usb_policy().sysfs)) if devices else {}
+
+    def _read_stillness(self) -> dict[str, float]:
+        return liveness.read_stillness(self._path_below_root(paths.HOTPLUG_STATE), read_boot_id())
 
     # upsd
 
@@ -358,13 +433,15 @@ class HostObserver:
         return {monitor.system: self._ask_upsd(monitor.host, monitor.port, [monitor.ups]) for monitor in nut.monitors}
 
     def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
-        places = {name: place.strip("[]") for name, place in self.clients.items()}
+        places = dict(self.clients)
         resolved, problems = hostnames.resolve_names(places.values(), SECONDS, self.resolve)
         # The same as nut-shutdown does. Don't run it instead: it would save the addresses that it finds.
         kept = AddressCache(self._path_below_root(paths.ADDRESSES)).known
         addresses: dict[str, tuple[str, ...] | str] = {}
         for name, place in places.items():
-            known = resolved[place] or kept.get(place, ())
+            known = resolved[place] or [
+                each for part in hostnames.split_addresses(place) for each in kept.get(part, ())
+            ]
             addresses[name] = tuple(dict.fromkeys(map(hostnames.normal_address, known)))
             if not known:
                 addresses[name] = f"can't resolve {place} ({problems[place].strerror or problems[place]})"
@@ -386,16 +463,40 @@ class HostObserver:
         if not folder.is_dir():
             return None
         port = nut.ports[0]
-        sources = [access.make_source(address, address) for address in self.clients.values()]
+        every_address = [part for place in self.clients.values() for part in hostnames.split_addresses(place)]
+        sources = [access.make_source(address, address) for address in every_address]
         resolved, problems = access.resolve_sources(sources, self.resolve)
         known = {source.address: networks for source, networks in resolved.items()}
         every_network = [network for networks in known.values() for network in networks]
-        verdict = firewall.judge_clients(*firewall.read_files(folder), every_network, port)
+        verdict = firewall.judge_host(firewall.read_files(folder), every_network, port, self.root)
         hints = firewall.describe_missing_rules(verdict, known, port, folder / firewall.HOST)
         return (*hints, *([] if verdict.off_reason else problems.values()))
 
+    def _observe_node(self) -> NodeTimes | None:
+        return compute_node_times(self.runner, self.root) if is_node(self.root) else None
+
+    def _observe_guest_start(self) -> startup.GuestStart | None:
+        return startup.observe_start(self.runner, self.root) if is_node(self.root) else None
+
+    def _read_open_starts(self) -> OpenStarts:
+        folder = self._path_below_root(paths.SHUTDOWN_FOLDER)
+        return read_open_starts(folder, name_system_start(self.root), self.runner, self.root)
+
     def _read_access_table(self) -> access.LoadedTable | None:
         return access.read_table(self.runner)
+
+
+def _read_end(path: Path) -> str:
+    """Return the end of a text file, "" if there is none. The group nut can write to the folder of our logs."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return ""
+        file.seek(max(os.fstat(handle).st_size - LOG_BYTES, 0))
+        return file.read(LOG_BYTES).decode("utf-8", "replace")
 
 
 def _nut_group() -> int | None:

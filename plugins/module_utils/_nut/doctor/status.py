@@ -15,13 +15,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..base import hostnames, records
-from ..base.text import printable
+from ..base.text import as_text, one_line, printable
+from ..conf.feeds import Feeds, read_monitored_feeds
+from ..conf.files import NutFiles
 from ..conf.release import format_release
+from ..deploy import actions
 from ..net import readings, snapshot
 from ..net.vocabulary import describe_status
+from ..shutdown.open_starts import describe_guests
+from .findings import TAKEN_AWAY
 from .journal import list_events
-from .observe import Observation, UpsdAnswer
+from .observe import HostObservation, UpsdAnswer
+from .outages import find_last_outage
 
+FORMAT = 1
+"""Version of the report as JSON. docs/doctor.md describes it."""
 YEAR = 365.25 * 86400
 EVENTS = 12
 WIDTH = 120
@@ -74,6 +82,7 @@ class UpsFacts:
     battery_date: str | None
     model: str
     clients: tuple[str, ...]
+    power: int | None = None  # how many of the host's power supplies it feeds; None if upsmon does not monitor it
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,14 @@ class Facts:
     upses: tuple[UpsFacts, ...]
     addresses: Mapping[str, tuple[str, ...]]  # of the secondaries, by name
     events: tuple[tuple[float, str], ...]
+    outage: tuple[tuple[float, str], ...] = ()  # the moments of the last power cut
+    minsupplies: int = 1  # how many of its power supplies the host needs
+    guests: tuple[str, ...] = ()  # lines about guests that should run, and do not
+
+    @property
+    def feeds(self) -> Feeds:
+        """Return which of the UPSes power the host."""
+        return Feeds({ups.name: ups.power for ups in self.upses if ups.power is not None}, self.minsupplies)
 
 
 def read_facts(data: object) -> Facts:
@@ -93,22 +110,40 @@ def read_facts(data: object) -> Facts:
     return records.build_record(Facts, data, "seen", lambda text: printable(text, 300))
 
 
-def collect_facts(seen: Observation, most: int = EVENTS) -> dict[str, Any]:
+def collect_facts(seen: HostObservation, most: int = EVENTS) -> dict[str, Any]:
     """Return the Facts of a primary, as data for JSON."""
     served = seen.served
+    files = NutFiles({name: file.text for name, file in seen.files.items()})
+    upses = served.report.upses if isinstance(served, UpsdAnswer) else ()
+    own = [ups.name for ups in upses]
+    outage = find_last_outage(seen.shutdown_log, seen.journal)
+    hidden = (outage[0][0], outage[-1][0] + 1) if outage else (0.0, 0.0)
+    feeds = read_monitored_feeds(files.monitors, files.directive("upsmon.conf", "MINSUPPLIES"), own)
     return asdict(
         Facts(
             now=seen.now,
             release=format_release(seen.release) if seen.release else None,
-            upsd=served if isinstance(served, str) else None,
-            upses=tuple(map(_ups_facts, served.report.upses)) if isinstance(served, UpsdAnswer) else (),
+            upsd=_explain_upsd(served, files),
+            upses=tuple(_ups_facts(ups, feeds.power.get(ups.name)) for ups in upses),
             addresses={name: given for name, given in seen.addresses.items() if not isinstance(given, str)},
-            events=tuple(list_events(seen.journal, most)),
+            events=tuple(list_events(seen.journal, most, deployment=seen.deployed, hidden=hidden)),
+            outage=outage,
+            minsupplies=feeds.minsupplies,
+            guests=tuple(describe_guests(seen.open_starts, seen.guest_start)),
         )
     )
 
 
-def _ups_facts(ups: snapshot.UpsState) -> UpsFacts:
+def _explain_upsd(served: UpsdAnswer | str | None, files: NutFiles) -> str | None:
+    """Return why upsd could not be queried; None if it was."""
+    if not isinstance(served, str):
+        return None
+    return (
+        f"{TAKEN_AWAY}; make pve tags=ups brings it back" if actions.is_emptied(files.get("nut.conf", "")) else served
+    )
+
+
+def _ups_facts(ups: snapshot.UpsState, power: int | None) -> UpsFacts:
     return UpsFacts(
         name=ups.name,
         description=ups.description,
@@ -121,28 +156,96 @@ def _ups_facts(ups: snapshot.UpsState) -> UpsFacts:
         battery_date=next((ups.variables[name] for name in DATES if ups.variables.get(name)), None),
         model=" ".join(ups.variables[name] for name in ("device.mfr", "device.model") if ups.variables.get(name)),
         clients=tuple(ups.clients),
+        power=power,
     )
+
+
+@dataclass(frozen=True)
+class Login:
+    """A machine that is logged in to a UPS, or should be."""
+
+    name: str | None  # None: not in the inventory
+    address: str | None  # of a client that is not in the inventory
+    logged_in: bool
+    shutdown_time: float | None = None  # s
+    shutdown_limit: float | None = None  # s
+
+
+def list_logins(
+    primary: str, ups: UpsFacts, clients: Sequence[Mapping[str, Any]], addresses: Mapping[str, Sequence[str]]
+) -> list[Login]:
+    """Return who should be logged in to a UPS, and who else is. clients: the secondaries of this primary."""
+    logged_in = {hostnames.normal_address(address) for address in ups.clients}
+    logins: list[Login] = []
+    for client in [client for client in clients if client["ups"].lower() == ups.name.lower()]:
+        own_addresses = set(addresses.get(client["name"], ()))
+        times = (client["shutdown_time"], client["shutdown_limit"])
+        logins.append(Login(client["name"], None, bool(own_addresses & logged_in), *times))
+        logged_in -= own_addresses
+    if ups.power is None or ups.power > 0:
+        logins.append(Login(primary, None, hostnames.LOOPBACK in logged_in))
+    return logins + [Login(None, address, True) for address in sorted(logged_in - {hostnames.LOOPBACK})]
+
+
+def collect_answers(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> dict[str, object]:
+    """Return what each primary has answered to the module doctor: the data of collect_facts(), or why there is none."""
+    answers: dict[str, object] = {}
+    for name in hosts:
+        check = hostvars[name].get("__nut_login")
+        if isinstance(check, Mapping) and check.get("problem"):
+            answers[name] = one_line(as_text(check.get("msg")))
+            continue
+        result = hostvars[name].get("__nut_status")
+        result = result if isinstance(result, Mapping) else {}
+        message = one_line(as_text(result.get("msg") or "no answer"))
+        seen = result.get("seen", message)
+        answers[name] = f"can't be asked: {message}" if isinstance(seen, str) else seen
+    return answers
+
+
+def _read_answer(answer: object) -> Facts | str:
+    if isinstance(answer, str):
+        return printable(answer, 300)
+    try:
+        return read_facts(answer)
+    except records.RecordError as error:
+        return printable(f"bad answer: {error}", 300)
 
 
 def format_status(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]], *, width: int = WIDTH) -> str:
     """Return the status as text. A host with bad facts does not hide the others.
 
-    primaries: name -> the data of collect_facts(), or why there is none. clients: the secondaries, as the filter clients lists them.
+    primaries: as collect_answers() returns them. clients: the secondaries, as the filter clients lists them.
     """
     lines: list[str] = []
-    for name, given in primaries.items():
+    for name, answer in primaries.items():
         lines += [""] if lines else []
-        seen = given
-        if not isinstance(seen, str):
-            try:
-                seen = read_facts(given)
-            except records.RecordError as error:
-                seen = f"bad answer: {error}"
+        seen = _read_answer(answer)
         if isinstance(seen, str):
-            lines += textwrap.wrap(f"{name}: {printable(seen, 300)}", width, subsequent_indent="  ")
+            lines += textwrap.wrap(f"{name}: {seen}", width, subsequent_indent="  ")
         else:
-            lines += _primary_lines(name, seen, [client for client in clients if client["primary"] == name], width)
+            lines += _primary_lines(name, seen, _own_clients(name, clients), width)
     return "\n".join(lines)
+
+
+def build_report(primaries: Mapping[str, object], clients: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status as data for JSON. The arguments are those of format_status()."""
+    hosts: list[dict[str, Any]] = []
+    for name, answer in primaries.items():
+        seen = _read_answer(answer)
+        if isinstance(seen, str):
+            hosts.append({"host": name, "error": seen})
+            continue
+        own = _own_clients(name, clients)
+        facts = asdict(seen)
+        for ups, data in zip(seen.upses, facts["upses"]):
+            data["logins"] = [asdict(login) for login in list_logins(name, ups, own, seen.addresses)]
+        hosts.append({"host": name, "error": None, **facts})
+    return {"format": FORMAT, "hosts": hosts}
+
+
+def _own_clients(primary: str, clients: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [client for client in clients if client["primary"] == primary]
 
 
 def _primary_lines(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]], width: int) -> list[str]:
@@ -150,18 +253,25 @@ def _primary_lines(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]],
     if seen.upsd:
         lines += textwrap.wrap(f"  {seen.upsd}", width, subsequent_indent="  ")
     for ups in seen.upses:
-        lines += _ups_lines(ups, clients, seen.addresses, width)
+        lines += _ups_lines(ups, list_logins(name, ups, clients, seen.addresses), width)
+    if len(seen.feeds.power) > 1 and seen.feeds.upses:
+        lines += textwrap.wrap(f"  {name} {seen.feeds.describe_need()}", width, subsequent_indent="    ")
+    for line in seen.guests:
+        lines += textwrap.wrap(f"  {line}", width, subsequent_indent="    ")
+    lines += _moment_lines("last power cut", seen.outage, width)
     if not seen.events:
-        return [*lines, "  no events in the journal"]
-    lines.append("  last events:")
-    for at, words in seen.events:
-        lines += textwrap.wrap(f"    {_format_time(at)}  {words}", width, subsequent_indent=" " * 24)
+        return [*lines, "  no other events in the journal" if seen.outage else "  no events in the journal"]
+    return lines + _moment_lines("other events" if seen.outage else "last events", seen.events, width)
+
+
+def _moment_lines(title: str, moments: Sequence[tuple[float, str]], width: int) -> list[str]:
+    lines = [f"  {title}:"] if moments else []
+    for at, words in moments:
+        lines += textwrap.wrap(f"    {_format_time(at)}  {words}", width, subsequent_indent=" " * 25)
     return lines
 
 
-def _ups_lines(
-    ups: UpsFacts, clients: Sequence[Mapping[str, Any]], addresses: Mapping[str, Sequence[str]], width: int
-) -> list[str]:
+def _ups_lines(ups: UpsFacts, logins: Sequence[Login], width: int) -> list[str]:
     numbers = [
         f"{label} {value:g} %" for label, value in (("charge", ups.charge), ("load", ups.load)) if value is not None
     ]
@@ -173,18 +283,19 @@ def _ups_lines(
     lines = textwrap.wrap(
         f"  {ups.name}{model}: {', '.join([ups.words or 'no status', *numbers])}", width, subsequent_indent="    "
     )
-    logged_in = {hostnames.normal_address(address) for address in ups.clients}
-    machines: list[str] = []
-    for client in [client for client in clients if client["ups"].lower() == ups.name.lower()]:
-        own_addresses = set(addresses.get(client["name"], ()))
-        login = "logged in" if own_addresses & logged_in else "NOT logged in"
-        machines.append(
-            f"{client['name']} ({login}; takes {client['shutdown_time']:g} s, at most {client['shutdown_limit']:g} s)"
-        )
-        logged_in -= own_addresses
-    machines.append(f"this host ({'logged in' if hostnames.LOOPBACK in logged_in else 'NOT logged in'})")
-    machines += [f"{address} (not in the inventory)" for address in sorted(logged_in - {hostnames.LOOPBACK})]
+    machines = [_describe_login(login) for login in logins]
+    if all(login.name is None for login in logins):
+        machines.insert(0, "none that is known here")
     return lines + textwrap.wrap(f"    machines: {', '.join(machines)}", width, subsequent_indent="      ")
+
+
+def _describe_login(login: Login) -> str:
+    if login.name is None:
+        return f"{login.address} (not in the inventory)"
+    words = "logged in" if login.logged_in else "NOT logged in"
+    if login.shutdown_time is None:
+        return f"this host ({words})"
+    return f"{login.name} ({words}; takes {login.shutdown_time:g} s, at most {login.shutdown_limit:g} s)"
 
 
 def format_duration(seconds: float) -> str:

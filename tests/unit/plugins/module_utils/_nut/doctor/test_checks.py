@@ -19,13 +19,14 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks imp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import DAY
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
+    NOTE,
     OK,
     UNKNOWN,
     VERDICTS,
     WARNING,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
-    Observation,
+    HostObservation,
     Process,
     Socket,
     TlsResult,
@@ -81,9 +82,9 @@ def test_each_check_reports_ok_on_healthy_primary() -> None:
         if finding.verdict == OK
     }
     assert names == {
-        "installed", "mode", "files", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
+        "installed", "mode", "files", "secrets", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
         "self-test", "upsd", "upsd-watch", "port", "listening", "firewall", "access", "login", "strangers", "upsmon", "shutdowncmd",
-        "gate", "hotplug", "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal",
+        "gate", "hotplug", "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal", "release",
     }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def test_login_finding_names_the_secondary() -> None:
 
 # What makes each check fail: the observation, the check, the verdict, and a part of the message
 
-BROKEN: dict[str, tuple[Observation, str, str, str]] = {
+BROKEN: dict[str, tuple[HostObservation, str, str, str]] = {
     "no upsd": (replace(SEEN, installed=("upsmon",)), "installed", FAILURE, "not installed: upsd"),
     "no release": (replace(SEEN, release=None), "installed", UNKNOWN, "release can't be determined"),
     "a file is missing": (without_file("upsd.conf"), "files", FAILURE, "/etc/nut/upsd.conf is missing"),
@@ -285,7 +286,7 @@ BROKEN: dict[str, tuple[Observation, str, str, str]] = {
         "policy", FAILURE, "can't be used",
     ),
     "the policy differs": (
-        with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps({**POLICY, "longest": 10}))), "gate", WARNING, "json differs",
+        with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps({**POLICY, "timeout": 10}))), "gate", WARNING, "json differs",
     ),
     "a name without an address": (
         replace(SEEN, addresses={"nas": "can't resolve nas"}), "policy", WARNING, "no address for nas",
@@ -357,7 +358,7 @@ TOGETHER = {
 
 # Secondaries
 
-CLIENT_BROKEN: dict[str, tuple[Observation, str, str, str]] = {
+CLIENT_BROKEN: dict[str, tuple[HostObservation, str, str, str]] = {
     "no upsmon": (replace(CLIENT, installed=()), "installed", FAILURE, "not installed: upsmon"),
     "stopped": (with_unit("nut-monitor.service", make_unit("inactive"), CLIENT), "units", FAILURE, "is not running: inactive"),
     "the port is shut": (
@@ -428,13 +429,24 @@ def test_documentation_lists_all_checks() -> None:
 
 
 @pytest.mark.parametrize(("seen", "expected"), [(SEEN, EXPECTED), (CLIENT, CLIENT_EXPECTED)])
-def test_findings_have_the_names_registered_for_their_check(seen: Observation, expected: exam.Expected) -> None:
+def test_findings_have_the_names_registered_for_their_check(seen: HostObservation, expected: exam.Expected) -> None:
     for check in checks.CHECKS:
         assert {finding.check for finding in check.examine(exam.Exam(seen, expected))} <= set(check.names)
 
 
+def test_note_says_what_to_do() -> None:
+    """What needs no action is ok, so that it is only listed if somebody asks for everything."""
+    found = [finding for seen, *_rest in BROKEN.values() for finding in examine_host(seen, EXPECTED)]
+    assert all(finding.todo for finding in found if finding.verdict == NOTE)
+
+
+def test_healthy_hosts_have_no_notes() -> None:
+    for seen, expected in ((SEEN, EXPECTED), (CLIENT, CLIENT_EXPECTED)):
+        assert [finding for finding in examine_host(seen, expected) if finding.verdict != OK] == []
+
+
 def test_empty_host_reports_only_that_nut_is_not_installed() -> None:
-    assert [finding.check for finding in examine_host(Observation(now=NOW), EXPECTED)] == ["installed"]
+    assert [finding.check for finding in examine_host(HostObservation(now=NOW), EXPECTED)] == ["installed"]
 
 
 def test_findings_contain_no_passwords() -> None:

@@ -57,7 +57,7 @@ def test_changed_comment_is_not_reported() -> None:
     found = examine_host(replace(SEEN, files={**SEEN.files, "upsmon.conf": changed}), EXPECTED)
     assert [(finding.check, finding.verdict) for finding in found if finding.check in ("files", "restarted")] == [
         ("files", OK),
-        ("restarted", NOTE),
+        ("restarted", OK),
     ]
 
 
@@ -69,11 +69,16 @@ def test_directives_unknown_to_release_are_not_expected() -> None:
     ] == ["files"]
 
 
-def test_known_problem_of_release_is_a_note() -> None:
+def test_known_problem_of_release_is_a_note_only_if_something_is_to_be_done() -> None:
     found = [finding for finding in examine_host(SEEN, EXPECTED) if finding.check == "release"]
     assert found
-    assert {finding.verdict for finding in found} == {NOTE}
+    assert {finding.verdict for finding in found} == {OK}
     assert all(finding.seen.startswith("NUT 2.8.1: ") for finding in found)
+    seen = with_text("ups.conf", lambda text: text + "  device = 004\n")
+    due = [finding for finding in examine_host(seen, EXPECTED) if (finding.check, finding.verdict) == ("release", NOTE)]
+    assert [(finding.seen[:36], finding.todo[:10]) for finding in due] == [
+        ("NUT 2.8.1: [ups] is identified by de", "Use serial")
+    ]
     assert [
         finding.verdict
         for finding in examine_host(replace(SEEN, release=(2, 9, 9)), EXPECTED)

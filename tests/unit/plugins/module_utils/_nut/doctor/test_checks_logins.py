@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     WARNING,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
-    Observation,
+    HostObservation,
     Socket,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
@@ -39,7 +39,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
 )
 
 
-def logins(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, str]]:
+def logins(seen: HostObservation, expected: Expected = EXPECTED) -> list[tuple[str, str]]:
     return [(finding.host, finding.verdict) for finding in find_problems(seen, expected) if finding.check == "login"]
 
 
@@ -116,7 +116,7 @@ def test_sockets_of_unknown_owner_count_as_upsds() -> None:
     ] == [FAILURE]
 
 
-def access_findings(seen: Observation, expected: Expected = EXPECTED) -> list[tuple[str, str, str]]:
+def access_findings(seen: HostObservation, expected: Expected = EXPECTED) -> list[tuple[str, str, str]]:
     found = [finding for finding in examine_host(seen, expected) if finding.check == "access" and finding.verdict != OK]
     return [(finding.verdict, finding.host, finding.seen) for finding in found]
 

@@ -34,7 +34,7 @@ def test_skew_is_judged_beyond_measuring_error(ahead: float, unsure: float, verd
 
 
 def test_truenas_matching_inventory_is_ok() -> None:
-    found = judge_truenas("nas", {"actions": [], "version": "25.10.1"})
+    found = judge_truenas("nas", {"actions": [], "service": {}, "version": "25.10.1"})
     assert [(finding.check, finding.verdict) for finding in found] == [("settings", OK), ("service", OK)]
     assert "25.10.1" in found[0].seen
 
@@ -43,15 +43,23 @@ def test_truenas_matching_inventory_is_ok() -> None:
     ("result", "expected"),
     [
         (
-            {"actions": ["set monpwd, shutdown; TrueNAS restarted its UPS service"]},
+            {"actions": ["set monpwd, shutdown; TrueNAS restarted its UPS service"], "service": {}},
             [("settings", FAILURE, "differ from the inventory: monpwd, shutdown"), ("service", OK, "")],
         ),
-        ({"actions": ["started the UPS service"]}, [("settings", OK, ""), ("service", FAILURE, "is not running")]),
         (
-            {"actions": ["enabled the UPS service on boot"]},
+            {"actions": ["started the UPS service"], "service": {}},
+            [("settings", OK, ""), ("service", FAILURE, "is not running")],
+        ),
+        (
+            {"actions": ["enabled the UPS service on boot"], "service": {}},
             [("settings", OK, ""), ("service", WARNING, "does not start at boot")],
         ),
         ({"failed": True, "msg": "login refused: wrong API key"}, [("settings", UNKNOWN, "wrong API key")]),
+        # as Ansible stores the failure of a task with failed_when: false
+        (
+            {"failed": False, "failed_when_result": False, "actions": [], "msg": "login refused: wrong API key"},
+            [("settings", UNKNOWN, "wrong API key")],
+        ),
         ({"unreachable": True, "msg": "no route"}, [("settings", UNKNOWN, "no route")]),
         ({"skipped": True}, [("settings", UNKNOWN, "not queried")]),
     ],

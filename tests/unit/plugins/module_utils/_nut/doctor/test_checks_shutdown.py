@@ -4,28 +4,40 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedTimes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
     FAILURE,
     NOTE,
     OK,
     UNKNOWN,
+    WARNING,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import HostObservation
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.node import NodeTimes
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.startup import GuestStart
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.open_starts import OpenStarts
 from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
+    CLIENT,
+    CLIENT_EXPECTED,
     EXPECTED,
     FILES,
     GATE_COMMAND,
     GATE_FILES,
     GATE_POLICY,
     NOW,
+    POLICY,
     SEEN,
     find_problems,
     last_report,
     make_unit,
+    with_own_file,
     with_text,
     with_unit,
     with_ups,
@@ -62,16 +74,16 @@ def test_refused_sandbox_is_a_note_with_reason() -> None:
     assert "nut_server_hardening=false" in note.todo
 
 
-def test_flag_during_shutdown_is_a_note() -> None:
+def test_flag_during_shutdown_is_ok() -> None:
     seen = replace(
         with_unit("nut-shutdown.service", make_unit("activating", "static")), flags={"/run/nut-killpower": NOW}
     )
-    assert [finding.verdict for finding in examine_host(seen, EXPECTED) if finding.check == "killpower"] == [NOTE]
+    assert [finding.verdict for finding in examine_host(seen, EXPECTED) if finding.check == "killpower"] == [OK]
 
 
-def test_interrupted_wait_is_a_note() -> None:
+def test_interrupted_wait_is_ok() -> None:
     found = examine_host(replace(SEEN, gate_state=gate.new_state("boot", "systemd", NOW)), EXPECTED)
-    assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [NOTE, OK]
+    assert [finding.verdict for finding in found if finding.check == "last-shutdown"] == [OK, OK]
 
 
 @pytest.mark.parametrize("rule", [gate.DOWN, gate.ASSUMED])
@@ -90,13 +102,37 @@ def test_unreadable_report_is_a_note() -> None:
     [(True, True, OK), (False, True, NOTE), (False, False, FAILURE), (False, None, FAILURE), (None, None, UNKNOWN)],
 )
 def test_plan_verdict_depends_on_feasibility(holds: bool | None, feasible: bool | None, verdict: str) -> None:
-    constraints = [{"holds": False, "remedy": "set nut_server_runtime_low to 400"}, {"holds": True, "remedy": "no"}]
+    constraints = [
+        {"holds": False, "remedy": "write into host_vars/pve.yml: nut_server_runtime_low: 400"},
+        {"holds": True, "remedy": "no"},
+    ]
     planned = {"holds": holds, "feasible": feasible, "plan": {"verdict": "as it is", "constraints": constraints}}
     found = [finding for finding in examine_host(SEEN, replace(EXPECTED, plan=planned)) if finding.check == "plan"]
     assert [(finding.verdict, finding.seen) for finding in found] == [(verdict, "as it is")]
     if holds is False:
-        assert "set nut_server_runtime_low to 400" in found[0].todo
+        assert "write into host_vars/pve.yml: nut_server_runtime_low: 400" in found[0].todo
         assert "no" not in found[0].todo.split("; ")
+
+
+@pytest.mark.parametrize(
+    ("deployed", "planned", "message"),
+    [
+        (360, 360, ""),
+        (None, None, ""),
+        (None, 360, "nut-stages never begins the shutdown by itself, but the plan wants 360 s (why)"),
+        (360, 420, "nut-stages begins the shutdown with 360 s left, but the plan wants 420 s (why)"),
+        (360, None, "nut-stages begins the shutdown with 360 s left, but it should leave that to the UPS (why)"),
+    ],
+)
+def test_other_runtime_low_than_planned_is_a_warning(
+    deployed: float | None, planned: float | None, message: str
+) -> None:
+    policy = POLICY if deployed is None else {**POLICY, "runtime_low": deployed}
+    seen = with_own_file(GATE_POLICY, lambda file: replace(file, text=json.dumps(policy)))
+    plan = {"verdict": "v", "constraints": [], "runtime_low": planned, "runtime_low_reason": "why"}
+    expected = replace(EXPECTED, plan={"holds": True, "feasible": True, "plan": plan})
+    found = [(finding.check, finding.verdict, finding.seen) for finding in find_problems(seen, expected)]
+    assert found == ([("plan", WARNING, message)] if message else [])
 
 
 def test_undecided_plan_is_a_note_if_ups_has_no_data() -> None:
@@ -111,3 +147,98 @@ def test_failed_plan_is_unknown() -> None:
     found = find_problems(SEEN, replace(EXPECTED, plan={"holds": None, "plan": None, "msg": "machines: no"}))
     assert [(finding.check, finding.verdict) for finding in found] == [("plan", UNKNOWN)]
     assert "machines: no" in found[0].seen
+
+
+# A secondary that is a Proxmox VE node
+
+NODE_TIMES = NodeTimes(("101 web", "102 db"), 60, 222, ("HA manages 1 guest (101)",))
+
+
+@pytest.mark.parametrize(
+    ("shutdown_time", "shutdown_limit", "verdict"), [(30, 60, WARNING), (60, 90, WARNING), (60, 222, OK)]
+)
+def test_node_must_get_the_time_of_its_guests(shutdown_time: float, shutdown_limit: float, verdict: str) -> None:
+    expected = replace(CLIENT_EXPECTED, times=ExpectedTimes("pve", shutdown_time, shutdown_limit))
+    found = [
+        finding
+        for finding in examine_host(replace(CLIENT, node_times=NODE_TIMES), expected)
+        if finding.check == "guests"
+    ]
+    assert [finding.verdict for finding in found] == [OK, verdict]
+    assert verdict == OK or found[-1].todo.endswith("nut_client_shutdown_limit: 222")
+
+
+def test_ordinary_secondary_has_no_guests() -> None:
+    expected = replace(CLIENT_EXPECTED, times=ExpectedTimes("pve", 30, 60))
+    assert not [finding for finding in examine_host(CLIENT, expected) if finding.check == "guests"]
+
+
+# Calibration
+
+CALIBRATED = (JournalEntry(NOW - 60, "nut-monitor.service", "UPS ups@localhost:3493: calibration in progress"),)
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdicts"),
+    [
+        (replace(SEEN, journal=CALIBRATED), [FAILURE]),
+        (replace(SEEN, journal=CALIBRATED, release=(2, 8, 2)), []),
+        (replace(SEEN, journal=()), []),
+        (replace(with_ups(status=("OL", "CAL")), journal=CALIBRATED), []),
+        # upsmon was restarted since
+        (replace(SEEN, journal=(replace(CALIBRATED[0], at=NOW - 5000),)), []),
+    ],
+)
+def test_upsmon_that_believes_in_a_calibration_is_reported(seen: HostObservation, verdicts: list[str]) -> None:
+    found = [finding for finding in examine_host(seen, EXPECTED) if "calibrating" in finding.seen + finding.todo]
+    found = [finding for finding in found if finding.check == "upsmon"]
+    assert [finding.verdict for finding in found] == verdicts
+    assert all(finding.todo == "while on mains: systemctl restart nut-monitor.service" for finding in found)
+
+
+# Guests that should run
+
+
+def test_given_up_guest_is_a_failure_with_the_command_that_starts_it() -> None:
+    starts = OpenStarts(
+        ("VM 102: storage nas is not online",),
+        {"qm start 101": "VM 101 (mail): no disk", "pct start 9": "container 9: x"},
+    )
+    found = find_problems(replace(SEEN, open_starts=starts))
+    assert [(finding.check, finding.verdict, finding.seen, finding.todo) for finding in found] == [
+        ("late-guests", FAILURE, "not running, and given up: VM 101 (mail): no disk", "qm start 101"),
+        ("late-guests", FAILURE, "not running, and given up: container 9: x", "pct start 9"),
+        (
+            "late-guests",
+            WARNING,
+            "not running yet: VM 102: storage nas is not online",
+            "pvesm status; nut-stages goes on trying",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "verdict"),
+    [
+        (GuestStart("activating", "waiting for quorum", "start pve2", is_endless=True), FAILURE),
+        (GuestStart("failed", "has failed", "look at it"), WARNING),
+        (GuestStart("activating", "is still starting"), OK),
+        (GuestStart("active"), None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("seen", "expected"), [(SEEN, EXPECTED), (CLIENT, CLIENT_EXPECTED)], ids=["primary", "secondary"]
+)
+def test_start_of_guests_that_does_not_end_is_a_failure(
+    seen: HostObservation, expected: Expected, start: GuestStart | None, verdict: str | None
+) -> None:
+    found = examine_host(replace(seen, guest_start=start), expected)
+    told = [(finding.verdict, finding.seen, finding.todo) for finding in found if finding.check == "guest-start"]
+    assert told == ([(verdict, start.message, start.remedy)] if start and verdict else [])
+
+
+def test_guests_that_can_not_be_observed_are_unknown() -> None:
+    seen = replace(SEEN, troubles={"late guests": "OSError: a", "guest start": "GuestsError: b"})
+    found = [(finding.check, finding.verdict) for finding in find_problems(seen)]
+    assert found == [("late-guests", UNKNOWN), ("guest-start", UNKNOWN)]

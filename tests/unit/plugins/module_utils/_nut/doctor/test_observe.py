@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import clock, paths, records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits, sandbox
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
+    HostObservation,
     HostObserver,
-    Observation,
     Socket,
     UpsdAnswer,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, client
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import boot_starts, gate, stages
 from ansible_collections.homelab.nut.tests.unit.support import sysfs_tree
 
 NOW = 1_790_000_000.0
@@ -306,6 +306,14 @@ def test_unresolvable_name_is_observed_as_error(root: Path) -> None:
     }
 
 
+def test_machine_is_observed_with_all_its_addresses(root: Path) -> None:
+    def resolve(name: str, seconds: float) -> Sequence[str]:
+        return ["192.0.2.20", "fd00::20"]
+
+    seen = host(root, clients={"nas": "nas.lan,fd00::21"}, resolve=resolve).observe_host()
+    assert seen.addresses == {"nas": ("192.0.2.20", "fd00::20", "fd00::21")}
+
+
 def test_cached_address_is_used(root: Path) -> None:
     """The name of a machine that is off may be gone with it."""
 
@@ -384,13 +392,13 @@ def test_writable_program_of_stage_is_observed_as_untrusted(root: Path) -> None:
     policy = root / "etc/nut/shutdown.json"
     stage = {"name": "first", "on_battery": 60, "notify": ["/srv/tell"]}
     stages = [stage, {"name": "second", "on_battery": 9, "fsd": True}]
-    whole = {"version": 1, "upses": [], "machines": [], "reserve": 0, "longest": 100, "stages": stages}
+    whole = {"version": 1, "upses": [], "machines": [], "reserve": 0, "timeout": 100, "stages": stages}
     policy.write_text(json.dumps(whole))
     assert "users other than root can write" in host(root).observe_host().untrusted["/srv/tell"]
     script.chmod(0o755)
     assert host(root).observe_host().untrusted == {}
     script.chmod(0o757)
-    for wrong in (json.dumps({**whole, "stages": 1}), json.dumps({**whole, "longest": 0}), "{"):
+    for wrong in (json.dumps({**whole, "stages": 1}), json.dumps({**whole, "timeout": 0}), "{"):
         policy.write_text(wrong)
         assert host(root).observe_host().untrusted == {}
 
@@ -418,7 +426,7 @@ def test_state_and_report_of_gate_are_observed(root: Path) -> None:
 
 def test_usb_bus_is_scanned_where_policy_says(root: Path) -> None:
     tree = sysfs_tree.SysfsTree(root / "elsewhere")
-    tree.plug()
+    tree.plug_in()
     policy = {"version": 1, "sysfs": "/elsewhere/sys", "dev": "/elsewhere/dev"}
     (root / "etc/nut/hotplug.json").write_text(json.dumps(policy))
     assert "051d:0002" in [device.ids for device in host(root).observe_host().devices]
@@ -449,6 +457,19 @@ def network(root: Path) -> None:
         (folder / "comm").write_text(f"{name}\n")
         (folder / "fd/3").symlink_to(f"socket:[{inode}]")
         (folder / "fd/4").symlink_to("/dev/null")
+
+
+def test_udev_rules_and_container_are_observed(root: Path) -> None:
+    assert host(root).observe_host().container == ""
+    (root / "run/systemd").mkdir(parents=True, exist_ok=True)
+    (root / "run/systemd/container").write_text("lxc\n")
+    rules = root / "usr/lib/udev/rules.d"
+    rules.mkdir(parents=True)
+    (rules / "62-nut-usbups.rules").write_text(
+        '#  various models  - usbhid-ups\nATTR{idVendor}=="051d", ATTR{idProduct}=="0002", MODE="664", GROUP="nut"\n'
+    )
+    seen = host(root).observe_host()
+    assert (seen.container, dict(seen.usb_ids)) == ("lxc", {"051d:0002": "usbhid-ups"})
 
 
 def test_listening_sockets_are_observed(root: Path) -> None:
@@ -514,5 +535,42 @@ def test_kernel_answers_clock_query() -> None:
 
 def test_empty_host_is_observed(tmp_path: Path) -> None:
     seen = host(tmp_path, finder=lambda name: None).observe_host()
-    assert isinstance(seen, Observation)
+    assert isinstance(seen, HostObservation)
     assert (seen.installed, seen.files, seen.served, seen.watched) == ((), {}, None, {})
+
+
+def test_use_of_the_bus_is_observed(root: Path) -> None:
+    tree = sysfs_tree.SysfsTree(root)
+    tree.plug_in("1-1")
+    tree.show_driver("1-1", "usbhid")
+    (root / "proc/7/fd").mkdir(parents=True)
+    (root / "proc/7/fd/3").symlink_to(root / "dev/bus/usb/001/003")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    state = {"version": 2, "boot": boot, "still": {"ups": {"values": "x", "since": 100.0, "until": 300.0}}}
+    (root / paths.HOTPLUG_STATE).parent.mkdir(parents=True)
+    (root / paths.HOTPLUG_STATE).write_text(json.dumps(state))
+    seen = host(root).observe_host()
+    assert [node.path for node in seen.opened["ups"]] == ["/dev/bus/usb/001/003"]
+    assert seen.claims == {"1-1": False}
+    assert seen.still == {"ups": 200.0}
+    assert seen.troubles == {}
+
+
+def test_guests_that_should_run_are_observed(root: Path) -> None:
+    folder = root / paths.SHUTDOWN_FOLDER
+    folder.mkdir(parents=True)
+    boot = clock.name_system_start(root)
+    report = boot_starts.BootReport(boot, ("VM 102 (nas): storage nas is not online",))
+    (folder / "boot-starts.json").write_text(records.dump_record(report, boot_starts.VERSION))
+    state = stages.StagesState(boot, given_up={"qm/101": "VM 101: no disk"})
+    (folder / "stages.json").write_text(records.dump_record(state, stages.VERSION))
+    runner = Runner()
+    seen = host(root, runner).observe_host()
+    assert seen.open_starts.waiting == report.waiting
+    assert dict(seen.open_starts.given_up) == {"qm start 101": "VM 101: no disk"}
+    assert (seen.guest_start, set(seen.troubles)) == (None, {"usb"})
+    pve(root, "")
+    runner.units["pve-guests.service"] = "LoadState=loaded\nActiveState=activating\nMainPID=9"
+    start = host(root, runner, check_firewall=False).observe_host().guest_start
+    assert start is not None
+    assert start.message == "pve-guests.service is still starting its guests, one after the other"
