@@ -11,6 +11,10 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options: {}
 attributes:
+  async:
+    description:
+      - Supports being used with the C(async) keyword.
+    support: full
   check_mode:
     description:
       - Can run in C(check_mode) and return changed status prediction without modifying target.

@@ -40,4 +40,11 @@ options:
       - The name or address that C(upsd)'s certificate must be valid for. By default O(host).
       - Needed if the certificate is not valid for O(host).
     type: str
+attributes:
+  action_group:
+    description:
+      - Use C(group/homelab.nut.upsd) in C(module_defaults) to set options for this module and the others that connect to C(upsd).
+    support: full
+    membership:
+      - homelab.nut.upsd
 """

@@ -18,6 +18,7 @@ version_added: 0.1.0
 description:
   - Lists the hosts of the groups C(truenas) and C(ups_clients), each with the UPS that powers it, its primary in the group C(pve), and how
     it logs in there.
+  - C(present) is false for a host that NUT is taken away from (C(nut_client_state), C(nut_server_state)).
   - Fails if the inventory is inconsistent, for example if a secondary has no primary.
 author:
   - The homelab.nut contributors (@homelab-nut)
@@ -57,6 +58,7 @@ _value:
       shutdown_limit: 90
       address: 192.0.2.20
       guest: null
+      present: true
 """
 
 

@@ -62,20 +62,41 @@ _value:
 _MALFORMED = (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
-def _judge_host(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
+def _judge_host(
+    host: str, hostvars: Mapping[str, Mapping[str, Any]], primaries: Mapping[str, str]
+) -> list[findings.Finding]:
     """Return the findings of one host. A host with malformed results does not hide the findings of others."""
     from ..module_utils._nut.doctor import checks_others
 
     try:
-        return _read_results(host, own, primaries)
+        return _read_results(host, hostvars, primaries)
     except _MALFORMED as error:
         trouble = {"msg": f"its answer can't be read: {type(error).__name__}: {error}"}
         return [checks_others.judge_unexamined(host, trouble)]
 
 
-def _read_results(host: str, own: Mapping[str, Any], primaries: Mapping[str, str]) -> list[findings.Finding]:
+def _is_away(primary: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether NUT was taken away from a primary on purpose, by what it reports."""
+    from ..module_utils._nut.doctor import findings
+
+    try:
+        return any(
+            finding.seen == findings.TAKEN_AWAY
+            for finding in findings.from_json(hostvars[primary]["__nut_server_doctor"]).findings
+        )
+    except _MALFORMED:
+        return False  # _judge_host() reports it
+
+
+def _read_results(
+    host: str, hostvars: Mapping[str, Mapping[str, Any]], primaries: Mapping[str, str]
+) -> list[findings.Finding]:
     from ..module_utils._nut.doctor import checks_others, findings
 
+    own = hostvars[host]
+    check = own.get("__nut_login")
+    if isinstance(check, Mapping) and check.get("problem"):
+        return [checks_others.judge_unexamined(host, check)]
     judged: list[findings.Finding] = []
     result = own.get("__nut_server_doctor", own.get("__nut_client_doctor"))
     if isinstance(result, Mapping) and "findings" in result:
@@ -83,7 +104,10 @@ def _read_results(host: str, own: Mapping[str, Any], primaries: Mapping[str, str
         reported = findings.from_json(result).findings
         judged += [finding for finding in reported if host in (finding.host, primaries.get(finding.host))]
     if isinstance(own.get("__nut_client_doctor_truenas"), Mapping):
-        judged += checks_others.judge_truenas(host, own["__nut_client_doctor_truenas"])
+        primary = primaries.get(host, "")
+        judged += checks_others.judge_truenas(
+            host, own["__nut_client_doctor_truenas"], primary, _is_away(primary, hostvars)
+        )
     login = own.get("__nut_client_doctor_login")
     # skipped if the primary is examined in the same run and reports the login
     if isinstance(login, Mapping) and not login.get("skipped"):
@@ -99,12 +123,12 @@ def doctor_report(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return the report on all hosts."""
-    from ..module_utils._nut.doctor import findings
+    from ..module_utils._nut.doctor import merge
 
     primaries = {client["name"]: client["primary"] for client in clients}
-    judged = [finding for host in hosts for finding in _judge_host(host, hostvars[host], primaries)]
+    judged = [finding for host in hosts for finding in _judge_host(host, hostvars, primaries)]
     # a primary also reports on secondaries that are not part of this run
-    return findings.merge_findings(hosts, [finding for finding in judged if finding.host in hosts]).to_json()
+    return merge.merge_findings(hosts, [finding for finding in judged if finding.host in hosts], primaries).to_json()
 
 
 class FilterModule:

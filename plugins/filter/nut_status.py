@@ -52,17 +52,9 @@ def nut_status(
     hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], clients: Sequence[Mapping[str, Any]]
 ) -> str:
     """Return the status of all UPSes as text."""
-    from ..module_utils._nut.base.text import as_text, one_line
     from ..module_utils._nut.doctor import status
 
-    primaries: dict[str, object] = {}
-    for name in hosts:
-        result = hostvars[name].get("__nut_status")
-        result = result if isinstance(result, Mapping) else {}
-        message = one_line(as_text(result.get("msg") or "no answer"))
-        seen = result.get("seen", message)
-        primaries[name] = f"can't be asked: {message}" if isinstance(seen, str) else seen
-    return status.format_status(primaries, clients)
+    return status.format_status(status.collect_answers(hosts, hostvars), clients)
 
 
 class FilterModule:

@@ -44,11 +44,12 @@ _value:
 def printable(output: Any) -> list[str]:
     """Return a host's output as lines that are safe to print."""
     from ..module_utils._nut.base import text as base_text
+    from ..module_utils._nut.base.commands import spell_commands
 
     return [
         line
         for text in _flatten_texts(output)
-        for line in base_text.printable_lines(base_text.as_text(text).rstrip("\n"))
+        for line in base_text.printable_lines(spell_commands(base_text.as_text(text).rstrip("\n")))
     ]
 
 

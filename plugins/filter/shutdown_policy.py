@@ -20,22 +20,32 @@ description:
     with the same code as the host.
 author:
   - The homelab.nut contributors (@homelab-nut)
-positional: upses, port
+positional: primary, devices, port
 options:
   _input:
     description: The secondaries of the primary, as returned by P(homelab.nut.clients#filter).
     type: list
     elements: dict
     required: true
-  upses:
-    description: The names of the UPSes that the primary watches.
+  primary:
+    description: The name of the primary.
+    type: str
+    required: true
+  devices:
+    description: Its UPSes, as in the variable C(nut_server_devices).
     type: list
-    elements: str
+    elements: dict
     required: true
   port:
     description: The port of the primary's C(upsd).
     type: int
     required: true
+  minsupplies:
+    description: How many of its power supplies must be fed, if C(nut_server_upsmon_conf) sets C(MINSUPPLIES).
+    type: int
+  runtime_low:
+    description: With how many seconds of battery runtime left C(nut-stages) begins the shutdown. By default it does not.
+    type: float
   settle:
     description: For how many seconds a machine must not respond until it counts as down.
     type: float
@@ -59,12 +69,23 @@ options:
   timeout:
     description: After how many seconds the primary stops waiting. The default is 30 seconds more than the longest C(shutdown_limit).
     type: float
+  cluster:
+    description:
+      - What is done about HA's watchdog in a Proxmox VE cluster, as in C(nut_server_gate.cluster).
+      - With V(together) the primary does not wait for O(cluster_nodes). With V(disarm) C(nut-shutdown) disarms HA.
+    type: str
+  cluster_nodes:
+    description: The names of the secondaries that are other nodes of the primary's cluster.
+    type: list
+    elements: str
 """
 
 EXAMPLES = r"""
 - name: Show which machines this primary waits for
   ansible.builtin.debug:
-    msg: "{{ groups | homelab.nut.clients(hostvars) | homelab.nut.shutdown_policy(['ups'], 3493, settle=3, reserve=60) | to_nice_json }}"
+    msg: >-
+      {{ groups | homelab.nut.clients(hostvars)
+         | homelab.nut.shutdown_policy('pve', [{'name': 'ups'}], 3493, settle=3, reserve=60) | to_nice_json }}
 """
 
 RETURN = r"""
@@ -76,34 +97,45 @@ _value:
 
 def shutdown_policy(
     clients: Sequence[Mapping[str, Any]],
-    upses: Sequence[str],
+    primary: str,
+    devices: Sequence[Mapping[str, Any]],
     port: Any,
     *,
+    minsupplies: Any = None,
+    runtime_low: Any = None,
     settle: Any,
     reserve: Any,
     reserve_minimum: Any = None,
     timeout: Any = None,
     flag: str = "",
     stages: Sequence[Mapping[str, Any]] = (),
+    cluster: str = "",
+    cluster_nodes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the policy. Raises AnsibleFilterError if the host would reject it."""
-    from ..module_utils._nut.inventory import InventoryError
+    from ..module_utils._nut import inventory
+    from ..module_utils._nut.proxmox.cluster import TOGETHER
     from ..module_utils._nut.shutdown import policy as shutdown_policy
     from ..module_utils._nut.shutdown.compose import compose_policy
 
-    gate = "nut_server_gate (settle, reserve, reserve_minimum, timeout), POWERDOWNFLAG or a secondary can't be used: "
+    gate = "nut_server_gate (settle, reserve, reserve_minimum, timeout, cluster), POWERDOWNFLAG or a secondary can't be used: "
     invalid = (shutdown_policy.ShutdownPolicyError, TypeError, ValueError, OverflowError)
-    with raise_as_filter_error(InventoryError), raise_as_filter_error(*invalid, prefix=gate):
+    with raise_as_filter_error(inventory.InventoryError):
+        feeds = inventory.find_feeds(primary, devices, minsupplies)
+    with raise_as_filter_error(*invalid, prefix=gate):
         policy = compose_policy(
             clients,
-            upses,
+            feeds,
             int(port),
             settle=float(settle),
             reserve=float(reserve),
-            least=None if reserve_minimum in (None, "") else float(reserve_minimum),
-            longest=None if timeout in (None, "") else float(timeout),
+            reserve_minimum=None if reserve_minimum in (None, "") else float(reserve_minimum),
+            timeout=None if timeout in (None, "") else float(timeout),
             flag=flag or "",
+            runtime_low=None if runtime_low in (None, "") else float(runtime_low),
             stages=stages,
+            cluster=cluster or "",
+            unawaited=cluster_nodes if cluster == TOGETHER else (),
         )
         data = shutdown_policy.to_data(policy)
         shutdown_policy.check_policy(data)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..plugin_utils.errors import raise_as_filter_error
+
 DOCUMENTATION = r"""
 name: shutdown_site
 short_description: Describe a primary and its machines for the shutdown plan
@@ -37,6 +39,13 @@ options:
     description: What to do before the battery is low, as in the variable C(nut_server_stages).
     type: list
     elements: dict
+  monitors:
+    description: UPSes of other hosts that the primary monitors, as in the variable C(nut_server_extra_monitors).
+    type: list
+    elements: dict
+  minsupplies:
+    description: MINSUPPLIES in C(nut_server_upsmon_conf), if it is set.
+    type: int
 """
 
 EXAMPLES = r"""
@@ -47,7 +56,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A dictionary with C(machines), C(supplies) and C(stages).
+  description:
+    - A dictionary with C(machines), C(supplies), C(stages) and C(elsewhere), the UPSes of other hosts that keep the primary up when its
+      own are low, as in C(timing) of M(homelab.nut.shutdown_plan).
   type: dict
 """
 
@@ -57,11 +68,16 @@ def shutdown_site(
     primary: str,
     devices: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]] = (),
+    *,
+    monitors: Sequence[Mapping[str, Any]] = (),
+    minsupplies: Any = None,
 ) -> dict[str, Any]:
     """Return the options of the module shutdown_plan."""
     from ..module_utils._nut import inventory
 
-    return inventory.plan_site(primary, clients, devices, stages)
+    with raise_as_filter_error(inventory.InventoryError):
+        elsewhere = inventory.list_upses_elsewhere(primary, devices, monitors, minsupplies)
+    return {**inventory.plan_site(primary, clients, devices, stages), "elsewhere": elsewhere}
 
 
 class FilterModule:

@@ -27,11 +27,17 @@ options:
       - The UPSes, as in the variable C(nut_server_devices). Besides C(name), C(driver), C(port) and C(desc) each device may
         have any key of C(ups.conf) or of its driver. C(default) and C(override) map NUT variables to values. C(options) takes keys that
         this collection does not know.
-      - A key that is true is written without a value. A key that is false, none or empty is omitted. C(powervalue) is ignored, because it
-        belongs to C(upsmon.conf).
+      - A key that is true is written without a value. A key that is false, none or empty is omitted. C(powervalue) belongs to
+        C(upsmon.conf). If it is V(0) and no secondary is on that UPS, the section gets C(sdorder=-1), unless the device sets C(sdorder).
+        So the UPS, such as a router's, is not told to cut its power when this host shuts down.
     type: list
     elements: dict
     required: true
+  secondaries:
+    description: The secondaries of the host with the UPSes, from the filter P(homelab.nut.clients#filter).
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -47,12 +53,12 @@ _value:
 """
 
 
-def ups_conf(devices: Sequence[Mapping[str, Any]]) -> str:
+def ups_conf(devices: Sequence[Mapping[str, Any]], secondaries: Sequence[Mapping[str, Any]] = ()) -> str:
     """Return the sections of devices. Raises AnsibleFilterError for a device that can't be written."""
     from ..module_utils._nut.conf import settings
 
     with raise_as_filter_error(settings.SettingsError):
-        return settings.write_devices(devices)
+        return settings.write_devices(devices, [str(secondary["ups"]) for secondary in secondaries])
 
 
 class FilterModule:

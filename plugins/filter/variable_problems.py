@@ -11,11 +11,12 @@ from typing import Any
 
 DOCUMENTATION = r"""
 name: variable_problems
-short_description: Find misspelled variables of this collection
+short_description: Find mistakes in the variables of this collection
 version_added: 0.2.0
 description:
   - Finds variables that begin with C(nut_server_), C(nut_client_) or C(nut_hotplug_) but that no role has, and unknown keys in variables
     that are dictionaries.
+  - Finds logins in C(nut_server_extra_monitors) and C(nut_client_extra_monitors) that C(upsmon) can't send to another host's C(upsd).
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: context
@@ -38,7 +39,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: One message for each unknown name, with the hosts that have it and the closest known name.
+  description: One message for each mistake, with the hosts that have it, and for an unknown name the closest known one.
   type: list
   elements: str
   sample:
@@ -49,7 +50,7 @@ _value:
 def variable_problems(
     hostvars: Mapping[str, Mapping[str, Any]], context: Mapping[str, Iterable[str]] | None = None
 ) -> list[str]:
-    """Return a message for each variable or key that no role has."""
+    """Return a message for each variable or key that no role has, and for each login that NUT can't send."""
     from ..plugin_utils.variables import find_problems
 
     return find_problems(hostvars, context or {})

@@ -53,7 +53,8 @@ _raw:
   description:
     - For each primary a dictionary with C(ca), C(certificate) and C(key) (in PEM format), C(nickname) (for CERTIDENT) and C(path)
       (for CERTPATH).
-    - With O(part=ca), only C(ca) and C(path). With O(part=name), the name as a string.
+    - C(kept) is false if there is no authority, and none is made, as in check mode. The result then has one that is not kept.
+    - With O(part=ca), only C(ca), C(path) and C(kept). With O(part=name), the name as a string.
   type: list
   elements: raw
 """
@@ -103,6 +104,11 @@ class _Folder:
             files.sweep_temporary_files([self.path])
             yield
 
+    def keeps_certificate(self, name: str) -> bool:
+        """Return whether a certificate is stored, or would be when it is made."""
+        path, _key = self._list_paths(name)
+        return not self.check or (path.exists() and path.stat().st_size > 0)
+
     def read_pair(self, name: str) -> Pair:
         """Return a stored certificate and its key; "" for each that is missing."""
         made = _made_in_check_mode.get((self.path, name)) if self.check else None
@@ -145,13 +151,15 @@ class LookupModule(LookupBase):
         given = [name for name in GIVEN if _read_settings(own).get(name)]
         if given:
             return _describe_result(host, self._check_provided(host, own, name, given, now), part)
-        folder = _Folder(_find_folder(host, own), bool(variables.get("ansible_check_mode")))
+        folder = _Folder(_find_folder(host, own), kept.is_read_only(variables))
         with folder.hold_lock():
+            is_kept = folder.keeps_certificate(CA)
             ca = _get_authority(folder, now)
             if part == "ca":
-                return _describe_result(host, nss.TlsMaterial(ca.certificate), part)
-            pair = _get_certificate(folder, host, ca, _names_to_cover(host, own, name), now)
-        return _describe_result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part)
+                return _describe_result(host, nss.TlsMaterial(ca.certificate), part, is_kept)
+            names = [*_names_to_cover(host, own, name), *_names_of_secondaries(host, variables)]
+            pair = _get_certificate(folder, host, ca, list(dict.fromkeys(names)), now)
+        return _describe_result(host, nss.TlsMaterial(ca.certificate, pair.certificate, pair.key), part, is_kept)
 
     def _check_provided(self, host: str, own: Any, name: str, given: list[str], now: datetime) -> nss.TlsMaterial:
         missing = [_variable_name(part) for part in GIVEN if part not in given]
@@ -180,6 +188,12 @@ class LookupModule(LookupBase):
             raise AnsibleError(
                 f"{host}: {_variable_name(part)} is neither text in PEM format nor a readable file on this machine: {path}: {error}"
             ) from error
+
+
+def _names_of_secondaries(host: str, variables: dict[str, Any]) -> list[str]:
+    """Return the addresses at which secondaries reach a primary."""
+    clients = inventory.list_secondaries(variables.get("groups") or {}, variables["hostvars"])
+    return [client["primary_address"].strip("[]") for client in clients if client["primary"] == host]
 
 
 def _variable_name(part: str) -> str:
@@ -252,10 +266,10 @@ def _get_certificate(folder: _Folder, host: str, ca: Pair, names: list[str], now
     return folder.keep_pair(host, certificates.issue_certificate(ca, host, names, now))
 
 
-def _describe_result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, str]:
+def _describe_result(host: str, tls: nss.TlsMaterial, part: str, is_kept: bool = True) -> dict[str, Any]:
     if part == "ca":
         tls = nss.TlsMaterial(tls.ca)
-        return {"ca": tls.ca, "path": str(nss.database_path(tls))}
+        return {"ca": tls.ca, "path": str(nss.database_path(tls)), "kept": is_kept}
     # NSS reads the part before a colon as the name of a token
     tls = nss.TlsMaterial(tls.ca, tls.certificate, tls.key, re.sub(r"[^A-Za-z0-9._-]", "_", host))
     return {
@@ -264,4 +278,5 @@ def _describe_result(host: str, tls: nss.TlsMaterial, part: str) -> dict[str, st
         "key": tls.key,
         "nickname": tls.nickname,
         "path": str(nss.database_path(tls)),
+        "kept": is_kept,
     }

@@ -36,7 +36,8 @@ options:
 notes:
   - The inventory provides the password of a secondary as C(nut_client_password), and that of a primary as C(nut_server_password).
   - A generated password is kept in C(.homelab-nut/passwords/HOST) beside the inventory, or in the directory
-    C(nut_password_directory), with mode 0600. In check mode nothing is written.
+    C(nut_password_directory), with mode 0600. In check mode nothing is written, and a password that is not kept is V(to-be-made).
+  - The roles make passwords only after they have seen that the host was not deployed with others.
   - C(.homelab-nut) and all directories in it are set to mode 0700, even if they exist.
   - The directory's name begins with a dot, because Ansible reads all other files in an inventory directory as inventory, and would take
     each password for the name of a host.
@@ -70,10 +71,9 @@ from ansible.plugins.lookup import LookupBase
 
 from ..module_utils._nut import inventory
 from ..module_utils._nut.conf import grammar
+from ..module_utils._nut.deploy.secrets import TO_BE_MADE
 from ..plugin_utils import kept
 
-# The password in check mode, which writes no file. One for all hosts, because files of several hosts must fit together.
-TO_BE_MADE = "to-be-made"
 # Letters and digits only: every parser reads them alike.
 LENGTH = 24
 CHARACTERS = string.ascii_letters + string.digits
@@ -88,10 +88,6 @@ def _require_usable(password: str, where: str) -> str:
 
 def _make_password() -> str:
     return "".join(secrets.choice(CHARACTERS) for _place in range(LENGTH))
-
-
-def _is_check_mode(variables: dict[str, Any]) -> bool:
-    return bool(variables.get("ansible_check_mode"))
 
 
 class LookupModule(LookupBase):
@@ -120,7 +116,10 @@ class LookupModule(LookupBase):
         if given:
             return _require_usable(given, f"{host}: the password of {user} in nut_server_users")
         path = self._find_file(
-            f"{user}@{host}", "a password in nut_server_users", variables["hostvars"][host], _is_check_mode(variables)
+            f"{user}@{host}",
+            "a password in nut_server_users",
+            variables["hostvars"][host],
+            kept.is_read_only(variables),
         )
         return _require_usable(self._read_or_make(path, variables), f"{host}: the password in {path}")
 
@@ -132,7 +131,7 @@ class LookupModule(LookupBase):
         given = own.get(name)
         if given is not None and str(given):
             return _require_usable(str(given), f"{host}: {name}")
-        path = self._find_file(host, name, own, _is_check_mode(variables))
+        path = self._find_file(host, name, own, kept.is_read_only(variables))
         return _require_usable(self._read_or_make(path, variables), f"{host}: the password in {path}")
 
     def _find_file(self, host: str, name: str, own: Any, check: bool) -> Path:
@@ -155,7 +154,7 @@ class LookupModule(LookupBase):
         return path
 
     def _read_or_make(self, path: Path, variables: dict[str, Any]) -> str:
-        if _is_check_mode(variables):
+        if kept.is_read_only(variables):
             return (path.read_text("utf-8", "replace").rstrip() if path.exists() else "") or TO_BE_MADE
         with kept.hold_folder(path.parent):
             return kept.make_once(path, _make_password)

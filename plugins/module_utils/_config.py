@@ -7,17 +7,22 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from . import _host
 from ._command import warn_with_host
 from ._nut.base.files import Busy, WriteError
-from ._nut.base.systemd import UnitError, last_log_lines, sandbox_failure
+from ._nut.base.systemd import MONITOR, UnitError, last_log_lines, sandbox_failure
 from ._nut.conf import nss
+from ._nut.deploy import kits, past, secrets
 from ._nut.deploy.apply import LocalNut
+from ._nut.deploy.change import Change, UnitAction
 from ._nut.deploy.deployment import DeployError, Deployment
 from ._nut.hotplug.act import Actor
 from ._nut.hotplug.observe import ReconcileError
+from ._nut.proxmox.guests import is_node
 from ._nut.usb.policy import UsbPolicyError, check_policy
 
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 def run(module: Module) -> None:
     """Deploy NUT's files, or report what would change in check mode. Exits the module."""
     # check mode only reads, so it needs no lock
-    local = _host.local_nut(module)
+    local, began = _host.local_nut(module), time.time()
     alone = contextlib.nullcontext("") if module.check_mode else local.hold_lock(module.params["wait"])
     try:
         with alone as recovery:
@@ -35,13 +40,16 @@ def run(module: Module) -> None:
                 warn_with_host(module, recovery)
             deployment, result = deploy_files(module, local)
             if not module.check_mode:
-                result["upses"] = verify_serving(module, deployment, result)
+                try:
+                    result["upses"] = verify_serving(module, deployment, result)
+                finally:
+                    note_end(module, local, result, began)
     except (Busy, WriteError, OSError) as error:
         module.fail_json(msg=f"{error}", changed=False)
     module.exit_json(**result)
 
 
-def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, object]]:
+def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str, Any]]:
     """Deploy the files. Returns the deployment and the module's result; fails the module if that is impossible."""
     files = None
     if module.params["state"] == "present":
@@ -53,20 +61,18 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
         deployment = Deployment(files, local, Actor, tls=material, policy=policy)
     except (DeployError, UsbPolicyError, ReconcileError, OSError) as error:
         module.fail_json(msg=str(error), changed=False, files=[], actions=[])
-    result: dict[str, object] = {}
+    result: dict[str, Any] = {}
     force = module.params["force"]
     try:
+        former = list_former(deployment)
+        if deployment.is_former_primary and not deployment.absent and not module.check_mode:
+            raise DeployError(
+                f"this host is still a primary ({', '.join(former)}). Remove that first, as the role nut_client does. Nothing was changed"
+            )
         plan = deployment.plan_change()
         deployment.warn_of_risks()
         if plan:
-            deployment.require_mains(force)
-            if module.check_mode and material and not module.get_bin_path("certutil"):
-                warn_with_host(
-                    module,
-                    "the files were not checked: certutil, which prepares their certificates, is not installed yet",
-                )
-            else:
-                deployment.check_files()
+            _check_change(module, deployment, plan)
             result["diff"] = [{"prepared": plan.render_diff()}]
         if plan and not module.check_mode:
             # the checks took seconds, so check the mains again
@@ -87,22 +93,66 @@ def deploy_files(module: Module, local: LocalNut) -> tuple[Deployment, dict[str,
         kept=deployment.backups,
         release=".".join(str(part) for part in deployment.release or ()),
         advice=deployment.list_advice(),
+        proxmox=is_node(_host.ROOT),
+        former=former,
     )
     return deployment, result
 
 
-def verify_serving(module: Module, deployment: Deployment, result: dict[str, object]) -> dict[str, str]:
+def _check_change(module: Module, deployment: Deployment, plan: Change[UnitAction]) -> None:
+    """Check a change before anything is written. Raises DeployError."""
+    tls = module.params["tls"]
+    if module.params["secrets"]:
+        kept = not tls or tls["kept"]
+        deployment.require_kept_secrets(secrets.SecretsPolicy(**module.params["secrets"], authority_kept=kept))
+    deployment.require_mains(module.params["force"])
+    if module.params["login_remedy"]:
+        deployment.require_logins(plan, module.params["login_remedy"])
+    missing = deployment.list_missing_packages() if module.check_mode else []
+    if module.check_mode and tls and deployment.release is not None and not module.get_bin_path("certutil"):
+        lack = "certutil, which prepares their certificates,"
+        warn_with_host(module, f"the files were not checked: {lack} is not installed yet")
+    elif missing:
+        # as in a run with --check, which installs nothing
+        warn_with_host(
+            module, f"the files were not checked: {', '.join(missing)} with a UPS's driver is not installed yet"
+        )
+    else:
+        deployment.check_files()
+
+
+def list_former(deployment: Deployment) -> list[str]:
+    """Return what this host still has of a primary, although it shall not be one."""
+    if "ups.conf" in deployment.new_files:
+        return []
+    return [*(["its UPSes in ups.conf"] if deployment.is_former_primary else []), *kits.find_installed(_host.ROOT)]
+
+
+def verify_serving(module: Module, deployment: Deployment, result: dict[str, Any]) -> dict[str, str]:
     """Wait until NUT works. Returns the status of each UPS; fails the module if something is broken."""
     patient = module.params["require_ups"]
     verdict = deployment.wait_until_serving(module.params["wait"], patient)
     for unit in verdict.restarted:
         warn_with_host(module, f"{unit} had exited and was started again; see journalctl -u {unit}")
+    if verdict.repeated:
+        warn_with_host(
+            module,
+            f"upsd had refused the login {', '.join(verdict.repeated)}, and accepts it now: {MONITOR} was restarted, because upsmon itself "
+            "does not try again",
+        )
+        result.update(changed=True, actions=[*result["actions"], f"restart {MONITOR}: a refused login is accepted now"])
     wrong = [*verdict.broken, *(verdict.absent if patient else ())]
     if not patient:
         for trouble in verdict.absent:
             warn_with_host(
                 module, f"{trouble.message}. Is the UPS plugged in and switched on? NUT will serve it once it is there"
             )
+    for trouble in verdict.undeclared:
+        warn_with_host(
+            module,
+            f"{trouble.message}. This UPS was found on the bus and is not declared, so no machine depends on it. If it is gone for good, "
+            "remove its section from /etc/nut/ups.conf",
+        )
     if wrong:
         suspects = dict.fromkeys(trouble.unit for trouble in wrong)
         logs = "\n".join(
@@ -116,6 +166,14 @@ def verify_serving(module: Module, deployment: Deployment, result: dict[str, obj
             **{**result, "upses": dict(verdict.status)},
         )
     return dict(verdict.status)
+
+
+def note_end(module: Module, local: LocalNut, result: Mapping[str, object], began: float) -> None:
+    """Record for the doctor when this run ended, if it changed anything."""
+    if result["changed"] and module.params["state"] == "present":
+        # the record only saves the doctor some lines
+        with contextlib.suppress(OSError, WriteError):
+            past.note_deployment(local.manifest.parent, past.Deployment(began, time.time()))
 
 
 def quote_lines(text: str) -> str:

@@ -13,7 +13,7 @@ from ._command import warn_with_host
 from ._host import explain_missing_primary
 from ._hotplug import choose_policy, make_host
 from ._nut.base import files, systemd
-from ._nut.hotplug.observation import Observation, describe_device, diff_ups_conf
+from ._nut.hotplug.observation import HotplugObservation, describe_device, diff_ups_conf
 from ._nut.hotplug.observe import ReconcileError
 from ._nut.hotplug.reconcile import HotplugHost
 from ._nut.programs import nut_hotplug
@@ -27,8 +27,8 @@ def run(module: Module) -> None:
     """Run nut-hotplug once, or report what it would do in check mode. Exits the module."""
     lacks = explain_missing_primary()
     if lacks and module.check_mode:
-        warn_with_host(module, f"can't tell what would be done before NUT is configured. {lacks}")
-        module.exit_json(changed=False, msg=lacks, **describe_observation(None))
+        # the module hotplug_service, which installs nut-hotplug just before, warns about this
+        module.exit_json(changed=False, msg=f"can't tell what would be done. {lacks}", **describe_observation(None))
     if lacks:
         module.fail_json(msg=lacks)
     try:
@@ -51,10 +51,12 @@ def run(module: Module) -> None:
     module.exit_json(**result)
 
 
-def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list[str], tuple[str, ...], str, str]:
-    """Run nut-hotplug, or only observe in check mode.
+def reconcile_host(
+    module: Module, here: HotplugHost
+) -> tuple[HotplugObservation, list[str], tuple[str, ...], str, str]:
+    """Run nut-hotplug, or only observe in check mode. Warns of failed actions for UPSes that were merely found.
 
-    Returns the last observation, the actions, the failed actions, and the text of ups.conf before and after.
+    Returns the last observation, the actions, the other failed actions, and the text of ups.conf before and after.
     """
     if module.check_mode:
         observation = here.observe_host()
@@ -66,10 +68,13 @@ def reconcile_host(module: Module, here: HotplugHost) -> tuple[Observation, list
     here.say, here.debug = log.write_decision, log.write_debug
     before = here.local.read_file("ups.conf") or ""
     outcome = here.run(module.params["wait"])
-    return outcome.observation, list(outcome.done), outcome.failed, before, here.local.read_file("ups.conf") or ""
+    for line in outcome.excused:
+        warn_with_host(module, f"failed for a UPS that is not declared, so no machine depends on it: {line}")
+    failed = tuple(line for line in outcome.failed if line not in outcome.excused)
+    return outcome.observation, list(outcome.done), failed, before, here.local.read_file("ups.conf") or ""
 
 
-def describe_observation(observation: Observation | None) -> dict[str, Any]:
+def describe_observation(observation: HotplugObservation | None) -> dict[str, Any]:
     """Return an observation in the form that RETURN of the module documents."""
     if observation is None:
         return {"actions": [], "names": {}, "absent": [], "unserved": [], "deferred": [], "remarks": []}
@@ -91,5 +96,5 @@ def describe_observation(observation: Observation | None) -> dict[str, Any]:
         "absent": list(observation.resolution.absent),
         "unserved": [f"{describe_device(ups.device)}: {why}" for ups, why in observation.resolution.unserved],
         "deferred": list(observation.plan.deferred),
-        "remarks": list(observation.remarks),
+        "remarks": [*observation.faults, *observation.remarks],
     }

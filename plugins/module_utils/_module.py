@@ -15,10 +15,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.parameters import remove_values
 
+from ._nut.base.commands import spell_commands
 from ._nut.base.text import LINE, change_texts, printable, printable_text, well_formed
 
 # the members of a result that Ansible shows to people; all others are data
 _SHOWN = ("msg", "diff")
+
+
+def _clean_text(text: str) -> str:
+    return printable_text(spell_commands(text))
 
 
 class Module(AnsibleModule):
@@ -26,7 +31,7 @@ class Module(AnsibleModule):
 
     def warn(self, warning: str, *arguments: Any, **options: Any) -> None:
         """Warn, on one line."""
-        super().warn(printable(self._mask_secrets(warning), LINE), *arguments, **options)
+        super().warn(printable(spell_commands(self._mask_secrets(warning)), LINE), *arguments, **options)
 
     def exit_json(self, **result: Any) -> None:
         """Exit successfully."""
@@ -41,7 +46,7 @@ class Module(AnsibleModule):
 
     def _clean_value(self, value: Any, *, shown: bool = True) -> Any:
         """Return a member of a result without characters that a terminal (if it is shown) or JSON can't take."""
-        return change_texts(self._mask_secrets(value), printable_text) if shown else change_texts(value, well_formed)
+        return change_texts(self._mask_secrets(value), _clean_text) if shown else change_texts(value, well_formed)
 
     def _mask_secrets(self, value: Any) -> Any:
         """Return a value with its secrets masked. Ansible masks them later, but would not recognize one with escaped characters."""

@@ -48,7 +48,7 @@ class Service:
             wanted = None if self.absent else self.find_wanted()
             lacks = "" if self.absent else self.explain_missing()
             if lacks and check:
-                warn_with_host(module, f"would be installed once NUT is there. {lacks}")
+                self.warn_about_order()
                 self.plan = InstallPlan(files=tuple(FileChange(name, Path(), None, "") for name in wanted or ()))
                 module.exit_json(changed=True, **self.make_result())
             if lacks:
@@ -95,6 +95,9 @@ class Service:
     def explain_missing(self) -> str:
         """Return what this host needs first, and the remedy; "" if nothing is missing."""
         return _host.explain_missing_nut()
+
+    def warn_about_order(self) -> None:
+        """Warn in check mode that NUT is not installed yet. Here not: the role nut_server would have installed it just before."""
 
     def make_plan(self, installation: Installation) -> InstallPlan:
         """Return the plan."""

@@ -95,12 +95,14 @@ class AccessService(Service):
         if busy and not module.check_mode and not force:
             raise InstallError(
                 f"upsd on this host reports {', '.join(busy)}: not plainly on mains. A secondary that is cut off "
-                "now may shut down at once, so nothing was changed. Run again when mains power is back, or with "
-                "force if you know that it is safe"
+                "now may shut down at once, so nothing was changed. Run again when mains power is back. If you know that "
+                "it is safe, run with force (nut_server_force)"
             )
         logged_in, connected = find_shut_out(self.table, loaded, states)
         if logged_in and not force:
-            raise InstallError(f"{describe_logged_in(logged_in)}. Nothing was changed. To cut it off anyway, use force")
+            raise InstallError(
+                f"{describe_logged_in(logged_in)}. Nothing was changed. To cut it off anyway, run with force (nut_server_force)"
+            )
         if logged_in:
             warn_with_host(module, describe_logged_in(logged_in))
         for address in connected:

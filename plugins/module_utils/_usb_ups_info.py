@@ -54,10 +54,16 @@ def scan_without_nut(
     """Scan the bus of a host where NUT is not configured. Raises bus.UsbError."""
     local = _host.local_nut(module)
     try:
-        devices = bus.scan_bus(Path(rules.sysfs), Path(rules.dev))
-    except bus.UsbError:
-        devices = bus.scan_with_lsusb(local.runner)
-    upses = bus.find_upses(devices, bus.read_id_table(), rules, lambda _device: False)
+        devices, _why = bus.scan_devices(Path(rules.sysfs), Path(rules.dev), local.runner)
+    except bus.NoUsbBus:
+        devices = ()
+    upses = bus.find_upses(
+        devices,
+        bus.read_id_table(),
+        rules,
+        lambda _device: False,
+        installed=lambda driver: local.finder(driver) is not None,
+    )
     known = KnownUpses(None, UpsConf((), {}))
     return devices, upses, names.resolve_names(known, upses, rules, find_release(local.runner, local.finder))
 

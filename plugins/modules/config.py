@@ -20,7 +20,8 @@ description:
     set or undoes it.
   - It restarts or reloads only the daemons that a change affects. NUT's own enumerator creates the units of the drivers. This
     module runs it, and disables its path unit, which could otherwise run it at the same time.
-  - Finally it asks C(upsd) whether it has fresh data for every UPS and lists this host's C(upsmon) among its clients.
+  - Finally it asks C(upsd) whether it has fresh data for every UPS and lists this host's C(upsmon) among its clients. C(upsmon) does
+    not repeat a refused login, so if C(upsd) accepts it now, C(upsmon) is restarted once, on mains.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -76,6 +77,43 @@ options:
       path:
         description: Where O(files) expect the database. Ignored, because the path follows from the certificates.
         type: path
+      kept:
+        description: Whether the controller has the authority. V(false) if it would make one.
+        type: bool
+        default: true
+  secrets:
+    description:
+      - Which passwords and certificates this run may replace on a primary. If it would replace others, nothing is changed, because
+        the machines that have the old ones could not log in any more.
+      - Default is to replace whatever differs.
+    type: dict
+    version_added: 0.2.0
+    suboptions:
+      kept_in:
+        description: The folder on the controller with the passwords and certificates, for messages.
+        type: str
+        required: true
+      rotate:
+        description: The command that makes new ones, for messages.
+        type: str
+        required: true
+      replaceable:
+        description: The users in V(upsd.users) whose passwords may be replaced.
+        type: list
+        elements: str
+        default: []
+      authority_replaceable:
+        description: Whether the certificate authority may be replaced.
+        type: bool
+        default: false
+  login_remedy:
+    description:
+      - What to do if the C(upsd) of another host does not accept a login in V(upsmon.conf), for messages.
+      - If set, each such login is tried before C(upsmon) is restarted, as C(upsmon) would do it. If it is refused, or if C(upsd)
+        does not answer a new one, nothing is changed, because C(upsmon) does not repeat a refused login.
+    type: str
+    default: ""
+    version_added: 0.2.0
   wait:
     description:
       - How many seconds to wait for drivers, C(upsd) and C(upsmon) to work. Also how many seconds to wait, at the start,
@@ -124,10 +162,22 @@ release:
   type: str
   sample: 2.8.1
 advice:
-  description: Known problems of this release that affect this host, and what to do about them.
+  description:
+    - Known problems of this release for which something must be done on this host, and what. M(homelab.nut.doctor) also lists those
+      that are good to know.
   returned: always
   type: list
   elements: str
+proxmox:
+  description: Whether this host is a node of Proxmox VE.
+  returned: success
+  type: bool
+former:
+  description: What this host still has of a primary, although O(files) make it a secondary, or it is removed.
+  returned: success
+  type: list
+  elements: str
+  sample: ["its UPSes in ups.conf", "nut-shutdown"]
 kept:
   description: Backup copies of files that were not written by this collection.
   returned: always
@@ -170,8 +220,20 @@ def main() -> None:
                     "key": {"type": "str", "default": "", "no_log": True},
                     "nickname": {"type": "str", "default": ""},
                     "path": {"type": "path"},
+                    "kept": {"type": "bool", "default": True},
                 },
             },
+            "secrets": {
+                "type": "dict",
+                "no_log": False,
+                "options": {
+                    "kept_in": {"type": "str", "required": True},
+                    "rotate": {"type": "str", "required": True},
+                    "replaceable": {"type": "list", "elements": "str", "default": []},
+                    "authority_replaceable": {"type": "bool", "default": False},
+                },
+            },
+            "login_remedy": {"type": "str", "default": ""},
             "wait": {"type": "int", "default": 60},
             "require_ups": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},

@@ -20,6 +20,10 @@ extends_documentation_fragment:
   - homelab.nut.attributes
   - homelab.nut.attributes.read_only
 attributes:
+  async:
+    support: none
+    details:
+      - An action plugin on the controller does a part of the work.
   platform:
     platforms: debian
     support: full
@@ -59,6 +63,30 @@ options:
       ups:
         description: The UPS that it monitors.
         type: str
+        required: true
+      primary_address:
+        description: The address or name by which it reaches C(upsd) of this primary.
+        type: str
+        default: localhost
+      primary_port:
+        description: The port of C(upsd).
+        type: int
+        default: 3493
+  times:
+    description: How long the primary of a secondary gives it. Checked if the secondary is a Proxmox VE node.
+    type: dict
+    suboptions:
+      primary:
+        description: The name of the primary.
+        type: str
+        required: true
+      shutdown_time:
+        description: How many seconds the secondary is expected to take.
+        type: float
+        required: true
+      shutdown_limit:
+        description: How many seconds the primary waits for it, at most.
+        type: float
         required: true
   plan:
     description: The result of the module M(homelab.nut.shutdown_plan).
@@ -129,8 +157,17 @@ findings:
       description: What to do about it. Empty if there is nothing to do.
       type: str
       sample: journalctl -u nut-driver@ups.service -n 50
+    about:
+      description: The UPSes, units, files or machines that the finding is about. Empty if it is about the whole host.
+      type: list
+      elements: str
+      sample: [ups]
+    because:
+      description: "The finding that this one only follows from, as C(host: check). Empty if it has a cause of its own."
+      type: str
+      sample: "pve: usb"
 seen:
-  description: The state of the host, as C(make status) shows it.
+  description: The state of the host, as the playbook C(homelab.nut.status) shows it.
   returned: success
   type: dict
   contains:
@@ -146,14 +183,25 @@ seen:
       description: Why C(upsd) can't be queried, or null.
       type: str
     upses:
-      description: The UPSes, each with its name, status, charge, runtime, load, battery_date, model and clients.
+      description:
+        - The UPSes, each with its name, status, charge, runtime, load, battery_date, model and clients.
+        - C(power) is how many of the host's power supplies it feeds. Null if C(upsmon) does not monitor it.
       type: list
       elements: dict
+    minsupplies:
+      description: How many of its power supplies the host needs.
+      type: int
+      sample: 1
     addresses:
       description: The addresses of the secondaries, by name.
       type: dict
+    outage:
+      description: The moments of the last power cut, each with its time in seconds since 1970.
+      type: list
+      elements: list
+      sample: [[1790000000.5, "on battery: ups (98 %, 2400 s left)"], [1790000031.0, "the outage is over"]]
     events:
-      description: The last events in the journal, the newest last, each with its time in seconds since 1970.
+      description: The other last events in the journal, the newest last, each with its time in seconds since 1970.
       type: list
       elements: list
       sample: [[1790000000.5, "power failure: ups is on battery"]]
@@ -169,10 +217,14 @@ from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import findings, observe, status
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor import merge, observe, status
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks_shutdown import KITS
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedClient
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import (
+    Expected,
+    ExpectedClient,
+    ExpectedTimes,
+)
 
 SECONDS = 15
 """Time limit for each program that the module runs."""
@@ -190,7 +242,19 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "default": [],
-                "options": {name: {"type": "str", "required": True} for name in ("name", "address", "ups")},
+                "options": {
+                    **{name: {"type": "str", "required": True} for name in ("name", "address", "ups")},
+                    "primary_address": {"type": "str", "default": "localhost"},
+                    "primary_port": {"type": "int", "default": 3493},
+                },
+            },
+            "times": {
+                "type": "dict",
+                "options": {
+                    "primary": {"type": "str", "required": True},
+                    "shutdown_time": {"type": "float", "required": True},
+                    "shutdown_limit": {"type": "float", "required": True},
+                },
             },
             "plan": {"type": "dict"},
             "ca": {"type": "str", "default": ""},
@@ -224,10 +288,13 @@ def main() -> None:
         digests=options["digests"] or {},
         clients=tuple(ExpectedClient(**client) for client in options["clients"]),
         tls=bool(options["ca"]),
+        times=ExpectedTimes(**options["times"]) if options["times"] else None,
         plan=options["plan"],
     )
     seen = host.observe_host()
-    report = findings.merge_findings([expected.name], examine_host(seen, expected))
+    report = merge.merge_findings(
+        [expected.name], examine_host(seen, expected), {client.name: expected.name for client in expected.clients}
+    )
     module.exit_json(
         changed=False,
         findings=report.to_json()["findings"],

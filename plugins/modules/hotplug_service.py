@@ -68,6 +68,7 @@ actions:
 
 
 from ..module_utils import _host
+from ..module_utils._command import warn_with_host
 from ..module_utils._module import Module
 from ..module_utils._nut.deploy import kits
 from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
@@ -79,6 +80,13 @@ class HotplugService(Service):
     def explain_missing(self) -> str:
         """Return what the host lacks and how to get it; "" if nothing."""
         return _host.explain_missing_primary()
+
+    def warn_about_order(self) -> None:
+        """Warn that nut-hotplug alone can't be installed."""
+        warn_with_host(
+            self.module,
+            "nut-hotplug would be installed after NUT, which is not there yet. The playbook pve installs both",
+        )
 
 
 def main() -> None:

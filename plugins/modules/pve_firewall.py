@@ -57,8 +57,12 @@ attributes:
     support: full
     platforms: debian
 notes:
-  - The module only understands rules with addresses, networks and ports. It does not resolve security groups, IP sets,
-    aliases, interfaces and destinations; rules with these count as not letting any client in, and RV(hint) lists them.
+  - The module reads C(cluster.fw) and C(host.fw) as Proxmox VE does, with aliases, IP sets and security groups. It does not
+    resolve interfaces, destinations, source ports, and the IP sets of Proxmox VE's software-defined network; rules with these
+    count as not letting any client in, and RV(hint) lists them. Rules that Proxmox VE ignores because of a mistake, or for
+    which it can't load any rule, are listed, too.
+  - With O(mode=rules), the module reads the result in the same way. If a client is still shut out, for example by the IP set
+    C(blacklist), RV(hint) says why.
   - On a host without Proxmox VE there is never a hint and nothing to remove, and O(mode=rules) fails.
 """
 
@@ -82,7 +86,8 @@ EXAMPLES = r"""
 RETURN = r"""
 hint:
   description:
-    - Lines that say what to add to which file, and why. Empty if the firewall is off, or lets all clients in.
+    - Lines that say what to add to which file, or what else to change, and why. Empty if the firewall is off, or lets all
+      clients in.
   returned: success
   type: list
   elements: str
@@ -124,9 +129,14 @@ def find_hint(texts: tuple[str, str], sources: list[str], port: int, path: Path)
     if off_reason:  # then there is no need to resolve names
         return [], f"Proxmox VE's firewall is {off_reason}"
     clients, problems = find_addresses(sources)
-    verdict = firewall.judge_clients(*texts, [address for addresses in clients.values() for address in addresses], port)
-    hint = [*firewall.describe_missing_rules(verdict, clients, port, path), *problems]
+    hint = [*find_shut_out(texts, clients, port, path), *problems]
     return hint, hint[0] if hint else f"Proxmox VE's firewall lets all clients in to port {port}"
+
+
+def find_shut_out(texts: tuple[str, str], clients: dict[str, tuple[str, ...]], port: int, path: Path) -> list[str]:
+    """Return what shuts clients out, and what to do about it."""
+    verdict = firewall.judge_host(texts, [address for addresses in clients.values() for address in addresses], port)
+    return firewall.describe_missing_rules(verdict, clients, port, path)
 
 
 def main() -> None:
@@ -153,6 +163,7 @@ def main() -> None:
             hint, msg = find_hint(texts, module.params["sources"], port, path)
             module.exit_json(changed=False, hint=hint, msg=msg)
         ours: list[str] = []
+        clients: dict[str, tuple[str, ...]] = {}
         if mode == "rules":
             clients, problems = find_addresses(module.params["sources"])
             if problems:
@@ -164,11 +175,12 @@ def main() -> None:
             firewall.write_host_fw(root, after)
     except (firewall.FirewallError, AccessError) as error:
         module.fail_json(msg=str(error))
-    off_reason = firewall.explain_off(*texts)
+    off_reason = firewall.explain_off(texts[0], after)
+    hint = find_shut_out((texts[0], after), clients, port, path)
     msg = f"rules of this module in {path}: {len(ours)}"
-    if ours and off_reason:
-        msg += f"; the firewall is {off_reason}"
-    result: dict[str, Any] = {"changed": after != before, "hint": [], "msg": msg}
+    if ours:
+        msg += f"; the firewall is {off_reason}" if off_reason else f"; {hint[0] if hint else 'all clients are let in'}"
+    result: dict[str, Any] = {"changed": after != before, "hint": hint, "msg": msg}
     if after != before:
         result["diff"] = {"before": before, "after": after, "before_header": str(path), "after_header": str(path)}
     module.exit_json(**result)

@@ -3,7 +3,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The module homelab.nut.shutdown_plan."""
+"""The module homelab.nut.shutdown_plan. Most of this file is its documentation."""
 
 from __future__ import annotations
 
@@ -77,6 +77,10 @@ options:
           - Number of the machine on Proxmox VE, if it runs on the primary. A secondary may run there, too.
           - A guest with this number that O(guests) finds keeps the name and the times of this entry.
         type: int
+      ups:
+        description: The UPS that powers a secondary, if it is not the primary's.
+        type: str
+        default: ""
       address:
         description: Names and addresses of a secondary, as the primary sees it. They identify the guests that use its storage.
         type: list
@@ -131,6 +135,9 @@ options:
       pollinterval:
         description: Seconds between two readings of the status. Defaults to 2.
         type: float
+      powervalue:
+        description: How many of the primary's power supplies it feeds. V(0) is a UPS that powers other machines only. Defaults to 1.
+        type: int
       reports_runtime:
         description:
           - Whether the UPS itself reports C(battery.runtime). C(upsd) tells if O(ask=true).
@@ -153,6 +160,13 @@ options:
         description: C(HOSTSYNC).
         type: float
         default: 30
+      elsewhere:
+        description:
+          - UPSes of other hosts, as V(ups@host), that keep the primary up when its own are low. Once they are low, too, C(upsmon) gives
+            their primaries HOSTSYNC to set FSD, unless C(nut-stages) sets it.
+        type: list
+        elements: str
+        default: []
       finaldelay:
         description: C(FINALDELAY).
         type: float
@@ -201,6 +215,19 @@ options:
       reserve_minimum:
         description: Battery time that it keeps for the primary at any time. Not checked if not given.
         type: float
+      runtime_low:
+        description:
+          - C(nut-stages) begins the shutdown when this much battery is left, even if the UPS does not report a low battery yet.
+          - With V(auto) the plan chooses as much as the worst case needs, or as the battery allows, and returns it as RV(plan.runtime_low).
+          - By default only the UPS decides.
+        type: raw
+      cluster:
+        description:
+          - What is done about HA's watchdog if secondaries are other nodes of the primary's Proxmox VE cluster, as in
+            C(nut_server_gate.cluster).
+        type: str
+        choices: ['', together, disarm]
+        default: ''
   stages:
     description: What to do before the battery is low, in this order. A stage starts when the first of its triggers is reached.
     type: list
@@ -406,7 +433,13 @@ plan:
     verdict:
       description: Whether the plan holds, and what fails or is tightest, in one line.
       type: str
-      sample: The plan holds. Tightest is shutdown limit (truenas), with 27 s to spare
+      sample: The plan holds. The tightest condition is shutdown limit (truenas), with 27 s to spare
+    begin:
+      description: When the shutdown begins, and why then, in one line.
+      type: str
+      sample: >-
+        The shutdown begins with 420 s of battery left (enough for the worst case of this plan), or earlier if the UPS reports a low
+        battery.
     events:
       description: What each machine does, and when, in seconds from the trigger, if each takes its usual time.
       type: list
@@ -453,6 +486,29 @@ plan:
           description: What to change or to measure, or empty.
           type: str
           sample: set nut_server_runtime_low to 382
+    runtime_low:
+      description: With how many seconds of battery left C(nut-stages) begins the shutdown. None if it does not.
+      type: float
+      sample: 420
+    first_mark:
+      description: What begins the shutdown before C(nut-stages) sees its own mark. Empty if nothing does.
+      type: str
+    problems:
+      description: What is wrong with the plan and what to do about it, as lines. Empty if it does not fail.
+      type: list
+      elements: str
+    runtime_low_reason:
+      description: Why so much.
+      type: str
+      sample: enough for the worst case of this plan
+    cluster_nodes:
+      description: The secondaries that are other nodes of the primary's Proxmox VE cluster.
+      type: list
+      elements: str
+    others:
+      description: The UPSes that power other machines, and not the primary.
+      type: list
+      elements: dict
     needed:
       description:
         - The settings that the plan needs.
@@ -501,7 +557,9 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import draw_table
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.cluster import WAYS
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import GuestsError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import find_deployed_runtime_low
 from ansible_collections.homelab.nut.plugins.module_utils._options import suboptions_of
 
 
@@ -519,8 +577,11 @@ def build_spec() -> dict[str, Any]:
         "tags": names,
         "storage_of": names,
     }
-    timing = suboptions_of(model.Timing, without_default=["release"])
+    timing = {**suboptions_of(model.Timing, without_default=["release"]), "runtime_low": {"type": "raw"}}
+    del timing["deployed_runtime_low"]  # read from the host's policy
+    timing["cluster"]["choices"] = list(WAYS)
     supply = suboptions_of(model.Supply, without_default=from_upsd)
+    del supply["watched"]  # the plan sets it
     return {
         "machines": {"type": "list", "elements": "dict", "required": True, "options": machine},
         "supplies": {"type": "list", "elements": "dict", "required": True, "options": supply},
@@ -539,9 +600,15 @@ def build_spec() -> dict[str, Any]:
 def main() -> None:
     module = Module(argument_spec=build_spec(), supports_check_mode=True)
     try:
-        plan, is_asked = observe.plan_for_host(module.params, make_runner(module))
+        deployed = find_deployed_runtime_low() if module.params["ask"] else None
+        plan, is_asked = observe.plan_for_host(module.params, make_runner(module), deployed_runtime_low=deployed)
     except (model.PlanError, UpsdFailure, GuestsError) as error:
         module.fail_json(msg=str(error))
+    if not any(machine["role"] == "secondary" for machine in module.params["machines"]):
+        module.warn(
+            f"{plan.primary.name} has no secondaries, so it waits for no machine: machines on its UPS must be in the group truenas or "
+            "ups_clients of the inventory"
+        )
     kept = data.plan_to_dict(plan)
     result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}
     result.update(asked=is_asked, plan=kept, msg=draw_table(plan))

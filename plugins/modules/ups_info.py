@@ -18,7 +18,7 @@ description:
   - An active systemd unit proves little. A UPS is served if C(upsd) has fresh data from it, and a secondary hears of a power
     cut only if it is logged in. This module checks both.
   - Can wait until all UPSes are served and all expected clients are logged in.
-  - Needs no password, and does not log in.
+  - Needs no password, and does not log in unless O(username) is set.
 extends_documentation_fragment:
   - homelab.nut.attributes
   - homelab.nut.attributes.read_only
@@ -35,7 +35,8 @@ options:
   expected_clients:
     description:
       - Addresses or names of the systems whose C(upsmon) should be logged in to at least one of the queried UPSes.
-      - Names are resolved on the host on which this module runs. Any of a name's addresses will do.
+      - Names are resolved on the host on which this module runs. Any of a name's addresses will do. Several addresses or names of one
+        system are written with commas, as V(192.0.2.20,2001:db8::20).
       - All loopback addresses, and names for them, count as the same client. C(upsd) lists the C(upsmon) of its own host
         by the address that it connected from, often V(127.0.0.1).
       - RV(unexpected_clients) lists the other clients that are logged in.
@@ -59,6 +60,17 @@ options:
       - A host has only one such fact. If you query a second server, its result replaces the first.
     type: bool
     default: false
+  username:
+    description:
+      - A user of C(upsd) whose login is tried, as C(upsmon) logs in. It logs out at once; until then, one machine more counts as
+        powered by the UPS.
+      - Needs O(password), and one UPS in O(ups).
+    type: str
+    version_added: 0.2.0
+  password:
+    description: The password of O(username).
+    type: str
+    version_added: 0.2.0
   wait:
     description:
       - Seconds to wait until C(upsd) can be reached, each UPS has fresh data, and each of O(expected_clients) is logged in.
@@ -226,6 +238,19 @@ not_on_mains:
   type: list
   elements: str
   sample: [ups (OB DISCHRG)]
+login:
+  description: Whether C(upsd) accepts the login of O(username). It does not affect RV(ok).
+  returned: if O(username) is set
+  type: dict
+  contains:
+    verdict:
+      description: V(accepted), V(refused) or V(unknown).
+      type: str
+      sample: refused
+    reason:
+      description: The reason, in words. Empty if it is accepted.
+      type: str
+      sample: "upsd at localhost:3493 does not accept the login nas to ups (ACCESS-DENIED)"
 ansible_facts:
   description: The result as a fact.
   returned: if O(facts)
@@ -248,16 +273,18 @@ msg:
   description: A summary in one line.
   returned: always
   type: str
-  sample: "upsd at pve:3493 serves ups (OL) fresh; truenas (192.0.2.3) has not logged in (logged in: 127.0.0.1)"
+  sample: "upsd at pve:3493 serves ups (OL) with fresh data; truenas (192.0.2.3) has not logged in (logged in: 127.0.0.1)"
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils import _upsd
 from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.hostnames import LOOPBACK, normal_address
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, snapshot, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access, login, snapshot, vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.client import UpsdClient
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 
 
@@ -319,6 +346,16 @@ def explain_refusals(module: Module) -> str:
     return f". Addresses {refusals}" if refusals else ""
 
 
+def try_login(open_client: Callable[[], UpsdClient], options: dict[str, Any]) -> dict[str, str]:
+    """Try the login of O(username), and return the answer as RV(login)."""
+    try:
+        with open_client() as client:
+            answer = login.try_login(client, options["ups"][0], options["username"], options["password"])
+    except UpsdFailure as error:
+        answer = login.LoginAnswer(login.UNKNOWN, str(error))
+    return {"verdict": answer.verdict, "reason": answer.why}
+
+
 def to_facts(result: dict[str, Any]) -> dict[str, Any]:
     """Return a result as RV(ansible_facts)."""
     kept = {name: value for name, value in result.items() if name not in ("upses", "msg")}
@@ -338,13 +375,18 @@ def main() -> None:
                 "default": list(snapshot.GATHER_DEFAULT),
             },
             "facts": {"type": "bool", "default": False},
+            "username": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
             "wait": {"type": "int", "default": 0},
         },
+        required_together=[("username", "password")],
         mutually_exclusive=_upsd.MUTUALLY_EXCLUSIVE,
         supports_check_mode=True,
     )
     options = module.params
     expected = options["expected_clients"]
+    if options["username"] and len(options["ups"] or ()) != 1:
+        module.fail_json(msg="username is set, so name the UPS to log in to: set ups to one name")
     gather = [
         *options["gather"],
         *([snapshot.CLIENTS] if expected and snapshot.CLIENTS not in options["gather"] else []),
@@ -357,6 +399,8 @@ def main() -> None:
     result = to_result(report, gather)
     if report.missing and normal_address(options["host"]) in (LOOPBACK, "localhost"):
         result["msg"] += explain_refusals(module)
+    if options["username"]:
+        result["login"] = try_login(open_client, options)
     if options["facts"]:
         result["ansible_facts"] = to_facts(result)
     module.exit_json(changed=False, **result)

@@ -95,7 +95,7 @@ devices:
       type: str
       sample: pci-0000:00:14.0-usb-0:1.4
     accessible:
-      description: Whether NUT's drivers may use the device. None if unknown.
+      description: Whether NUT's drivers may use the device. None if unknown, or if this host has no node for it, as in a container.
       type: bool
     ups:
       description: Whether the device counts as a UPS.

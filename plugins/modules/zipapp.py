@@ -60,6 +60,10 @@ options:
 extends_documentation_fragment:
   - homelab.nut.attributes
 attributes:
+  async:
+    support: none
+    details:
+      - An action plugin on the controller does a part of the work.
   check_mode:
     support: full
   diff_mode:

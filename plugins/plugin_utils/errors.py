@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils._nut.base.commands import spell_commands
+
 
 @contextlib.contextmanager
 def raise_as_filter_error(*kinds: type[Exception], prefix: str = "") -> Iterator[None]:
@@ -18,4 +20,4 @@ def raise_as_filter_error(*kinds: type[Exception], prefix: str = "") -> Iterator
     try:
         yield
     except kinds as error:
-        raise AnsibleFilterError(f"{prefix}{error}") from None
+        raise AnsibleFilterError(spell_commands(f"{prefix}{error}")) from None

@@ -9,13 +9,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..module_utils._nut import inventory
 
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 LOCK = ".lock"
+# The roles set this variable to false until they know that a host was not deployed with other secrets.
+MAY_MAKE = "__nut_may_make_secrets"
+
+
+def is_read_only(variables: Mapping[str, Any]) -> bool:
+    """Return whether a lookup with these variables must not make secrets: in check mode, or before the host was looked at."""
+    return bool(variables.get("ansible_check_mode")) or not variables.get(MAY_MAKE, True)
 
 
 def make_folder(path: Path) -> None:

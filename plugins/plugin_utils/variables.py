@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Finds misspelled variables: names in an inventory that look like those of a role, but that no role has."""
+"""Finds mistakes in an inventory's variables: names that no role has, and logins that NUT can't send."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import Any
 from ansible.module_utils.common.yaml import yaml_load
 
 from ..module_utils._nut.base.spelling import suggest
-from ..module_utils._nut.conf import settings
+from ..module_utils._nut.conf import grammar, settings
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # how many of the hosts that share a mistake a message names
 _HOSTS_SHOWN = 3
+# the variables with logins to the upsd of another host
+_MONITORS = ("nut_server_extra_monitors", "nut_client_extra_monitors")
 
 Specs = Mapping[str, Mapping[str, Any]]
 
@@ -41,7 +44,7 @@ def list_prefixes() -> tuple[str, ...]:
 
 
 def find_problems(hostvars: Mapping[str, Mapping[str, Any]], context: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return one message for each variable, or key in a dictionary, that no role has.
+    """Return one message for each variable, or key in a dictionary, that no role has, and for each login that NUT can't send.
 
     context: for each host the names of more variables, such as those of the play.
     """
@@ -52,6 +55,18 @@ def find_problems(hostvars: Mapping[str, Mapping[str, Any]], context: Mapping[st
         for problem in dict.fromkeys(_host_problems(own, names)):
             hosts_by_problem.setdefault(problem, []).append(host)
     return [f"{_join_hosts(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()]
+
+
+def join_problems(problems: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return each problem once, with the hosts that have it. problems: by host. A problem that begins with a host's name is about that."""
+    hosts_by_problem: dict[str, list[str]] = {}
+    for host, found in problems.items():
+        for problem in dict.fromkeys(found):
+            hosts_by_problem.setdefault(problem, []).append(host)
+    return [
+        problem if re.split(r"[: ]", problem, maxsplit=1)[0] in problems else f"{_join_hosts(hosts)}: {problem}"
+        for problem, hosts in hosts_by_problem.items()
+    ]
 
 
 def _host_problems(own: Mapping[str, Any], names: Iterable[str]) -> Iterator[str]:
@@ -65,6 +80,9 @@ def _host_problems(own: Mapping[str, Any], names: Iterable[str]) -> Iterator[str
         elif "options" in specs[name]:
             with contextlib.suppress(Exception):  # a template that fails is reported by the task that uses it
                 yield from _key_problems(name, own[name], specs[name]["options"])
+        if name in _MONITORS:
+            with contextlib.suppress(Exception):
+                yield from _login_problems(name, own[name])
 
 
 def _key_problems(path: str, value: Any, options: Specs) -> Iterator[str]:
@@ -79,6 +97,19 @@ def _key_problems(path: str, value: Any, options: Specs) -> Iterator[str]:
                 yield f"{path} has no key {key}. {hint}"
             elif "options" in options[key]:
                 yield from _key_problems(f"{path}.{key}", value[key], options[key]["options"])
+
+
+def _login_problems(path: str, monitors: Any) -> Iterator[str]:
+    """Yield a message for each user name or password for the upsd of another host that NUT can't send. No password is shown."""
+    for number, monitor in enumerate(monitors):
+        for key, what, find_problem in (
+            ("username", "user name", grammar.find_user_problem),
+            ("password", "password", grammar.find_password_problem),
+        ):
+            problem = find_problem(str(monitor[key])) if monitor.get(key) is not None else None
+            if problem:
+                where = f"{path}[{number}] ({monitor.get('system')})"
+                yield f"{where}: the {what} {problem}. Change it there and here, on the host that serves this UPS first"
 
 
 def _suggest_variable(name: str) -> str:

@@ -2,18 +2,24 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Work out from the inventory which secondaries each primary has, and which UPS powers them."""
+"""Work out from the inventory which secondaries each primary has, and which UPS powers them.
+
+One file, because all of it reads the same variables of the hosts, and no fact is worked out in two places.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from .base import hostnames
 from .base.allow import ANY, AccessError, parse_allow, parse_source
+from .base.spelling import list_words
 from .conf import grammar, settings, upsmon
+from .conf.feeds import Feeds, FeedsError, read_feeds
 
 # The directory for secrets, beside the inventory. Ansible reads every file in an inventory's directory as inventory, and would
 # take a password for a host name; it skips names that begin with a dot.
@@ -28,6 +34,8 @@ BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 
 
 # values of a variable that count as not set
+# keys of nut_server_devices that the plan needs
+_SUPPLY_KEYS = ("powervalue", "offdelay", "ondelay", "pollfreq", "pollinterval", "driver", "vendorid", "ignorelb")
 UNSET_VALUES: tuple[Any, ...] = (None, "", [])
 
 
@@ -71,8 +79,10 @@ class Secondary:
     begin_time: int  # seconds from FSD until it begins to shut down, at most
     shutdown_time: int  # seconds from then until it is down
     shutdown_limit: int  # seconds from then for which the primary waits for it, at most
-    address: str  # at which the primary checks whether it is up
+    # at which the primary checks whether it is up, and from which it logs in; several are separated by commas
+    address: str
     guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number} if it is a guest of the primary
+    present: bool  # whether it is a secondary; else NUT is taken away from it (nut_client_state)
 
 
 def list_secondaries(
@@ -81,13 +91,15 @@ def list_secondaries(
     """Return the secondaries of an inventory. Raises InventoryError.
 
     groups, hostvars: Ansible's variables. This uses the groups pve, truenas and ups_clients; of each secondary
-    nut_client_primary, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit, nut_client_address,
-    nut_client_guest and, on Linux, nut_client_upsmon_conf; and of each primary nut_server_upsmon_user, nut_server_address,
-    nut_server_port and nut_server_devices.
+    nut_client_primary, nut_client_primary_address, nut_client_ups, nut_client_user, nut_client_shutdown_time,
+    nut_client_shutdown_limit, nut_client_address, nut_client_guest, nut_client_state and, on Linux, nut_client_upsmon_conf,
+    nut_client_powervalue and nut_client_extra_monitors; and of each primary nut_server_state, nut_server_upsmon_user,
+    nut_server_address, nut_server_port, nut_server_devices, nut_server_upsmon_conf and nut_server_extra_monitors.
     """
     primaries = list(groups.get(PRIMARIES, ()))
     for name in primaries:
         _check_user(name, "nut_server_upsmon_user", str(hostvars[name].get("nut_server_upsmon_user") or PRIMARY_USER))
+        _check_supplies_of_primary(name, hostvars[name])
     found: list[dict[str, Any]] = []
     for kind in KINDS.values():
         for name in groups.get(kind.group, ()):
@@ -108,6 +120,25 @@ def list_secondaries(
                 f"{other} and {client['name']} have the same user {client['user']}: set another nut_client_user for one of them"
             )
     return found
+
+
+def find_problems(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], host: str = "", role: str = ""
+) -> list[str]:
+    """Return what is wrong with the machines of an inventory. host, role: a host, and the role that is applied to it."""
+    try:
+        list_secondaries(groups, hostvars)
+    except InventoryError as error:
+        return [str(error).rstrip(".")]
+    kinds = {"nut_server": [PRIMARIES], "nut_client": list(KINDS)}.get(role, [])
+    if not kinds or any(host in groups.get(group, ()) for group in kinds):
+        return []
+    where = f"the group {kinds[0]}" if len(kinds) == 1 else f"one of the groups {list_words(kinds)}"
+    return [
+        f"{host} gets the role {role}, but is not in {where}, by which the roles find "
+        f"{'primaries' if role == 'nut_server' else 'secondaries'}: add it there, or make a group of yours a child of it "
+        f"({kinds[-1]}: {{children: {{YOUR_GROUP: {{}}}}}})"
+    ]
 
 
 def _check_user(host: str, variable: str, user: str) -> None:
@@ -135,12 +166,15 @@ def _make_secondary(
             why = f"group {PRIMARIES} has {', '.join(primaries)}; set nut_client_primary to one of them"
         raise InventoryError(f"{name} is a secondary without a primary: {why}")
     primary_variables = hostvars[primary]
-    names = _list_ups_names(primary, primary_variables)
-    ups = str(variables.get("nut_client_ups") or names[0])
-    if ups not in names:
-        raise InventoryError(
-            f"{name}: nut_client_ups is {ups}, but {primary} has {', '.join(names)}: set it to a name in nut_server_devices"
-        )
+    minsupplies = _merge_upsmon_conf(primary, "nut_server", primary_variables).get("MINSUPPLIES")
+    ups = _choose_ups(
+        name,
+        variables.get("nut_client_ups"),
+        primary,
+        find_feeds(primary, _list_devices(primary, primary_variables), minsupplies),
+    )
+    if kind.is_configured:
+        _check_supplies_of_secondary(name, ups, primary, variables)
     user = str(variables.get("nut_client_user") or re.sub(r"[^A-Za-z0-9._-]", "_", name))
     _check_user(name, "nut_client_user", user)
     # two sections of one name in upsd.users are one user to upsd, with one password
@@ -159,23 +193,105 @@ def _make_secondary(
         name=name,
         kind=kind.group,
         primary=primary,
-        primary_address=find_primary_address(primary, primary_variables),
+        primary_address=_choose_primary_address(name, variables, primary, primary_variables),
         primary_port=_read_port(primary, primary_variables),
         ups=ups,
         user=user,
         begin_time=_add_begin_time(name, variables) if kind.is_configured else BEGIN_SECONDS,
         shutdown_time=shutdown_time,
         shutdown_limit=shutdown_limit,
-        address=_find_ping_address(name, variables),
+        address=_list_addresses(name, variables),
         guest=_parse_guest(name, variables.get("nut_client_guest")),
+        present=str(variables.get("nut_client_state") or primary_variables.get("nut_server_state")) != "absent",
     )
 
 
-def _find_ping_address(name: str, variables: Mapping[str, Any]) -> str:
-    """Return the address at which the primary checks whether a secondary is up. A loopback ansible_host is a tunnel: not that."""
+def _check_supplies_of_primary(name: str, variables: Mapping[str, Any]) -> None:
+    """Raise InventoryError if no UPS powers a primary, or if nothing says when it goes down although one of another host powers it.
+
+    Whether its own UPSes say so is asked where they are used.
+    """
+    devices = _list_devices(name, variables)
+    others = _list_other_supplies(variables.get("nut_server_extra_monitors"))
+    if others:
+        find_feeds(name, [*devices, *others], _merge_upsmon_conf(name, "nut_server", variables).get("MINSUPPLIES"))
+    elif all(str(device.get("powervalue")) == "0" for device in devices):
+        listed = list_words([str(device.get("name")) for device in devices])
+        raise InventoryError(
+            f"{name}: the powervalue of {listed} is 0, so no UPS powers it, and it would never shut down: set powervalue in "
+            f"nut_server_devices to the number of power supplies of {name} on that UPS"
+        )
+
+
+def _check_supplies_of_secondary(name: str, ups: str, primary: str, variables: Mapping[str, Any]) -> None:
+    """Raise InventoryError if a secondary would not go down with its UPS, or if nothing says whether it does."""
+    power = variables.get("nut_client_powervalue")
+    own = {"name": ups, "powervalue": 1 if power in (None, "") else power}
+    others = _list_other_supplies(variables.get("nut_client_extra_monitors"))
+    minsupplies = _merge_upsmon_conf(name, "nut_client", variables).get("MINSUPPLIES")
+    if not find_feeds(name, [own, *others], minsupplies, "nut_client").is_powered_by(ups):
+        raise InventoryError(
+            f"{name}: nut_client_powervalue is 0, so it would not go down with {ups}, and {primary} would wait for it in vain: set it to "
+            f"the number of power supplies of {name} on {ups}"
+        )
+
+
+def _list_other_supplies(monitors: Any) -> list[dict[str, Any]]:
+    """Return the UPSes of other hosts that power this one, in the form of nut_server_devices. monitors: its ROLE_extra_monitors."""
+    return [
+        {"name": str(line.get("system")), "powervalue": line["powervalue"]}
+        for line in monitors or ()
+        if isinstance(line, Mapping) and str(line.get("powervalue") or 0) != "0"
+    ]
+
+
+def find_feeds(
+    primary: str, devices: Sequence[Mapping[str, Any]], minsupplies: Any = None, role: str = "nut_server"
+) -> Feeds:
+    """Return which UPSes power a host. Raises InventoryError if nothing says so.
+
+    devices: as nut_server_devices. minsupplies: MINSUPPLIES of ROLE_upsmon_conf, None if that does not set it.
+    """
+    try:
+        return read_feeds(primary, devices, minsupplies, role)
+    except FeedsError as error:
+        raise InventoryError(str(error)) from None
+
+
+def list_upses_elsewhere(
+    primary: str, devices: Sequence[Mapping[str, Any]], monitors: Any, minsupplies: Any = None
+) -> list[str]:
+    """Return the UPSes of other hosts, as ups@host, if they keep a primary up when its own are low. Raises InventoryError.
+
+    devices: as nut_server_devices. monitors: as nut_server_extra_monitors. minsupplies: as in find_feeds().
+    """
+    others = _list_other_supplies(monitors)
+    names = [other["name"] for other in others]
+    feeds = find_feeds(primary, [*devices, *others], minsupplies) if others else Feeds({})
+    return names if names and feeds.is_enough(names) else []
+
+
+def _choose_ups(name: str, given: Any, primary: str, powered: Feeds) -> str:
+    """Return the UPS that powers a secondary: as given, or the one that powers its primary."""
+    if not given and len(powered.upses) != 1:
+        listed = " and ".join(powered.upses) or "no UPS"
+        raise InventoryError(
+            f"{name}: nut_client_ups is not set, and {primary} itself is powered by {listed}: set it to the UPS that powers {name}"
+        )
+    ups = str(given or powered.upses[0])
+    if ups not in powered.power:
+        raise InventoryError(
+            f"{name}: nut_client_ups is {ups}, but {primary} has {', '.join(powered.power)}: set it to a name in nut_server_devices"
+        )
+    return ups
+
+
+def _list_addresses(name: str, variables: Mapping[str, Any]) -> str:
+    """Return the addresses of a secondary, separated by commas. A loopback ansible_host is a tunnel: not one of them."""
     host = str(variables.get("ansible_host") or name)
     is_tunnel = host in ("localhost", "::1") or host.startswith("127.")
-    return str(variables.get("nut_client_address") or (name if is_tunnel else host))
+    given = variables.get("nut_client_address") or (name if is_tunnel else host)
+    return ",".join(hostnames.split_addresses(",".join(map(str, [given] if isinstance(given, str) else given))))
 
 
 def _parse_guest(name: str, given: Any) -> dict[str, Any] | None:
@@ -189,11 +305,11 @@ def _parse_guest(name: str, given: Any) -> dict[str, Any] | None:
     return {"kind": kind, "id": int(number)}
 
 
-def _list_ups_names(primary: str, variables: Mapping[str, Any]) -> list[str]:
+def _list_devices(primary: str, variables: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     devices = variables.get("nut_server_devices") or [{"name": "ups"}]
     if isinstance(devices, (str, Mapping)) or not all(isinstance(device, Mapping) for device in devices):
         raise InventoryError(f"{primary}: nut_server_devices must be a list of UPSes, each with a name")
-    return [str(device.get("name")) for device in devices]
+    return list(devices)
 
 
 def _read_port(primary: str, variables: Mapping[str, Any]) -> int:
@@ -203,14 +319,33 @@ def _read_port(primary: str, variables: Mapping[str, Any]) -> int:
     return int(port)
 
 
+def _name_primary(primary: str, variables: Mapping[str, Any]) -> str:
+    return str(variables.get("nut_server_address") or variables.get("ansible_host") or primary)
+
+
 def find_primary_address(primary: str, variables: Mapping[str, Any]) -> str:
     """Return the address at which secondaries reach a primary: nut_server_address, else Ansible's. Raises InventoryError."""
-    address = str(variables.get("nut_server_address") or variables.get("ansible_host") or primary)
+    address = _name_primary(primary, variables)
     if address in ("localhost", "::1") or address.startswith("127."):
         raise InventoryError(
             f"{primary}: secondaries can't reach this host at {address}: set nut_server_address to its address on the network"
         )
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
+def _choose_primary_address(
+    name: str, variables: Mapping[str, Any], primary: str, primary_variables: Mapping[str, Any]
+) -> str:
+    """Return the address at which a secondary reaches its primary: its own nut_client_primary_address, else that of all."""
+    given = variables.get("nut_client_primary_address")
+    if not given:
+        return find_primary_address(primary, primary_variables)
+    try:
+        return find_primary_address(primary, {"nut_server_address": given})
+    except InventoryError:
+        raise InventoryError(
+            f"{name}: nut_client_primary_address {given} is the host itself: set it to an address of {primary} on the network"
+        ) from None
 
 
 def upsd_access(
@@ -223,10 +358,12 @@ def upsd_access(
     """
     try:
         given = parse_allow(allow)
+        secondaries = [client for client in list_secondaries(groups, hostvars) if client["primary"] == primary]
         sources = [
-            {"name": client["name"], "address": client["address"]}
-            for client in list_secondaries(groups, hostvars)
-            if client["primary"] == primary
+            {"name": client["name"], "address": address}
+            for client in secondaries
+            if client["present"]
+            for address in hostnames.split_addresses(client["address"])
         ]
         sources += _list_watchers(groups, hostvars, primary, {source["name"] for source in sources})
         for source in sources:
@@ -235,7 +372,8 @@ def upsd_access(
         raise InventoryError(f"{primary}: in nut_server_allow, or in the address of a secondary: {error}") from None
     sources += [{"name": source, "address": source} for source in given if source != ANY]
     limited = ANY not in given
-    listen = _choose_listen(primary, hostvars[primary]) if sources or not limited else ["127.0.0.1"]
+    reached = [_name_primary(primary, hostvars[primary]), *(client["primary_address"] for client in secondaries)]
+    listen = _choose_listen(reached) if sources or not limited else ["127.0.0.1"]
     return {"limited": limited, "sources": sources, "listen": [{"address": address} for address in listen]}
 
 
@@ -260,32 +398,45 @@ def _list_watchers(
                 if isinstance(line, Mapping)
             }
             if name != primary and name not in known and hosts & names:
-                watchers.append({"name": name, "address": _find_ping_address(name, variables)})
+                addresses = hostnames.split_addresses(_list_addresses(name, variables))
+                watchers += [{"name": name, "address": address} for address in addresses]
     return watchers
 
 
-def _choose_listen(primary: str, variables: Mapping[str, Any]) -> list[str]:
-    """Return loopback and the primary's own address, if the inventory has one; else the address that means all."""
-    given = str(variables.get("nut_server_address") or variables.get("ansible_host") or primary).strip("[]")
-    try:
-        address = ipaddress.ip_address(given)
-    except ValueError:
-        return ["0.0.0.0"]
-    if address.is_loopback or address.is_unspecified or address.is_link_local:
-        return ["0.0.0.0"]
+def _choose_listen(reached: Iterable[str]) -> list[str]:
+    """Return loopback and the addresses at which machines reach a primary, if all are addresses; else those that mean all.
+
+    reached: addresses and names. If one is an IPv6 address, all of both families are meant.
+    """
+    addresses = []
+    is_v6 = False
+    for text in dict.fromkeys(place.strip("[]") for place in reached):
+        try:
+            addresses.append(ipaddress.ip_address(text.partition("%")[0]))
+        except ValueError:
+            continue
+        is_v6 = is_v6 or addresses[-1].version == 6
+    names = [text for text in dict.fromkeys(reached) if not hostnames.is_address(text.strip("[]"))]
+    if names or any(address.is_unspecified or address.is_link_local or address.is_loopback for address in addresses):
+        # NUT 2.8.0 can't bind both, and serves IPv4 at :: as well; there conf/fit.py leaves 0.0.0.0 out
+        return ["::", "0.0.0.0"] if is_v6 else ["0.0.0.0"]
     # loopback first, because every host has it
-    return ["127.0.0.1", str(address)]
+    return ["127.0.0.1", *map(str, addresses)]
 
 
 def _add_begin_time(name: str, variables: Mapping[str, Any]) -> int:
     """Return the sum of a Linux secondary's longest poll and its FINALDELAY, which come before its shutdown command."""
-    variable = "nut_client_upsmon_conf"
-    try:
-        upsmon_conf = settings.merge_settings(variables.get(variable), {}, "upsmon.conf", "nut_client")
-    except settings.SettingsError as error:
-        raise InventoryError(f"{name}: {error}") from None
+    upsmon_conf = _merge_upsmon_conf(name, "nut_client", variables)
     polls = [int(upsmon_conf.get(directive, POLL_SECONDS)) for directive in ("POLLFREQ", "POLLFREQALERT")]
     return max(polls) + int(upsmon_conf.get("FINALDELAY", FINAL_SECONDS))
+
+
+def _merge_upsmon_conf(name: str, role: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a host's own ROLE_upsmon_conf sets."""
+    try:
+        return settings.merge_settings(variables.get(f"{role}_upsmon_conf"), {}, "upsmon.conf", role)
+    except settings.SettingsError as error:
+        raise InventoryError(f"{name}: {error}") from None
 
 
 def _read_seconds(name: str, variable: str, variables: Mapping[str, Any], default: int) -> int:
@@ -314,9 +465,9 @@ def plan_site(
     """
     machines: list[dict[str, Any]] = [{"name": primary, "role": "primary", "kind": PRIMARIES}]
     for secondary in secondaries:
-        machine = {key: secondary[key] for key in ("name", "begin_time", "shutdown_time", "shutdown_limit")}
+        machine = {key: secondary[key] for key in ("name", "ups", "begin_time", "shutdown_time", "shutdown_limit")}
         # the name, too: storage on a NAS is often configured by name, and may be at another of its addresses
-        addresses = dict.fromkeys((secondary["address"].strip("[]"), secondary["name"]))
+        addresses = dict.fromkeys((*hostnames.split_addresses(secondary["address"]), secondary["name"]))
         machine.update(role="secondary", kind=KINDS[secondary["kind"]].name, address=list(addresses))
         if secondary["guest"]:
             machine["guest_id"] = secondary["guest"]["id"]
@@ -331,18 +482,18 @@ def plan_site(
 def _make_supply(device: Mapping[str, Any]) -> dict[str, Any]:
     # the driver's settings take precedence over the UPS's own values
     forced = {**(device.get("default") or {}), **(device.get("override") or {}), **(device.get("options") or {})}
+    names_of: dict[str, tuple[str, ...]] = {key: (key,) for key in _SUPPLY_KEYS}
+    if device.get("ignorelb") or forced.get("ignorelb"):
+        # without ignorelb NUT only shows these, and the UPS goes by its own
+        for key in ("runtime_low", "charge_low"):
+            variable = f"battery.{key.replace('_', '.')}"
+            names_of[key] = (f"override.{variable}", variable)
     supply: dict[str, Any] = {"name": device["name"]}
-    for key, names in (
-        ("runtime_low", ("override.battery.runtime.low", "battery.runtime.low")),
-        ("charge_low", ("override.battery.charge.low", "battery.charge.low")),
-        *(
-            (key, (key,))
-            for key in ("offdelay", "ondelay", "pollfreq", "pollinterval", "driver", "vendorid", "ignorelb")
-        ),
-    ):
+    for key, names in names_of.items():
         values = [given[name] for name in names for given in (forced, device) if given.get(name) not in (None, "")]
         # a value that is not a number is reported with file and line when ups.conf is written
-        if values and (key in ("driver", "vendorid", "ignorelb") or _is_number(values[0])):
+        is_restore_at_once = key == "ondelay" and str(values[:1]) in ("[-1]", "['-1']")
+        if values and (key in ("driver", "vendorid", "ignorelb") or is_restore_at_once or _is_number(values[0])):
             supply[key] = values[0]
     return supply
 

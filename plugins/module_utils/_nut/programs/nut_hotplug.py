@@ -21,7 +21,7 @@ from ..base.process import make_runner
 from ..base.table import format_grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
-from ..hotplug.observation import Observation, describe_device
+from ..hotplug.observation import HotplugObservation, describe_device
 from ..hotplug.observe import ReconcileError
 from ..hotplug.reconcile import HotplugHost
 from ..usb import policy
@@ -175,29 +175,31 @@ def _read_policy(path: Path) -> policy.UsbPolicy:
 # Output
 
 
-def plan_data(observation: Observation) -> dict[str, Any]:
+def plan_data(observation: HotplugObservation) -> dict[str, Any]:
     """Return the output of `plan --json`."""
     return {
         "changes": observation.has_changes,
         "steps": list(observation.steps),
         "diff": observation.render_diff(),
+        "faults": list(observation.faults),
         "deferred": [printable(line, 500) for line in observation.plan.deferred],
         "waits": {name: round(max(until - observation.time, 0), 1) for name, until in observation.plan.waits.items()},
         "remarks": list(observation.remarks),
     }
 
 
-def plan_text(observation: Observation) -> str:
+def plan_text(observation: HotplugObservation) -> str:
     """Return the output of `plan`."""
     data = plan_data(observation)
     lines = data["steps"] or ["nothing to do"]
+    lines += [f"FAULT: {line}" for line in data["faults"]]
     lines += [f"deferred: {line}" for line in data["deferred"]]
     lines += [f"{name or 'upsd'}: checked again in {left:g} s" for name, left in data["waits"].items()]
     lines += [f"note: {line}" for line in data["remarks"]]
     return "\n".join(lines) + "\n" + (f"\n{data['diff']}" if data["diff"] else "")
 
 
-def status_data(observation: Observation) -> dict[str, Any]:
+def status_data(observation: HotplugObservation) -> dict[str, Any]:
     """Return the output of `status --json`. Text from devices is made printable."""
     reasons_unserved = {ups.device: reason for ups, reason in observation.resolution.unserved}
     names = {ups.device: name for name, ups in observation.resolution.plugged.items()}
@@ -212,6 +214,7 @@ def status_data(observation: Observation) -> dict[str, Any]:
                 "last": printable(str(observation.resolution.memory[name]))
                 if name in observation.resolution.memory
                 else "",
+                "old_data": _old_data(observation, name),
             }
             for name in observation.resolution.absent
         ],
@@ -225,6 +228,7 @@ def status_data(observation: Observation) -> dict[str, Any]:
             if tries.good_since is None and (left := tries.next_try(observation.time) - observation.time) > 0
         ],
         "power": list(observation.not_on_mains),
+        "faults": list(observation.faults),
         "remarks": list(observation.remarks),
         "would_do": list(observation.steps),
         "history": [
@@ -239,7 +243,7 @@ def status_data(observation: Observation) -> dict[str, Any]:
     }
 
 
-def _ups_data(observation: Observation, ups: UsbUps, name: str, reason_unserved: str) -> dict[str, Any]:
+def _ups_data(observation: HotplugObservation, ups: UsbUps, name: str, reason_unserved: str) -> dict[str, Any]:
     device, driver = ups.device, observation.drivers.get(name)
     return {
         "name": name,
@@ -254,19 +258,38 @@ def _ups_data(observation: Observation, ups: UsbUps, name: str, reason_unserved:
         "status": printable(" ".join(driver.status)) if driver else "",
         "error": printable(driver.error or "") if driver else "",
         "not_served": printable(reason_unserved, 500),
+        "old_data": _old_data(observation, name),
     }
 
 
-def status_text(observation: Observation) -> str:
+def _old_data(observation: HotplugObservation, name: str) -> str:
+    """Return the status that upsd reports although the driver does not read its UPS any more; "" if it reads it."""
+    driver = observation.drivers.get(name)
+    if driver is None or driver.loss is None:
+        return ""
+    return printable(" ".join(driver.status))
+
+
+def _describe_old_data(row: dict[str, Any]) -> str:
+    return f", but upsd serves old data as fresh ({row['old_data']})" if row["old_data"] else ""
+
+
+def status_text(observation: HotplugObservation) -> str:
     """Return the output of `status`."""
     data = status_data(observation)
     rows = []
     for row, ups in zip(data["upses"], observation.upses):
-        state_now = row["status"] or row["error"] or row["not_served"] or "no data"
+        alive_status = f"not alive (old data: {row['old_data']})" if row["old_data"] else row["status"]
+        state_now = alive_status or row["error"] or row["not_served"] or "no data"
         rows.append((row["name"] or "(no name)", state_now, row["driver"] or "no driver", describe_device(ups.device)))
-    lines = ["UPSes on the bus:", *(format_grid(rows, indent="  ") or ["  none"])]
+    lines = [f"FAULT: {line}" for line in data["faults"]]
+    lines += ["UPSes on the bus:", *(format_grid(rows, indent="  ") or ["  none"])]
     lines += format_grid(
-        [(row["name"], f"unplugged; last seen: {row['last'] or 'unknown'}") for row in data["absent"]], indent="  "
+        [
+            (row["name"], f"unplugged{_describe_old_data(row)}; last seen: {row['last'] or 'unknown'}")
+            for row in data["absent"]
+        ],
+        indent="  ",
     )
     lines += [f"not plainly on mains: {', '.join(data['power'])}"] if data["power"] else []
     lines += [f"deferred since {step['since']}: {step['what']}" for step in data["deferred"]]

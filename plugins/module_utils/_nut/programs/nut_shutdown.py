@@ -6,6 +6,8 @@
 
 A module that fails to import must not keep the gate from waiting, so modules that the gate does not need are imported
 where they are used.
+
+One file, because each command is a few lines, and the help lists them all.
 """
 
 # ruff: noqa: PLC0415
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ..base import paths, systemd
 from ..base.cli import FAILED, OK, USAGE, Parser, PrintText, ProgramExit, make_printing
-from ..base.clock import CLOCK, format_time, read_boot_id, read_boottime
+from ..base.clock import CLOCK, format_time, name_system_start, read_boottime
 from ..base.process import make_runner, run_timeout
 from ..base.systemd import Run
 from ..shutdown import gate_loop, observe
@@ -38,8 +40,10 @@ from ..shutdown.watchdog import arm_watchdog
 from ..shutdown.writer import BackgroundWriter
 
 if TYPE_CHECKING:
+    from ..proxmox.cluster import HaSwitch
     from ..proxmox.selection import GuestFinder
     from ..shutdown.policy import Stage
+    from ..shutdown.stages_loop import FindStarts
 
 STDIN = 0
 
@@ -57,6 +61,9 @@ STOP_SECONDS = 30
 
 STATUS_SECONDS = 5
 """Time limit for `qm status` and `pct status`: longer than they take, shorter than their answer stays valid."""
+
+GUEST_START_SECONDS = 25
+"""How long the gate waits, after its end, until Proxmox VE's start of guests is interrupted (startup.INTERRUPT_SECONDS, and systemctl)."""
 
 DESCRIPTION = (
     "Power off this host only after the other machines on its UPS are down (the gate); inspect and rehearse that."
@@ -178,7 +185,7 @@ def _build_parser(out: PrintText, err: PrintText) -> Parser:
         "status",
         _show_status,
         "show the machines that the gate would wait for, whether they are up, and the last shutdown",
-        "--json --policy --state --report",
+        "--json --policy --state --report --root",
         state=paths.GATE_STATE,
     )
     add_command(
@@ -289,6 +296,7 @@ def _show_status(call: Call) -> int:
             state_path=call.options.state,
             report_path=report,
             watch_path=report.with_name(Path(paths.WATCH_STATE).name),
+            root=call.options.root,
         )
     )
     return OK
@@ -317,7 +325,7 @@ def _check_policy(call: Call, *, keep: bool = False) -> int:
         policy, stages, call.make_names(keep=keep), call.make_finder(stages, keep=keep), keep=keep
     )
     call.out(
-        f"{call.options.policy} is valid; machines to wait for: {len(policy.machines)}, at most {policy.longest:g} s"
+        f"{call.options.policy} is valid; machines to wait for: {len(policy.machines)}, at most {policy.timeout:g} s"
     )
     for line in result.found:
         call.out(line)
@@ -423,10 +431,15 @@ def _run_gate(call: Call) -> int:
     is_unit = systemd.is_main_process(systemd.GATE, call.environment, options.root)
     by = gate_loop.SYSTEMD if is_unit else "hand"
     with arm_watchdog(GATE_HANG_SECONDS) as reset_timer, contextlib.ExitStack() as stack:
-        machines = observe.MachineObserver(policy.machines, run, read_boottime, resolve=call.make_names(keep=True))
+        machines = observe.MachineObserver(
+            policy.machines, run, read_boottime, resolve=call.make_names(keep=True), root=options.root
+        )
         stack.callback(machines.stop_polling)
         news: queue.SimpleQueue[str] = queue.SimpleQueue()
         remind_fsd = None
+        if is_unit:  # it powers off afterwards, whatever started it
+            stack.callback(_print_rest, news, call.out)
+            stack.callback(_wait_for_thread, _prepare_proxmox(call, policy, run, news.put), reset_timer)
         if gate_loop.is_real_shutdown(policy, options.state, by):
             remind_fsd = observe.FsdReminder(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
         upses = observe.UpsObserver(policy.upses, read_boottime, remind_fsd=remind_fsd)
@@ -448,6 +461,46 @@ def _run_gate(call: Call) -> int:
     return OK
 
 
+def _prepare_proxmox(call: Call, policy: shutdown_policy.ShutdownPolicy, run: Run, log: PrintText) -> threading.Thread:
+    """Start a thread that disarms HA if the policy says so, and sees to guests that Proxmox VE is still starting."""
+
+    def prepare_proxmox() -> None:
+        try:
+            from ..proxmox import startup
+            from ..proxmox.cluster import DISARM
+
+            if policy.cluster == DISARM:
+                # nut-stages has done that already, unless it does not run
+                _make_ha_switch(call, run, log).disarm()
+            startup.prepare_poweroff(run, log)
+        except Exception as error:
+            # the gate goes on, whatever happens here: the host must power off
+            log(f"can't prepare Proxmox VE: {type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=prepare_proxmox, daemon=True)
+    thread.start()
+    return thread
+
+
+def _make_ha_switch(call: Call, run: Run, log: PrintText) -> HaSwitch:
+    from ..proxmox.cluster import HaSwitch
+
+    return HaSwitch(run, call.options.report.with_name(Path(paths.HA_MARKER).name), log, call.options.root)
+
+
+def _wait_for_thread(thread: threading.Thread, alive: Callable[[], None]) -> None:
+    """Wait until a thread has ended, for GUEST_START_SECONDS at most."""
+    deadline = time.monotonic() + GUEST_START_SECONDS
+    while thread.is_alive() and time.monotonic() < deadline:
+        alive()
+        thread.join(1.0)
+
+
+def _print_rest(lines: queue.SimpleQueue[str], out: PrintText) -> None:
+    for _line in range(lines.qsize()):
+        out(lines.get())
+
+
 def _notify_terminals(message: str, run: Run) -> None:
     """Write to all terminals, in a thread because a terminal may hang."""
     threading.Thread(target=run, args=(["wall", f"nut-shutdown: {message}"],), daemon=True).start()
@@ -455,24 +508,49 @@ def _notify_terminals(message: str, run: Run) -> None:
 
 def _run_stages(call: Call) -> int:
     policy = call.read_policy()
-    known = call.read_stages(policy)
-    if not known:
-        call.out(f"{call.options.policy} has no stages: nothing to do")
-        return OK
+    stages = call.read_stages(policy)
     with _open_log(call) as (_writer, log), arm_watchdog(WATCH_HANG_SECONDS) as reset_timer:
+        from ..proxmox.cluster import DISARM
         from ..shutdown import stages_loop
 
+        run = call.run or run_timeout
         stages_loop.run_stages(
-            known,
+            (*stages, policy.low_stage),
             policy.upses,
+            minsupplies=policy.minsupplies,
             state_path=call.options.state,
             log=log,
-            run=call.run or run_timeout,
-            finder=call.make_finder(known, keep=True),
+            run=run,
+            finder=call.make_finder(stages, keep=True) if stages else None,
             alive=reset_timer,
+            root=call.options.root,
+            ha=_make_ha_switch(call, run, log),
+            disarms_ha=policy.cluster == DISARM,
+            find_starts=_make_find_starts(call, policy),
         )
     # run_stages() returns only if another instance is running: fail, so that systemd tries again
     return FAILED
+
+
+def _make_find_starts(call: Call, policy: shutdown_policy.ShutdownPolicy) -> FindStarts | None:
+    """Return what makes the finder of the guests to be started after a boot; None if this is no Proxmox VE."""
+    from ..proxmox.guests import is_node
+    from ..proxmox.selection import GuestFinder
+    from ..shutdown.boot_starts import select_starts
+
+    if not is_node(call.options.root):
+        return None
+    addresses = [address for machine in policy.machines for address in (*machine.addresses, machine.name)]
+
+    def make_finder(owed: Sequence[int]) -> GuestFinder:
+        return GuestFinder(
+            select_starts(addresses, owed),
+            call.options.report.with_name(Path(paths.BOOT_STARTS).name),
+            lambda: call.make_names(keep=False),
+            call.options.root,
+        )
+
+    return make_finder
 
 
 def _watch_upsd(call: Call) -> int:
@@ -483,7 +561,7 @@ def _watch_upsd(call: Call) -> int:
     with _open_log(call) as (writer, log), arm_watchdog(WATCH_HANG_SECONDS) as reset_timer:
         watch_loop.UpsdWatcher(
             call.options.upsd_conf,
-            watch.recall_memory(path, read_boot_id()),
+            watch.recall_memory(path, name_system_start()),
             log=log,
             save=lambda text: writer.queue_text(path, text),
             run=call.run or make_runner(RESTART_SECONDS),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import doctor_report, doctor_table
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed_data, find_unfit, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +39,10 @@ def test_report_combines_results_of_all_kinds_of_hosts() -> None:
                 "findings": [make_finding("usb", "pve", "ok"), make_finding("login", "nas", "failure")]
             }
         },
-        nas={"__nut_client_doctor_truenas": {"actions": []}, "__nut_client_doctor_login": {"skipped": True}},
+        nas={
+            "__nut_client_doctor_truenas": {"actions": [], "service": {}},
+            "__nut_client_doctor_login": {"skipped": True},
+        },
         media={"__nut_client_doctor": {"findings": [make_finding("port", "media", "warning")]}},
     )
     assert list_verdicts(made) == [
@@ -55,7 +58,10 @@ def test_report_combines_results_of_all_kinds_of_hosts() -> None:
 def test_secondary_without_primary_in_the_run_reports_the_login() -> None:
     made = make_report(
         ["nas"],
-        nas={"__nut_client_doctor_truenas": {"actions": []}, "__nut_client_doctor_login": {"missing_clients": ["nas"]}},
+        nas={
+            "__nut_client_doctor_truenas": {"actions": [], "service": {}},
+            "__nut_client_doctor_login": {"missing_clients": ["nas"]},
+        },
     )
     assert ("login", "nas", "failure") in list_verdicts(made)
     assert "not logged in on pve" in str(made["findings"])
@@ -127,7 +133,7 @@ def test_hostile_texts_cannot_control_the_terminal(nasty: str, verdict: str) -> 
     own = {"check": nasty, "host": "pve", "verdict": verdict, "seen": nasty, "todo": nasty}
     made = make_report(["pve"], pve={"__nut_server_doctor": {"findings": [own]}})
     assert len(made["findings"]) == 1
-    assert not unfit(render_all(made))
+    assert not find_unfit(render_all(made))
 
 
 def test_host_may_report_only_on_itself_and_secondaries() -> None:
@@ -162,16 +168,20 @@ def test_malformed_answer_hides_no_other_host(findings: Any) -> None:
 
 REGISTERED = {
     "__nut_server_doctor": {"findings": [make_finding("usb", "pve", "ok"), make_finding("login", "nas", "failure")]},
-    "__nut_client_doctor_truenas": {"actions": ["set mode", "started the UPS service"], "version": "25.10"},
+    "__nut_client_doctor_truenas": {
+        "actions": ["set mode", "started the UPS service"],
+        "service": {},
+        "version": "25.10",
+    },
     "__nut_client_doctor_login": {"missing_clients": ["nas"]},
     "__nut_doctor_trouble": {"msg": "gone"},
 }
 
 
-@given(st.one_of(changed(REGISTERED), st.dictionaries(st.sampled_from(sorted(REGISTERED)), values)))
+@given(st.one_of(changed_data(REGISTERED), st.dictionaries(st.sampled_from(sorted(REGISTERED)), values)))
 def test_any_answer_gives_a_report(own: dict[str, Any]) -> None:
     media = {"__nut_client_doctor": {"findings": [make_finding("port", "media", "ok")]}}
     made = make_report(["pve", "media"], pve=own, media=media)
     assert ("port", "media", "ok") in list_verdicts(made)
     assert any(finding["host"] == "pve" for finding in made["findings"])
-    assert not unfit(render_all(made))
+    assert not find_unfit(render_all(made))

@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.homelab.nut.plugins.filter import nut_status
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
+from ansible_collections.homelab.nut.plugins.filter import nut_status, status_report
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed_data, find_unfit, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,7 @@ SEEN = {
 }
 
 status = nut_status.FilterModule().filters()["nut_status"]
+report = status_report.FilterModule().filters()["status_report"]
 
 
 def test_primaries_without_answer_are_listed() -> None:
@@ -35,6 +36,16 @@ def test_primaries_without_answer_are_listed() -> None:
     assert "power failure: ups is on battery" in shown
     assert "pve2: can't be asked: no route" in shown
     assert "pve3: can't be asked: no answer" in shown
+
+
+def test_report_and_text_have_the_same_hosts() -> None:
+    hostvars = {
+        "pve": {"__nut_status": {"seen": SEEN}},
+        "pve2": {"__nut_status": {"unreachable": True, "msg": "no route"}},
+    }
+    pve, pve2 = report(["pve", "pve2"], hostvars, [])["hosts"]
+    assert (pve["host"], pve["error"], pve["release"]) == ("pve", None, "2.8.1")
+    assert pve2 == {"host": "pve2", "error": "can't be asked: no route"}
 
 
 UPS = {
@@ -70,19 +81,22 @@ def test_hostile_texts_cannot_control_the_terminal(nasty: str) -> None:
         "addresses": {"nas": [nasty], nasty: []}, "events": [[0.0, nasty]],
     }  # fmt: skip
     text = shown(seen if len(nasty) < 20_000 else {**FULL, "upsd": nasty[:20_000]})
-    assert not unfit(text)
+    assert not find_unfit(text)
     assert "pve, NUT 2.8.1" in text
-    assert not unfit(status(["bad"], {"bad": {"__nut_status": {"failed": True, "msg": nasty}}}, []))
+    hostvars = {"bad": {"__nut_status": {"failed": True, "msg": nasty}}}
+    assert not find_unfit(status(["bad"], hostvars, []))
+    (host,) = report(["bad"], hostvars, [])["hosts"]
+    assert not find_unfit(host["error"])
 
 
-@given(st.one_of(values, changed(FULL)))
+@given(st.one_of(values, changed_data(FULL)))
 def test_any_answer_is_shown_safely(seen: Any) -> None:
     text = shown(seen)
-    assert not unfit(text)
+    assert not find_unfit(text)
     assert "pve, NUT 2.8.1" in text
 
 
 @given(values)
 def test_any_result_is_shown_safely(result: Any) -> None:
-    assert not unfit(status(["bad"], {"bad": {"__nut_status": result}}, CLIENTS))
-    assert not unfit(status(["bad"], {"bad": {"__nut_status": {"msg": result}}}, CLIENTS))
+    assert not find_unfit(status(["bad"], {"bad": {"__nut_status": result}}, CLIENTS))
+    assert not find_unfit(status(["bad"], {"bad": {"__nut_status": {"msg": result}}}, CLIENTS))

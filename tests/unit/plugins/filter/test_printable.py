@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.filter import printable
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, unfit, values
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, find_unfit, values
+from ansible_collections.homelab.nut.tests.unit.support.plays import list_tasks
 from hypothesis import given
 
 CHECKOUT = Path(__file__).resolve().parents[4]
@@ -37,8 +38,8 @@ def test_output_becomes_printable_lines(output: Any, lines: list[str]) -> None:
 
 @given(values)
 def test_any_output_is_printable(output: Any) -> None:
-    assert not unfit("".join(printable_lines(output)))
-    assert not unfit("".join(printable_lines([output, *NASTY])))
+    assert not find_unfit("".join(printable_lines(output)))
+    assert not find_unfit("".join(printable_lines([output, *NASTY])))
 
 
 # variables with answers of hosts, except for those that are harmless
@@ -47,14 +48,6 @@ UNTRUSTED = re.compile(
     r"|__nut_\w+_(deployed|checked|firewall|recorded|drilled|so_far|returned|against))\b(?!\.ok\b)"
 )
 SAFE_FILTERS = re.compile(r"homelab\.nut\.(printable|shutdown_times|shutdown_picture|nut_status|doctor_table)")
-
-
-def list_tasks(data: Any) -> Any:
-    for task in data if isinstance(data, list) else []:
-        if isinstance(task, dict):
-            yield task
-            for block in ("block", "rescue", "always", "tasks"):
-                yield from list_tasks(task.get(block))
 
 
 FILES = sorted([*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("playbooks/*.yml")])

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import shutdown_picture
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data as plan_data
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import model, picture, planner, text
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed, unfit, values
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, changed_data, find_unfit, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,7 +71,7 @@ class ForbiddenContent(HTMLParser):
         given = {name: value or "" for name, value in attrs}
         self.wrong += [tag] if tag not in TAGS else []
         self.wrong += [
-            f"{tag} {name}={value}" for name, value in given.items() if name not in ATTRIBUTES or unfit(value)
+            f"{tag} {name}={value}" for name, value in given.items() if name not in ATTRIBUTES or find_unfit(value)
         ]
         if not STYLES.fullmatch(given.get("style", "fill:none")) or "url" in given.get("style", ""):
             self.wrong.append(given["style"])
@@ -101,7 +101,7 @@ def is_harmless(page: str) -> bool:
     assert "default-src 'none'" in policy
     assert "script" not in policy
     assert page.index("http-equiv") < page.index("<title>") < page.index("<body>")
-    assert not unfit(page)
+    assert not find_unfit(page)
     return True
 
 
@@ -149,7 +149,7 @@ def test_injected_text_never_becomes_active_content(words: str) -> None:
             refusals.append(str(error))
         holder[key] = before
     assert len(pages) > 40
-    assert not unfit("".join(refusals))
+    assert not find_unfit("".join(refusals))
     assert all(map(is_harmless, pages))
 
 
@@ -209,7 +209,7 @@ DATA = make_data()
 
 
 @given(
-    st.one_of(values, changed(DATA)),
+    st.one_of(values, changed_data(DATA)),
     st.one_of(st.none(), values, st.dictionaries(st.text(), st.lists(st.floats(), max_size=2))),
 )
 def test_any_answer_gives_a_harmless_page_or_an_error(data: Any, seen: Any) -> None:
@@ -219,11 +219,11 @@ def test_any_answer_gives_a_harmless_page_or_an_error(data: Any, seen: Any) -> N
             page = draw(plan, seen)
         except AnsibleFilterError as error:
             refused = str(error)
-        assert not unfit(refused)
+        assert not find_unfit(refused)
         assert refused or is_harmless(page)
 
 
-@given(changed(DATA))
+@given(changed_data(DATA))
 def test_any_plan_that_can_be_read_can_be_shown_as_text(data: Any) -> None:
     try:
         read = plan_data.plan_from_dict(data)

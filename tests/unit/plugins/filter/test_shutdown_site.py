@@ -16,7 +16,7 @@ SECONDARIES = secondaries(
 
 
 def test_machines_are_primary_and_secondaries() -> None:
-    begin = {"role": "secondary", "begin_time": 10}
+    begin = {"ups": "ups", "role": "secondary", "begin_time": 10}
     assert site(SECONDARIES, "pve", [])["machines"] == [
         {"name": "pve", "role": "primary", "kind": "pve"},
         {
@@ -53,7 +53,8 @@ def test_supplies_have_the_settings_of_their_drivers() -> None:
             "override": {"battery.runtime.low": 480},
             "options": {"ondelay": 120},
         },
-        {"name": "old", "options": {"override.battery.charge.low": 30, "pollfreq": ""}},
+        # without ignorelb NUT shows this, and does nothing with it
+        {"name": "old", "powervalue": 0, "options": {"override.battery.charge.low": 30, "pollfreq": ""}},
     ]
     assert site(SECONDARIES, "pve", devices)["supplies"] == [
         {"name": "ups", "driver": "auto"},
@@ -66,7 +67,7 @@ def test_supplies_have_the_settings_of_their_drivers() -> None:
             "runtime_low": 480,
             "charge_low": 20,
         },
-        {"name": "old", "charge_low": 30},
+        {"name": "old", "powervalue": 0},
     ]
 
 
@@ -85,3 +86,8 @@ def test_stages_have_only_keys_of_the_plan() -> None:
         {"name": "a", "runtime": 900, "tags": ["nas"], "fsd": False}
     ]
     assert site(SECONDARIES, "pve", [{"name": "ups"}])["stages"] == []
+
+
+def test_cyberpower_keeps_its_ondelay_of_minus_1() -> None:
+    devices = [{"name": "ups", "ondelay": -1}, {"name": "other", "offdelay": -1}]
+    assert site([], "pve", devices)["supplies"] == [{"name": "ups", "ondelay": -1}, {"name": "other"}]

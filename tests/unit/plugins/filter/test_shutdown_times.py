@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nut.plugins.filter import shutdown_times
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, unfit, values
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, find_unfit, values
 from hypothesis import given
 
 times = shutdown_times.FilterModule().filters()["shutdown_times"]
@@ -45,7 +45,7 @@ def test_offers_become_lines_for_the_inventory() -> None:
 def test_only_times_are_taken_from_the_host(offers: Any) -> None:
     with pytest.raises(AnsibleFilterError) as caught:
         times(offers, "pve", ["nas"])
-    assert not unfit(str(caught.value))
+    assert not find_unfit(str(caught.value))
 
 
 @given(values, values)

@@ -62,13 +62,25 @@ def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return messages
 
 
-def look(host: str, part: str = "all", check: bool = False, loader: Any = None, **hosts: dict[str, Any]) -> Any:
+def look(
+    host: str,
+    part: str = "all",
+    check: bool = False,
+    loader: Any = None,
+    may_make: bool = True,
+    **hosts: dict[str, Any],
+) -> Any:
     lookup = LookupModule(loader=loader or DataLoader(), templar=None)
     # as Ansible does when it loads a plugin
     lookup._load_name = "homelab.nut.certificate"
     options = yaml.safe_load(plugin.DOCUMENTATION)["options"]
     C.config.initialize_plugin_configuration_definitions("lookup", lookup._load_name, options)
-    variables = {"hostvars": hosts, "groups": {"pve": list(hosts)}, "ansible_check_mode": check}
+    variables = {
+        "hostvars": hosts,
+        "groups": {"pve": list(hosts)},
+        "ansible_check_mode": check,
+        "__nut_may_make_secrets": may_make,
+    }
     (result,) = lookup.run([host], variables, part=part)
     return result
 
@@ -83,7 +95,7 @@ def covered_names(found: dict[str, str]) -> set[str]:
 def test_certificate_is_issued_and_kept(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", pve=pve)
-    assert sorted(found) == ["ca", "certificate", "key", "nickname", "path"]
+    assert sorted(found) == ["ca", "certificate", "kept", "key", "nickname", "path"]
     assert certificates.needs_renewal(Pair(found["certificate"], found["key"]), found["ca"], ["pve"], NOW) == ""
     kept = tmp_path / ".homelab-nut" / "tls"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
@@ -125,7 +137,7 @@ def test_lookup_killed_at_any_line_leaves_a_usable_folder(tmp_path: Path) -> Non
 def test_secondary_gets_only_the_authority(tmp_path: Path) -> None:
     pve = {"inventory_dir": str(tmp_path)}
     found = look("pve", part="ca", pve=pve)
-    assert sorted(found) == ["ca", "path"]
+    assert sorted(found) == ["ca", "kept", "path"]
     assert not (tmp_path / ".homelab-nut" / "tls" / "pve.pem").exists()
     assert found["path"] == str(nss.database_path(nss.TlsMaterial(found["ca"])))
     primary = look("pve", pve=pve)
@@ -228,8 +240,18 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     assert look("pve", part="ca", check=True, pve=pve)["ca"] == found["ca"]
     assert look("nas", check=True, pve=pve, nas=pve)["ca"] == found["ca"]
     assert look("pve", check=True, pve={**pve, "nut_tls_directory": "/elsewhere"})["ca"] != found["ca"]
+    assert not found["kept"]
     # a real run does not use it
-    assert look("pve", pve=pve)["ca"] != found["ca"]
+    made = look("pve", pve=pve)
+    assert made["ca"] != found["ca"]
+    assert made["kept"]
+    assert look("pve", check=True, pve=pve)["kept"]
+
+
+def test_roles_make_no_authority_before_they_have_seen_the_host(tmp_path: Path) -> None:
+    found = look("pve", pve={"inventory_dir": str(tmp_path)}, may_make=False)
+    assert not found["kept"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_mode_shows_a_renewal(tmp_path: Path, clock: type[Clock]) -> None:
@@ -351,6 +373,7 @@ def test_provided_certificate_is_returned(tmp_path: Path, warnings: list[str]) -
     assert look("pve", part="ca", pve=pve) == {
         "ca": AUTHORITY.certificate,
         "path": str(nss.database_path(nss.TlsMaterial(AUTHORITY.certificate))),
+        "kept": True,
     }
     assert look("pve", part="name", pve=pve) == "192.0.2.2"
     assert list(tmp_path.iterdir()) == []

@@ -89,6 +89,15 @@ def test_user_can_choose_the_directory(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["my secrets"]
 
 
+def test_roles_make_no_password_before_they_have_seen_the_host(tmp_path: Path) -> None:
+    own = {"nas": {"inventory_dir": str(tmp_path)}}
+    given = {**variables(**own), "__nut_may_make_secrets": False}
+    assert module().run(["nas"], given) == ["to-be-made"]
+    assert list(tmp_path.iterdir()) == []
+    made = look("nas", **own)
+    assert module().run(["nas"], given) == made != ["to-be-made"]
+
+
 def test_check_mode_writes_nothing(tmp_path: Path) -> None:
     assert look("nas", check=True, nas={"inventory_dir": str(tmp_path)}) == ["to-be-made"]
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
-from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, unfit
+from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, find_unfit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +56,7 @@ def test_failure_is_cleaned_for_the_terminal(ends: Callable[..., dict[str, Any]]
     )
     assert result["failed"] is True
     assert result["msg"].startswith("TrueNAS says \\x1b[2J\\x1b]0;pwned\\x07")
-    assert [text for text in texts(result) if unfit(text)] == []
+    assert [text for text in texts(result) if find_unfit(text)] == []
     assert max(map(len, texts(result))) < 10_000
 
 
@@ -68,7 +68,7 @@ def test_warning_is_one_line(ends: Callable[..., dict[str, Any]]) -> None:
     (warning,) = ends(work)["warnings"]
     said = warning["event"]["msg"] if isinstance(warning, dict) else warning
     assert "\\r\\nok: [pve]" in said
-    assert not unfit(said)
+    assert not find_unfit(said)
     assert "\n" not in said
 
 
@@ -78,9 +78,9 @@ def test_success_cleans_shown_members_and_keeps_data(ends: Callable[..., dict[st
     result = ends(
         lambda module: module.exit_json(changed=True, msg=f"a\n{ALL}", diff=diff, variables=data, half="caf\udce9")
     )
-    assert not unfit(result["msg"])
+    assert not find_unfit(result["msg"])
     assert result["msg"].splitlines()[0] == "a"
-    assert not unfit(result["diff"][0]["prepared"])
+    assert not find_unfit(result["diff"][0]["prepared"])
     assert result["diff"][0]["prepared"].splitlines()[-1] == "-b      c"
     assert result["variables"] == data
     # JSON can't hold what is no character
@@ -102,10 +102,10 @@ def test_ansibles_own_failure_is_cleaned(ends: Callable[..., dict[str, Any]]) ->
     """Such as that a program is missing, or an option is wrong."""
     result = ends(lambda module: module.get_bin_path("no\x1b[2Jsuch", required=True))
     assert result["failed"] is True
-    assert not unfit(result["msg"])
+    assert not find_unfit(result["msg"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text())
 def test_any_message_is_cleaned(ends: Callable[..., dict[str, Any]], text: str) -> None:
-    assert not unfit(ends(lambda module: module.fail_json(msg=text))["msg"])
+    assert not find_unfit(ends(lambda module: module.fail_json(msg=text))["msg"])

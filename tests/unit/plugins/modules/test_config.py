@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.module_utils import _config, _host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import files as base_files
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import sets, systemd
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import past
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.modules import config
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
-from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
+from ansible_collections.homelab.nut.tests.unit.support.hostile import find_unfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +82,7 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """Return a host as the role leaves it."""
-    with serving(STATUS) as upsd:
+    with serve_answers(STATUS) as upsd:
         fake_host = Host(tmp_path, upsd)
         monkeypatch.setattr(
             _host,
@@ -143,6 +145,15 @@ def test_changed_file_is_deployed(host: Host, run: Any) -> None:
     assert result["kept"] == [f"{host.folder}/upsd.conf.before-homelab-nut"]
     assert host.commands == ["reload nut-server.service"]
     assert not run(changes=raise_maxage(host))["changed"]
+
+
+def test_check_mode_does_not_miss_a_driver_that_a_run_would_install(host: Host, run: Any) -> None:
+    host.release = "2.8.1"
+    result = run(changes={"ups.conf": "[ups]\n    driver = snmp-ups\n    port = 192.0.2.9\n"}, _ansible_check_mode=True)
+    assert result["changed"]
+    assert [
+        warning for warning in result["warnings"] if "nut-snmp with a UPS's driver is not installed yet" in str(warning)
+    ]
 
 
 def test_check_mode_changes_nothing(host: Host, run: Any) -> None:
@@ -244,7 +255,7 @@ def test_driver_log_is_made_safe_for_terminal(host: Host, run: Any, monkeypatch:
     monkeypatch.setattr(_config, "last_log_lines", systemd.last_log_lines)
     host.logged = "evil \x1b[2J\x1b]0;pwn\x07 text\u202e\nok: [pve]\n"
     result = run(changes=raise_maxage(host), require_ups=True)
-    assert not unfit(result["msg"])
+    assert not find_unfit(result["msg"])
     assert "evil \\x1b[2J\\x1b]0;pwn\\x07 text\\u202e" in result["msg"]
     # it does not look like a line of Ansible's either
     assert "\n  ok: [pve]" in result["msg"]
@@ -268,13 +279,22 @@ def test_missing_login_of_upsmon_fails(host: Host, run: Any) -> None:
     assert "as monitor; clients that upsd lists: none" in result["msg"]
 
 
+def test_doctor_learns_when_a_run_changed_something(host: Host, run: Any) -> None:
+    run()
+    assert past.recall_deployment(host.folder) == past.NEVER
+    before = time.time()
+    run(changes={"upsd.conf": host.files["upsd.conf"] + "MAXCONN 99\n"})
+    last = past.recall_deployment(host.folder)
+    assert before <= last.began <= last.ended <= time.time()
+
+
 def test_unsupported_release_fails(host: Host, run: Any) -> None:
     host.release = "2.8.0"
     newer = {"upsmon.conf": host.files["upsmon.conf"] + "OFFDURATION 60\n"}
     result = run(changes=newer)
     assert (result["changed"], result["release"]) == (False, "2.8.0")
     assert any("OFFDURATION" in str(warning) for warning in result["warnings"])
-    assert any("2.8.0" in line for line in result["advice"])
+    assert result["advice"] == [], "the known problems of 2.8.0 need no action with these files"
 
 
 def test_locked_host_fails(host: Host, run: Any) -> None:
@@ -308,3 +328,61 @@ def test_old_powerdownflag_is_a_warning(host: Host, run: Any) -> None:
         changes={"upsmon.conf": f"{host.files['upsmon.conf']}POWERDOWNFLAG {flag}\n"}, _ansible_check_mode=True
     )
     assert any(f"an earlier shutdown left {flag} behind" in str(warning) for warning in result["warnings"])
+
+
+KNOWN = {"USERNAME media": "OK\n", "PASSWORD secret2": "OK\n", "LOGIN ups": "ERR ACCESS-DENIED\n"}
+
+
+def as_secondary(host: Host) -> dict[str, str]:
+    line = f"MONITOR ups@127.0.0.1:{host.upsd.port} 1 media secret2 secondary\n"
+    return {
+        "nut.conf": "MODE=netclient\n",
+        "upssched.conf": "CMDSCRIPT /bin/true\n",
+        "upsmon.conf": f"{line}MINSUPPLIES 1\nSHUTDOWNCMD /bin/true\n",
+    }
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_login_that_upsd_refuses_changes_nothing(host: Host, run: Any, check_mode: bool) -> None:
+    (host.folder / "ups.conf").unlink()
+    host.upsd.answers.update(KNOWN)
+    result = run(files=as_secondary(host), login_remedy="Run on both.", _ansible_check_mode=check_mode)
+    assert result["failed"]
+    assert result["msg"].endswith("(ACCESS-DENIED). Nothing was changed on this host. Run on both.")
+    assert (host.folder / "upsmon.conf").read_text() == host.files["upsmon.conf"]
+    assert host.commands == []
+
+
+def test_login_is_tried_only_with_a_remedy(host: Host, run: Any) -> None:
+    (host.folder / "ups.conf").unlink()
+    host.upsd.answers.update(KNOWN)
+    assert run(files=as_secondary(host), _ansible_check_mode=True)["changed"]
+    assert "LOGIN ups" not in host.upsd.asked
+
+
+def test_passwords_are_not_replaced_without_being_asked(host: Host, run: Any) -> None:
+    ours = "# Written by Ansible (homelab.nut.nut_server).\n"
+    host.write({"upsd.users": ours + host.files["upsd.users"]})
+    changes = {name: ours + host.files[name].replace("secret1", "secret9") for name in ("upsd.users", "upsmon.conf")}
+    policy = {"kept_in": "/site/.homelab-nut", "rotate": "make rotate"}
+    result = run(changes=changes, secrets=policy)
+    assert result["failed"]
+    assert "the password of monitor in /site/.homelab-nut differs from the deployed one" in result["msg"]
+    assert (host.folder / "upsmon.conf").read_text() == host.files["upsmon.conf"]
+    assert not run(changes=changes, secrets={**policy, "replaceable": ["monitor"]}).get("failed")
+
+
+def test_former_primary_is_reported_and_must_be_removed_first(
+    host: Host, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_host, "ROOT", tmp_path)
+    program = tmp_path / "usr/local/sbin/nut-shutdown"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    host.write({"ups.conf": "# Written by Ansible (homelab.nut.nut_server).\n" + host.files["ups.conf"]})
+    former = ["its UPSes in ups.conf", "nut-shutdown"]
+    assert run(files=as_secondary(host), _ansible_check_mode=True)["former"] == former
+    result = run(files=as_secondary(host))
+    assert "this host is still a primary (its UPSes in ups.conf, nut-shutdown)" in result["msg"]
+    assert run(files=None, state="absent", _ansible_check_mode=True)["former"] == former
+    assert run(_ansible_check_mode=True)["former"] == []

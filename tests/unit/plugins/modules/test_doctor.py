@@ -19,9 +19,9 @@ def run(
     """Run the module on a host that shows nothing."""
     hosts: list[observe.HostObserver] = []
 
-    def look(self: observe.HostObserver) -> observe.Observation:
+    def look(self: observe.HostObserver) -> observe.HostObservation:
         hosts.append(self)
-        return observe.Observation(now=1.0, release=(2, 8, 1), installed=("upsmon", "upsd"))
+        return observe.HostObservation(now=1.0, release=(2, 8, 1), installed=("upsmon", "upsd"))
 
     monkeypatch.setattr(observe.HostObserver, "observe_host", look)
     with patch_module_args(options), pytest.raises(SystemExit):
@@ -48,7 +48,7 @@ def test_primary_returns_findings_and_facts(capfd: pytest.CaptureFixture[str], m
     assert ("files", "pve", "failure") in {
         (finding["check"], finding["host"], finding["verdict"]) for finding in result["findings"]
     }
-    assert set(result["findings"][0]) == {"check", "host", "verdict", "seen", "todo"}
+    assert set(result["findings"][0]) == {"check", "host", "verdict", "seen", "todo", "about", "because"}
     assert result["seen"]["now"] == 1.0
     assert "failure" in result["msg"]
     (host,) = hosts

@@ -13,20 +13,20 @@ import yaml
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
 from ansible_collections.homelab.nut.plugins.modules import hotplug_service
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import run_module
-from ansible_collections.homelab.nut.tests.unit.support.kit_host import FILES, OWNERS, Machine
+from ansible_collections.homelab.nut.tests.unit.support.kit_host import FILES, OWNERS, KitMachine
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    found = Machine(tmp_path)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KitMachine:
+    found = KitMachine(tmp_path)
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
-    monkeypatch.setattr(_service, "make_runner", lambda _module: found.run)
+    monkeypatch.setattr(_service, "make_runner", lambda _module: found.run_command)
     return found
 
 
 @pytest.fixture
-def run(machine: Machine, capfd: pytest.CaptureFixture[str]) -> Any:
+def run(machine: KitMachine, capfd: pytest.CaptureFixture[str]) -> Any:
     def run_it(**options: Any) -> dict[str, Any]:
         given = {} if options.get("state") == "absent" else {"files": FILES, "log": "/var/log/nut/hotplug.log"}
         return run_module(hotplug_service, capfd, **{**given, "wait": 0, **options})
@@ -34,14 +34,14 @@ def run(machine: Machine, capfd: pytest.CaptureFixture[str]) -> Any:
     return run_it
 
 
-def test_service_is_installed_and_removed(machine: Machine, run: Any) -> None:
+def test_service_is_installed_and_removed(machine: KitMachine, run: Any) -> None:
     result = run(_ansible_diff=True)
     assert result["changed"]
     assert result["files"] == list(FILES)
     assert "systemctl start nut-hotplug.timer: not running" in result["actions"]
     assert "+text of hotplug.json\n" in result["diff"][0]["prepared"]
     assert set(result) - {"changed", "diff"} == set(yaml.safe_load(hotplug_service.RETURN))
-    machine.install()
+    machine.install_kit()
     again = run()
     assert again == {"changed": False, "files": [], "removed": [], "actions": []}
     gone = run(state="absent")
@@ -50,7 +50,7 @@ def test_service_is_installed_and_removed(machine: Machine, run: Any) -> None:
     assert not (machine.root / "etc/nut/hotplug.json").exists()
 
 
-def test_check_mode_changes_nothing(machine: Machine, run: Any) -> None:
+def test_check_mode_changes_nothing(machine: KitMachine, run: Any) -> None:
     result = run(_ansible_check_mode=True)
     assert result["changed"]
     assert result["files"] == list(FILES)
@@ -60,27 +60,28 @@ def test_check_mode_changes_nothing(machine: Machine, run: Any) -> None:
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_host_without_nut_fails(machine: Machine, run: Any, check_mode: bool) -> None:
+def test_host_without_nut_fails(machine: KitMachine, run: Any, check_mode: bool) -> None:
     (machine.root / "etc/nut/nut.conf").unlink()
     result = run(_ansible_check_mode=check_mode)
     assert machine.told == []
     assert not (machine.root / "etc/udev/rules.d/63-nut-hotplug.rules").exists()
     if check_mode:
         assert (result["changed"], result["files"]) == (True, list(FILES))
-        assert "make pve tags=ups" in result["warnings"][0]
+        (warning,) = result["warnings"]
+        assert "would be installed after NUT, which is not there yet" in str(warning)
     else:
         assert result["failed"]
         assert "make pve tags=ups" in result["msg"]
 
 
-def test_removal_works_without_nut(machine: Machine, run: Any) -> None:
+def test_removal_works_without_nut(machine: KitMachine, run: Any) -> None:
     """NUT was removed before."""
-    machine.install()
+    machine.install_kit()
     (machine.root / "etc/nut/nut.conf").write_text("MODE=none\n")
     assert run(state="absent")["changed"]
 
 
-def test_locked_host_fails(machine: Machine, run: Any) -> None:
+def test_locked_host_fails(machine: KitMachine, run: Any) -> None:
     with (machine.root / "run/homelab-nut.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run()["failed"]
@@ -89,7 +90,7 @@ def test_locked_host_fails(machine: Machine, run: Any) -> None:
     assert run()["changed"]
 
 
-def test_failed_systemctl_fails(machine: Machine, run: Any) -> None:
+def test_failed_systemctl_fails(machine: KitMachine, run: Any) -> None:
     machine.refuses = "systemctl start nut-hotplug.timer"
     result = run()
     assert result["failed"]
@@ -102,7 +103,7 @@ def test_present_requires_files(run: Any) -> None:
     assert "files must be" in run(files={"x": "y"})["msg"]
 
 
-def test_missing_group_nut_fails(machine: Machine, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_group_nut_fails(machine: KitMachine, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_service, "OWNERS", {"root": OWNERS["root"]})
     monkeypatch.setattr("grp.getgrnam", {}.__getitem__)
     result = run()

@@ -96,7 +96,7 @@ def test_rules_are_added_and_removed(site: Site) -> None:
     for result in (would, did):
         assert result["changed"] is True
         assert result["hint"] == []
-        assert result["msg"] == f"rules of this module in {site.host}: 1"
+        assert result["msg"] == f"rules of this module in {site.host}: 1; all clients are let in"
         assert result["diff"] == {
             "before": MINE, "after": KEPT, "before_header": str(site.host), "after_header": str(site.host),
         }  # fmt: skip
@@ -123,6 +123,24 @@ def test_bytes_outside_utf_8_are_kept(site: Site) -> None:
     site.host.write_bytes(b"[RULES]\n# \xff\r\n")
     assert site.run(mode="rules", sources=["nas"])["changed"] is True
     assert site.host.read_bytes() == f"[RULES]\n{RULE}\n# ".encode() + b"\xff\r\n"
+
+
+def test_clients_that_rules_do_not_let_in_are_reported(site: Site) -> None:
+    site.cluster.write_text(ON + "[IPSET blacklist]\n\n192.0.2.0/24\n")
+    for check_mode in (True, False, False):
+        result = site.run(mode="rules", sources=["nas"], _ansible_check_mode=check_mode)
+        (line,) = result["hint"]
+        assert "IP set blacklist" in line
+        assert "nas (192.0.2.5)" in line
+        assert result["msg"] == f"rules of this module in {site.host}: 1; {line}"
+    assert site.run(mode="absent")["hint"] == []
+
+
+def test_rules_that_proxmox_can_not_load_are_reported(site: Site) -> None:
+    site.host.write_text(f"[RULES]\nIN ACCEPT -p tcp -dport {','.join(map(str, range(1, 16)))},ssh\n")
+    (line,) = site.run(mode="rules", sources=["nas"])["hint"]
+    assert "can't load its rules" in line
+    assert "15 ports at most" in line
 
 
 def test_rules_for_unresolved_name_fail(site: Site) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.homelab.nut.tests.unit.support.kit_host import (
     OWNERS,
     RUNS,
     SHUTDOWN,
-    Systemd,
+    KitSystemd,
 )
 
 
@@ -25,7 +25,7 @@ from ansible_collections.homelab.nut.tests.unit.support.kit_host import (
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
     for folder in ("etc/nut", "etc/systemd/system", "etc/logrotate.d", "run"):
         (tmp_path / folder).mkdir(parents=True)
-    systemd = Systemd()
+    systemd = KitSystemd()
     monkeypatch.setattr(_host, "ROOT", tmp_path)
     monkeypatch.setattr(_service, "OWNERS", OWNERS)
     monkeypatch.setattr(_service, "make_runner", lambda _module: systemd)
@@ -67,4 +67,6 @@ def test_a_host_without_nut(run: Any, tmp_path: Path) -> None:
     failed = run(files=SHUTDOWN)
     assert failed["failed"] is True
     assert "NUT is not installed on this host" in failed["msg"]
-    assert run(files=SHUTDOWN, _ansible_check_mode=True)["changed"] is True
+    checked = run(files=SHUTDOWN, _ansible_check_mode=True)
+    assert checked["changed"] is True
+    assert "warnings" not in checked, "the run being tried would install NUT first"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.homelab.nut.plugins.module_utils._truenas import apply
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.jsonrpc import Endpoint, JsonRpc, ServerTrust
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware import (
     ConnectionFailed,
@@ -23,7 +24,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._truenas.middleware im
 )
 from ansible_collections.homelab.nut.plugins.module_utils._truenas.module import Transports
 from ansible_collections.homelab.nut.plugins.modules import truenas_ups
-from ansible_collections.homelab.nut.tests.unit.support.hostile import unfit
+from ansible_collections.homelab.nut.tests.unit.support.hostile import find_unfit
 from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import (
     DROP,
     KEY,
@@ -33,7 +34,7 @@ from ansible_collections.homelab.nut.tests.unit.support.truenas_replay import (
     V26,
     WRONG_KEY,
     Replay,
-    login,
+    make_login,
 )
 
 NEW_PASSWORD = "Canary-new_1"
@@ -41,10 +42,18 @@ OLD_PASSWORD = "Canary-old_2"
 SECRETS = (NEW_PASSWORD, OLD_PASSWORD, KEY, WRONG_KEY, "Canary-extra", "Canary-otp", "Canary-login")
 # What the recorded machine gets as a secondary.
 SECONDARY = {"mode": "SLAVE", "remotehost": "192.0.2.10", "monuser": "truenas", "monpwd": NEW_PASSWORD}
+# Questions that the recorder did not ask: the replay answers them as a method that does not exist.
+NOT_RECORDED = ("system.version", "auth.mechanism_choices")
 START = ("service.control", "START", "ups", {"silent": False})
 STOP = ("service.control", "STOP", "ups", {"silent": False})
 
 Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits between two looks at the service."""
+    monkeypatch.setattr(apply, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -131,7 +140,7 @@ def test_every_sent_frame_was_recorded(run: Run, release: str) -> None:
     replay = Replay(release, identifier="other", remoteport=1, powerdown=True)
     run(replay, monpwd="Abc-123_x")
     asked = [(each["method"], each["params"]) for each, _answer in replay.pairs]
-    sent = [(each["method"], each["params"]) for each in replay.sent if each["method"] != "system.version"]
+    sent = [(each["method"], each["params"]) for each in replay.sent if each["method"] not in NOT_RECORDED]
     assert len(sent) > 7
     assert [call for call in sent if call not in asked] == []
 
@@ -227,6 +236,8 @@ def test_failed_start_is_repaired_by_the_next_run(run: Run) -> None:
     replay.answers["ups.update"] = [{"error": {"code": -32001, "message": "Method call error", "data": failure}}]
     replay.settings["remotehost"] = "192.0.2.10"  # saved
     replay.answers["ups.config"] = [{"result": {**replay.settings, "remotehost": "192.0.2.99"}}]
+    replay.answers["service.query"] = [{"result": dict(replay.row)}]
+    replay.row["state"] = "STOPPED"  # afterwards
     result = run(replay)
     assert result["failed"] is True
     assert result["changed"] is True
@@ -235,7 +246,6 @@ def test_failed_start_is_repaired_by_the_next_run(run: Run) -> None:
     assert result["actions"] == ["set remotehost; TrueNAS could not start its UPS service with them"]
     assert replay.writes == [("ups.update", {"remotehost": "192.0.2.10"})]
 
-    replay.row["state"] = "STOPPED"
     replay.sent.clear()
     replay.closed = 0
     result = run(replay)
@@ -274,11 +284,19 @@ def test_error_of_a_failed_job_masks_the_secret(run: Run) -> None:
     replay = Replay(V25_10)
     error = f"[EFAULT] upsmon[1]: bad line MONITOR ups@192.0.2.10:3493 1 truenas {NEW_PASSWORD} SLAVE"
     replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": error, "result": None}]}]
+    replay.stays_stopped = 1
     result = run(replay)
     assert result["failed"] is True
     assert result["changed"] is True
     assert "service.control START ups failed: [EFAULT] upsmon[1]: bad line" in result["msg"]
     assert "Already done: set mode, remotehost" in result["msg"]
+
+
+def test_key_is_masked_without_its_number_too(run: Run) -> None:
+    replay = Replay(V25_10)
+    secret = KEY.partition("-")[2]
+    replay.answers["ups.update"] = [{"error": {"code": -32001, "message": f"bad key {secret} or {KEY}"}}]
+    assert "bad key ******** or ********" in run(replay)["msg"]
 
 
 ESCAPES = "\x1b[1m\u202e\x9b2J\nok: [pve]\u2028\ud800" + "x" * 30_000
@@ -299,7 +317,7 @@ def test_control_characters_from_truenas_are_escaped(run: Run, error: dict[str, 
     replay.answers["ups.update"] = [{"error": error}]
     result = run(replay)
     assert result["failed"] is True
-    assert not unfit(result["msg"])
+    assert not find_unfit(result["msg"])
     assert "\n" not in result["msg"]
     assert len(result["msg"]) < 3000
 
@@ -307,9 +325,22 @@ def test_control_characters_from_truenas_are_escaped(run: Run, error: dict[str, 
 def test_control_characters_from_a_job_are_escaped(run: Run) -> None:
     replay = Replay(V25_10)
     replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": ESCAPES, "result": None}]}]
+    replay.stays_stopped = 1
     result = run(replay)
     assert "service.control START ups failed: \\x1b[1m" in result["msg"]
-    assert not unfit(result["msg"])
+    assert not find_unfit(result["msg"])
+
+
+@pytest.mark.parametrize("text", ["\x1b", "x", "word "])
+def test_long_reason_does_not_hide_the_state_of_the_service(run: Run, text: str) -> None:
+    replay = Replay(V25_10)
+    job = {"id": 1, "state": "FAILED", "error": text * 30_000, "result": None}
+    replay.answers["core.get_jobs"] = [{"result": [job]}]
+    replay.stays_stopped = 1
+    message = run(replay)["msg"]
+    assert "service.control START ups failed: " in message
+    assert "The UPS service is STOPPED. TrueNAS is NOT protected now" in message
+    assert "Already done: set mode" in message
 
 
 def test_service_in_unknown_state_is_stopped_and_started(run: Run) -> None:
@@ -398,7 +429,7 @@ def test_impossible_goal_is_refused(run: Run, check: bool, params: dict[str, Any
 @pytest.mark.parametrize("release", RELEASES)
 def test_error_for_a_refused_value_names_the_option(run: Run, release: str) -> None:
     replay = Replay(release, mode="SLAVE", remotehost="192.0.2.10", shutdown="LOWBATT")
-    refused = replay.recorded("ups.update", {"remotehost": ""})
+    refused = replay.find_recorded("ups.update", {"remotehost": ""})
     assert "error" in refused
     replay.answers["ups.update"] = [refused]
     result = run(replay)
@@ -415,7 +446,7 @@ def test_error_for_a_refused_value_names_the_option(run: Run, release: str) -> N
 def test_login_with_password(run: Run, release: str) -> None:
     replay = configured(release)
     run(replay, api_key=None, password="pw")
-    assert replay.sent[0]["params"] == [login(password="pw")]
+    assert replay.sent[0]["params"] == [make_login(password="pw")]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -431,7 +462,11 @@ def test_wrong_secret_is_explained(run: Run, release: str, params: dict[str, Any
     result = run(replay, **params)
     assert result["msg"].startswith(f"truenas.lan: login refused: {words}")
     assert "counts failed logins" in result["msg"]
-    assert [each["method"] for each in replay.sent] == ["auth.login_ex"]
+    assert [each["method"] for each in replay.sent if each["method"] not in NOT_RECORDED] == ["auth.login_ex"]
+    assert "in no group with a privilege" in result["msg"]
+    assert ("the key is revoked or expired" in result["msg"]) is (
+        "api_key" in params and params["api_key"] == WRONG_KEY
+    )
 
 
 @pytest.mark.parametrize(
@@ -465,7 +500,7 @@ def test_other_login_outcomes_are_explained(run: Run, outcome: Any, params: dict
     result = run(replay, **params)
     assert result["failed"] is True
     assert words in result["msg"]
-    assert len(replay.sent) == 1
+    assert replay.logins == 1
 
 
 @pytest.mark.parametrize(
@@ -503,13 +538,13 @@ def test_rate_limit_is_explained(run: Run) -> None:
     data = {"error": 16, "errname": "EBUSY", "reason": "[EBUSY] Rate Limit Exceeded", "extra": None}
     replay.answers["auth.login_ex"] = [{"error": {"code": -32001, "message": "Method call error", "data": data}}]
     result = run(replay)
-    assert "Wait ten minutes" in result["msg"]
-    assert len(replay.sent) == 1
+    assert "Wait a minute" in result["msg"]
+    assert replay.logins == 1
 
 
 def test_truenas_without_login_ex_is_too_old(run: Run) -> None:
     replay = Replay(V25_10)
-    replay.answers["auth.login_ex"] = [replay.recorded("nope.nope")]
+    replay.answers["auth.login_ex"] = [replay.find_recorded("nope.nope")]
     assert "TrueNAS 25.04 or newer is needed" in run(replay)["msg"]
 
 
@@ -526,7 +561,7 @@ def test_truenas_without_login_ex_is_too_old(run: Run) -> None:
 @pytest.mark.parametrize("release", [V25_10, V26])
 def test_missing_role_is_named(run: Run, release: str, method: str, role: str) -> None:
     replay = Replay(release)
-    denied = replay.recorded("ups.update", {"description": "x"})
+    denied = replay.find_recorded("ups.update", {"description": "x"})
     assert denied["error"]["data"]["errname"] == "EACCES"
     replay.answers[method] = [denied]
     result = run(replay)
@@ -536,7 +571,7 @@ def test_missing_role_is_named(run: Run, release: str, method: str, role: str) -
 
 def test_missing_role_is_named_on_25_04(run: Run) -> None:
     replay = Replay(V25_04)
-    replay.answers["service.start"] = [replay.recorded("ups.update", {"description": "x"})]
+    replay.answers["service.start"] = [replay.find_recorded("ups.update", {"description": "x"})]
     assert "may not call service.start, which needs the role SERVICE_WRITE" in run(replay)["msg"]
 
 
@@ -605,6 +640,8 @@ def test_version_is_returned(run: Run) -> None:
         ({"api_key": "Canary-extra"}, "api_key: is not a key as TrueNAS shows it"),
         ({"api_key": None, "password": "Canary-login\n"}, "password: contains a line break"),
         ({"username": ""}, "username: is not set"),
+        ({"username": "nut\x1b[1m"}, "username: contains a control character, or bytes that are not UTF-8"),
+        ({"username": "nut\n"}, "username: contains a control character"),
         ({"fingerprint": "AA:BB"}, "fingerprint: must be a SHA-256"),
         (
             {"url": "http://truenas.lan", "api_key": None, "password": "Canary-login", "fingerprint": "a" * 64},
@@ -641,16 +678,121 @@ def test_password_over_plain_http_warns(run: Run) -> None:
     assert "are sent unencrypted" in json.dumps(result["warnings"])
 
 
-@pytest.mark.parametrize(
-    ("params", "secret"),
-    [({}, "learn the API key and monpwd"), ({"api_key": None, "password": "pw"}, "learn the password and monpwd")],
-)
-def test_unverified_certificate_warns(run: Run, params: dict[str, Any], secret: str) -> None:
-    result = run(configured(V25_10), validate_certs=False, **params)
+def test_unverified_certificate_warns(run: Run) -> None:
+    result = run(configured(V25_10), validate_certs=False, api_key=None, password="pw")
     assert unchanged(result)
     (warning,) = warnings(result)
     assert warning.startswith("truenas.lan: the certificate is not verified (validate_certs: false)")
-    assert secret in warning
+    assert "learn the password and monpwd" in warning
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_key_is_not_sent_to_an_unverified_certificate(run: Run, release: str) -> None:
+    """The recorded releases offer no SCRAM to somebody who is not logged in."""
+    replay = configured(release)
+    result = run(replay, validate_certs=False)
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "the API key was not sent. The certificate is not verified" in result["msg"]
+    assert [each["method"] for each in replay.sent] == ["auth.mechanism_choices"]
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        {"result": ["API_KEY_PLAIN", "PASSWORD_PLAIN"]},
+        {"result": ["scram", "SCRAM-PLUS", "API_KEY_PLAIN"]},
+        {"result": []},
+        {"result": None},
+        {"result": "SCRAM"},
+        {"result": {"SCRAM": True}},
+        {"error": {"code": -32601, "message": "Method does not exist"}},
+        {"error": {"code": -32001, "data": {"errname": "EINVAL", "reason": "no"}}},
+        {"error": None},
+    ],
+    ids=str,
+)
+def test_machine_that_does_not_offer_scram_does_not_get_the_key(run: Run, offered: dict[str, Any]) -> None:
+    """A machine that poses as TrueNAS would do that, to be sent the key itself."""
+    replay = Replay(V26)
+    replay.answers["auth.mechanism_choices"] = [offered]
+    result = run(replay, validate_certs=False)
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "the API key was not sent" in result["msg"]
+    assert replay.logins == 0
+
+
+def answer_scram(*answers: dict[str, Any]) -> Replay:
+    """Return a replay that offers SCRAM and gives these answers to its messages."""
+    replay = Replay(V26)
+    replay.answers["auth.mechanism_choices"] = [{"result": ["SCRAM", "API_KEY_PLAIN"]}]
+    replay.answers["auth.login_ex"] = list(answers)
+    return replay
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"result": {"response_type": "AUTH_ERR"}},
+        {"result": {"response_type": "SUCCESS"}},
+        {"result": {"response_type": "EXPIRED"}},
+        {"result": {"response_type": "OTP_REQUIRED"}},
+        {"result": {"response_type": "SCRAM_RESPONSE"}},
+        {"result": {"response_type": "SCRAM_RESPONSE", "rfc_str": "r=x,s=c2FsdA==,i=1000000000"}},
+        {"result": None},
+        {"error": {"code": -32602, "message": "Invalid params"}},
+        {"error": {"code": -32001, "data": {"errname": "ENOTSUP", "reason": "SCRAM: mechanism is not supported"}}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("verified", [True, False])
+def test_refused_proof_does_not_lead_to_the_key(run: Run, answer: dict[str, Any], verified: bool) -> None:
+    replay = answer_scram(answer)
+    result = run(replay) if verified else run(replay, validate_certs=False)
+    assert (result["failed"], result["changed"]) == (True, False)
+    mechanisms = [each["params"][0]["mechanism"] for each in replay.sent if each["method"] == "auth.login_ex"]
+    assert mechanisms == (["SCRAM"] if verified else [])  # this connection has no certificate to bind the login to
+
+
+def test_login_that_is_bound_to_nothing_needs_a_verified_certificate(run: Run) -> None:
+    """A machine in between could choose a certificate without a hash (Ed25519), and pass the messages on."""
+    result = run(answer_scram(), validate_certs=False)
+    assert "the login can't be bound to it because of its signature (such as Ed25519)" in result["msg"]
+    replay = answer_scram({"result": {"response_type": "AUTH_ERR"}})
+    run(replay)
+    (first,) = (each["params"][0]["rfc_str"] for each in replay.sent if each["method"] == "auth.login_ex")
+    assert first.startswith("n,,n=nutadm:2,r=")
+
+
+@pytest.mark.parametrize("choices", [["PASSWORD_PLAIN"], ["PASSWORD_PLAIN", "TOKEN_PLAIN"]])
+def test_key_is_not_sent_in_stig_mode(run: Run, choices: list[str]) -> None:
+    replay = Replay(V26)
+    replay.answers["auth.mechanism_choices"] = [{"result": choices}]
+    result = run(replay)
+    assert "accepts no API keys, because it requires two-factor authentication (STIG mode)" in result["msg"]
+    assert replay.logins == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "logins"),
+    [
+        ({"result": None}, 1),
+        ({"result": []}, 1),
+        ({"result": [None, 7, "API_KEY_PLAIN"]}, 1),
+        (
+            {"error": {"code": -32001, "message": "Method call error", "data": {"errname": "EINVAL", "reason": "'x'"}}},
+            1,
+        ),
+        ({"error": {"code": -32001, "message": "m", "data": {"errname": "EBUSY", "reason": "Rate Limit Exceeded"}}}, 0),
+    ],
+)
+def test_release_without_a_list_of_mechanisms_gets_the_key(run: Run, answer: dict[str, Any], logins: int) -> None:
+    replay = configured(V25_10)
+    replay.answers["auth.mechanism_choices"] = [answer]
+    result = run(replay)
+    assert replay.logins == logins
+    assert unchanged(result) is bool(logins)
+    if not logins:
+        assert "Wait a minute" in result["msg"]
 
 
 @pytest.mark.parametrize("params", [{}, {"validate_certs": False, "fingerprint": "AB" * 32}, {"ca_path": "/ca.pem"}])
@@ -664,6 +806,7 @@ def test_run_has_one_deadline(run: Run) -> None:
 
     class Slow:
         host = "truenas.lan"
+        certificate = None
 
         def call(self, method: str, *params: Any) -> Any:
             now[0] += 200
@@ -679,7 +822,7 @@ def test_run_has_one_deadline(run: Run) -> None:
     )
     result = run(replay, transports=transports, timeout=30)
     assert result["failed"] is True
-    assert result["msg"].startswith("truenas.lan: this run has taken more than 540 s, so ups.update was not called")
+    assert result["msg"].startswith("truenas.lan: this run has taken more than 540 s, so service.query was not called")
     assert now[0] == 600
 
 
@@ -733,7 +876,7 @@ def test_standby_node_leads_to_the_active_node(run: Run) -> None:
     ]
     for node in pair.nodes.values():
         assert (node.logins, node.closed) == (1, 1)
-    assert [each["method"] for each in pair.nodes["a.lan"].sent] == ["auth.login_ex"]
+    assert [each["method"] for each in pair.nodes["a.lan"].sent] == ["auth.mechanism_choices", "auth.login_ex"]
 
 
 def test_standby_node_names_bare_addresses(run: Run) -> None:
@@ -980,6 +1123,7 @@ def test_short_secret_is_masked_in_a_message(run: Run) -> None:
     replay = Replay(V25_10)
     error = "[EFAULT] MONITOR ups@192.0.2.10:3493 1 truenas nas SLAVE"
     replay.answers["core.get_jobs"] = [{"result": [{"id": 1, "state": "FAILED", "error": error, "result": None}]}]
+    replay.stays_stopped = 1
     message = run(replay, monpwd="nas")["msg"]
     assert message.startswith("truenas.lan: service.control START ups failed")
     assert "1 truenas ******** SLAVE" in message

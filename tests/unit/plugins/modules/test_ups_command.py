@@ -55,7 +55,7 @@ class Asked(list[str]):
 
     @property
     def orders(self) -> list[str]:
-        return [one for one in self if one.startswith(("INSTCMD", "SET VAR", "FSD", "LOGIN"))]
+        return [line for line in self if line.startswith(("INSTCMD", "SET VAR", "FSD", "LOGIN"))]
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def run(capfd: pytest.CaptureFixture[str], asked: Asked, **options: Any) -> dict
     return result
 
 
-def test_command_succeeds(capfd: pytest.CaptureFixture[str]) -> None:
+def test_successful_command_is_reported_as_changed(capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as asked:
         result = run(capfd, asked, command="beeper.mute")
     assert (result["changed"], result["result"], result["command"]) == (True, "success", "beeper.mute")
@@ -141,7 +141,7 @@ def test_command_without_tracking_is_unknown(capfd: pytest.CaptureFixture[str]) 
     with serving(**{"INSTCMD ups beeper.mute": "OK\n"}) as asked:
         result = run(capfd, asked, command="beeper.mute", tracking=False)
     assert (result.get("failed", False), result["changed"], result["result"]) == (False, True, "unknown")
-    assert any("without tracking" in str(one) for one in result["warnings"])
+    assert any("without tracking" in str(warning) for warning in result["warnings"])
     assert "SET TRACKING ON" not in asked
 
 
@@ -258,7 +258,7 @@ def test_battery_test_without_result_is_unknown(capfd: pytest.CaptureFixture[str
     with serving() as asked:
         result = run(capfd, asked, test="quick", wait=0)
     assert (result.get("failed", False), result["verdict"], result["result"]) == (False, "unknown", "unknown")
-    assert any("no sign of a test" in str(one) for one in result["warnings"])
+    assert any("no sign of a test" in str(warning) for warning in result["warnings"])
 
 
 def test_battery_test_needs_minimum_charge(capfd: pytest.CaptureFixture[str]) -> None:

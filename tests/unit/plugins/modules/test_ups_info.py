@@ -16,6 +16,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.homelab.nut.plugins.modules import ups_info
 from ansible_collections.homelab.nut.plugins.plugin_utils import certificates
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,7 @@ def test_result_describes_upsd_and_upses(capfd: pytest.CaptureFixture[str], chec
         "not_on_mains": [],
         "ok": False,
         "msg": (
-            f"upsd at 127.0.0.1:{port} serves ups (OL) fresh; logged in as expected: 127.0.0.1;"
+            f"upsd at 127.0.0.1:{port} serves ups (OL) with fresh data; logged in as expected: 127.0.0.1;"
             " 192.0.2.9 has not logged in (logged in: 127.0.0.1)"
         ),
     }
@@ -245,7 +246,7 @@ def test_tls_connection_is_described(capfd: pytest.CaptureFixture[str], tmp_path
         thread.start()
         trust: list[dict[str, Any]] = [{"ca": ca.certificate}, {"ca_path": str(tmp_path / "ca")}]
         port = listener.getsockname()[1]
-        results = [run(capfd, host="127.0.0.1", port=port, server_name="pve.home.lan", **one) for one in trust]
+        results = [run(capfd, host="127.0.0.1", port=port, server_name="pve.home.lan", **options) for options in trust]
         thread.join(timeout=5)
     expires = f"{now + certificates.LIFE:%Y-%m-%dT%H:%M:%SZ}"
     for result in results:
@@ -255,3 +256,37 @@ def test_tls_connection_is_described(capfd: pytest.CaptureFixture[str], tmp_path
             "tls": "TLSv1.3",
             "certificate_expires": expires,
         }
+
+
+KNOWN = {"USERNAME nas": "OK\n", "PASSWORD secret2": "OK\n", "LOGOUT": "OK Goodbye\n"}
+LOGIN = {"username": "nas", "password": "secret2", "ups": ["ups"]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "login"),
+    [
+        ("OK\n", {"verdict": "accepted", "reason": ""}),
+        (
+            "ERR ACCESS-DENIED\n",
+            {
+                "verdict": "refused",
+                "reason": "upsd at 127.0.0.1:PORT does not accept the login nas to ups (ACCESS-DENIED)",
+            },
+        ),
+    ],
+)
+def test_login_is_tried_without_an_effect_on_the_verdict(
+    capfd: pytest.CaptureFixture[str], answer: str, login: dict[str, str]
+) -> None:
+    with serve_answers({**ANSWERS, **KNOWN, "LOGIN ups": answer}) as fake:
+        result = run(capfd, host="127.0.0.1", port=fake.port, **LOGIN)
+        assert fake.asked.count("LOGIN ups") == 1
+        assert ("LOGOUT" in fake.asked) is (answer == "OK\n")
+    assert result["login"] == {**login, "reason": login["reason"].replace("PORT", str(fake.port))}
+    assert result["ok"]
+    assert "secret2" not in json.dumps(result)
+
+
+def test_login_needs_the_name_of_a_ups(capfd: pytest.CaptureFixture[str]) -> None:
+    result = run(capfd, host="127.0.0.1", port=1, username="nas", password="secret2")
+    assert result["msg"] == "username is set, so name the UPS to log in to: set ups to one name"

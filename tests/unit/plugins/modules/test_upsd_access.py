@@ -50,7 +50,7 @@ class Machine:
             if self.refuses:
                 return 1, "Job for nut-access.service failed.\n"
             text = (self.root / "etc/nut/access.nft").read_text()
-            those = [one for addresses in access.parse_sources(text).values() for one in addresses]
+            those = [address for addresses in access.parse_sources(text).values() for address in addresses]
             self.table = list_table(those, ports=sorted(access.parse_ports(text)))
             self.state = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
         if command[0] == "nft" or ("disable" in command and self.state["ActiveState"] == "active"):

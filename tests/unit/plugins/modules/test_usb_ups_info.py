@@ -32,8 +32,8 @@ def run(host: UsbHost, capfd: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_ups_is_listed_with_name_and_status(host: UsbHost, run: Any, check_mode: bool) -> None:
-    host.bus.plug("1-1", serial="5B1234T56789")
-    host.bus.plug("1-2", ids="046d:c31c", manufacturer="Logitech", product="Keyboard", serial=None, hid=False)
+    host.bus.plug_in("1-1", serial="5B1234T56789")
+    host.bus.plug_in("1-2", ids="046d:c31c", manufacturer="Logitech", product="Keyboard", serial=None, hid=False)
     result = run(_ansible_check_mode=check_mode)
     (ups,) = result.pop("devices")
     assert result == {"changed": False, "configured": True, "absent": [], "remarks": []}
@@ -59,7 +59,7 @@ def test_ups_is_listed_with_name_and_status(host: UsbHost, run: Any, check_mode:
 
 
 def test_return_values_are_documented(host: UsbHost, run: Any) -> None:
-    host.bus.plug()
+    host.bus.plug_in()
     result = run()
     documented = yaml.safe_load(usb_ups_info.RETURN)
     assert set(result) - {"changed"} == set(documented)
@@ -67,8 +67,8 @@ def test_return_values_are_documented(host: UsbHost, run: Any) -> None:
 
 
 def test_all_lists_other_devices_after_the_upses(host: UsbHost, run: Any) -> None:
-    host.bus.plug("1-2", ids="046d:c31c", manufacturer="Logi\udcfftech", product="Keyboard", serial=None, hid=False)
-    host.bus.plug("1-3")
+    host.bus.plug_in("1-2", ids="046d:c31c", manufacturer="Logi\udcfftech", product="Keyboard", serial=None, hid=False)
+    host.bus.plug_in("1-3")
     assert [device["port"] for device in run()["devices"]] == ["1-3"]
     ups, *others = run(all=True)["devices"]
     assert ups["port"] == "1-3"
@@ -84,8 +84,8 @@ def test_absent_ups_is_listed_on_an_empty_bus(run: Any) -> None:
 
 
 def test_unserved_ups_has_a_reason(host: UsbHost, run: Any) -> None:
-    host.bus.plug("1-1")
-    host.bus.plug("1-4", ids="0463:ffff", manufacturer="EATON", product="5E", serial="G123H45678")
+    host.bus.plug_in("1-1")
+    host.bus.plug_in("1-4", ids="0463:ffff", manufacturer="EATON", product="5E", serial="G123H45678")
     _first, second = run(policy={**host.policy, "default_name": ""})["devices"]
     assert (second["ids"], second["name"]) == ("0463:ffff", "")
     assert second["unserved"]
@@ -95,7 +95,7 @@ def test_unserved_ups_has_a_reason(host: UsbHost, run: Any) -> None:
 def test_host_without_nut_lists_future_names(host: UsbHost, run: Any, conf: str | None) -> None:
     path = host.root / "etc/nut/nut.conf"
     path.unlink() if conf is None else path.write_text(conf)
-    host.bus.plug()
+    host.bus.plug_in()
     result = run(policy={**host.policy, "default_name": "rack"})
     (ups,) = result["devices"]
     assert not result["configured"]
@@ -103,7 +103,7 @@ def test_host_without_nut_lists_future_names(host: UsbHost, run: Any, conf: str 
 
 
 def test_policy_is_read_from_the_host(host: UsbHost, run: Any) -> None:
-    host.bus.plug(ids="1234:0001", hid=False)
+    host.bus.plug_in(ids="1234:0001", hid=False)
     path = host.root / "etc/nut/hotplug.json"
     assert run()["devices"] == []
     path.write_text('{"sysfs": "%s", "dev": "%s", "patterns": ["1234:*"]}' % (host.bus.sysfs, host.bus.dev))  # noqa: UP031
@@ -119,6 +119,14 @@ def test_invalid_policy_fails(run: Any) -> None:
     result = run(policy={"nonsense": 1})
     assert result["failed"]
     assert "$.nonsense" in result["msg"]
+
+
+def test_host_without_usb_has_no_devices(host: UsbHost, run: Any) -> None:
+    (host.root / "sys").mkdir(exist_ok=True)
+    for path in ("etc/nut/nut.conf", "none"):
+        result = run(policy={"sysfs": str(host.root / "sys")})
+        assert (result["devices"], result["remarks"]) == ([], [])
+        (host.root / path).unlink(missing_ok=True)
 
 
 def test_missing_bus_fails(host: UsbHost, run: Any) -> None:

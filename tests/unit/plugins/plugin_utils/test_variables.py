@@ -51,6 +51,29 @@ def test_unknown_name_is_reported_with_the_closest_name(own: Mapping[str, Any], 
     assert variables.find_problems({"nas": own}, {}) == [f"nas: {problem}"]
 
 
+@pytest.mark.parametrize("variable", ["nut_client_extra_monitors", "nut_server_extra_monitors"])
+@pytest.mark.parametrize(
+    ("login", "problem"),
+    [
+        ({"username": "watcher", "password": "p#w d"}, "the password contains a space and a '#'"),
+        ({"username": "watcher", "password": "a\\b"}, "the password contains a backslash"),
+        ({"username": "watcher", "password": ""}, "the password is empty"),
+        ({"username": "watcher", "password": "päss"}, "the password contains a character outside ASCII"),
+        ({"username": "my user", "password": "secret"}, "the user name contains a space"),
+    ],
+)
+def test_login_that_nut_cannot_send_is_reported(variable: str, login: Mapping[str, Any], problem: str) -> None:
+    """Before anything is changed, not when the host has waited in vain for its login."""
+    (found,) = variables.find_problems({"media": {variable: [{"system": "rack@192.0.2.50", **login}]}}, {})
+    assert found.startswith(f"media: {variable}[0] (rack@192.0.2.50): {problem}")
+    assert "p#w" not in found
+
+
+def test_login_that_is_not_known_yet_is_no_problem() -> None:
+    monitors = [{"system": "rack@192.0.2.50", "username": "watcher"}, {"username": "watcher", "password": "secret1"}]
+    assert variables.find_problems({"media": {"nut_client_extra_monitors": monitors}}, {}) == []
+
+
 def test_known_and_foreign_names_are_no_problem() -> None:
     own = dict.fromkeys(variables.read_specs())
     assert variables.find_problems({"pve": {**own, "nutshell": 1, "__nut_server_plan": {}, "nut_servers": 1}}, {}) == []

@@ -7,12 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import ShutdownProgram
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
+def program(tmp_path: Path) -> ShutdownProgram:
     """Return nut-shutdown on a host with a policy."""
-    made = Program(tmp_path)
-    made.policy()
+    made = ShutdownProgram(tmp_path)
+    made.write_policy()
     return made

@@ -44,6 +44,7 @@ def test_defaults_of_a_secondary() -> None:
         {
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
             **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
+            "present": True,
         },
         {
             **{
@@ -55,6 +56,7 @@ def test_defaults_of_a_secondary() -> None:
                 "shutdown_time": 30,
             },
             **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
+            "present": True,
         },
     ]
 
@@ -66,7 +68,7 @@ def test_all_variables_of_a_secondary() -> None:
             pve2={
                 "nut_server_address": "ups.example.org",
                 "nut_server_port": 1234,
-                "nut_server_devices": [{"name": "left"}, {"name": "right"}],
+                "nut_server_devices": [{"name": "left", "powervalue": 1}, {"name": "right", "powervalue": 0}],
             },
             nas={
                 "nut_client_primary": "pve2",
@@ -93,8 +95,15 @@ def test_all_variables_of_a_secondary() -> None:
         "shutdown_limit": 125,
         "address": "10.0.0.7",
         "guest": {"kind": "qm", "id": 100},
+        "present": True,
     }
     assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
+
+
+def test_secondary_is_on_the_ups_of_its_primary_if_nothing_says_otherwise() -> None:
+    devices = [{"name": "router", "powervalue": 0}, {"name": "rack", "powervalue": 2}]
+    found = inventory.list_secondaries(GROUPS, hosts(pve={"nut_server_devices": devices}))
+    assert {secondary["ups"] for secondary in found} == {"rack"}
 
 
 @pytest.mark.parametrize(
@@ -217,8 +226,26 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     ),
     "unknown UPS": (
         GROUPS,
-        hosts(nas={"nut_client_ups": "usp"}, pve={"nut_server_devices": [{"name": "left"}, {"name": "right"}]}),
+        hosts(
+            nas={"nut_client_ups": "usp"},
+            pve={"nut_server_devices": [{"name": "left", "powervalue": 1}, {"name": "right", "powervalue": 0}]},
+        ),
         "nas: nut_client_ups is usp, but pve has left, right",
+    ),
+    "no word on which UPS powers the primary": (
+        GROUPS,
+        hosts(pve={"nut_server_devices": [{"name": "left"}, {"name": "right"}]}),
+        "pve has 2 UPSes (left, right), and nut_server_devices does not say whether left or right powers pve",
+    ),
+    "no word on which UPS powers a secondary": (
+        GROUPS,
+        hosts(
+            pve={
+                "nut_server_devices": [{"name": "left", "powervalue": 1}, {"name": "right", "powervalue": 1}],
+                "nut_server_upsmon_conf": {"MINSUPPLIES": 1},
+            }
+        ),
+        "nas: nut_client_ups is not set, and pve itself is powered by left and right: set it to the UPS that powers nas",
     ),
     "unknown UPS of a default": (GROUPS, hosts(nas={"nut_client_ups": "usp"}), "nas: nut_client_ups is usp, but pve has ups"),
     "one user": (
@@ -313,6 +340,26 @@ def test_secondaries_and_allowed_sources_may_connect() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("variables", "present"),
+    [
+        ({}, {"nas": True, "media": True}),
+        ({"nas": {"nut_client_state": "absent"}}, {"nas": False, "media": True}),
+        ({"pve": {"nut_server_state": "absent"}}, {"nas": False, "media": False}),
+        (
+            {"pve": {"nut_server_state": "absent"}, "nas": {"nut_client_state": "present"}},
+            {"nas": True, "media": False},
+        ),
+    ],
+)
+def test_host_that_nut_is_taken_away_from_is_no_secondary(variables: dict[str, Any], present: dict[str, bool]) -> None:
+    given = hosts(**variables)
+    found = inventory.list_secondaries(GROUPS, given)
+    assert {client["name"]: client["present"] for client in found} == present
+    allowed = {source["name"] for source in inventory.upsd_access(GROUPS, given, "pve")["sources"]}
+    assert allowed == {name for name, is_present in present.items() if is_present}
+
+
 def test_any_limits_no_source_and_adds_none() -> None:
     found = inventory.upsd_access(GROUPS, HOSTS, "pve", "any")
     assert found["limited"] is False
@@ -341,7 +388,7 @@ def test_host_that_only_monitors_may_connect() -> None:
         ({"nut_server_address": "2001:db8::1"}, ["127.0.0.1", "2001:db8::1"]),
         ({"ansible_host": "pve.lan"}, ["0.0.0.0"]),
         ({"ansible_host": "127.0.0.1", "nut_server_address": "pve"}, ["0.0.0.0"]),
-        ({"ansible_host": "fe80::1%eth0"}, ["0.0.0.0"]),
+        ({"ansible_host": "fe80::1%eth0"}, ["::", "0.0.0.0"]),
         ({}, ["0.0.0.0"]),
     ],
 )
@@ -370,3 +417,173 @@ def test_invalid_allow_entry_is_refused(allow: Any) -> None:
 def test_invalid_secondary_address_is_refused() -> None:
     with pytest.raises(InventoryError, match=r"192\.0\.2\.300"):
         inventory.upsd_access(GROUPS, hosts(nas={"nut_client_address": "192.0.2.300"}), "pve")
+
+
+OTHER = {"system": "rack@192.0.2.99", "powervalue": 1, "username": "u", "password": "p"}
+
+
+@pytest.mark.parametrize(
+    ("host", "variables", "question"),
+    [
+        (
+            "pve",
+            {"nut_server_extra_monitors": [OTHER]},
+            "pve has 2 UPSes (ups, rack@192.0.2.99), and nut_server_devices does not say whether ups powers pve",
+        ),
+        (
+            "pve",
+            {"nut_server_devices": [{"name": "ups", "powervalue": 1}], "nut_server_extra_monitors": [OTHER]},
+            "pve is powered by ups and rack@192.0.2.99, and nothing says whether it stays up on one of them: set MINSUPPLIES in "
+            "nut_server_upsmon_conf to 1 if it does, or to 2 if it needs them all",
+        ),
+        (
+            "media",
+            {"nut_client_extra_monitors": [OTHER]},
+            "media is powered by ups and rack@192.0.2.99, and nothing says whether it stays up on one of them: set MINSUPPLIES in "
+            "nut_client_upsmon_conf to 1 if it does, or to 2 if it needs them all",
+        ),
+        (
+            "media",
+            {"nut_client_powervalue": 0, "nut_client_extra_monitors": [OTHER]},
+            "media: nut_client_powervalue is 0, so it would not go down with ups, and pve would wait for it in vain",
+        ),
+        (
+            "pve",
+            {"nut_server_devices": [{"name": "ups", "powervalue": 0}]},
+            "pve: the powervalue of ups is 0, so no UPS powers it, and it would never shut down",
+        ),
+        (
+            "pve",
+            {"nut_server_devices": [{"name": "a", "powervalue": 0}, {"name": "b", "powervalue": "0"}]},
+            "pve: the powervalue of a and b is 0, so no UPS powers it",
+        ),
+        (
+            "pve",
+            {"nut_server_devices": [{"name": "ups", "powervalue": 1.5}]},
+            "pve: powervalue and MINSUPPLIES must be whole numbers",
+        ),
+        (
+            "pve",
+            {"nut_server_devices": [{"name": "ups", "powervalue": True}]},
+            "pve: powervalue and MINSUPPLIES must be whole numbers",
+        ),
+        ("media", {"nut_client_powervalue": "two"}, "media: powervalue and MINSUPPLIES must be whole numbers"),
+        ("media", {"nut_client_powervalue": -1}, "media: powervalue and MINSUPPLIES must not be negative"),
+        (
+            "pve",
+            {"nut_server_devices": [{"name": "ups", "powervalue": -1}]},
+            "pve: powervalue and MINSUPPLIES must not be negative",
+        ),
+    ],
+)
+def test_host_with_a_ups_of_another_host_must_say_when_it_goes_down(
+    host: str, variables: dict[str, Any], question: str
+) -> None:
+    with pytest.raises(InventoryError) as caught:
+        inventory.list_secondaries(GROUPS, hosts(**{host: variables}))
+    assert question in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "variables"),
+    [
+        ("pve", {"nut_server_extra_monitors": [{**OTHER, "powervalue": 0}]}),
+        ("pve", {"nut_server_extra_monitors": [{key: OTHER[key] for key in OTHER if key != "powervalue"}]}),
+        (
+            "pve",
+            {
+                "nut_server_devices": [{"name": "ups", "powervalue": 1}],
+                "nut_server_extra_monitors": [OTHER],
+                "nut_server_upsmon_conf": {"MINSUPPLIES": 2},
+            },
+        ),
+        ("media", {"nut_client_extra_monitors": [OTHER], "nut_client_upsmon_conf": {"MINSUPPLIES": 1}}),
+        ("media", {"nut_client_powervalue": 2}),
+        # TrueNAS has no such settings
+        ("nas", {"nut_client_powervalue": 0}),
+    ],
+)
+def test_host_that_says_when_it_goes_down_is_not_asked(host: str, variables: dict[str, Any]) -> None:
+    assert len(inventory.list_secondaries(GROUPS, hosts(**{host: variables}))) == 2
+
+
+def test_question_of_one_primary_stops_no_other() -> None:
+    groups = {**TWO_PRIMARIES, "truenas": ["nas"], "ups_clients": []}
+    variables = hosts(
+        nas={"nut_client_primary": "pve"}, pve2={"nut_server_devices": [{"name": "left"}, {"name": "right"}]}
+    )
+    assert [secondary["name"] for secondary in inventory.list_secondaries(groups, variables)] == ["nas"]
+
+
+def test_consistent_inventory_has_no_problems() -> None:
+    assert inventory.find_problems(GROUPS, hosts()) == []
+    for host, role in (("pve", "nut_server"), ("nas", "nut_client"), ("media", "nut_client"), ("other", "nut_hotplug")):
+        assert inventory.find_problems(GROUPS, hosts(), host, role) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "problem"),
+    [
+        (
+            "nut_client",
+            "other gets the role nut_client, but is not in one of the groups truenas and ups_clients, by which the roles find secondaries: "
+            "add it there, or make a group of yours a child of it (ups_clients: {children: {YOUR_GROUP: {}}})",
+        ),
+        (
+            "nut_server",
+            "other gets the role nut_server, but is not in the group pve, by which the roles find primaries: add it there, or make a group "
+            "of yours a child of it (pve: {children: {YOUR_GROUP: {}}})",
+        ),
+    ],
+)
+def test_host_outside_the_groups_is_told_which_it_needs(role: str, problem: str) -> None:
+    assert inventory.find_problems(GROUPS, hosts(), "other", role) == [problem]
+
+
+def test_contradiction_is_a_problem() -> None:
+    problem = "nas is a secondary without a primary: group pve has pve, pve2; set nut_client_primary to one of them"
+    assert inventory.find_problems(TWO_PRIMARIES, hosts(pve2={})) == [problem]
+
+
+BOTH = {"nut_client_address": ["192.0.2.20", "[2001:db8::20]"]}
+
+
+def test_machine_is_known_by_each_of_its_addresses() -> None:
+    (nas,) = [client for client in inventory.list_secondaries(GROUPS, hosts(nas=BOTH)) if client["name"] == "nas"]
+    assert nas["address"] == "192.0.2.20,2001:db8::20"
+    sources = inventory.upsd_access(GROUPS, hosts(nas=BOTH), "pve")["sources"]
+    assert [source["address"] for source in sources if source["name"] == "nas"] == ["192.0.2.20", "2001:db8::20"]
+    site = inventory.plan_site("pve", [nas], [{"name": "ups"}])
+    assert site["machines"][1]["address"] == ["192.0.2.20", "2001:db8::20", "nas"]
+
+
+def test_secondary_may_reach_its_primary_at_another_address() -> None:
+    variables = hosts(media={"nut_client_primary_address": "2001:db8::10"})
+    reached = {client["name"]: client["primary_address"] for client in inventory.list_secondaries(GROUPS, variables)}
+    assert reached == {"nas": "192.0.2.10", "media": "[2001:db8::10]"}
+    listen = inventory.upsd_access(GROUPS, variables, "pve")["listen"]
+    assert [entry["address"] for entry in listen] == ["127.0.0.1", "192.0.2.10", "2001:db8::10"]
+    variables["pve"]["ansible_host"] = "pve.lan"
+    listen = inventory.upsd_access(GROUPS, variables, "pve")["listen"]
+    assert [entry["address"] for entry in listen] == ["::", "0.0.0.0"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
+def test_secondary_cannot_reach_its_primary_at_loopback(address: str) -> None:
+    with pytest.raises(
+        InventoryError, match=r"media: nut_client_primary_address .* is the host itself: set it to an address of pve"
+    ):
+        inventory.list_secondaries(GROUPS, hosts(media={"nut_client_primary_address": address}))
+
+
+@pytest.mark.parametrize(
+    ("power", "minsupplies", "elsewhere"),
+    [(1, 1, ["left@attic"]), (1, 2, []), (0, None, []), (2, 2, ["left@attic"])],
+)
+def test_upses_elsewhere_count_if_they_alone_keep_a_primary_up(
+    power: int, minsupplies: int | None, elsewhere: list[str]
+) -> None:
+    monitors = [{"system": "left@attic", "powervalue": power, "username": "u", "password": "p"}]
+    devices = [{"name": "ups", "powervalue": 1}]
+    assert inventory.list_upses_elsewhere("pve", devices, monitors, minsupplies) == elsewhere
+    assert inventory.list_upses_elsewhere("pve", devices, []) == []

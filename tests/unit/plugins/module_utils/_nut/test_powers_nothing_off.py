@@ -22,6 +22,7 @@ FILES = {
     for base, pattern in (
         (LIBRARY, "shutdown/*.py"),
         (LIBRARY, "rehearsal/*.py"),
+        (LIBRARY, "proxmox/startup.py"),
         (LIBRARY, "programs/nut_shutdown.py"),
         (ROOT / "roles", "nut_server/files/*.py"),
     )
@@ -46,6 +47,14 @@ ALLOWED = {
         "shutdown/observe.py",
         "fsd()",
     ): "sets FSD again, of a shutdown that upsmon has begun, where upsd has forgotten it",
+    ("proxmox/startup.py", "systemctl show --property=LoadState,ActiveState,MainPID,ControlPID -- ?"): "asks",
+    ("proxmox/startup.py", "systemctl kill ? ? -- ?"): "ends the start of guests, in a shutdown",
+    ("proxmox/startup.py", " would do it at the poweroff. See systemctl status "): "says what a shutdown would do",
+    ("proxmox/startup.py", " would shut them down at the poweroff"): "the same",
+    ("proxmox/startup.py", "systemctl status "): "a remedy: what to do if the start of guests has failed",
+    ("proxmox/startup.py", ": at the poweroff, Proxmox VE would shut down its guests"): "the same",
+    ("proxmox/startup.py", "can't have the guests shut down at the poweroff: "): "says that this failed",
+    ("proxmox/startup.py", " will shut down the guests at the poweroff, within "): "says what will be done",
     ("shutdown/watch_loop.py", "systemctl * ?"): "kills and restarts upsd, which hangs",
     ("shutdown/watch_loop.py", "systemctl "): "says that this failed",
     ("rehearsal/fitness.py", " is masked: this host would not power off. Run systemctl unmask "): "says what to do",

@@ -7,27 +7,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nut.tests.unit.support.access_host import Machine
+from ansible_collections.homelab.nut.tests.unit.support.access_host import AccessMachine
 
 
 @pytest.mark.parametrize("arguments", [(), ("run",), ("refresh", "now"), ("status", "--json"), ("--status",)])
 def test_wrong_command_line_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    machine = Machine(tmp_path)
-    assert machine.main(*arguments) == 2
+    machine = AccessMachine(tmp_path)
+    assert machine.run_main(*arguments) == 2
     assert "See nut-access" in machine.err[0]
     assert (machine.out, machine.commands) == ([], [])
 
 
 def test_help_lists_commands(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    assert machine.main("--help") == 0
+    machine = AccessMachine(tmp_path)
+    assert machine.run_main("--help") == 0
     assert "load the table if it is not loaded" in machine.out[0]
-    assert machine.main("status", "--help") == 0
+    assert machine.run_main("status", "--help") == 0
     assert machine.out[0].startswith("usage: nut-access status [-h]\n")
 
 
 def test_refresh_without_table_file_fails(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
+    machine = AccessMachine(tmp_path)
     machine.file.unlink()
-    assert machine.main("refresh") == 1
+    assert machine.run_main("refresh") == 1
     assert "access.nft" in machine.err[-1]

@@ -17,31 +17,31 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nut.plugins.action import zipapp
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import inside, job, live, outside
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop, observe
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate_loop, observe, stages_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.names import AddressCache
-from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress
-from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import Program
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import Stage, UpsAddress
+from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import ShutdownProgram
 
 ROOT = Path(__file__).resolve().parents[6]
 
 
-def test_gate_runs_and_reports(program: Program) -> None:
+def test_gate_runs_and_reports(program: ShutdownProgram) -> None:
     assert program("gate") == 0
-    assert program.ran[0] == ["qm", "status", "100"]
+    assert program.ran[0][3:] == ["qm", "status", "100"]
     assert program.out[-1].endswith("the gate ends (down): all are down")
     assert program.err == []
-    assert program.json("last.json")["rule"] == "down"
+    assert program.read_json("last.json")["rule"] == "down"
     assert "all are down" in (program.folder / "log").read_text()
-    assert program.json("gate.json")["by"] == "hand"
+    assert program.read_json("gate.json")["by"] == "hand"
 
 
-def test_gate_run_by_hand_does_not_count_for_systemd(program: Program) -> None:
+def test_gate_run_by_hand_does_not_count_for_systemd(program: ShutdownProgram) -> None:
     program("gate")
     program.out.clear()
     program.by_systemd()
     assert program("gate") == 0
     assert not any("has already ended" in line for line in program.out)
-    assert program.json("gate.json")["by"] == "systemd"
+    assert program.read_json("gate.json")["by"] == "systemd"
     # the next gate of systemd has nothing to do
     assert program("gate") == 0
     assert program.out[-1].endswith("the gate has already ended: all are down")
@@ -58,18 +58,18 @@ def test_gate_run_by_hand_does_not_count_for_systemd(program: Program) -> None:
         "run-u1.service",
     ],
 )
-def test_gate_of_other_service_or_session_is_by_hand(program: Program, unit: str) -> None:
+def test_gate_of_other_service_or_session_is_by_hand(program: ShutdownProgram, unit: str) -> None:
     """Their children inherit INVOCATION_ID; a process replaced by exec() keeps SYSTEMD_EXEC_PID, too."""
     program.by_systemd(unit)
     assert program("gate") == 0
-    assert program.json("gate.json")["by"] == "hand"
+    assert program.read_json("gate.json")["by"] == "hand"
 
 
-def test_gate_of_child_process_is_by_hand(program: Program) -> None:
+def test_gate_of_child_process_is_by_hand(program: ShutdownProgram) -> None:
     program.by_systemd()
     program.environment["SYSTEMD_EXEC_PID"] = str(os.getppid())
     assert program("gate") == 0
-    assert program.json("gate.json")["by"] == "hand"
+    assert program.read_json("gate.json")["by"] == "hand"
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_gate_of_child_process_is_by_hand(program: Program) -> None:
         "12:pids:/\n3:memory:/system.slice\n1:name=systemd:/machine/x/system.slice/nut-shutdown.service\n0::/\n",
     ],
 )
-def test_unit_is_recognized_by_cgroup(program: Program, groups: str) -> None:
+def test_unit_is_recognized_by_cgroup(program: ShutdownProgram, groups: str) -> None:
     """With cgroups v1 and v2, and systemd before 248, which does not set SYSTEMD_EXEC_PID."""
     program.by_systemd()
     (program.folder / "proc/self/cgroup").write_text(groups)
     del program.environment["SYSTEMD_EXEC_PID"]
     assert program("gate") == 0
-    assert program.json("gate.json")["by"] == "systemd"
+    assert program.read_json("gate.json")["by"] == "systemd"
 
 
 def test_gate_of_a_real_shutdown_takes_the_logins_of_upsmon_conf(
-    program: Program, monkeypatch: pytest.MonkeyPatch
+    program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """POWERDOWNFLAG is there: the gate then reminds upsd of FSD, as upsmon of upsmon.conf would."""
     seen: list[Any] = []
@@ -97,20 +97,20 @@ def test_gate_of_a_real_shutdown_takes_the_logins_of_upsmon_conf(
     flag = program.folder / "killpower"
     flag.write_text("upsmon-shutdown-file")
     upsmon_conf = program.folder / "upsmon.conf"
-    program.policy(flag=str(flag), upses=[{"name": "ups"}])
+    program.write_policy(flag=str(flag), upses=[{"name": "ups"}])
     program.by_systemd()
     assert program("gate", f"--upsmon-conf={upsmon_conf}") == 0
     assert seen == [(upsmon_conf, (UpsAddress("ups"),))]
 
 
-def test_unit_is_recognized_without_proc(program: Program) -> None:
+def test_unit_is_recognized_without_proc(program: ShutdownProgram) -> None:
     program.by_systemd()
     (program.folder / "proc/self/cgroup").unlink()
     assert program("gate") == 0
-    assert program.json("gate.json")["by"] == "systemd"
+    assert program.read_json("gate.json")["by"] == "systemd"
 
 
-def test_crash_is_printed_and_delays_exit(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_is_printed_and_delays_exit(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("odd")
 
@@ -121,13 +121,13 @@ def test_crash_is_printed_and_delays_exit(program: Program, monkeypatch: pytest.
     assert program.slept == [1.0]
 
 
-def test_invalid_policy_exits_2(program: Program) -> None:
-    program.policy(longest=0)
+def test_invalid_policy_exits_2(program: ShutdownProgram) -> None:
+    program.write_policy(timeout=0)
     for command in ("gate", "stages", "status", "check", "guests"):
         program.err.clear()
         assert program(command) == 2
         assert program.err == [
-            f"{program.folder}/shutdown.json: $.longest: must be a number of seconds from 1 to 86400"
+            f"{program.folder}/shutdown.json: $.timeout: must be a number of seconds from 1 to 86400"
         ]
     assert program.out == []
 
@@ -147,7 +147,7 @@ OWN = {
 """The options that each command shows."""
 
 
-def test_help_lists_commands(program: Program) -> None:
+def test_help_lists_commands(program: ShutdownProgram) -> None:
     assert program("--help") == 0
     (text,) = program.out
     assert re.findall(r"^    ([a-z]+) {2,}\S", text, re.MULTILINE) == list(OWN)
@@ -156,7 +156,7 @@ def test_help_lists_commands(program: Program) -> None:
 
 
 @pytest.mark.parametrize("command", OWN)
-def test_command_help_shows_own_options(program: Program, command: str) -> None:
+def test_command_help_shows_own_options(program: ShutdownProgram, command: str) -> None:
     assert program(command, "--help") == 0
     (text,) = program.out
     assert text.startswith(f"usage: nut-shutdown {command} [-h]")
@@ -164,7 +164,7 @@ def test_command_help_shows_own_options(program: Program, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", OWN)
-def test_command_refuses_options_of_others(program: Program, command: str) -> None:
+def test_command_refuses_options_of_others(program: ShutdownProgram, command: str) -> None:
     others = {option for options in OWN.values() for option in options.split()} - set(OWN[command].split())
     for option in sorted(others):
         assert program(command, f"--{option}=1") == 2
@@ -173,7 +173,7 @@ def test_command_refuses_options_of_others(program: Program, command: str) -> No
     assert program.ran == []
 
 
-def test_wrong_command_line_is_refused(program: Program) -> None:
+def test_wrong_command_line_is_refused(program: ShutdownProgram) -> None:
     for words in (("poweroff",), ("--json", "status"), ("gate", "--odd\x1b"), ("status", "--js")):
         assert program(*words) == 2
         assert "See nut-shutdown" in program.err[-1]
@@ -184,27 +184,44 @@ def test_wrong_command_line_is_refused(program: Program) -> None:
 STAGE = {"name": "first", "on_battery": 120, "guests": [{"kind": "qm", "id": 101, "seconds": 60}]}
 
 
-def test_stages_run_with_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_run_with_policy(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import selection
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
-    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import UpsAddress
+    from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import boot_starts
 
     seen: list[Any] = []
+    found_starts: list[Any] = []
 
-    def run(known: Any, upses: Any, *, state_path: Path, log: Any, run: Any, finder: Any, alive: Any) -> str:
+    def run(
+        known: Any,
+        upses: Any,
+        *,
+        minsupplies: int,
+        state_path: Path,
+        log: Any,
+        run: Any,
+        finder: Any,
+        alive: Any,
+        root: Path,
+        ha: Any,
+        disarms_ha: bool,
+        find_starts: Any,
+    ) -> str:
+        found_starts.append(find_starts)
+        assert (minsupplies, root, disarms_ha) == (1, program.folder / ".", True)
+        assert ha.marker == program.folder / "ha-disarmed"
         alive()
         seen.append((known, upses, state_path, run, finder))
         log("a stage begins")
         return stages_loop.BUSY
 
     monkeypatch.setattr(stages_loop, "run_stages", run)
-    program.policy(upses=[{"name": "ups"}], stages=[STAGE])
+    program.write_policy(upses=[{"name": "ups"}], stages=[STAGE], cluster="disarm")
     # run_stages() returns only if another instance is running; systemd must then try again
     assert program("stages") == 1
     known, upses, state, runs, finder = seen[0]
     assert known[0].name == "first"
     assert upses == (UpsAddress("ups"),)
-    assert (state, runs) == (program.folder / "gate.json", program.qm)
+    assert (state, runs) == (program.folder / "gate.json", program.run_qm)
     assert finder.selectors == {"first": selection.Selector(((101, 60.0),))}
     assert (finder.path, finder.root) == (program.folder / "guests.json", program.folder)
     names = finder.resolver()
@@ -212,16 +229,28 @@ def test_stages_run_with_policy(program: Program, monkeypatch: pytest.MonkeyPatc
     assert finder.resolver() is not names
     assert program.out == ["a stage begins"]
     assert (program.folder / "log").read_text().endswith(" stages: a stage begins\n")
+    assert found_starts == [None]  # no Proxmox VE
+    (program.folder / "etc/pve").mkdir(parents=True)
+    nas = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
+    program.write_policy(upses=[{"name": "ups"}], stages=[STAGE], machines=[nas], cluster="disarm")
+    assert program("stages") == 1
+    assert found_starts[1]([104]).selectors == {
+        boot_starts.STAGE: selection.Selector(storage_of=("192.0.2.20", "nas")),
+        boot_starts.OWED: selection.Selector(ids=((104, None),)),
+    }
 
 
-def test_stages_without_stages_exit_0(program: Program) -> None:
-    assert program("stages") == 0
-    assert program.out == [f"{program.folder}/shutdown.json has no stages: nothing to do"]
-    assert sorted(path.name for path in program.folder.iterdir()) == ["shutdown.json"]
+def test_low_battery_is_watched_for_without_stages_too(
+    program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = []
+    monkeypatch.setattr(stages_loop, "run_stages", lambda stages, *_upses, **_rest: watched.append(stages))
+    assert program("stages") == 1
+    assert watched == [(Stage("low battery", fsd=True, low=True),)]
 
 
-def test_invalid_stages_exit_2(program: Program) -> None:
-    program.policy(stages=[{"name": "first", "surprise": 1}])
+def test_invalid_stages_exit_2(program: ShutdownProgram) -> None:
+    program.write_policy(stages=[{"name": "first", "surprise": 1}])
     for command in ("stages", "guests", "check"):
         assert program(command) == 2
         assert program.err.pop().startswith(f"{program.folder}/shutdown.json: $.stages[0].surprise: is unknown")
@@ -230,7 +259,7 @@ def test_invalid_stages_exit_2(program: Program) -> None:
     assert program("status") == 0
 
 
-def test_drill_runs_outer_half(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drill_runs_outer_half(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def hold(policy: Any, outage: float, host: job.RehearsalHost, say: Any, *, as_json: bool) -> int:
@@ -242,7 +271,7 @@ def test_drill_runs_outer_half(program: Program, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "argv", ["/usr/local/sbin/nut-shutdown"])
     assert program("drill") == 1
     words = [sys.executable, "-IS", "/usr/local/sbin/nut-shutdown"]
-    assert seen == [("vm", 10.0, False, words, program.qm)]
+    assert seen == [("vm", 10.0, False, words, program.run_qm)]
     assert (program.out, program.err) == (["it is on"], [])
     # progress goes to standard error, the result to standard output
     assert program("drill", "--json", "--outage", "2.5") == 1
@@ -251,7 +280,7 @@ def test_drill_runs_outer_half(program: Program, monkeypatch: pytest.MonkeyPatch
     assert program("drill", "--outage", "soon") == 2
 
 
-def test_inner_half_of_drill_reads_no_policy(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inner_half_of_drill_reads_no_policy(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     held = True
 
     def hold(source: int, say: Any, out: Any, *, as_json: bool) -> bool:
@@ -272,7 +301,7 @@ def test_inner_half_of_drill_reads_no_policy(program: Program, monkeypatch: pyte
     assert program("gate", "--inside") == 2
 
 
-def test_refused_drill_exits_2(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_drill_exits_2(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     for error, code, words in (
         (job.RehearsalRefused("not now"), 2, "nut-shutdown drill: not now"),
         (job.RehearsalError("odd"), 1, "nut-shutdown drill failed: odd"),
@@ -286,7 +315,7 @@ def test_refused_drill_exits_2(program: Program, monkeypatch: pytest.MonkeyPatch
         assert program.err.pop() == words
 
 
-def test_record_passes_options(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_passes_options(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def main(policy: Any, wanted: live.RecordOptions, host: job.RehearsalHost, out: Any) -> bool:
@@ -299,7 +328,7 @@ def test_record_passes_options(program: Program, monkeypatch: pytest.MonkeyPatch
     assert program("record") == 0
     addresses = program.folder / "addresses.json"
     plain = live.RecordOptions(report=program.folder / "last.json")
-    assert asked == [("vm", plain, [sys.executable, "-IS"], program.qm, AddressCache, addresses)]
+    assert asked == [("vm", plain, [sys.executable, "-IS"], program.run_qm, AddressCache, addresses)]
     assert program.out == ["it records"]
     words = ("record", "--check", "--show", "--json", "--need", "382.5", "--own", "30", "--inside")
     assert program(*words) == 1
@@ -307,7 +336,7 @@ def test_record_passes_options(program: Program, monkeypatch: pytest.MonkeyPatch
     assert asked[1][1] == dataclasses.replace(plain, **more)
 
 
-def test_refused_record_exits_2(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_record_exits_2(program: ShutdownProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     error: list[Exception] = [
         job.RehearsalRefused("ups is on battery\nnas is not logged in"),
         job.RehearsalError("run it as root"),
@@ -343,7 +372,7 @@ def _options(folder: Path) -> list[str]:
 
 
 def test_program_runs_from_archive(archive: Path, tmp_path: Path) -> None:
-    whole = {"version": 1, "upses": [], "machines": [], "settle": 3, "reserve": 30, "longest": 100}
+    whole = {"version": 1, "upses": [], "machines": [], "settle": 3, "reserve": 30, "timeout": 100}
     (tmp_path / "policy").write_text(json.dumps(whole))
     done = subprocess.run([archive, "gate", *_options(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -352,7 +381,7 @@ def test_program_runs_from_archive(archive: Path, tmp_path: Path) -> None:
 
 
 def test_killed_program_resumes(archive: Path, tmp_path: Path) -> None:
-    whole = {"version": 1, "upses": [], "reserve": 30, "longest": 3, "settle": 0.5}
+    whole = {"version": 1, "upses": [], "reserve": 30, "timeout": 3, "settle": 0.5}
     host = {"name": "here", "addresses": ["127.0.0.1"], "ports": [1], "shutdown_time": 1, "shutdown_limit": 1000}
     (tmp_path / "policy").write_text(json.dumps({**whole, "machines": [host]}))
     command = [str(archive), "gate", *_options(tmp_path)]
@@ -363,12 +392,12 @@ def test_killed_program_resumes(archive: Path, tmp_path: Path) -> None:
         first.send_signal(signal.SIGKILL)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "the gate was restarted and continues" in done.stdout
-    assert "the gate ends (longest)" in done.stdout
+    assert "the gate ends (timeout)" in done.stdout
     assert json.loads((tmp_path / "state").read_text())["began"] == began
 
 
 def test_program_survives_closed_output(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "policy").write_text('{"version": 1, "upses": [], "machines": [], "reserve": 30, "longest": 100}')
+    (tmp_path / "policy").write_text('{"version": 1, "upses": [], "machines": [], "reserve": 30, "timeout": 100}')
     with subprocess.Popen([archive, "gate", *_options(tmp_path)], stdout=subprocess.PIPE) as program:
         assert program.stdout
         program.stdout.close()
