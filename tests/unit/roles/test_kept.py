@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_play
+from ansible_collections.homelab.nut.tests.unit.support.plays import list_tasks, make_role, run_play
 
 pytestmark = pytest.mark.slow
 
@@ -37,17 +37,20 @@ PLAYBOOK = """\
 TASK = """\
 - ansible.builtin.set_fact:
     made: "{{ __ROLE_files }}"
+  vars: VARS
 """
 
 
-def list_kept_files(root: Path, tls: str) -> set[str]:
+def list_kept_files(root: Path, tls: str, task_vars: str = "{__nut_may_make_secrets: true}") -> set[str]:
     """Let both roles render their files with an open umask, and return the names of the files beside the inventory."""
     for role in ("nut_server", "nut_client"):
-        make_role(root, role, TASK.replace("ROLE", role))
+        make_role(root, role, TASK.replace("ROLE", role).replace("VARS", task_vars))
     (root / "hosts.yml").write_text(INVENTORY.replace("TLS", tls))
     (root / "site.yml").write_text(PLAYBOOK)
     run_play(root, "-i", "hosts.yml", "site.yml", umask=0)
     home = root / ".homelab-nut"
+    if not home.exists():
+        return set()
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.name != ".lock"}
 
@@ -62,6 +65,28 @@ def list_kept_files(root: Path, tls: str) -> set[str]:
 def test_authority_is_made_only_with_tls(tmp_path: Path, tls: str, files: set[str]) -> None:
     """Ansible evaluates every variable in a template, even in a branch of an `if` that is not taken."""
     assert list_kept_files(tmp_path, tls) == {"passwords/proxmox", "passwords/media", *files}
+
+
+def test_roles_make_no_secrets_before_they_have_seen_the_host(tmp_path: Path) -> None:
+    """Otherwise a second machine without the secrets would keep new ones, and the next run would take them for the deployed ones."""
+    assert list_kept_files(tmp_path, "true", "{}") == set()
+
+
+@pytest.mark.parametrize(
+    "path", ["nut_server/tasks/present.yml", "nut_client/tasks/ups_clients.yml"], ids=lambda path: path.split("/")[0]
+)
+def test_only_the_task_after_the_check_makes_secrets(path: str) -> None:
+    tasks = list(list_tasks(yaml.safe_load((CHECKOUT / "roles" / path).read_text())))
+    configuring = [task for task in tasks if "files" in task.get("homelab.nut.config", {})]
+    assert [
+        (task.get("check_mode", False), "__nut_may_make_secrets" in task.get("vars", {})) for task in configuring
+    ] == [
+        (True, False),
+        (False, True),
+    ]
+    assert sum("__nut_may_make_secrets" in task.get("vars", {}) for task in tasks) == 1
+    for task in configuring:
+        assert {"secrets", "login_remedy"} <= task["homelab.nut.config"].keys()
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ CHECKOUT = Path(__file__).parents[3]
 ROLES = ("nut_server", "nut_client")
 
 ODD = "UPS #1 \"rack\" \\ = [x] {{ not_a_variable }} 'q' $HOME `id`"
+# the same as a regular expression, which NUT takes it for: a brace alone is none
+ODD_PATTERN = ODD.replace("{", "[{]")
 
 PATH, WORD = f"/{ODD}", 'u"#\\='
 
@@ -211,7 +213,7 @@ PRIMARIES: dict[str, dict[str, Any]] = {
                 "name": "ups",
                 "powervalue": 1,
                 "vendorid": "051d",
-                "product": ODD,
+                "product": ODD_PATTERN,
                 "pollfreq": 12,
                 "ignorelb": True,
                 "pollonly": False,
@@ -344,7 +346,9 @@ SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 # replaces the tasks of the role: the files are put into a fact instead of onto a host
 TASKS = """\
-- block:
+- vars:
+    __nut_may_make_secrets: true
+  block:
     - ansible.builtin.set_fact:
         seen:
           rendered: "{{ FILES }}"
@@ -583,7 +587,7 @@ def test_device_keys_are_read_back_unchanged(rendered: dict[str, dict[str, Any]]
             "driver": "usbhid-ups",
             "port": "auto",
             "vendorid": "051d",
-            "product": ODD,
+            "product": ODD_PATTERN,
             "pollfreq": "12",
             "ignorelb": None,
             "default.battery.charge.low": "30",

@@ -129,7 +129,7 @@ def test_invalid_policy_is_refused(program: Program, text: str) -> None:
 
 
 def test_plan_shows_steps_and_changes_nothing(program: Program) -> None:
-    program.bus.plug("1-1", APC)
+    program.bus.plug_in("1-1", APC)
     done = program("plan")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"write {program.root}/nut/ups.conf: [ups] is 051d:0002 American Power Conversion" in done.stdout
@@ -140,11 +140,11 @@ def test_plan_shows_steps_and_changes_nothing(program: Program) -> None:
 
 
 def test_plan_can_be_printed_as_json(program: Program) -> None:
-    program.bus.plug("1-1", APC)
+    program.bus.plug_in("1-1", APC)
     data = json.loads(program("plan", "--json").stdout)
     assert data["changes"] is True
     assert len(data["steps"]) == 4  # the watcher of ups.conf is stopped first
-    assert set(data) == {"changes", "steps", "diff", "deferred", "waits", "remarks"}
+    assert set(data) == {"changes", "steps", "diff", "deferred", "faults", "waits", "remarks"}
 
 
 def test_plan_without_changes_is_empty(program: Program) -> None:
@@ -153,7 +153,7 @@ def test_plan_without_changes_is_empty(program: Program) -> None:
 
 
 def test_status_shows_each_ups_safely(program: Program) -> None:
-    program.bus.plug("1-1", APC, product='x"\n[evil]\x1b[2J')
+    program.bus.plug_in("1-1", APC, product='x"\n[evil]\x1b[2J')
     done = program("status")
     assert done.returncode == 0
     assert all(line.isprintable() for line in done.stdout.splitlines())
@@ -163,7 +163,7 @@ def test_status_shows_each_ups_safely(program: Program) -> None:
 
 
 def test_status_can_be_printed_as_json(program: Program) -> None:
-    program.bus.plug("1-1", APC, product="caf\u00e9\x1b")
+    program.bus.plug_in("1-1", APC, product="caf\u00e9\x1b")
     done = program("status", "--json")
     data = json.loads(done.stdout)
     assert data["upses"][0]["product"] == "caf\u00e9\\x1b"
@@ -173,14 +173,14 @@ def test_status_can_be_printed_as_json(program: Program) -> None:
 
 
 def test_status_works_on_an_ascii_terminal(program: Program) -> None:
-    program.bus.plug("1-1", APC, product="caf\u00e9")
+    program.bus.plug_in("1-1", APC, product="caf\u00e9")
     done = program("status", LANG="C", PYTHONCOERCECLOCALE="0", LC_ALL="POSIX")
     assert done.returncode == 0
     assert "051d:0002" in done.stdout
 
 
 def test_run_writes_history_and_log(program: Program) -> None:
-    program.bus.plug("1-1", APC)
+    program.bus.plug_in("1-1", APC)
     done = program("run", TZ="Asia/Tokyo")
     # without NUT the run fails, with a message on standard error and in the log
     assert done.returncode == 1
@@ -195,7 +195,7 @@ def test_run_writes_history_and_log(program: Program) -> None:
 
 
 def test_unwritable_log_does_not_stop_a_run(program: Program) -> None:
-    program.bus.plug("1-1", APC)
+    program.bus.plug_in("1-1", APC)
     program.log.symlink_to(program.root / "elsewhere")
     done = program("run")
     assert f"can't write {program.log}" in done.stderr
@@ -204,7 +204,7 @@ def test_unwritable_log_does_not_stop_a_run(program: Program) -> None:
 
 
 def test_debug_messages_are_printed(program: Program) -> None:
-    program.bus.plug("1-1", APC)
+    program.bus.plug_in("1-1", APC)
     assert "debug: upsd at 127.0.0.1:1 cannot be reached" in program("plan", "--debug").stderr
     program.policy["debug"] = True
     assert "debug: upsd at 127.0.0.1:1 cannot be reached" in program("run").stderr

@@ -13,9 +13,12 @@ import jinja2
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
+from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.feeds import Feeds
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
+from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import list_secondaries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import policy as shutdown_policy
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.compose import compose_policy
+from ansible_collections.homelab.nut.tests.unit.support import role_variables
 
 CHECKOUT = Path(__file__).parents[4]
 ROLE = CHECKOUT / "roles" / "nut_server"
@@ -25,19 +28,19 @@ def load_yaml(path: str) -> Any:
     return yaml.safe_load((ROLE / path).read_text())
 
 
-def render_unit(longest: float) -> list[str]:
+def render_unit(timeout: float) -> list[str]:
     environment = jinja2.Environment(autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
     text = environment.from_string((ROLE / "templates/nut-shutdown.service.j2").read_text()).render(
-        __nut_server_shutdown_policy={"longest": longest},
+        __nut_server_shutdown_policy={"timeout": timeout},
         __nut_server_shutdown_program=load_yaml("vars/main.yml")["__nut_server_shutdown_program"],
     )
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize(("longest", "limit"), [(30, 60), (120.0, 150), (99.5, 130)])
-def test_unit_always_ends_in_a_poweroff(longest: float, limit: int) -> None:
+@pytest.mark.parametrize(("timeout", "limit"), [(30, 90), (120.0, 180), (99.5, 160)])
+def test_unit_always_ends_in_a_poweroff(timeout: float, limit: int) -> None:
     """However the unit ends. The ways were found with systemd 252 and 257."""
-    lines = render_unit(longest)
+    lines = render_unit(timeout)
     starts = [line for line in lines if line.startswith("ExecStart=")]
     assert starts == [
         "ExecStart=/usr/local/sbin/nut-shutdown gate",
@@ -64,13 +67,55 @@ def test_role_defaults_are_a_valid_policy() -> None:
     gate = load_yaml("meta/argument_specs.yml")["argument_specs"]["main"]["options"]["nut_server_gate"]["options"]
     policy = compose_policy(
         [],
-        ["ups"],
+        Feeds({"ups": 1}),
         3493,
         settle=gate["settle"]["default"],
         reserve=defaults["nut_server_shutdown_time"],
-        least=defaults["nut_server_shutdown_time"] + 10,
+        reserve_minimum=defaults["nut_server_shutdown_time"] + 10,
         flag=load_yaml("vars/main.yml")["__nut_server_own_settings"]["upsmon.conf"]["POWERDOWNFLAG"],
         stages=defaults["nut_server_stages"],
     )
     read = shutdown_policy.check_policy(shutdown_policy.to_data(policy))
-    assert (read.reserve, read.least, read.flag, read.stages) == (30, 40, "/run/nut-killpower", ())
+    assert (read.reserve, read.reserve_minimum, read.flag, read.stages) == (30, 40, "/run/nut-killpower", ())
+
+
+NODES = list_secondaries(
+    {"pve": ["pve1"], "truenas": ["nas"], "ups_clients": ["pve2"]},
+    {
+        "pve1": {"ansible_host": "192.0.2.1"},
+        "nas": {"ansible_host": "192.0.2.5", "nut_client_shutdown_time": 60},
+        "pve2": {"ansible_host": "192.0.2.2", "nut_client_shutdown_time": 90, "nut_client_shutdown_limit": 300},
+    },
+)
+
+
+def render_policy(gate: dict[str, Any], cluster_nodes: list[str]) -> shutdown_policy.ShutdownPolicy:
+    """Return the policy in the shutdown.json that Ansible renders."""
+    variables = {
+        "inventory_hostname": "pve1",
+        "nut_server_devices": [{"name": "ups"}],
+        "nut_server_gate": gate,
+        "__nut_server_clients": NODES,
+        "__nut_server_plan": {"plan": {"cluster_nodes": cluster_nodes, "needed": {"reserve": 77}, "runtime_low": 300}},
+    }
+    text = role_variables.evaluate("nut_server", "__nut_server_shutdown_files['shutdown.json']", variables)
+    return shutdown_policy.read_policy(text)
+
+
+@pytest.mark.parametrize(
+    ("gate", "nodes", "awaited", "timeout", "cluster"),
+    [
+        ({}, ["pve2"], ["nas", "pve2"], 330, ""),
+        ({"cluster": "together"}, ["pve2"], ["nas"], 120, "together"),
+        ({"cluster": "together"}, [], ["nas", "pve2"], 330, "together"),
+        ({"cluster": "together", "timeout": 200}, ["pve2"], ["nas"], 200, "together"),
+        ({"cluster": "disarm"}, ["pve2"], ["nas", "pve2"], 330, "disarm"),
+        ({"cluster": ""}, ["pve2"], ["nas", "pve2"], 330, ""),
+    ],
+)
+def test_rendered_policy_has_the_chosen_way_of_a_cluster(
+    gate: dict[str, Any], nodes: list[str], awaited: list[str], timeout: float, cluster: str
+) -> None:
+    policy = render_policy(gate, nodes)
+    assert [machine.name for machine in policy.machines] == awaited
+    assert (policy.timeout, policy.cluster, policy.reserve, policy.runtime_low) == (timeout, cluster, 77, 300)
