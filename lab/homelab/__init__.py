@@ -38,7 +38,6 @@ READY_SECONDS = 90  # from the start until ssh answers; 5 to 15 on two cores
 SSH_CONFIG = """\
 # Written by lab/lab. ssh -F {file} HOST
 Host *
-  User root
   HostName 127.0.0.1
   IdentityFile "{state}/id_ed25519"
   IdentitiesOnly yes
@@ -220,7 +219,8 @@ class Lab:
         # the journal is kept outside of the container, to show what happened during a power cut
         (folder / "journal").mkdir(exist_ok=True)
         options += ["--volume", f"{folder}:/lab", "--volume", f"{folder}/journal:/var/log/journal"]
-        options += ["--volume", f"{self.state}/id_ed25519.pub:/root/.ssh/authorized_keys:ro"]
+        home = "/root" if host.user == "root" else f"/home/{host.user}"
+        options += ["--volume", f"{self.state}/id_ed25519.pub:{home}/.ssh/authorized_keys:ro"]
         if host.ups:
             options += ["--volume", f"{self.state / 'usb' / host.name}:/run/usb"]
             # for the sandbox of a drill: a unit's own mounts (which AppArmor's profile for containers forbids) and its own network
@@ -234,6 +234,8 @@ class Lab:
                 "--security-opt",
                 "apparmor=unconfined",
             ]
+        elif host.group == "pve":
+            options += ["--cap-add", "NET_ADMIN"]  # for nftables, as on every host that is no container
         if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
             options += ["--volume", f"{CGROUP_V1}:/etc/systemd/system.conf.d/cgroup-v1.conf:ro"]
         for service, inside in (("ssh", 22), ("api", 443)):
@@ -320,7 +322,8 @@ class Lab:
         config = SSH_CONFIG.format(file=self.state / "ssh_config", state=self.state)
         keys = ""
         for name, ports in known.items():
-            config += f"\nHost {name}\n  Port {ports['ssh']}\n  HostKeyAlias {name}\n"
+            user = self.find_host(name).user
+            config += f"\nHost {name}\n  User {user}\n  Port {ports['ssh']}\n  HostKeyAlias {name}\n"
             keys += (
                 f"{name} "
                 + run_podman("exec", self.container_name(name), "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout

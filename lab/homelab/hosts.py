@@ -22,7 +22,7 @@ class LabHost:
     """One machine.
 
     kind is the image's name below lab/images; release is Debian's code name; group is where the inventory has it;
-    ups are its UPSes, at the ports 1, 2 and so on; none for a host without USB.
+    ups are its UPSes, at the ports 1, 2 and so on; none for a host without USB; user may log in by ssh.
     """
 
     name: str
@@ -30,10 +30,11 @@ class LabHost:
     release: str
     group: str
     ups: tuple[LabUps, ...] = ()
+    user: str = "root"
 
 
-# One site a NUT release that people run: Proxmox VE 8 is Debian 12 with NUT 2.8.0, Proxmox VE 9 Debian 13 with 2.8.1.
-# And a large one: two UPSes that only their serial numbers tell apart, and clients of both releases.
+# One site a NUT release that people run: Proxmox VE 8 and TrueNAS 25.10 are Debian 12 with NUT 2.8.0, Proxmox VE 9 and TrueNAS 26
+# Debian 13 with 2.8.1. And a large one: two UPSes that only their serial numbers tell apart, and clients of both releases.
 SITES = {
     "pve8": (
         LabHost("pve8", "pve", "bookworm", "pve", ups=(LabUps("apc"),)),
@@ -42,7 +43,7 @@ SITES = {
     ),
     "pve9": (
         LabHost("pve9", "pve", "trixie", "pve", ups=(LabUps("cps"),)),
-        LabHost("truenas9", "truenas", "bookworm", "truenas"),
+        LabHost("truenas9", "truenas", "trixie", "truenas"),
     ),
     "rack": (
         LabHost(
@@ -54,6 +55,14 @@ SITES = {
         LabHost("rack-db", "linux", "trixie", "ups_clients"),
         LabHost("rack-web", "linux", "bookworm", "ups_clients"),
         LabHost("rack-old", "linux", "bookworm", "ups_clients"),
+    ),
+    # Machines that nobody has prepared: no USB, nobody but `ops` may log in, who must use sudo. For the scenario newcomer, whose
+    # inventory knows them by their addresses.
+    "newcomer": (
+        LabHost("cellar", "bare", "trixie", "pve", user="ops"),
+        LabHost("vault", "truenas", "trixie", "truenas"),
+        LabHost("desk", "bare", "bookworm", "ups_clients", user="ops"),
+        LabHost("shed", "bare", "trixie", "ups_clients", user="ops"),
     ),
 }
 

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A site of the lab during a power cut: its machines, its UPS, and the physics. Machines stop without power and start with it."""
+"""A site of the lab during a power cut: its machines, its UPSes, and the physics. Machines stop without power and start with it.
+
+One file, because the steps, the physics and the restoration of a site share one lock and one state.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,10 @@ from .verdict import Expectation, Observation, Stop, describe_events, judge_case
 READY_SECONDS = 120.0  # from power to an upsd that serves its UPS; 15 to 30 on two cores
 TICK = 0.4
 DRAIN_INTERVAL = 2.0
+
+OWN_PORT, SECOND_PORT = 1, 2
+UPS_NAMES = {OWN_PORT: "ups", SECOND_PORT: "second"}
+SECOND_MODEL = "eaton"  # no site has it as its own
 
 # Runs on the primary and prints a line for each change: status of the UPS, POWERDOWNFLAG, and whether the gate has begun. The shell
 # talks to upsd itself, because starting programs three times a second would load the machine more than what it watches.
@@ -73,16 +80,23 @@ class Case:
     nas_seconds: float = 5.0  # that TrueNAS takes to go down
     battery_seconds: float | None = None  # that the battery lasts after it is low; None: forever
     watch_seconds: float = 20.0  # without an event, before the lab concludes that no machine goes down
+    before: tuple[Step, ...] = ()  # run before the deployment, which then is done in any case
     repairs: tuple[Step, ...] = ()  # run after the case
     ci_site: str = ""  # where every test run plays the case
     variables: Mapping[str, object] | None = None  # extra variables of the deployment
+    # what a second UPS powers, which is plugged in for the case: "" no second UPS; "spare": the primary, which stays up with either
+    # UPS; "needed": the primary, which needs both; "router": no machine of the site. The secondaries are always on the first one
+    second_ups: str = ""
+
+
+BOTH = ("pve8", "pve9")  # the sites of a case that is played with each release of NUT
 
 
 class House:
-    """A site's machines, its UPS, the wires between them, and a record of what happens."""
+    """A site's machines, its UPSes, the wires between them, and a record of what happens."""
 
     def __init__(self, lab: Lab, site: str, say: Callable[[str], None]) -> None:
-        """Take control of a site, which must be up and have one UPS."""
+        """Take control of a site, which must be up and have one UPS of its own."""
         self.lab, self.site, self.log = lab, site, say
         self.hosts: dict[str, LabHost] = {host.name: host for host in SITES[site]}
         self.primary = next(host.name for host in SITES[site] if host.ups)
@@ -93,7 +107,9 @@ class House:
         self.started_at = dict.fromkeys(self.hosts, 0.0)  # when each was started last
         self.begun: dict[str, float | None] = dict.fromkeys(self.hosts)
         self.stop_causes: dict[str, str] = {}
-        self.power, self.drained, self.full = True, 0.0, 0
+        self.unpowered: set[str] = set()  # machines without power
+        self.second_ups = ""  # as Case.second_ups
+        self.drained, self.full = 0.0, 0
         self.empty_at: float | None = None
         self.last_report = ("", "-", "-")
         self.case: Case | None = None
@@ -116,6 +132,8 @@ class House:
     def __exit__(self, *_error: object) -> None:
         self.halt.set()
         self.physics.join()
+        with contextlib.suppress(LabError, OSError):
+            self._wire_second_ups("")
         if self.listener and self.listener.stdin:
             self.listener.stdin.close()
             self.listener.wait()
@@ -124,7 +142,10 @@ class House:
 
     def play_case(self, case: Case) -> dict[str, Any]:
         """Play a case and return its row. Raise LabError if the site can't be restored afterwards."""
-        if case.variables != self.deployed:
+        if case.before or case.variables != self.deployed:
+            self._wire_second_ups(case.second_ups)
+            for step in case.before:
+                step(self)
             self.log(f"{case.name}: deploying {json.dumps(case.variables)}")
             deploy_hosts(self.lab, self.hosts, case.variables)
             self.deployed = case.variables
@@ -165,6 +186,16 @@ class House:
             "took": round(time.time() - self.start, 1),
             "journals": self.collect_journals() if problems else {},
         }
+
+    def _wire_second_ups(self, powers: str) -> None:
+        """Plug in the second UPS, or unplug it, and connect machines to it."""
+        with self.lock:
+            self.second_ups = powers
+            plugged = {ups["port"] for ups in self.control_ups("status")["upses"]}
+            if powers and SECOND_PORT not in plugged:
+                self.control_ups("plug", model=SECOND_MODEL, port=SECOND_PORT)
+            elif not powers and SECOND_PORT in plugged:
+                self.control_ups("unplug", port=SECOND_PORT)
 
     def collect_journals(self) -> dict[str, list[str]]:
         """Return the journal lines about NUT and shutdowns since the case began, of each running machine: host -> lines."""
@@ -208,12 +239,16 @@ class House:
         without_hope = {self.resolve_name(name) for name in case.expected.lost}
         begun = time.time()
         while not set(self.list_running()) <= (without_hope if self.primary not in self.list_running() else set()):
-            quiet = case.watch_seconds if stays and not self.is_going_down() else 130.0
-            if time.time() - max([begun, *(self.start + at for at, _words in self.events)]) > quiet:
+            ends_early = case.expected.ends == "secondaries" or (stays and not self.is_going_down())
+            quiet = case.watch_seconds if ends_early else 130.0
+            if (
+                self.is_cycle_over()
+                or time.time() - max([begun, *(self.start + at for at, _words in self.events)]) > quiet
+            ):
                 break
             self._check_physics()
             time.sleep(TICK)
-        if not self.control_ups("status")["mains"]:
+        if not all(ups["mains"] for ups in self._list_upses()):
             # the order to the UPS comes at the very end, maybe after podman reports the container as ended
             time.sleep(1)
             self.skip_ups_delay(without_hope)
@@ -227,7 +262,7 @@ class House:
             set(self.list_running()) == set(self.hosts) and not self.has_pending_switch()
         ):
             self.skip_ups_delay(without_hope)
-            idle = 0 if self.has_pending_switch() or not self.power or any(self.begun.values()) else idle + 1
+            idle = 0 if self.has_pending_switch() or self.unpowered or any(self.begun.values()) else idle + 1
             if idle > 12:
                 break
             self._check_physics()
@@ -243,17 +278,39 @@ class House:
         about = "FSD" in status.split() or flag != "-" or gate != "-"
         return about or any(self.begun.values()) or any(stop.how == "shutdown" for stop in self.stops)
 
+    def is_cycle_over(self) -> bool:
+        """Return whether all machines went down, lost their power, and run again on mains."""
+        went_down = {stop.host for stop in self.stops if stop.how in ("shutdown", "lost")}
+        return (
+            went_down == set(self.hosts) == set(self.list_running())
+            and bool(self.cuts)
+            and self.cuts[-1] > max(stop.down for stop in self.stops if stop.host == self.primary)
+            and not self.is_shutting_down()
+            and all(ups["mains"] for ups in self._list_upses())
+        )
+
+    def is_shutting_down(self) -> bool:
+        """Return whether a machine is going down now, or about to."""
+        status, flag, gate = self.last_report
+        return (
+            "FSD" in status.split()
+            or flag != "-"
+            or gate != "-"
+            or any(self.begun.values())
+            or self.has_pending_switch()
+        )
+
     def skip_ups_delay(self, without_hope: set[str]) -> None:
-        """Skip the UPS's delay if every machine is down."""
+        """Skip the delays of the UPSes if every machine is down."""
         if set(self.list_running()) <= without_hope and self.has_pending_switch():
             self.control_ups("hurry")
             # the machines must lose their power before it returns
             deadline = time.monotonic() + 10
-            while self.power != all(ups["outlets"] for ups in self._list_upses()) and time.monotonic() < deadline:
+            while self.unpowered != self._find_unpowered(self._list_upses()) and time.monotonic() < deadline:
                 time.sleep(0.1)
 
     def has_pending_switch(self) -> bool:
-        """Return whether the UPS is about to switch its outlets, or has switched them off."""
+        """Return whether a UPS is about to switch its outlets, or has switched them off."""
         return not all(ups["outlets"] and ups["shutdown_in"] < 0 for ups in self._list_upses())
 
     def _restore_site(self, case: Case) -> list[str]:
@@ -278,6 +335,7 @@ class House:
 
     def ensure_ready(self) -> None:
         """Wait until the site is ready for the first case. Raise LabError if it does not get ready."""
+        self._wire_second_ups("")
         deadline = time.monotonic() + 20
         while self.find_faults():
             if time.monotonic() > deadline:
@@ -288,8 +346,8 @@ class House:
     def _restart_machines(self) -> None:
         """Restart all machines, as a person would without knowing the cause. Raise LabError if that does not help."""
         self.log("restarting all machines")
-        if not self.control_ups("status")["upses"]:
-            self.control_ups("replug")
+        for port in self.list_unplugged():
+            self.control_ups("replug", port=port)
         with contextlib.suppress(LabError):
             self.control_ups("unhang")
         self.switch_mains(True)
@@ -317,6 +375,10 @@ class House:
         wrong += [f"{self.primary} has a gate"] if gate != "-" else []
         if self.has_pending_switch():
             wrong.append("the UPS is about to cut its outlets")
+        if not wrong and self.second_ups:
+            second = UPS_NAMES[SECOND_PORT]
+            says = self.run_script("primary", f"upsc {second}@localhost ups.status 2>/dev/null", check=False)
+            wrong += [] if says.split()[:1] == ["OL"] else [f"upsd says of {second}: {says.strip() or 'nothing'}"]
         if not wrong:
             try:
                 there = int(self.run_script("primary", "upsc -c ups@localhost 2>/dev/null | sort -u | wc -l"))
@@ -339,28 +401,31 @@ class House:
             self.events.append((round(since, 1), words))
         self.log(f"{self.case.name if self.case else ''}: {since:6.1f} s  {words}")
 
-    def switch_mains(self, on: bool) -> None:
-        """Cut or restore the mains."""
-        self.note_event(f"mains {'on' if on else 'off'}")
+    def switch_mains(self, on: bool, port: int | None = None) -> None:
+        """Cut or restore the mains of all UPSes, or of the one at a port."""
+        self._note_ups(port, f"mains {'on' if on else 'off'}")
         with self.lock:
-            self.control_ups("mains", on=on)
+            self.control_ups("mains", on=on, **_at_port(port))
             if on and self.empty_at is not None:
                 self.empty_at = None
                 self.control_ups("set", values={"runtime": self.full})
 
-    def set_battery_low(self) -> None:
-        """Make the battery low. From now on it lasts for the case's battery_seconds."""
-        self.note_event("battery low")
-        self.control_ups("low")
+    def set_battery_low(self, port: int | None = None) -> None:
+        """Make the battery of all UPSes, or of the one at a port, low. From now on it lasts for the case's battery_seconds."""
+        self._note_ups(port, "battery low")
+        self.control_ups("low", **_at_port(port))
         if self.case and self.case.battery_seconds:
             with self.lock:
                 self.full = self._list_upses()[0]["state"]["runtime"]
                 self.empty_at = time.time() + self.case.battery_seconds
 
-    def empty_battery(self) -> None:
-        """Make the battery empty."""
-        self.note_event("battery empty")
-        self.control_ups("empty")
+    def empty_battery(self, port: int | None = None) -> None:
+        """Make the battery of all UPSes, or of the one at a port, empty."""
+        self._note_ups(port, "battery empty")
+        self.control_ups("empty", **_at_port(port))
+
+    def _note_ups(self, port: int | None, words: str) -> None:
+        self.note_event(words if port is None else f"{UPS_NAMES[port]}: {words}")
 
     def run_script(self, who: str, script: str, *, privileged: bool = False, check: bool = True) -> str:
         """Run a script on a machine, not over its network, and return its output. Raise LabError if it fails."""
@@ -395,10 +460,12 @@ class House:
             "primary begins": lambda: self.begun[self.primary] is not None,
             "nas begins": lambda: self.begun[self.nas] is not None,
             "nas down": lambda: self.nas in ran and self.nas not in self.list_running(),
+            "secondaries down": lambda: set(self.list_running()) <= {self.primary},
             "all down": lambda: not self.list_running(),
-            "all run": lambda: self.power and len(self.list_running()) == len(self.hosts),
+            "all run": lambda: not self.unpowered and len(self.list_running()) == len(self.hosts),
             "all logged in": lambda: "OB" in status.split() and self._count_clients() >= len(self.hosts),
-            "cut": lambda: not self.power,
+            "cut": lambda: bool(self.unpowered),
+            "ready": lambda: not self.find_faults(),
         }
         return conditions[phase]()
 
@@ -408,7 +475,7 @@ class House:
     def pull_plug(self, who: str) -> None:
         """Pull a machine's plug."""
         name = self.resolve_name(who)
-        self.note_event(f"{name}: plug pulled")
+        self.note_event(f"{name}: power cord pulled")
         with self.lock:
             self.stop_causes[name] = "pulled"
             run_podman("kill", self.lab.container_name(name))
@@ -419,7 +486,7 @@ class House:
         deadline = time.monotonic() + 30
         while name in self.list_running() and time.monotonic() < deadline:
             time.sleep(0.1)
-        self.note_event(f"{name}: plug back")
+        self.note_event(f"{name}: power cord plugged in")
         self._start_machine(name)
 
     def reboot_machine(self, who: str) -> None:
@@ -460,8 +527,21 @@ class House:
         return answer
 
     def _list_upses(self) -> list[dict[str, Any]]:
+        """Return the UPSes of the case, whether their USB cables are plugged in or not, in the order of their ports."""
         status = self.control_ups("status")
-        return [*status["upses"], *status["unplugged"]]
+        ports = (OWN_PORT, SECOND_PORT) if self.second_ups else (OWN_PORT,)
+        upses = [ups for ups in (*status["upses"], *status["unplugged"]) if ups["port"] in ports]
+        return sorted(upses, key=lambda ups: int(ups["port"]))
+
+    def list_unplugged(self) -> list[int]:
+        """Return the ports of the case's UPSes whose USB cables are unplugged."""
+        plugged = {ups["port"] for ups in self.control_ups("status")["upses"]}
+        return [ups["port"] for ups in self._list_upses() if ups["port"] not in plugged]
+
+    def _find_unpowered(self, upses: Iterable[Mapping[str, Any]]) -> set[str]:
+        """Return the machines that no UPS gives power to, as they are wired."""
+        outlets = {ups["port"]: bool(ups["outlets"]) for ups in upses}
+        return {name for name in self.hosts if not has_power(name == self.primary, self.second_ups, outlets)}
 
     # Physics
 
@@ -487,29 +567,34 @@ class House:
             self.peak_load = max(self.peak_load, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
             self._discharge_battery()
             upses = self._list_upses()
-            power = all(ups["outlets"] for ups in upses)
+            unpowered = self._find_unpowered(upses)
             for name, pid in self.pids.items():
                 if pid:
                     self._watch_machine(name, pid)
-            if self.power and not power:
+            lost, fed = unpowered - self.unpowered, self.unpowered - unpowered
+            if lost:
                 at = max(
                     parse_timestamp(event["time"])
                     for ups in upses
                     for event in ups["events"]
                     if event["event"] == "outlets off"
                 )
-                self.cuts.append(at - self.start)
-                self.note_event("the UPS cuts the power", at)
-                for name in self.list_running():
+                if self.primary in lost:
+                    self.cuts.append(at - self.start)
+                self.note_event(f"the UPS cuts the power{self._spell_part(lost)}", at)
+                for name in set(self.list_running()) & lost:
                     self.stop_causes[name] = "lost"
                     run_podman("kill", self.lab.container_name(name), check=False)
-            if power and not self.power:
-                self.note_event("the UPS gives power")
-                self.power = True
+            if fed:
+                self.note_event(f"the UPS restores power{self._spell_part(fed)}")
                 for name in self.hosts:
-                    if name not in self.list_running():
+                    if name in fed and name not in self.list_running():
                         self._start_machine(name)
-            self.power = power
+            self.unpowered = unpowered
+
+    def _spell_part(self, names: Iterable[str]) -> str:
+        """Return which machines are meant, or "" if it is all of them."""
+        return "" if set(names) == set(self.hosts) else f" of {', '.join(sorted(names))}"
 
     def _discharge_battery(self) -> None:
         if self.empty_at is None or time.time() - self.drained < DRAIN_INTERVAL:
@@ -529,6 +614,7 @@ class House:
         if began is not None and began > self.started_at[name] and self.begun[name] is None:
             self.begun[name] = began
             self.note_event(f"{name} begins to shut down", began)
+        self._reset_machine(name)
         if Path(f"/proc/{pid}").exists():
             return
         state = json.loads(run_podman("inspect", "--type", "container", self.lab.container_name(name)).stdout)[0][
@@ -545,6 +631,17 @@ class House:
         if name == self.primary:
             self.last_report = ("", "-", "-")
         self.note_event(f"{name} is down" if how == "shutdown" else f"{name} is down ({how})", down)
+        if how == "reset" and name not in self.unpowered:
+            self._start_machine(name)
+
+    def _reset_machine(self, name: str) -> None:
+        """Reset a machine whose watchdog has expired."""
+        expired = self.lab.state / "hosts" / name / "reset"
+        if expired.exists():
+            expired.unlink()
+            self.note_event(f"{name}: the watchdog resets it")
+            self.stop_causes[name] = "reset"
+            run_podman("kill", self.lab.container_name(name), check=False)
 
     def _start_machine(self, name: str) -> None:
         """Start a machine, as when it gets power."""
@@ -585,6 +682,20 @@ class House:
         threading.Thread(target=read_reports, daemon=True).start()
 
 
+def _at_port(port: int | None) -> dict[str, int]:
+    return {} if port is None else {"port": port}
+
+
+def has_power(is_primary: bool, second_ups: str, outlets: Mapping[int, bool]) -> bool:
+    """Return whether a machine has power. second_ups: as Case.second_ups. outlets: port of a UPS -> whether its outlets are on."""
+    own, second = outlets[OWN_PORT], outlets.get(SECOND_PORT, False)
+    if is_primary and second_ups == "spare":
+        return own or second
+    if is_primary and second_ups == "needed":
+        return own and second
+    return own
+
+
 def describe_changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> list[str]:
     """Return the events between two reports of the primary."""
     words = []
@@ -598,7 +709,7 @@ def describe_changes(old: tuple[str, str, str], new: tuple[str, str, str]) -> li
     if new[1] != "-" and old[1] == "-":
         words.append("POWERDOWNFLAG")
     elif new[1] == "-" and old[1] != "-":
-        words.append("POWERDOWNFLAG gone")
+        words.append("POWERDOWNFLAG removed")
     if new[2] != "-" and old[2] == "-":
         words.append("the gate begins")
     return words

@@ -110,7 +110,9 @@ def find_problems(shutdowns: Sequence[Shutdown]) -> list[str]:
 def format_table(shutdowns: Sequence[Shutdown]) -> str:
     """Return a table with a bar for each host: '.' while running, '#' while shutting down."""
     end = max((shutdown.down or 0 for shutdown in shutdowns), default=0) or 1
-    rows = [f"{'host':<10} {'role':<9} {'began':>8} {'down':>8}   seconds after the battery was low"]
+    rows = [
+        f"{'host':<10} {'role':<9} {'began':>8} {'down':>8}   seconds after the battery was low (. still on, # going down)"
+    ]
     for shutdown in shutdowns:
         began, down = (f"{at:6.1f} s" if at is not None else "  never" for at in (shutdown.began, shutdown.down))
         rows.append(f"{shutdown.host:<10} {shutdown.role:<9} {began:>8} {down:>8}   |{_draw_bar(shutdown, end)}|")

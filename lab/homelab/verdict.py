@@ -15,6 +15,9 @@ SOON = 8.0
 """Allowed seconds from the end of the last secondary to the beginning of the primary's shutdown: SETTLE, up to 3 s for polling the
 machines and for systemd, and FINALDELAY if that secondary is down as soon as it has logged out."""
 
+BATTERY_LOW = "battery low"
+"""The event of a battery that is made low, where a site has one UPS."""
+
 QUEUE_SECONDS = 3.0
 """Seconds added to each limit per process that waits for a processor: on a busy machine, each poll of the gate and systemd's first
 step have to wait."""
@@ -31,7 +34,8 @@ class Stop:
     role: str  # "primary" or "secondary"
     began: float | None  # the beginning of its shutdown; None if it had none
     down: float
-    # "shutdown"; "lost": it was running when its outlet went off; "pulled", "reboot": a step of the case; "stopped": without a shutdown
+    # "shutdown"; "lost": it was running when its outlet went off; "pulled", "reboot": a step of the case; "reset": by its watchdog;
+    # "stopped": without a shutdown
     how: str
 
 
@@ -42,7 +46,7 @@ class Observation:
     primary: str
     secondaries: tuple[str, ...]
     stops: tuple[Stop, ...] = ()
-    cuts: tuple[float, ...] = ()  # when the outlets went off
+    cuts: tuple[float, ...] = ()  # when the primary's outlets went off
     events: tuple[tuple[float, str], ...] = ()
     gate: Mapping[str, Any] | None = None  # the report of nut-shutdown, if it ran
     stayed_off: tuple[str, ...] = ()  # machines that stayed off although there was power
@@ -75,13 +79,18 @@ ExtraCheck = Callable[[Observation], "list[str]"]
 class Expectation:
     """What must be true of a case."""
 
-    # "stays": no machine goes down; "cycle": all go down, lose their power and come back; "either": one of these
+    # "stays": no machine goes down; "cycle": all go down, lose their power and come back; "either": one of these;
+    # "secondaries": all go down and come back, except for the primary, which has a UPS left
     ends: str = "cycle"
     late: tuple[str, ...] = ()  # machines that may still be up when the primary begins to power off
     lost: tuple[str, ...] = ()  # machines that may lose their power while they are running
     rules: tuple[str, ...] = ("down",)  # that may have ended the gate; (): it need not have run
     max_wait: float | None = SOON  # seconds from the end of the last secondary to the primary's shutdown; None: any
     checks: tuple[ExtraCheck, ...] = ()
+
+
+STAYS = Expectation("stays")
+EITHER = Expectation("either", rules=(), max_wait=None)
 
 
 def judge_case(want: Expectation, seen: Observation) -> list[str]:
@@ -95,8 +104,11 @@ def judge_case(want: Expectation, seen: Observation) -> list[str]:
         if stop.how == "lost" and stop.host not in want.lost
     ]
     wrong += [f"{stop.host} stopped without a shutdown" for stop in stops if stop.how == "stopped"]
+    wrong += [f"{stop.host} was reset by its watchdog" for stop in seen.stops if stop.how == "reset"]
     if want.ends == "cycle" or (want.ends == "either" and stops):
         wrong += _check_cycle(want, seen, hosts)
+    elif want.ends == "secondaries":
+        wrong += _check_secondaries(seen)
     elif stops:
         wrong += [f"{stop.host} went down" for stop in stops]
     elif seen.cuts:
@@ -130,6 +142,11 @@ def _check_cycle(want: Expectation, seen: Observation, hosts: Sequence[str]) -> 
     return wrong
 
 
+def _check_secondaries(seen: Observation) -> list[str]:
+    wrong = [f"{host} did not go down" for host in seen.secondaries if seen.last_stop(host) is None]
+    return wrong + ([f"{seen.primary} went down"] if seen.last_stop(seen.primary) else [])
+
+
 def measure_wait(seen: Observation) -> float | None:
     """Return the seconds from the end of the last secondary to the beginning of the primary's shutdown, if both happened."""
     primary = seen.last_stop(seen.primary)
@@ -156,7 +173,7 @@ def primary_within(seconds: float) -> ExtraCheck:
 
     def find_problems(seen: Observation) -> list[str]:
         stop = seen.last_stop(seen.primary)
-        start = next((at for at, words in seen.events if words in ("battery low", "FSD")), None)
+        start = next((at for at, words in seen.events if words in (BATTERY_LOW, "FSD")), None)
         if start is None or stop is None or stop.began is None or stop.began - start > seconds + seen.extra_time:
             return [f"{seen.primary} did not begin to power off within {seconds:g} s"]
         return []
@@ -164,21 +181,24 @@ def primary_within(seconds: float) -> ExtraCheck:
     return find_problems
 
 
-def begins_within(seconds: float) -> ExtraCheck:
-    """Check that the first machine began within this time after the low battery, and not before."""
+def begins_within(seconds: float, event: str = BATTERY_LOW) -> ExtraCheck:
+    """Check that the first machine began within this time after the low battery, or another event, and not before."""
 
     def find_problems(seen: Observation) -> list[str]:
-        after = measure_delay(seen.events, [stop.began for stop in seen.stops])
+        after = measure_delay(seen.events, [stop.began for stop in seen.stops], event)
         if after is None or not 0 <= after <= seconds + seen.extra_time:
-            return [f"the shutdown began {after} s after the battery was low, not between 0 and {seconds:g} s"]
+            what = "the battery was low" if event == BATTERY_LOW else f'"{event}"'
+            return [f"the shutdown began {after} s after {what}, not between 0 and {seconds:g} s"]
         return []
 
     return find_problems
 
 
-def measure_delay(events: Iterable[Sequence[Any]], begins: Iterable[float | None]) -> float | None:
-    """Return the seconds from the low battery to the first machine's shutdown; None if one of them did not happen."""
-    low = next((float(event[0]) for event in events if event[1] == "battery low"), None)
+def measure_delay(
+    events: Iterable[Sequence[Any]], begins: Iterable[float | None], start: str = BATTERY_LOW
+) -> float | None:
+    """Return the seconds from the low battery, or another event, to the first machine's shutdown; None if one did not happen."""
+    low = next((float(event[0]) for event in events if event[1] == start), None)
     began = min((moment for moment in begins if moment is not None), default=None)
     return None if low is None or began is None else round(began - low, 1)
 
@@ -211,6 +231,45 @@ def guests_ended(*numbers: int) -> ExtraCheck:
             if down is None or stop is None or down >= stop.down:
                 wrong.append(f"guest {number} did not shut down cleanly")
         return wrong
+
+    return find_problems
+
+
+def guests_clean(*numbers: int, times: int = 1) -> ExtraCheck:
+    """Check that these guests shut down cleanly whenever the primary went down, and so often in all; no guest starts meanwhile."""
+
+    def find_problems(seen: Observation) -> list[str]:
+        wrong = []
+        stops = [stop for stop in seen.stops if stop.host == seen.primary]
+        for number in numbers:
+            events = [(at, event) for at, guest, event in seen.guests if guest == number]
+            done = [event for _at, event in events]
+            if "killed" in done or done.count("down") < times:
+                wrong.append(
+                    f"guest {number} did not shut down cleanly {times} times: {', '.join(done) or 'no events'}"
+                )
+            for stop in stops:
+                before = [event for at, event in events if at < stop.down]
+                if before and before[-1] in ("started", "told"):
+                    wrong.append(f"guest {number} was running when {seen.primary} went down")
+        wrong += [
+            f"guest {guest} was started while {seen.primary} went down"
+            for at, guest, event in seen.guests
+            if event == "started" and any(stop.began is not None and stop.began < at < stop.down for stop in stops)
+        ]
+        return wrong
+
+    return find_problems
+
+
+def guests_back(*numbers: int) -> ExtraCheck:
+    """Check that these guests were started after the primary was down for the last time."""
+
+    def find_problems(seen: Observation) -> list[str]:
+        stop = seen.last_stop(seen.primary)
+        since = stop.down if stop else 0.0
+        started = {guest for at, guest, event in seen.guests if event == "started" and at > since}
+        return [f"guest {number} was not started again" for number in numbers if number not in started]
 
     return find_problems
 

@@ -7,6 +7,7 @@
 Below the root: `sys` and `dev` appear to the programs as /sys and /dev, with a FIFO for each device node; `dev/.node` has links
 with each node's major and minor number; `ioctl/dev` has a unix socket for each node, see usbfs.py; each program that listens for
 uevents makes a socket `event<n>`.
+One file, because plugging and unplugging keep all of these consistent.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ CONTROLLER = "/devices/pci0000:00/0000:00:14.0"
 HUB = f"{CONTROLLER}/usb1"
 PORTS = 8
 USB_MAJOR = 189
+USB_CLASS_HID = 3
 RETIRE_AFTER = 2.0  # seconds a socket outlives its node, for a client that is just about to connect
 
 
@@ -238,7 +240,8 @@ class UsbBus:
             raise ValueError(f"no port {port}: ports are 1 to {PORTS}")
         if port in self.nodes:
             raise ValueError(f"port {port} is taken")
-        return await self._add_device(device, f"{HUB}/1-{port}", port, mode, KERNEL_HID)
+        is_hid = device.config_descriptor[14] == USB_CLASS_HID
+        return await self._add_device(device, f"{HUB}/1-{port}", port, mode, KERNEL_HID if is_hid else "")
 
     def unplug_device(self, port: int) -> None:
         """Unplug the device at a port. Raise ValueError if the port is empty."""
@@ -390,7 +393,7 @@ class UsbBus:
         self._make_link(f"{path}/{interface}/subsystem", "/bus/usb")
         if driver == "hub":
             self._make_link(f"{path}/{interface}/driver", "/bus/usb/drivers/hub")
-        else:
+        elif driver:
             self._show_driver(device, f"{path}/{interface}", number, bound=True)
 
     def _show_driver(self, device: UsbHardware, interface: str, number: int, bound: bool) -> None:

@@ -136,6 +136,7 @@ class Emulator:
             raise ValueError(f"mode must be a number from 0 to 0o777, not {mode!r}")
         ups = self._make(str(request.get("model")), wishes)
         ups.fickle = request.get("fickle") is True
+        ups.unreadable_strings = request.get("unreadable_strings") is True
         return await self.plug_ups(ups, _read_port(request, "port"), mode)
 
     def _unplug_ups(self, request: Json) -> Json:
@@ -265,13 +266,14 @@ async def run_emulator(directory: Path, plug: list[str], ready: Callable[[], Non
     for wish in plug:
         model, _unused, port = wish.partition("@")
         await emulator.plug_ups(make_ups(model), int(port) if port else None)
-    path = directory / "control"
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    # whoever sees the socket under its name may connect: asyncio binds it some moments before it listens
+    path, hidden = directory / "control", directory / "control.new"
+    hidden.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(
-        lambda reader, writer: serve_client(emulator, reader, writer), os.fspath(path), limit=MAX_LINE
+        lambda reader, writer: serve_client(emulator, reader, writer), os.fspath(hidden), limit=MAX_LINE
     )
-    path.chmod(0o600)
+    hidden.chmod(0o600)
+    hidden.rename(path)
     ready()
     await stop.wait()
     server.close()

@@ -5,6 +5,7 @@
 """An emulated UPS as seen over USB: descriptors, HID reports, mains and battery, delayed switching of the outlets.
 
 The transport is elsewhere. The clock is passed in, so that tests can move it.
+One file, because the descriptors, the reports and the behaviour describe the same device.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ GET_STATUS, GET_DESCRIPTOR, GET_CONFIGURATION, GET_INTERFACE = 0, 6, 8, 10
 GET_REPORT, SET_REPORT, SET_IDLE, SET_PROTOCOL = 1, 9, 10, 11
 REPORT_INPUT, REPORT_FEATURE = 1, 3
 EP_INTERRUPT = 0x81
+# A table of languages of another descriptor's type, as some Eatons send it: Linux reads the strings, libusb refuses to
+WRONG_LANGUAGES = struct.pack("<BBH", 4, 0, 0x0409)
 MAX_STRING = 126  # UTF-16 units: the length byte counts 2 + 2 * n, and must be even
 
 
@@ -276,6 +279,7 @@ class EmulatedUps:
         self.outlets = True
         self.hang: NoAnswer | None = None
         self.fickle = False  # its strings change at each read
+        self.unreadable_strings = False  # libusb can't read its strings, although the kernel can
         self.events: deque[dict[str, Any]] = deque(maxlen=500)
         self._clock, self._wall = clock, wall
         self._off_at: float | None = None
@@ -432,6 +436,7 @@ class EmulatedUps:
             "start_in": values["delay_startup"],
             "hang": self.hang.value if self.hang else None,
             "fickle": self.fickle,
+            "unreadable_strings": self.unreadable_strings,
             "state": dict(self.state),
             "events": list(self.events),
         }
@@ -470,6 +475,8 @@ class EmulatedUps:
         answer: Answer | None = None
         if setup.request_type == 0x81 and setup.request == GET_DESCRIPTOR:
             answer = {DT_HID: self.hid_descriptor, DT_REPORT: self._descriptor}.get(kind, STALL)
+        elif self.unreadable_strings and setup.request_type == 0x80 and setup.request == GET_DESCRIPTOR:
+            answer = WRONG_LANGUAGES if (kind, number) == (DT_STRING, 0) else None
         if answer is None:
             answer = answer_standard_request(self, self._strings_now(setup), setup)
         if answer is None:
@@ -525,6 +532,25 @@ class EmulatedUps:
         number = min(self._unsent)
         self._unsent.discard(number)
         return self._reports[number].pack_values(self.report_values())
+
+
+class SerialAdapter(EmulatedUps):
+    """A USB serial adapter: anything or nothing may be at its other end, and no HID driver is bound to it."""
+
+    @property
+    def config_descriptor(self) -> bytes:
+        body = struct.pack("<9B", 9, DT_INTERFACE, 0, 0, 1, 0xFF, 1, 2, 0)
+        body += struct.pack("<BBBBHB", 7, DT_ENDPOINT, EP_INTERRUPT, 3, 8, 100)
+        return struct.pack("<BBHBBBBB", 9, DT_CONFIG, 9 + len(body), 1, 1, 0, 0x80, 49) + body
+
+    def control_transfer(self, setup: Setup, data: bytes = b"") -> Answer:
+        answer = answer_standard_request(self, self.strings, setup)
+        if answer is None or setup.request_type == 0x81:
+            return STALL
+        return answer[: setup.length] if isinstance(answer, bytes) else answer
+
+    def interrupt_in(self) -> bytes | None:
+        return None
 
 
 class MegatecUps(EmulatedUps):
@@ -612,7 +638,7 @@ def make_ups(model: str, overrides: Mapping[str, Any] | None = None, **clocks: C
             changes[name] = value
         else:
             raise ValueError(f"a UPS has no {name!r} to override")
-    kind = EmulatedUps if profile.items else MegatecUps
+    kind = SerialAdapter if profile.is_adapter else EmulatedUps if profile.items else MegatecUps
     return kind(profile, replace(profile.identity, **changes), **clocks)
 
 

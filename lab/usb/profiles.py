@@ -100,13 +100,14 @@ class UsbIdentity:
 class UpsProfile:
     """A model: its name, identity, reports, and the values that differ from the defaults.
 
-    A model without reports is not a HID Power Device; it speaks Megatec's protocol.
+    A model without reports is not a HID Power Device; it speaks Megatec's protocol, or is no UPS at all but a serial adapter.
     """
 
     name: str
     identity: UsbIdentity
     items: tuple[ReportItem, ...]
     state: dict[str, int] = field(default_factory=dict)
+    is_adapter: bool = False
 
 
 def _delay_items(collection: str) -> tuple[ReportItem, ...]:
@@ -216,5 +217,7 @@ PROFILES: dict[str, UpsProfile] = {
         ),
         # The same chip is used by many manufacturers, with these strings. NUT's driver for it is nutdrv_qx.
         UpsProfile("megatec", UsbIdentity(0x0665, 0x5161, 0x0002, "INNO TECH", "USB to Serial", ""), ()),
+        # No UPS: a serial adapter, as in many Arduinos and Zigbee sticks. NUT's tables name it from 2.8.5 on.
+        UpsProfile("ch340", UsbIdentity(0x1A86, 0x7523, 0x0264, "", "USB Serial", ""), (), is_adapter=True),
     )
 }

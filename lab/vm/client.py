@@ -196,7 +196,7 @@ class Vm:
         )
         known = VmRecord(release, _find_free_port())
         config = SSH_CONFIG.format(file=self.ssh_config, state=self.folder)
-        config += f"\nHost {self.name}\n  Port {known.port}\n  HostKeyAlias {self.name}\n"
+        config += f"\nHost {self.name}\n  User root\n  Port {known.port}\n  HostKeyAlias {self.name}\n"
         self.ssh_config.write_text(config)
         (self.folder / "known_hosts").write_text(f"{self.name} {(made_of / 'host_key.pub').read_text()}")
         (self.folder / "machine.json").write_text(json.dumps(vars(known)))

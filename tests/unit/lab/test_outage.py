@@ -58,18 +58,20 @@ VERDICTS: dict[str, tuple[list[Shutdown], list[str]]] = {
 
 
 @pytest.mark.parametrize(("falls", "wrong"), VERDICTS.values(), ids=VERDICTS.keys())
-def test_verdict(falls: list[Shutdown], wrong: list[str]) -> None:
+def test_late_secondary_is_a_problem(falls: list[Shutdown], wrong: list[str]) -> None:
     assert outage.find_problems(falls) == wrong
 
 
-def bars(text: str) -> dict[str, str]:
+def parse_bars(text: str) -> dict[str, str]:
     """Take the bars of a table, by host."""
     return {line.split()[0]: line[line.index("|") + 1 : -1] for line in text.splitlines() if line.endswith("|")}
 
 
-def test_table() -> None:
+def test_table_lists_shutdowns_in_order() -> None:
     head, *rows, ruler = outage.format_table([MEDIA, NAS, PVE]).splitlines()
-    assert head == "host       role         began     down   seconds after the battery was low"
+    assert (
+        head == "host       role         began     down   seconds after the battery was low (. still on, # going down)"
+    )
     assert [row[: row.index("|")].split() for row in rows] == [
         ["media", "secondary", "5.5", "s", "9.0", "s"],
         ["nas", "secondary", "6.0", "s", "20.0", "s"],
@@ -85,7 +87,7 @@ def test_table() -> None:
     assert abs(ruler.index("26") + 1 - middle) <= 1
 
 
-def test_bars() -> None:
+def test_bars_show_each_shutdown() -> None:
     falls = [
         Shutdown("even", "secondary", 20.0, 40.0),
         Shutdown("late", "secondary", None, 40.0),
@@ -95,7 +97,7 @@ def test_bars() -> None:
         Shutdown("pve", "primary", 60.0, 80.0),
     ]
     width = outage.WIDTH
-    assert bars(outage.format_table(falls)) == {
+    assert parse_bars(outage.format_table(falls)) == {
         "even": "." * (width // 4) + "#" * (width // 4) + " " * (width // 2),
         "late": "." * (width // 2) + " " * (width // 2),
         "never": "." * width,

@@ -57,7 +57,7 @@ def host(tmp_path: Path, cli: ModuleType, monkeypatch: pytest.MonkeyPatch) -> It
         assert not (Path(short) / "bus/dev").exists()
 
 
-def status(cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def read_status(cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     capsys.readouterr()
     assert cli.main(["pve", "status", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -66,26 +66,26 @@ def status(cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> dict[str, Any
 
 
 def test_commands_control_the_ups(host: Path, cli: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [ups["port"] for ups in status(cli, capsys)["upses"]] == [1, 4]
+    assert [ups["port"] for ups in read_status(cli, capsys)["upses"]] == [1, 4]
     assert cli.main(["pve", "plug", "eaton", "--serial", "", "--vendor-string", 'a"b', "--id", "0463:0001"]) == 0
     assert capsys.readouterr().out == "pve: port 2, device 004\n"
-    eaton = status(cli, capsys)["upses"][1]
+    eaton = read_status(cli, capsys)["upses"][1]
     assert (eaton["id"], eaton["serial"], eaton["manufacturer"]) == ("0463:0001", "", 'a"b')
     for words in (["mains", "off"], ["low", "--port", "4"], ["set", "charge=70", "load=3"], ["hang", "nak"]):
         assert cli.main(["pve", *words]) == 0
-    answer = status(cli, capsys)
+    answer = read_status(cli, capsys)
     assert answer["mains"] is False
     assert [ups["low_battery"] for ups in answer["upses"]] == [False, False, True]
     assert {ups["hang"] for ups in answer["upses"]} == {"nak"}
     assert {ups["state"]["charge"] for ups in answer["upses"]} == {70}
     assert cli.main(["pve", "empty", "--port", "4"]) == 0
-    assert [ups["outlets"] for ups in status(cli, capsys)["upses"]] == [True, True, False]
+    assert [ups["outlets"] for ups in read_status(cli, capsys)["upses"]] == [True, True, False]
     assert cli.main(["pve", "mains", "on"]) == 0
     assert cli.main(["pve", "hurry"]) == 0
-    assert [ups["outlets"] for ups in status(cli, capsys)["upses"]] == [True, True, True]
+    assert [ups["outlets"] for ups in read_status(cli, capsys)["upses"]] == [True, True, True]
     for words in (["mains", "on"], ["unhang"], ["unplug", "--port", "2"], ["replug", "--port", "1", "--to", "8"]):
         assert cli.main(["pve", *words]) == 0
-    assert [ups["port"] for ups in status(cli, capsys)["upses"]] == [4, 8]
+    assert [ups["port"] for ups in read_status(cli, capsys)["upses"]] == [4, 8]
     assert cli.main(["pve", "status"]) == 0
     text = capsys.readouterr().out
     assert "pve: mains on" in text
@@ -96,7 +96,7 @@ def test_hostile_strings_are_passed_unchanged(host: Path, cli: ModuleType, capsy
     """The shelf has no malicious UPS, so each string may be anything that a command line can hold."""
     evil = ']\n[evil]\ndriver = "x" # $(id) `id` \\'
     assert cli.main(["pve", "plug", "apc", "--serial", evil, "--product-string", "ü" * 200, "--fickle"]) == 0
-    seen = status(cli, capsys)["upses"][1]
+    seen = read_status(cli, capsys)["upses"][1]
     assert (seen["serial"], seen["product"]) == (evil, "ü" * 200)
     sysfs = host / "bus/sys/bus/usb/devices/1-2"
     assert (sysfs / "serial").read_text() == evil + "\n"

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""Test the emulated UPS at its USB interface. One file, because all tests share the UPS and its clock."""
+
 from __future__ import annotations
 
 import struct
@@ -31,7 +33,7 @@ def ups(clock: Clock) -> EmulatedUps:
     return make_ups("apc", clock=clock, wall=lambda: 0.0)
 
 
-def parse(raw: bytes) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
+def parse_report(raw: bytes) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
     """A HID parser of its own: (kind, path) -> report number, bit offset, bits, logical minimum, logical maximum."""
     names = {value: name for name, value in USAGES.items()}
     state: dict[int, int] = {}
@@ -66,10 +68,10 @@ def parse(raw: bytes) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
     return found
 
 
-def get(ups: EmulatedUps, path: str, kind: int = FEATURE) -> int:
+def read_report(ups: EmulatedUps, path: str, kind: int = FEATURE) -> int:
     raw = ups.control_transfer(Setup(0x81, 6, 0x2200, 0, 4096))
     assert isinstance(raw, bytes)
-    number, at, bits, low, _high = parse(raw)["feature" if kind == FEATURE else "input", path]
+    number, at, bits, low, _high = parse_report(raw)["feature" if kind == FEATURE else "input", path]
     report = ups.control_transfer(Setup(0xA1, 1, kind << 8 | number, 0, 64))
     assert isinstance(report, bytes)
     assert report[0] == number
@@ -77,21 +79,21 @@ def get(ups: EmulatedUps, path: str, kind: int = FEATURE) -> int:
     return value - (1 << bits) if low < 0 and value >> (bits - 1) else value
 
 
-def put(ups: EmulatedUps, path: str, value: int) -> object:
+def write_report(ups: EmulatedUps, path: str, value: int) -> object:
     raw = ups.control_transfer(Setup(0x81, 6, 0x2200, 0, 4096))
     assert isinstance(raw, bytes)
-    number, _at, bits, _low, _high = parse(raw)["feature", path]
+    number, _at, bits, _low, _high = parse_report(raw)["feature", path]
     data = bytes((number,)) + (value & ((1 << bits) - 1)).to_bytes(bits // 8, "little")
     return ups.control_transfer(Setup(0x21, 9, FEATURE << 8 | number, 0, len(data)), data)
 
 
-def events(ups: EmulatedUps) -> list[str]:
+def list_events(ups: EmulatedUps) -> list[str]:
     return [event["event"] for event in ups.events]
 
 
 @pytest.mark.parametrize("model", PROFILES)
 def test_descriptor_holds_every_item(model: str) -> None:
-    found = parse(report_descriptor(reports_of(PROFILES[model].items)))
+    found = parse_report(report_descriptor(reports_of(PROFILES[model].items)))
     for item in PROFILES[model].items:
         number, _at, bits, low, high = found["feature", item.path]
         assert (bits, low, high) == (item.bits, item.low, item.high)
@@ -120,7 +122,7 @@ def test_bits_of_one_collection_share_a_report() -> None:
     assert [len(report.items) for report in reports_of(items)] == [2, 1, 1]
 
 
-def test_descriptors(ups: EmulatedUps) -> None:
+def test_descriptors_are_those_of_the_device(ups: EmulatedUps) -> None:
     device = ups.control_transfer(Setup(0x80, 6, 0x0100, 0, 18))
     assert isinstance(device, bytes)
     assert struct.unpack("<HH", device[8:12]) == (0x051D, 0x0002)
@@ -153,7 +155,7 @@ def test_strings_survive_any_text(text: str) -> None:
     assert len(answer) % 2 == 0
 
 
-def string(ups: EmulatedUps, index: int) -> str:
+def read_string(ups: EmulatedUps, index: int) -> str:
     answer = ups.control_transfer(Setup(0x80, 6, 3 << 8 | index, 0x0409, 255))
     assert isinstance(answer, bytes)
     return answer[2:].decode("utf-16-le")
@@ -164,46 +166,65 @@ def test_text_as_read() -> None:
     assert text_as_read("ä" * 200) == "ä" * 126
 
 
-def test_fickle_strings(ups: EmulatedUps) -> None:
-    assert string(ups, 2) == string(ups, 2) == ups.identity.product
+def test_fickle_ups_changes_a_string_each_time(ups: EmulatedUps) -> None:
+    assert read_string(ups, 2) == read_string(ups, 2) == ups.identity.product
     ups.fickle = True
-    assert [string(ups, 3), string(ups, 3)] == ["5B1234T56789 1", "5B1234T56789 2"]
+    assert [read_string(ups, 3), read_string(ups, 3)] == ["5B1234T56789 1", "5B1234T56789 2"]
     ups.control_transfer(Setup(0x80, 6, 0x0100, 0, 18))
-    assert string(ups, 1) == "American Power Conversion 3"
+    assert read_string(ups, 1) == "American Power Conversion 3"
 
 
-def test_mains(ups: EmulatedUps) -> None:
-    assert (get(ups, "PowerSummary.PresentStatus.ACPresent"), get(ups, "Input.Voltage")) == (1, 231)
+def test_unreadable_strings_have_a_broken_table_of_languages_only(ups: EmulatedUps) -> None:
+    """libusb reads that table first, and refuses another type of descriptor."""
+    languages = Setup(0x80, 6, 0x0300, 0, 255)
+    assert ups.control_transfer(languages) == bytes((4, 3, 9, 4))
+    ups.unreadable_strings = True
+    assert ups.control_transfer(languages) == bytes((4, 0, 9, 4))
+    assert read_string(ups, 3) == "5B1234T56789"
+
+
+def test_serial_adapter_is_no_hid_device() -> None:
+    adapter = make_ups("ch340")
+    assert adapter.config_descriptor[14] == 0xFF
+    assert len(adapter.config_descriptor) == adapter.config_descriptor[2]
+    assert read_string(adapter, 2) == "USB Serial"
+    assert adapter.control_transfer(Setup(0x81, 6, 0x2200, 0, 255)) is STALL
+    assert adapter.control_transfer(Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)) is STALL
+    assert adapter.interrupt_in() is None
+
+
+def test_lost_mains_change_the_reports(ups: EmulatedUps) -> None:
+    assert (read_report(ups, "PowerSummary.PresentStatus.ACPresent"), read_report(ups, "Input.Voltage")) == (1, 231)
     assert ups.describe_status()["status"] == "OL"
     ups.set_mains(False)
     status = "PowerSummary.PresentStatus."
-    assert [get(ups, status + name) for name in ("ACPresent", "Discharging", "FullyCharged")] == [0, 1, 0]
-    assert get(ups, status + "ACPresent", INPUT) == 0
-    assert get(ups, "Input.Voltage") == 0
+    assert [read_report(ups, status + name) for name in ("ACPresent", "Discharging", "FullyCharged")] == [0, 1, 0]
+    assert read_report(ups, status + "ACPresent", INPUT) == 0
+    assert read_report(ups, "Input.Voltage") == 0
     assert ups.describe_status()["status"] == "OB DISCHRG"
     ups.set_values({"charge": 60})
     ups.set_mains(True)
-    assert [get(ups, status + name) for name in ("ACPresent", "Charging", "FullyCharged")] == [1, 1, 0]
-    assert events(ups) == ["mains off", "set", "mains on"]
+    assert [read_report(ups, status + name) for name in ("ACPresent", "Charging", "FullyCharged")] == [1, 1, 0]
+    assert list_events(ups) == ["mains off", "set", "mains on"]
 
 
 @pytest.mark.parametrize(
     ("values", "low"),
     [({"charge": 11}, 0), ({"charge": 10}, 1), ({"runtime": 121}, 0), ({"runtime": 120}, 1), ({"charge_low": 100}, 1)],
 )
-def test_low_battery(ups: EmulatedUps, values: dict[str, int], low: int) -> None:
+def test_battery_is_low_below_each_threshold(ups: EmulatedUps, values: dict[str, int], low: int) -> None:
     ups.set_values(values)
-    assert get(ups, "PowerSummary.PresentStatus.BelowRemainingCapacityLimit") == low
+    assert read_report(ups, "PowerSummary.PresentStatus.BelowRemainingCapacityLimit") == low
 
 
 def test_forced_low_ends_with_mains(ups: EmulatedUps) -> None:
     ups.set_mains(False)
     ups.force_low()
     assert ups.describe_status()["status"] == "OB LB DISCHRG"
-    assert get(ups, "PowerSummary.RemainingCapacity") == 10
+    assert read_report(ups, "PowerSummary.RemainingCapacity") == 10
     ups.set_mains(True)
     assert ups.describe_status()["status"] == "OL"
-    assert get(ups, "PowerSummary.RemainingCapacity") == 100
+    assert read_report(ups, "PowerSummary.RemainingCapacity") == 100
 
 
 @pytest.mark.parametrize("values", [{"nonsense": 1}, {"charge": 101}, {"charge": "5"}, {"charge": True}])
@@ -227,7 +248,7 @@ def test_interrupt_pipe_reports_each_change_once(ups: EmulatedUps) -> None:
     assert ups.interrupt_in() is None
 
 
-def test_hang(ups: EmulatedUps) -> None:
+def test_hanging_ups_answers_nothing(ups: EmulatedUps) -> None:
     request = Setup(0xA1, 1, FEATURE << 8 | 1, 0, 64)
     ups.set_hang(NAK)
     ups.set_mains(False)
@@ -242,13 +263,13 @@ def test_hang(ups: EmulatedUps) -> None:
 
 
 @pytest.mark.parametrize("model", ["apc", "cps", "eaton"])
-def test_killpower(model: str, clock: Clock) -> None:
+def test_killpower_switches_the_outlets(model: str, clock: Clock) -> None:
     ups = make_ups(model, clock=clock)
     at = "Output." if model == "cps" else "PowerSummary."
     ups.set_mains(False)
-    assert put(ups, f"{at}DelayBeforeStartup", 30) == b""  # NUT's shutdown.return: first this, then that
-    assert put(ups, f"{at}DelayBeforeShutdown", 20) == b""
-    assert get(ups, f"{at}DelayBeforeShutdown") == 20
+    assert write_report(ups, f"{at}DelayBeforeStartup", 30) == b""  # NUT's shutdown.return: first this, then that
+    assert write_report(ups, f"{at}DelayBeforeShutdown", 20) == b""
+    assert read_report(ups, f"{at}DelayBeforeShutdown") == 20
     assert ups.deadline == 1020
     clock.now = 1019.0
     ups.update_outlets()
@@ -256,7 +277,7 @@ def test_killpower(model: str, clock: Clock) -> None:
     clock.now = 1020.0
     ups.update_outlets()
     assert not ups.outlets
-    assert get(ups, "PowerSummary.PresentStatus.Good") == 0
+    assert read_report(ups, "PowerSummary.PresentStatus.Good") == 0
     clock.now = 2000.0
     ups.update_outlets()
     assert not ups.outlets, "no mains, no outlets"
@@ -271,47 +292,47 @@ def test_killpower(model: str, clock: Clock) -> None:
     clock.now = 2070.0
     ups.update_outlets()
     assert ups.outlets
-    assert events(ups)[-3:] == ["mains off", "mains on", "outlets on"]
+    assert list_events(ups)[-3:] == ["mains off", "mains on", "outlets on"]
 
 
 def test_killpower_with_mains_back_early_still_cuts_and_restores(ups: EmulatedUps, clock: Clock) -> None:
     ups.set_mains(False)
-    put(ups, "PowerSummary.DelayBeforeStartup", 30)
-    put(ups, "PowerSummary.DelayBeforeShutdown", 20)
+    write_report(ups, "PowerSummary.DelayBeforeStartup", 30)
+    write_report(ups, "PowerSummary.DelayBeforeShutdown", 20)
     ups.set_mains(True)
     for clock.now in (1020.0, 1050.0):
         ups.update_outlets()
-    assert events(ups)[-2:] == ["outlets off", "outlets on"]
+    assert list_events(ups)[-2:] == ["outlets off", "outlets on"]
 
 
 def test_shutdown_stop_and_stayoff(ups: EmulatedUps, clock: Clock) -> None:
-    put(ups, "PowerSummary.DelayBeforeShutdown", 20)
-    put(ups, "PowerSummary.DelayBeforeShutdown", -1)
+    write_report(ups, "PowerSummary.DelayBeforeShutdown", 20)
+    write_report(ups, "PowerSummary.DelayBeforeShutdown", -1)
     assert ups.deadline is None
-    assert get(ups, "PowerSummary.DelayBeforeShutdown") == -1
-    put(ups, "PowerSummary.DelayBeforeStartup", -1)
-    put(ups, "PowerSummary.DelayBeforeShutdown", 0)
+    assert read_report(ups, "PowerSummary.DelayBeforeShutdown") == -1
+    write_report(ups, "PowerSummary.DelayBeforeStartup", -1)
+    write_report(ups, "PowerSummary.DelayBeforeShutdown", 0)
     ups.update_outlets()
     assert not ups.outlets
     assert ups.deadline is None
-    put(ups, "PowerSummary.DelayBeforeStartup", 5)
+    write_report(ups, "PowerSummary.DelayBeforeStartup", 5)
     clock.now += 5
     ups.update_outlets()
     assert ups.outlets
 
 
-def test_reboot(ups: EmulatedUps, clock: Clock) -> None:
-    put(ups, "PowerSummary.DelayBeforeReboot", 10)
+def test_reboot_switches_the_outlets_off_and_on(ups: EmulatedUps, clock: Clock) -> None:
+    write_report(ups, "PowerSummary.DelayBeforeReboot", 10)
     for clock.now in (1010.0, 1012.0):
         ups.update_outlets()
-    assert events(ups)[-2:] == ["outlets off", "outlets on"]
+    assert list_events(ups)[-2:] == ["outlets off", "outlets on"]
 
 
 def test_host_may_write_settings_only(ups: EmulatedUps) -> None:
-    assert put(ups, "PowerSummary.RemainingCapacityLimit", 25) == b""
+    assert write_report(ups, "PowerSummary.RemainingCapacityLimit", 25) == b""
     assert ups.state["charge_low"] == 25
-    assert put(ups, "PowerSummary.RemainingCapacityLimit", 101) is STALL
-    assert put(ups, "PowerSummary.RemainingCapacity", 5) is STALL
+    assert write_report(ups, "PowerSummary.RemainingCapacityLimit", 101) is STALL
+    assert write_report(ups, "PowerSummary.RemainingCapacity", 5) is STALL
     assert ups.control_transfer(Setup(0x21, 9, FEATURE << 8 | 9, 0, 0), b"") is STALL
     assert ups.state["charge"] == 100
 
@@ -321,7 +342,7 @@ def megatec(clock: Clock) -> EmulatedUps:
     return make_ups("megatec", clock=clock, wall=lambda: 0.0)
 
 
-def heard(ups: EmulatedUps) -> bytes:
+def read_answer(ups: EmulatedUps) -> bytes:
     said = b""
     while (part := ups.interrupt_in()) is not None:
         assert len(part) == 8
@@ -329,12 +350,12 @@ def heard(ups: EmulatedUps) -> bytes:
     return said.rstrip(b"\0")
 
 
-def ask(ups: EmulatedUps, command: str) -> str:
+def ask_megatec(ups: EmulatedUps, command: str) -> str:
     """Say a command in pieces of eight bytes, padded as NUT pads them, and return the answer without its end."""
     raw = command.encode() + b"\r"
     for at in range(0, len(raw), 8):
         assert ups.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), raw[at : at + 8].ljust(8, b"\0")) == b""
-    said = heard(ups).decode()
+    said = read_answer(ups).decode()
     assert said.endswith("\r")
     return said[:-1]
 
@@ -347,41 +368,41 @@ def test_megatec_is_not_a_power_device(megatec: EmulatedUps) -> None:
     assert megatec.control_transfer(Setup(0x21, 10, 0, 0, 0)) == b""
 
 
-def test_megatec_answers(megatec: EmulatedUps) -> None:
+def test_megatec_answers_known_commands(megatec: EmulatedUps) -> None:
     assert megatec.interrupt_in() is None
-    assert ask(megatec, "Q1") == "(231.0 231.0 230.0 012 50.0 13.5 25.0 00000001"
-    assert ask(megatec, "F") == "#230.0 002 012.0 50.0"
-    assert ask(megatec, "I") == "#INNO TECH       USB to Ser 2         "
-    assert ask(megatec, "QPI") == "QPI"
-    assert ask(megatec, "QGS and more than one report") == "QGS and more than one report"
+    assert ask_megatec(megatec, "Q1") == "(231.0 231.0 230.0 012 50.0 13.5 25.0 00000001"
+    assert ask_megatec(megatec, "F") == "#230.0 002 012.0 50.0"
+    assert ask_megatec(megatec, "I") == "#INNO TECH       USB to Ser 2         "
+    assert ask_megatec(megatec, "QPI") == "QPI"
+    assert ask_megatec(megatec, "QGS and more than one report") == "QGS and more than one report"
     megatec.set_mains(False)
     megatec.force_low()
     megatec.set_values({"beeper": 1})
-    assert ask(megatec, "Q1") == "(000.0 000.0 230.0 012 50.0 13.5 25.0 11000000"
+    assert ask_megatec(megatec, "Q1") == "(000.0 000.0 230.0 012 50.0 13.5 25.0 11000000"
 
 
 def test_megatec_input_buffer_is_bounded(megatec: EmulatedUps) -> None:
     """Whoever never ends a command is answered in the end, and the next command is a new one."""
     for _unused in range(16):
         megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"xxxxxxxx")
-    assert heard(megatec) == b"x" * 128 + b"\r"
-    assert ask(megatec, "F").startswith("#")
+    assert read_answer(megatec) == b"x" * 128 + b"\r"
+    assert ask_megatec(megatec, "F").startswith("#")
 
 
-def test_megatec_hangs(megatec: EmulatedUps) -> None:
+def test_hanging_megatec_answers_nothing(megatec: EmulatedUps) -> None:
     megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"F\r")
     megatec.set_hang(NAK)
     assert megatec.interrupt_in() is None
     assert megatec.control_transfer(Setup(0x21, 9, 0x0200, 0, 8), b"F\r") is NAK
 
 
-def test_megatec_shutdown(megatec: EmulatedUps, clock: Clock) -> None:
-    assert ask(megatec, "S.5R0002") == ""
+def test_megatec_shutdown_switches_the_outlets(megatec: EmulatedUps, clock: Clock) -> None:
+    assert ask_megatec(megatec, "S.5R0002") == ""
     assert megatec.deadline == 1030
-    assert ask(megatec, "Q1").endswith("00000101")
-    assert ask(megatec, "C") == ""
+    assert ask_megatec(megatec, "Q1").endswith("00000101")
+    assert ask_megatec(megatec, "C") == ""
     assert megatec.deadline is None
-    ask(megatec, "S.5R0002")
+    ask_megatec(megatec, "S.5R0002")
     clock.now = 1030.0
     megatec.update_outlets()
     assert not megatec.outlets
@@ -389,16 +410,16 @@ def test_megatec_shutdown(megatec: EmulatedUps, clock: Clock) -> None:
     clock.now = 1150.0
     megatec.update_outlets()
     assert megatec.outlets
-    ask(megatec, "S01")
+    ask_megatec(megatec, "S01")
     assert megatec.deadline == 1210
     clock.now = 1210.0
     megatec.update_outlets()
     assert not megatec.outlets
     assert megatec.deadline is None, "it stays off"
-    assert events(megatec)[-2:] == ["host said S01", "outlets off"]
+    assert list_events(megatec)[-2:] == ["host said S01", "outlets off"]
 
 
-def test_overrides() -> None:
+def test_overrides_replace_values() -> None:
     ups = make_ups("eaton", {"serial": "S", "manufacturer": "M", "product": "P", "id": "1234:abcd"})
     assert ups.identity == ups.profile.identity.__class__(0x1234, 0xABCD, 0x0100, "M", "P", "S")
 
@@ -423,7 +444,7 @@ def test_defaults_are_allowed() -> None:
         assert setting.low <= setting.default <= setting.high, name
 
 
-def outlets(ups: EmulatedUps) -> list[str]:
+def list_outlets(ups: EmulatedUps) -> list[str]:
     return [event["event"] for event in ups.events if event["event"].startswith("outlets")]
 
 
@@ -443,7 +464,7 @@ def test_empty_battery_cuts_the_outlets(ups: EmulatedUps, clock: Clock) -> None:
     clock.now += 2
     ups.update_outlets()
     assert ups.outlets
-    assert outlets(ups) == ["outlets off", "outlets on"]
+    assert list_outlets(ups) == ["outlets off", "outlets on"]
 
 
 def test_empty_battery_after_an_order_to_stay_off(ups: EmulatedUps, clock: Clock) -> None:
@@ -473,4 +494,4 @@ def test_hurry_outlets_skips_the_delay(ups: EmulatedUps, clock: Clock) -> None:
     assert ups.outlets
     clock.now += 100
     ups.update_outlets()
-    assert outlets(ups) == ["outlets off", "outlets on"]
+    assert list_outlets(ups) == ["outlets off", "outlets on"]

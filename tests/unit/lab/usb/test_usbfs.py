@@ -71,20 +71,20 @@ class Client:
         await asyncio.wait_for(self.task, TIMEOUT)
 
 
-def run(scenario: Callable[[DeviceNode, EmulatedUps, list[bool]], Awaitable[None]]) -> None:
-    async def whole() -> None:
+def run_scenario(play_scenario: Callable[[DeviceNode, EmulatedUps, list[bool]], Awaitable[None]]) -> None:
+    async def run_whole() -> None:
         ups = make_ups("apc")
         ready: list[bool] = []
-        await scenario(DeviceNode(ups, ready.append), ups, ready)
+        await play_scenario(DeviceNode(ups, ready.append), ups, ready)
 
-    asyncio.run(whole())
+    asyncio.run(run_whole())
 
 
 DEVICE = (0x80, 6, 0x0100, 0, 18)
 
 
-def test_control_transfer() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+def test_control_transfer_reaches_the_ups() -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         assert await client.reap() == -errno.EAGAIN
         assert await client.control(256, *DEVICE) == 0
@@ -95,11 +95,11 @@ def test_control_transfer() -> None:
         assert await client.reap() == (256, -errno.EPIPE, b"")
         await client.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_data_to_the_device() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         number = [item.key for item in ups.profile.items if item.bits > 1].index("charge_low") + 1
         await client.control(256, 0x21, 9, 0x0300 | number, 0, 2, data=bytes((number, 33)))
@@ -109,11 +109,11 @@ def test_data_to_the_device() -> None:
         assert ups.state["charge_low"] == 33
         await client.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_clients_do_not_see_each_others_urbs() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         first, second = await Client.open(node), await Client.open(node)
         await first.control(256, *DEVICE)
         await second.control(512, *DEVICE)
@@ -127,11 +127,11 @@ def test_clients_do_not_see_each_others_urbs() -> None:
         assert ready == [True, False]
         await second.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_kernel_hid_driver_can_be_detached() -> None:
-    async def scenario() -> None:
+    async def play_scenario() -> None:
         bound: list[bool] = []
         node = DeviceNode(make_ups("apc"), driver=usbfs.KERNEL_HID, on_bound=bound.append)
         client = await Client.open(node)
@@ -156,11 +156,11 @@ def test_kernel_hid_driver_can_be_detached() -> None:
         assert bound == [False, True, False]
         await client.close()
 
-    asyncio.run(scenario())
+    asyncio.run(play_scenario())
 
 
 def test_claimed_interface_is_busy_until_released() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         first, second = await Client.open(node), await Client.open(node)
         assert await second.ioctl(usbfs.GETDRIVER, 128) == -errno.ENODATA
         assert await first.ioctl(usbfs.CLAIMINTERFACE, 128) == 0
@@ -178,11 +178,11 @@ def test_claimed_interface_is_busy_until_released() -> None:
         assert await second.ioctl(usbfs.CLAIMINTERFACE, 128) == -errno.ENOENT
         await second.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_interrupt_transfer_waits_for_a_change() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         await client.submit(256, usbfs.URB_INTERRUPT, 0x81, b"", 64)
         assert await client.reap() == -errno.EAGAIN
@@ -196,11 +196,11 @@ def test_interrupt_transfer_waits_for_a_change() -> None:
         assert ups._reports[done[2][0]].pack_values(ups.report_values()) == done[2]
         await client.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_unanswered_transfer_can_be_discarded() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         ups.set_hang(NAK)
         await client.control(256, 0xA1, 1, 0x0301, 0, 8)
@@ -213,11 +213,11 @@ def test_unanswered_transfer_can_be_discarded() -> None:
         assert await client.reap() == (256, -errno.EPIPE, b"")
         await client.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_unplug_fails_pending_and_later_transfers() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         await client.submit(256, usbfs.URB_INTERRUPT, 0x81, b"", 64)
         node.mark_unplugged()
@@ -228,11 +228,11 @@ def test_unplug_fails_pending_and_later_transfers() -> None:
         assert await client.control(256, *DEVICE) == -errno.ENODEV
         await client.close()
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_invalid_ioctls_are_refused() -> None:
-    async def scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
+    async def play_scenario(node: DeviceNode, ups: EmulatedUps, ready: list[bool]) -> None:
         client = await Client.open(node)
         assert await client.ioctl(0x12345678) == -errno.ENOTTY
         assert await client.submit(256, 3, 0x02, b"", 64) == -errno.ENOENT
@@ -244,11 +244,11 @@ def test_invalid_ioctls_are_refused() -> None:
         await client.close()
         assert not node.sessions
 
-    run(scenario)
+    run_scenario(play_scenario)
 
 
 def test_root_hub_is_bound_to_the_kernel() -> None:
-    async def scenario() -> None:
+    async def play_scenario() -> None:
         node = DeviceNode(make_ups("apc"), driver="hub")
         client = await Client.open(node)
         assert await client.ioctl(usbfs.CLAIMINTERFACE, 128) == -errno.EBUSY
@@ -256,4 +256,4 @@ def test_root_hub_is_bound_to_the_kernel() -> None:
         assert client.memory[132:136] == b"hub\0"
         await client.close()
 
-    asyncio.run(scenario())
+    asyncio.run(play_scenario())

@@ -71,7 +71,7 @@ def served(vm: Vm) -> Iterator[Served]:
     control.close()
 
 
-def image(folder: Path) -> Path:
+def make_image(folder: Path) -> Path:
     folder.mkdir()
     for name in ("disk", "vmlinuz", "initrd"):
         (folder / name).write_text(name)
@@ -94,7 +94,7 @@ def test_unknown_machine_is_reported(vm: Vm) -> None:
     assert Vm.find_all(vm.lab) == []
 
 
-def test_send_command(vm: Vm, served: Served) -> None:
+def test_command_is_sent_and_answered(vm: Vm, served: Served) -> None:
     assert vm.send_command("snapshot", tag="x") == {"ok": True}
     assert served.asked == [{"command": "snapshot", "tag": "x"}]
     served.answers["kill"] = {"ok": False, "error": "the machine is off"}
@@ -131,7 +131,7 @@ def test_control_socket_with_a_long_path(tmp_path: Path) -> None:
 
 
 def test_machine_folder_has_image_key_and_ssh_config(vm: Vm, tmp_path: Path) -> None:
-    made_of = image(tmp_path / "image")
+    made_of = make_image(tmp_path / "image")
     vm._prepare_folder("trixie", made_of)
     assert (vm.folder.stat().st_mode & 0o777) == 0o700
     assert vm.read_record().release == "trixie"
@@ -233,7 +233,7 @@ def test_remove_machine_stops_the_process(vm: Vm, served: Served) -> None:
     assert served.asked == [{"command": "down"}]
 
 
-def cli(*words: str) -> subprocess.CompletedProcess[str]:
+def run_cli(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(CLI), *words],
         check=False,
@@ -245,16 +245,16 @@ def cli(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_cli_reports_a_missing_machine() -> None:
     for words in (["pve", "status"], ["pve", "kill"], ["pve", "plug", "apc"], ["pve", "ssh"], ["pve", "restore", "x"]):
-        done = cli(*words)
+        done = run_cli(*words)
         assert done.returncode == 1, words
         assert "lab/vm/vm pve up" in done.stderr
-    assert cli("a b", "status").stderr.startswith("lab/vm/vm: 'a b'")
-    assert cli("pve", "explode").returncode == 2
-    assert "qemu-system-x86" in cli("--help").stdout
+    assert run_cli("a b", "status").stderr.startswith("lab/vm/vm: 'a b'")
+    assert run_cli("pve", "explode").returncode == 2
+    assert "qemu-system-x86" in run_cli("--help").stdout
 
 
-def test_inventory(vm: Vm, tmp_path: Path) -> None:
-    vm._prepare_folder("trixie", image(tmp_path / "image"))
+def test_inventory_lists_machines(vm: Vm, tmp_path: Path) -> None:
+    vm._prepare_folder("trixie", make_image(tmp_path / "image"))
     script = runpy.run_path(str(CHECKOUT / "molecule" / "vm" / "inventory" / "hosts.py"))
     seen = script["make_inventory"](Vm.find_all(vm.lab))
     assert seen["pve"] == {"hosts": ["pve"]}

@@ -51,7 +51,7 @@ class Mirror:
         return len([words for words in self.asked if "--quiet" in words])
 
 
-def test_parse_packages() -> None:
+def test_packages_are_parsed() -> None:
     assert parse_packages(SIMULATION) == FOUND
 
 
@@ -159,7 +159,7 @@ def test_recently_used_image_is_kept(tmp_path: Path) -> None:
     assert folder.stat().st_mtime > 1000
 
 
-def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fallback = tmp_path / "fallback"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -173,7 +173,7 @@ def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fallback.is_dir()
 
 
-def test_run_program(tmp_path: Path) -> None:
+def test_failed_program_is_reported(tmp_path: Path) -> None:
     assert run_program(["sh", "-c", "echo out; echo err >&2"]) == "out\nerr\n"
     with pytest.raises(LabError, match=r"sh failed \(3\):\nwhy"):
         run_program(["sh", "-c", "echo why; exit 3"])

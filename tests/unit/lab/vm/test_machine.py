@@ -29,29 +29,29 @@ class Lab:
             folder, 2222, lambda port, restore: [sys.executable, str(FAKE), str(folder), *[restore] * bool(restore)]
         )
 
-    async def ask(self, command: str, **request: Any) -> dict[str, Any]:
+    async def send_command(self, command: str, **request: Any) -> dict[str, Any]:
         return await self.machine.answer_line(json.dumps({"command": command, **request}).encode())
 
-    async def good(self, command: str, **request: Any) -> dict[str, Any]:
-        answer = await self.ask(command, **request)
+    async def send_accepted(self, command: str, **request: Any) -> dict[str, Any]:
+        answer = await self.send_command(command, **request)
         assert answer["ok"], answer
         return answer
 
-    async def bad(self, command: str, **request: Any) -> str:
-        answer = await self.ask(command, **request)
+    async def send_refused(self, command: str, **request: Any) -> str:
+        answer = await self.send_command(command, **request)
         assert not answer["ok"]
         return str(answer["error"])
 
-    async def power(self) -> str:
-        return str((await self.good("status"))["machine"]["power"])
+    async def read_power(self) -> str:
+        return str((await self.send_accepted("status"))["machine"]["power"])
 
-    def told(self) -> list[str]:
+    def list_told(self) -> list[str]:
         path = self.folder / "told"
         return path.read_text().splitlines() if path.exists() else []
 
     async def until_told(self, last: str) -> None:
         async def wait() -> None:
-            while self.told()[-1:] != [last]:
+            while self.list_told()[-1:] != [last]:
                 await asyncio.sleep(0.01)
 
         await asyncio.wait_for(wait(), 5)
@@ -62,120 +62,122 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
     """Return a function that runs a scenario with a machine that is off."""
     monkeypatch.chdir(tmp_path)
 
-    def whole(scenario: Callable[[Lab], Awaitable[None]]) -> None:
-        async def body() -> None:
+    def run_whole(play_scenario: Callable[[Lab], Awaitable[None]]) -> None:
+        async def run_body() -> None:
             lab = Lab(tmp_path)
             try:
-                await scenario(lab)
+                await play_scenario(lab)
             finally:
                 await lab.machine.stop_qemu()
 
-        asyncio.run(body())
+        asyncio.run(run_body())
 
-    return whole
+    return run_whole
 
 
 def test_boot_and_kill(run) -> None:
-    async def scenario(lab: Lab) -> None:
-        assert await lab.power() == "off"
-        assert await lab.bad("kill") == "the machine is off"
-        await lab.good("boot")
-        status = (await lab.good("status"))["machine"]
+    async def play_scenario(lab: Lab) -> None:
+        assert await lab.read_power() == "off"
+        assert await lab.send_refused("kill") == "the machine is off"
+        await lab.send_accepted("boot")
+        status = (await lab.send_accepted("status"))["machine"]
         assert status["power"] == "on"
         os.kill(status["pid"], 0)
-        assert await lab.bad("boot") == "the machine is on"
-        await lab.good("kill")
-        assert (await lab.good("status"))["machine"] == {"power": "off", "pid": None}
+        assert await lab.send_refused("boot") == "the machine is on"
+        await lab.send_accepted("kill")
+        assert (await lab.send_accepted("status"))["machine"] == {"power": "off", "pid": None}
         with pytest.raises(ProcessLookupError):
             os.kill(status["pid"], 0)
-        await lab.good("boot")
-        assert lab.told() == ["start", "start"]
+        await lab.send_accepted("boot")
+        assert lab.list_told() == ["start", "start"]
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_upses_are_plugged_in_at_each_boot(run) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.good("plug", model="apc", port=3)
-        assert [ups["port"] for ups in (await lab.good("status"))["upses"]] == [3]
-        await lab.good("boot")
+    async def play_scenario(lab: Lab) -> None:
+        await lab.send_accepted("plug", model="apc", port=3)
+        assert [ups["port"] for ups in (await lab.send_accepted("status"))["upses"]] == [3]
+        await lab.send_accepted("boot")
         await lab.until_told("plug 3")
-        await lab.good("kill")
-        await lab.good("boot")
+        await lab.send_accepted("kill")
+        await lab.send_accepted("boot")
         await lab.until_told("plug 3")
-        assert lab.told() == ["start", "plug 3"] * 2
-        await lab.good("replug", to=5)
+        assert lab.list_told() == ["start", "plug 3"] * 2
+        await lab.send_accepted("replug", to=5)
         await lab.until_told("plug 5")
-        await lab.good("mains", on=False)
-        assert [ups["status"] for ups in (await lab.good("status"))["upses"]] == ["OB DISCHRG"]
+        await lab.send_accepted("mains", on=False)
+        assert [ups["status"] for ups in (await lab.send_accepted("status"))["upses"]] == ["OB DISCHRG"]
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_snapshot_is_refused_while_a_ups_is_plugged_in(run) -> None:
-    async def scenario(lab: Lab) -> None:
-        assert await lab.bad("snapshot", tag="one") == "the machine is off"
-        await lab.good("boot")
-        await lab.good("plug", model="apc", port=1)
+    async def play_scenario(lab: Lab) -> None:
+        assert await lab.send_refused("snapshot", tag="one") == "the machine is off"
+        await lab.send_accepted("boot")
+        await lab.send_accepted("plug", model="apc", port=1)
         await lab.until_told("plug 1")
-        assert "unplug the UPSes first" in await lab.bad("snapshot", tag="one")
-        await lab.good("unplug")
-        await lab.good("snapshot", tag="one")
-        assert lab.told()[-1] == "savevm one"
-        assert await lab.bad("snapshot", tag="full") == "QEMU: Error: no room"
-        await lab.good("plug", model="apc", port=1)
-        await lab.good("mains", on=False)
-        await lab.good("restore", tag="one")
-        assert lab.told()[-1] == "start one"
-        status = await lab.good("status")
+        assert "unplug the UPSes first" in await lab.send_refused("snapshot", tag="one")
+        await lab.send_accepted("unplug")
+        await lab.send_accepted("snapshot", tag="one")
+        assert lab.list_told()[-1] == "savevm one"
+        assert await lab.send_refused("snapshot", tag="full") == "QEMU: Error: no room"
+        await lab.send_accepted("plug", model="apc", port=1)
+        await lab.send_accepted("mains", on=False)
+        await lab.send_accepted("restore", tag="one")
+        assert lab.list_told()[-1] == "start one"
+        status = await lab.send_accepted("status")
         assert status["upses"] == status["unplugged"] == []
         assert status["mains"] is True
         assert status["machine"]["power"] == "on"
 
-    run(scenario)
+    run(play_scenario)
 
 
 @pytest.mark.parametrize("tag", ["", None, "a b", "A", "a;quit", 7])
 def test_invalid_tags_are_refused(run, tag: object) -> None:
-    async def scenario(lab: Lab) -> None:
+    async def play_scenario(lab: Lab) -> None:
         for command in ("snapshot", "restore"):
-            assert "tag may contain" in await lab.bad(command, tag=tag)
+            assert "tag may contain" in await lab.send_refused(command, tag=tag)
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_start_error_shows_the_output_of_qemu(run) -> None:
-    async def scenario(lab: Lab) -> None:
-        assert await lab.bad("restore", tag="missing") == "QEMU did not start: Snapshot 'missing' does not exist"
-        assert await lab.power() == "off"
-        await lab.good("boot")
+    async def play_scenario(lab: Lab) -> None:
+        assert (
+            await lab.send_refused("restore", tag="missing") == "QEMU did not start: Snapshot 'missing' does not exist"
+        )
+        assert await lab.read_power() == "off"
+        await lab.send_accepted("boot")
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_start_fails_if_qemu_does_not_answer(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "START_SECONDS", 0.5)
 
-    async def scenario(lab: Lab) -> None:
-        assert "QEMU did not answer" in await lab.bad("restore", tag="mute")
-        assert await lab.power() == "off"
+    async def play_scenario(lab: Lab) -> None:
+        assert "QEMU did not answer" in await lab.send_refused("restore", tag="mute")
+        assert await lab.read_power() == "off"
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_start_fails_if_qemu_is_not_installed(tmp_path: Path) -> None:
-    async def body() -> None:
+    async def run_body() -> None:
         without = VirtualMachine(tmp_path, 1, lambda port, restore: ["no-such-qemu"])
         answer = await without.answer_line(b'{"command": "boot"}')
         assert "is not installed" in answer["error"]
 
-    asyncio.run(body())
+    asyncio.run(run_body())
 
 
 def test_poweroff_by_the_guest_is_noticed(run) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.good("boot")
-        await lab.good("plug", model="apc", port=1)
+    async def play_scenario(lab: Lab) -> None:
+        await lab.send_accepted("boot")
+        await lab.send_accepted("plug", model="apc", port=1)
         process = lab.machine._qemu
         assert process
         process.terminate()
@@ -186,19 +188,19 @@ def test_poweroff_by_the_guest_is_noticed(run) -> None:
                 await asyncio.sleep(0.01)
 
         await asyncio.wait_for(wait(), 5)
-        assert await lab.power() == "off"
-        await lab.good("boot")
+        assert await lab.read_power() == "off"
+        await lab.send_accepted("boot")
         await lab.until_told("plug 1")
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_down_stops_the_process(run) -> None:
-    async def scenario(lab: Lab) -> None:
-        await lab.good("down")
+    async def play_scenario(lab: Lab) -> None:
+        await lab.send_accepted("down")
         assert lab.machine.stop.is_set()
 
-    run(scenario)
+    run(play_scenario)
 
 
 def test_process_serves_its_control_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +210,7 @@ def test_process_serves_its_control_socket(tmp_path: Path, monkeypatch: pytest.M
     control = tmp_path / "elsewhere" / "control"
     control.parent.mkdir()
 
-    async def body() -> None:
+    async def run_body() -> None:
         task = asyncio.create_task(machine.run_machine(Path(), control, 1))
         while not control.exists():
             await asyncio.sleep(0.01)
@@ -221,11 +223,11 @@ def test_process_serves_its_control_socket(tmp_path: Path, monkeypatch: pytest.M
         control.unlink()
         await asyncio.wait_for(task, 5)
 
-    asyncio.run(body())
+    asyncio.run(run_body())
 
 
 def test_monitor_reports_the_end_of_qemu(tmp_path: Path) -> None:
-    async def body() -> None:
+    async def run_body() -> None:
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
         qmp = QemuMonitor(reader, writer)
@@ -237,10 +239,10 @@ def test_monitor_reports_the_end_of_qemu(tmp_path: Path) -> None:
             await qmp.run_command("stop")
         qmp.close()
 
-    asyncio.run(body())
+    asyncio.run(run_body())
 
 
-def test_qemu_command() -> None:
+def test_qemu_command_has_the_machine() -> None:
     words = qemu_command(2200)
     assert words[0] == "qemu-system-x86_64"
     assert words[words.index("-accel") + 1].startswith("tcg")  # hardware acceleration may hang

@@ -18,15 +18,15 @@ GET_DEVICE_DESCRIPTOR = (0x80, 6, 0x0100, 0, 18)
 GET_REPORT_FEATURE = (0xA1, 1, 0x0301, 0, 2)
 
 
-def packet(kind: int, number: int, body: bytes = b"") -> bytes:
+def make_packet(kind: int, number: int, body: bytes = b"") -> bytes:
     return struct.pack("<IIQ", kind, len(body), number) + body
 
 
-def control(number: int, request: tuple[int, int, int, int, int], data: bytes = b"") -> bytes:
+def make_control(number: int, request: tuple[int, int, int, int, int], data: bytes = b"") -> bytes:
     """A control transfer as QEMU sends it."""
     kind, code, value, index, length = request
     endpoint = 0x80 if kind & 0x80 else 0
-    return packet(100, number, struct.pack("<BBBBHHH", endpoint, code, kind, 0, value, index, length) + data)
+    return make_packet(100, number, struct.pack("<BBBBHHH", endpoint, code, kind, 0, value, index, length) + data)
 
 
 class Guest:
@@ -119,25 +119,25 @@ def test_packets_of_invalid_length_are_refused(guest: Guest) -> None:
         guest = Guest(make_ups("apc"))
         guest.cable.receive_bytes(HELLO)
         with pytest.raises(ProtocolError, match=f"kind {kind} with only 0 bytes"):
-            guest.cable.receive_bytes(packet(kind, 1))
+            guest.cable.receive_bytes(make_packet(kind, 1))
 
 
 def test_configurations_and_alternate_settings(guest: Guest) -> None:
-    assert guest.asks(packet(6, 7, b"\1")) == [(8, 7, b"\0\1")]
-    assert guest.asks(packet(7, 8)) == [(8, 8, b"\0\1")]
-    assert guest.asks(packet(9, 9, b"\2\0")) == [(11, 9, b"\0\2\0")]
-    assert guest.asks(packet(10, 10, b"\2")) == [(11, 10, b"\0\2\0")]
+    assert guest.asks(make_packet(6, 7, b"\1")) == [(8, 7, b"\0\1")]
+    assert guest.asks(make_packet(7, 8)) == [(8, 8, b"\0\1")]
+    assert guest.asks(make_packet(9, 9, b"\2\0")) == [(11, 9, b"\0\2\0")]
+    assert guest.asks(make_packet(10, 10, b"\2")) == [(11, 10, b"\0\2\0")]
 
 
 def test_control_transfer_in(guest: Guest) -> None:
-    ((kind, number, body),) = guest.asks(control(1 << 40, GET_DEVICE_DESCRIPTOR))
+    ((kind, number, body),) = guest.asks(make_control(1 << 40, GET_DEVICE_DESCRIPTOR))
     assert (kind, number) == (100, 1 << 40)
     assert struct.unpack_from("<BBBBHHH", body) == (0x80, 6, 0x80, 0, 0x0100, 0, 18)
     assert body[10:] == guest.ups.device_descriptor
 
 
 def test_packets_may_arrive_together_or_in_pieces(guest: Guest) -> None:
-    data = control(1, GET_DEVICE_DESCRIPTOR) + control(2, GET_DEVICE_DESCRIPTOR)
+    data = make_control(1, GET_DEVICE_DESCRIPTOR) + make_control(2, GET_DEVICE_DESCRIPTOR)
     assert [number for _kind, number, _body in guest.asks(data[:-3])] == [1]
     assert [number for _kind, number, _body in guest.asks(data[-3:])] == [2]
 
@@ -146,7 +146,7 @@ def test_control_transfer_out_reports_its_length(guest: Guest) -> None:
     reports = {report.items[0].key: report for report in guest.ups._reports.values()}
     data = reports["charge_low"].pack_values({"charge_low": 20})
     ((_kind, _number, body),) = guest.asks(
-        control(3, (0x21, 9, 0x0300 | reports["charge_low"].number, 0, len(data)), data)
+        make_control(3, (0x21, 9, 0x0300 | reports["charge_low"].number, 0, len(data)), data)
     )
     assert struct.unpack("<BBBBHHH", body)[3:] == (0, 0x0300 | reports["charge_low"].number, 0, len(data))
     assert guest.ups.state["charge_low"] == 20
@@ -154,14 +154,14 @@ def test_control_transfer_out_reports_its_length(guest: Guest) -> None:
 
 @pytest.mark.parametrize("request_type", [0x21, 0xA1])
 def test_refused_transfer_is_stalled(guest: Guest, request_type: int) -> None:
-    ((_kind, _number, body),) = guest.asks(control(4, (request_type, 0x77, 0, 0, 8), bytes(8)))
+    ((_kind, _number, body),) = guest.asks(make_control(4, (request_type, 0x77, 0, 0, 8), bytes(8)))
     assert struct.unpack("<BBBBHHH", body)[3] == 4
     assert struct.unpack("<BBBBHHH", body)[6] == 0
 
 
 def test_unanswered_transfer_completes_after_recovery(guest: Guest) -> None:
     guest.ups.set_hang(NAK)
-    assert guest.asks(control(5, GET_REPORT_FEATURE)) == []
+    assert guest.asks(make_control(5, GET_REPORT_FEATURE)) == []
     guest.cable.send_pending()
     assert guest.got() == []
     guest.ups.set_hang(None)
@@ -175,18 +175,18 @@ def test_unanswered_transfer_completes_after_recovery(guest: Guest) -> None:
 
 def test_guest_can_cancel_a_transfer(guest: Guest) -> None:
     guest.ups.set_hang(NAK)
-    guest.asks(control(6, GET_REPORT_FEATURE))
-    ((kind, number, body),) = guest.asks(packet(21, 6))
+    guest.asks(make_control(6, GET_REPORT_FEATURE))
+    ((kind, number, body),) = guest.asks(make_packet(21, 6))
     assert (kind, number, body[3], body[8:]) == (100, 6, 1, b"\0\0")
     guest.ups.set_hang(None)
     guest.cable.send_pending()
     assert guest.got() == []
-    assert guest.asks(packet(21, 6)) == []  # nothing is open any more
+    assert guest.asks(make_packet(21, 6)) == []  # nothing is open any more
 
 
 def test_hang_with_stall_is_stalled(guest: Guest) -> None:
     guest.ups.set_hang(STALL)
-    ((_kind, _number, body),) = guest.asks(control(5, GET_REPORT_FEATURE))
+    ((_kind, _number, body),) = guest.asks(make_control(5, GET_REPORT_FEATURE))
     assert body[3] == 4
 
 
@@ -194,7 +194,7 @@ def test_interrupt_pipe_reports_changes_once_started(guest: Guest) -> None:
     guest.ups.set_mains(False)
     guest.cable.send_pending()
     assert guest.got() == []
-    first, *news = guest.asks(packet(15, 11, b"\x81"))
+    first, *news = guest.asks(make_packet(15, 11, b"\x81"))
     assert first == (17, 11, b"\0\x81")
     assert news
     assert [number for _kind, number, _body in news] == list(range(1, len(news) + 1))
@@ -204,18 +204,18 @@ def test_interrupt_pipe_reports_changes_once_started(guest: Guest) -> None:
     guest.ups.set_mains(True)
     guest.cable.send_pending()
     assert guest.got()[0][1] == len(news) + 1
-    assert guest.asks(packet(16, 12, b"\x81")) == [(17, 12, b"\0\x81")]
+    assert guest.asks(make_packet(16, 12, b"\x81")) == [(17, 12, b"\0\x81")]
     guest.ups.set_mains(False)
     guest.cable.send_pending()
     assert guest.got() == []
 
 
 def test_interrupt_transfer_out_is_stalled(guest: Guest) -> None:
-    assert guest.asks(packet(103, 13, b"\1\0\0\0")) == [(103, 13, b"\1\4\0\0")]
+    assert guest.asks(make_packet(103, 13, b"\1\0\0\0")) == [(103, 13, b"\1\4\0\0")]
 
 
 def test_unknown_packets_are_ignored(guest: Guest) -> None:
-    assert guest.asks(packet(3, 14) + packet(23, 15, b"0x03\0")) == []
+    assert guest.asks(make_packet(3, 14) + make_packet(23, 15, b"0x03\0")) == []
 
 
 # ---- the ports
@@ -235,7 +235,7 @@ class Machine:
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int = port) -> None:
                 self.connected[port] = self.connected.get(port, 0) + 1
-                writer.write(HELLO + packet(15, 1, b"\x81"))
+                writer.write(HELLO + make_packet(15, 1, b"\x81"))
                 try:
                     while data := await reader.read(4096):
                         self.bodies[port] = self.bodies.get(port, b"") + data
@@ -259,7 +259,7 @@ class Machine:
 
 
 def test_devices_stay_plugged_in_while_the_machine_is_off(tmp_path: Path) -> None:
-    async def scenario() -> None:
+    async def play_scenario() -> None:
         bus, machine = VmBus(tmp_path), Machine(tmp_path)
         assert await bus.plug_device(make_ups("apc"), 2) == 1
         assert bus.nodes == {}
@@ -281,11 +281,11 @@ def test_devices_stay_plugged_in_while_the_machine_is_off(tmp_path: Path) -> Non
         await bus.set_power(False)
         await machine.stop()
 
-    asyncio.run(scenario())
+    asyncio.run(play_scenario())
 
 
 def test_invalid_or_taken_ports_are_refused(tmp_path: Path) -> None:
-    async def scenario() -> None:
+    async def play_scenario() -> None:
         bus = VmBus(tmp_path)
         await bus.plug_device(make_ups("apc"), 1)
         for port, words in ((1, "port 1 is not free"), (0, "no port 0"), (9, "no port 9: ports are 1 to 8")):
@@ -294,13 +294,13 @@ def test_invalid_or_taken_ports_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="nothing is plugged in at port 4"):
             bus.unplug_device(4)
 
-    asyncio.run(scenario())
+    asyncio.run(play_scenario())
 
 
 def test_plug_fails_if_the_machine_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usbredir, "CONNECT_SECONDS", 0.05)
 
-    async def scenario() -> None:
+    async def play_scenario() -> None:
         bus = VmBus(tmp_path)
         await bus.set_power(True)
         with pytest.raises(ValueError, match="port 3 of the machine does not answer"):
@@ -308,16 +308,16 @@ def test_plug_fails_if_the_machine_does_not_answer(tmp_path: Path, monkeypatch: 
         assert bus.devices == {}
         assert bus.device_numbers == {}
 
-    asyncio.run(scenario())
+    asyncio.run(play_scenario())
 
 
 def test_changes_are_reported_after_a_replug(tmp_path: Path) -> None:
-    async def scenario() -> None:
+    async def play_scenario() -> None:
         bus, machine, ups = VmBus(tmp_path), Machine(tmp_path), make_ups("apc")
         await machine.start()
         await bus.set_power(True)
         await bus.plug_device(ups, 1)
-        while packet(17, 1, b"\0\x81") not in machine.bodies.get(1, b""):
+        while make_packet(17, 1, b"\0\x81") not in machine.bodies.get(1, b""):
             await asyncio.sleep(0.005)
         node = bus.nodes[1]
         bus.unplug_device(1)
@@ -327,4 +327,4 @@ def test_changes_are_reported_after_a_replug(tmp_path: Path) -> None:
         await machine.until({})
         await machine.stop()
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(play_scenario(), 10))
