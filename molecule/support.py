@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pytest
 from homelab import CHECKOUT, Lab
 from testinfra.host import Host
 
@@ -34,12 +36,33 @@ def show_unit(host: Host, name: str, property_name: str = "MainPID") -> str:
     return host.check_output("systemctl show --property=%s --value %s", property_name, name)
 
 
+def count_changes(output: str) -> int:
+    """Return the number of changes that a play reports at its end, over all hosts. Fail if the output has no such report."""
+    counts = re.findall(r"\bchanged=(\d+)", output)
+    assert counts, output
+    return sum(map(int, counts))
+
+
 def wait_until(condition: Callable[[], bool], seconds: float, awaited: str) -> None:
     """Wait until a condition is true, or fail after `seconds`. The message ends in "waiting for AWAITED", such as "upsd to serve"."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"timed out after {seconds} s waiting for {awaited}"
         time.sleep(0.3)
+
+
+def wait_for_mains(host: Host, ups: str = "ups") -> None:
+    """Wait until a host's UPS is on mains again and every upsmon has heard of it.
+
+    An upsmon polls every 5 s. One with NUT 2.8.1 that last heard of an outage shuts its machine down at the first failed poll.
+    """
+    wait_until(lambda: read_status(host, ups)[:1] == ["OL"], 60, f"{ups} to be on mains again")
+    time.sleep(11)
+
+
+def keep_first(cases: Iterable[str], *, count: int = 1) -> list[object]:
+    """Return cases of the same kind, a play each, as parameters: only the first COUNT run unless TESTS=all."""
+    return [pytest.param(case, marks=[pytest.mark.long] if place >= count else []) for place, case in enumerate(cases)]
 
 
 def read_passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:

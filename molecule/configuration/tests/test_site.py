@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A large site: the names of UPSes, which machine each UPS powers, the rights of users, TLS, timers, secrets."""
+"""A large site: the names of UPSes, which machine each UPS powers, the rights of users, TLS, timers, secrets. One file, for one site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import grammar, upsd, upsmon
 from ansible_collections.homelab.nut.plugins.module_utils._nut.inventory import SECRETS_FOLDER
 from homelab import CHECKOUT
@@ -84,12 +83,6 @@ sed -e '/^POWERDOWNFLAG/d' -e '/^NOTIFY/d' -e 's|^SHUTDOWNCMD.*|SHUTDOWNCMD "/bi
 ln -s /lib/nut/upsmon "$dir/upsmon-other"
 NUT_CONFPATH=$dir NUT_ALTPIDPATH=$dir timeout 6 "$dir/upsmon-other" -DD -F 2>&1 || true
 """
-
-
-@pytest.fixture(scope="module")
-def site(inventory: Path):
-    """Return the variables of the primary in the inventory."""
-    return yaml.safe_load((inventory / "group_vars" / "pve.yml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +420,7 @@ def test_changed_description_restarts_only_its_driver(on, play, site, secrets):
 def test_diff_of_changed_passwords_shows_no_secret(on, play, secrets):
     """In check mode, with a diff of users, MONITOR lines and keys."""
     wanted = {"nut_client_password": "Another.Password-1", "nut_server_password": "Another.Password-2"}
-    done = play("--check", "--diff", "-vvv", *extra_vars(**wanted))
+    done = play("--check", "--diff", "-vvv", *extra_vars(**wanted, nut_server_replace_secrets=True))
     assert "upsd.users" in done.stdout
     assert_shows_no_secret(done, {*secrets, *wanted.values()} - {""})
 

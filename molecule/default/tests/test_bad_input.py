@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from support import extra_vars, nut_processes, read_status, wait_until
+from support import count_changes, extra_vars, keep_first, nut_processes, read_status, wait_until
 
 HOSTS = ("pve8", "truenas", "media")
 KEY = "1-" + "LabOnly0" * 8
@@ -54,6 +54,34 @@ CASES = {
         extra_vars(nut_client_primary="nobody"),
         ["is a secondary without a primary", "nut_client_primary is nobody"],
     ),
+    # logins: upsmon does not repeat one that was refused
+    "secondary with another password than its primary knows": (
+        ("--limit", "media", *extra_vars(nut_client_password="Another.Password-1")),
+        ["does not accept the login media to ups (ACCESS-DENIED). Nothing was changed", "limit=pve8,media"],
+    ),
+    "TrueNAS with another password than its primary knows": (
+        ("--limit", "truenas", *extra_vars(nut_client_password="Another.Password-1")),
+        [
+            "does not accept the login truenas to ups (ACCESS-DENIED). Nothing was changed on truenas",
+            "limit=pve8,truenas",
+        ],
+    ),
+    "primary with other passwords than the deployed ones": (
+        ("--limit", "pve8", *extra_vars(nut_client_password="Another.Password-1")),
+        [
+            "the password of truenas and media in",
+            "differs from the deployed one",
+            "make rotate limit=pve8,truenas,media",
+        ],
+    ),
+    "primary whose passwords are on another machine": (
+        ("--limit", "pve8", *extra_vars(nut_password_directory="/nonexistent/passwords")),
+        ["no password of monitor, truenas or media is kept in", "was this site deployed from another machine?"],
+    ),
+    "secondary whose password is on another machine": (
+        ("--limit", "media", *extra_vars(nut_password_directory="/nonexistent/passwords")),
+        ["no password of media is kept in", "make rotate limit=pve8,media"],
+    ),
     "wrong API key": (
         ("--limit", "truenas", *extra_vars(nut_client_truenas_api_key="1-" + "x" * 64)),
         ["127.0.0.1", "API key"],
@@ -88,7 +116,8 @@ IN_PREFLIGHT = (
 )
 
 
-@pytest.mark.parametrize("case", CASES)
+# those that the inventory alone reveals are tested without a host as well
+@pytest.mark.parametrize("case", [*(case for case in CASES if case not in IN_PREFLIGHT), *keep_first(IN_PREFLIGHT)])
 def test_mistake_stops_the_play_and_restarts_nothing(on, play, case):
     """The message names the mistake, and every process of NUT keeps running."""
     arguments, texts = CASES[case]
@@ -100,20 +129,21 @@ def test_mistake_stops_the_play_and_restarts_nothing(on, play, case):
     for text in texts:
         assert text in output, output
     assert "Traceback" not in output
-    assert "changed=0" in output
+    assert count_changes(output) == 0
     assert case not in IN_PREFLIGHT or "nut_server : Install NUT" not in output, output
     assert KEY not in output
     assert all(before[name].items() <= nut_processes(on(name)).items() for name in HOSTS)
 
 
 def test_failed_primary_leaves_secondaries_unchanged(on, play):
-    """A mistake at one site has one message, and the other site is deployed."""
+    """A mistake at one site has one message, and the other site is deployed. The last words name the primary."""
     before = {name: nut_processes(on(name)) for name in HOSTS}
-    bad = "{{ [{'name': 'ups', 'options': {'nonsense': '1'} if inventory_hostname == 'pve8' else {}}] }}"
+    bad = "{{ [{'name': 'ups', 'driver': 'auto', 'options': {'nonsense': '1'} if inventory_hostname == 'pve8' else {}}] }}"
     done = play(*extra_vars(nut_server_devices=bad))
     output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert output.count("fatal: [") == 1, output
+    assert output.count("fatal: [") == 2, output
+    assert "Not protected, or not reached: pve8." in output, output
     for name in ("truenas", "media"):
         assert f"{name} is not changed, because its primary pve8 failed" in output
     assert "truenas9 is not changed" not in output

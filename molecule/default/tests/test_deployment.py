@@ -11,7 +11,7 @@ import stat
 
 import pytest
 from homelab import CHECKOUT
-from support import nut_processes, read_passwords
+from support import count_changes, nut_processes, read_passwords, wait_until
 
 PRIMARIES = ("pve8", "pve9")
 RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
@@ -80,7 +80,7 @@ def test_shutdown_waits_for_truenas(on, name):
     assert "\nHOSTSYNC 30\n" in served
     status = json.loads(on(name).check_output("nut-shutdown status --json"))
     expected = {secondary for secondary, primary in SECONDARIES.items() if primary == name}
-    assert {host["name"]: host["up"] for host in status["hosts"]} == dict.fromkeys(expected, True)
+    assert {host["name"]: host["up"] for host in status["machines"]} == dict.fromkeys(expected, True)
     assert [(ups["on_battery"], ups["runtime"] > 60) for ups in status["upses"]] == [(False, True)]
     assert "\nPOWERDOWNFLAG /run/nut-killpower\n" in served
 
@@ -110,10 +110,79 @@ def test_second_play_restarts_nothing(on, play):
     assert all(before.values())
     done = play("-vvv")
     assert done.returncode == 0, done.stdout
-    assert "changed=0" in done.stdout
-    assert all(before[name].items() <= nut_processes(on(name)).items() for name in hosts)
+    assert count_changes(done.stdout) == 0, done.stdout
+    # the last words
+    assert "logged in: truenas, media" in done.stdout
+    assert "logged in: truenas9" in done.stdout
+    gone = {name: dict(before[name].items() - nut_processes(on(name)).items()) for name in hosts}
+    assert not any(gone.values()), gone
     for secret in read_passwords():
         assert secret not in done.stdout + done.stderr
+
+
+USERS = "/etc/nut/upsd.users"
+
+
+@pytest.fixture
+def refused_media(on):
+    """Let upsd refuse media's login, and know it again once upsmon has tried; upsmon does not try again."""
+    primary, media = on("pve8"), on("media")
+    primary.check_output(
+        f"cp -p {USERS} /run/users.kept && sed -i '/^.media/,/^$/s/password = .*/password = other/' {USERS}"
+    )
+    primary.check_output("systemctl reload nut-server")
+    media.check_output("systemctl restart nut-monitor")
+    wait_until(
+        lambda: "ACCESS-DENIED" in media.check_output("journalctl -u nut-monitor -n 20"), 30, "upsd to refuse the login"
+    )
+    primary.check_output(f"cp -p /run/users.kept {USERS} && rm /run/users.kept && systemctl reload nut-server")
+    yield media
+    media.check_output("systemctl restart nut-monitor")
+
+
+def test_refused_login_is_repeated_by_the_next_run(on, play, refused_media):
+    """Nothing of the host differs from the inventory; only its upsmon does not try again."""
+    address = on("pve8").check_output("getent hosts media").split()[0]
+    assert address not in on("pve8").check_output("upsc -c ups@localhost 2>/dev/null").split()
+    done = play("--limit", "media")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "upsd had refused the login media on ups@" in done.stdout + done.stderr
+    assert address in on("pve8").check_output("upsc -c ups@localhost 2>/dev/null").split()
+    assert "ups on pve8: logged in: media" in done.stdout
+    again = play("--limit", "media")
+    assert count_changes(again.stdout) == 0, again.stdout
+
+
+# files that a primary has and a secondary does not
+PRIMARY_FILES = (
+    "/etc/nut/shutdown.json",
+    "/usr/local/sbin/nut-shutdown",
+    "/etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
+    "/etc/systemd/system/nut-shutdown.service",
+)
+
+
+def test_all_that_is_left_of_a_primary_is_taken_away(on, play):
+    """As if media had been a primary before it became a secondary."""
+    media = on("media")
+    for path in PRIMARY_FILES:
+        media.check_output("mkdir -p $(dirname %s) && printf '[Unit]\\n' > %s", path, path)
+    media.check_output(
+        "printf '# Written by Ansible (homelab.nut.nut_server).\\n[old]\\n driver = dummy-ups\\n port = old.dev\\n' > /etc/nut/ups.conf"
+    )
+    media.check_output("systemctl daemon-reload")
+    checked = play("--limit", "media", "--check")
+    assert (
+        "media was a primary. Would take away what is left of that: its UPSes in ups.conf, nut-shutdown."
+        in checked.stdout
+    )
+    assert all(media.file(path).exists for path in PRIMARY_FILES)
+    done = play("--limit", "media")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "media was a primary. Taking away what is left of that: its UPSes in ups.conf, nut-shutdown." in done.stdout
+    assert not [path for path in PRIMARY_FILES if media.file(path).exists]
+    assert "[old]" not in media.file("/etc/nut/ups.conf").content_string
+    assert count_changes(play("--limit", "media").stdout) == 0
 
 
 def test_process_list_shows_no_password(on):

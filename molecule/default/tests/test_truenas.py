@@ -9,35 +9,56 @@ from __future__ import annotations
 import json
 
 import pytest
-from support import extra_vars, read_passwords, read_status, wait_until
+from support import count_changes, extra_vars, read_passwords, read_status, wait_until
 
 CONFIG = "/etc/truenas-lab.json"
 FAULTS = "/etc/lab/faults.json"
 STATE = "/data/truenas.json"
 CALLED = "/run/truenas-lab/midclt.log"
 KEY = "1-" + "LabOnly0" * 8
-# release -> variables, and a text that the output of the run must contain
+# A TrueNAS and its primary. 26 is based on Debian 13, with NUT 2.8.1, and the others are played on Debian 12.
+PRIMARIES = {"truenas": "pve8", "truenas9": "pve9"}
+# release -> host, variables, and a text that the output of the run must contain
 RELEASES = {
-    "25.04": ({}, ""),
-    "25.10": ({}, ""),
-    "26": ({}, ""),
+    "25.04": ("truenas", {}, ""),
     # the inventory has an API key, but this release has no API that takes it
-    "24.10": ({}, "Continuing with midclt"),
-    "13.0": ({"nut_client_truenas_api_key": ""}, ""),
-    "26 by midclt": ({"nut_client_truenas_transport": "midclt"}, ""),
+    "24.10": ("truenas", {}, "Continuing with midclt"),
+    "13.0": ("truenas", {"nut_client_truenas_api_key": ""}, ""),
+    "25.10": ("truenas", {}, ""),
+    "26": ("truenas9", {}, ""),
+    "26 by midclt": ("truenas9", {"nut_client_truenas_transport": "midclt"}, ""),
 }
+NUT = {"truenas": "2.8.0", "truenas9": "2.8.1"}
 
 
 @pytest.fixture(scope="module")
-def truenas(on, play):
-    """Return the TrueNAS. At the end, restore its release and deploy it again."""
-    host = on("truenas")
-    before = host.file(CONFIG).content_string.strip()
-    yield host
-    host.run(f"rm -f {FAULTS}")
-    reset_stand_in(host, before)
-    done = play("--limit", "truenas")
+def stand_ins(on, play):
+    """Return the TrueNAS machines by name. At the end, restore their releases and deploy them again."""
+    hosts = {name: on(name) for name in PRIMARIES}
+    before = {name: host.file(CONFIG).content_string.strip() for name, host in hosts.items()}
+    yield hosts
+    for name, host in hosts.items():
+        host.run(f"rm -f {FAULTS}")
+        reset_stand_in(host, before[name])
+    done = play("--limit", ",".join(PRIMARIES))
     assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def truenas(stand_ins):
+    """Return the TrueNAS that plays the releases up to 25.10."""
+    return stand_ins["truenas"]
+
+
+@pytest.fixture
+def truenas9(stand_ins):
+    """Return the TrueNAS that plays 26."""
+    return stand_ins["truenas9"]
+
+
+@pytest.mark.parametrize("name", NUT)
+def test_each_release_runs_on_the_nut_of_its_debian(stand_ins, name):
+    assert NUT[name] in stand_ins[name].check_output("upsmon -V 2>&1")
 
 
 def reset_stand_in(host, config: str) -> None:
@@ -53,11 +74,12 @@ def read_saved_state(host) -> dict:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_each_release_is_configured_and_logs_in(truenas, on, play, release):
+def test_each_release_is_configured_and_logs_in(stand_ins, on, play, release):
     """The second run changes nothing."""
-    variables, text = RELEASES[release]
+    name, variables, text = RELEASES[release]
+    truenas = stand_ins[name]
     reset_stand_in(truenas, json.dumps({"release": release.split()[0]}))
-    first = play("--limit", "truenas", *extra_vars(**variables))
+    first = play("--limit", name, *extra_vars(**variables))
     assert first.returncode == 0, first.stdout
     assert text in first.stdout
     saved = read_saved_state(truenas)
@@ -65,19 +87,47 @@ def test_each_release_is_configured_and_logs_in(truenas, on, play, release):
     assert saved["ups"]["shutdown"] == "LOWBATT"
     assert saved["ups"]["powerdown"] is False
     assert saved["enable"] is True
-    address = on("pve8").check_output("getent ahostsv4 truenas").split()[0]
-    assert address in on("pve8").check_output("upsc -c ups@localhost").split()
-    second = play("--limit", "truenas", *extra_vars(**variables))
-    assert "changed=0" in second.stdout, second.stdout
+    primary = on(PRIMARIES[name])
+    address = primary.check_output("getent ahostsv4 %s", name).split()[0]
+    assert address in primary.check_output("upsc -c ups@localhost").split()
+    second = play("--limit", name, *extra_vars(**variables))
+    assert count_changes(second.stdout) == 0, second.stdout
     output = first.stdout + first.stderr + second.stdout + second.stderr
     assert not [secret for secret in (*read_passwords(), KEY) if secret in output]
 
 
-def test_midclt_gets_no_secret_on_its_command_line(truenas):
+def test_midclt_gets_no_secret_on_its_command_line(truenas9):
     """The last release was configured by midclt; the stand-in logs each of its command lines."""
-    command_lines = truenas.file(CALLED).content_string
+    command_lines = truenas9.file(CALLED).content_string
     assert "ups.config" in command_lines
-    assert read_saved_password(truenas) not in command_lines
+    assert read_saved_password(truenas9) not in command_lines
+
+
+# The driver dummy-ups reads a UPS from this file; /etc/nut is emptied at each start.
+DUMMY = "/opt/lab/own.dev"
+OWN_UPS = {"mode": "MASTER", "driver": "dummy-ups$the lab's own", "port": DUMMY, "identifier": "own"}
+
+
+def test_ups_that_moves_from_truenas_to_proxmox_is_configured(truenas9, play):
+    """The driver of the former UPS keeps failing, so TrueNAS 26 reports each start as failed; the run looks, and warns."""
+    reset_stand_in(truenas9, json.dumps({"release": "26"}))
+    truenas9.check_output(f"printf 'ups.status: OL\\n' > {DUMMY}")
+    truenas9.check_output("midclt call ups.update %s", json.dumps(OWN_UPS))
+    truenas9.check_output("midclt call -j service.control START ups '{\"silent\": false}'")
+    wait_until(
+        lambda: "OL" in truenas9.run("upsc own@localhost ups.status").stdout, 30, "the UPS of TrueNAS to be served"
+    )
+    moved = play("--limit", "truenas9")
+    assert moved.returncode == 0, moved.stdout
+    assert "reports a failure, but the service is running" in moved.stdout + moved.stderr
+    assert read_saved_state(truenas9)["ups"]["mode"] == "SLAVE"
+    assert truenas9.service("nut-monitor").is_running
+    again = play("--limit", "truenas9")
+    assert count_changes(again.stdout) == 0, again.stdout
+    truenas9.check_output("systemctl disable --now nut-driver@own.service")
+    changed = play("--limit", "truenas9", *extra_vars(nut_client_upsmon_conf={"HOSTSYNC": 42}))
+    assert changed.returncode == 0, changed.stdout
+    assert "reports a failure" not in changed.stdout + changed.stderr
 
 
 def read_saved_password(host) -> str:

@@ -11,8 +11,8 @@ from support import extra_vars, nut_processes, read_status, wait_until
 
 PRIMARIES = {"pve8": "051d:0002", "pve9": "0764:0501"}
 TWO = [
-    {"name": "ups", "desc": 'the "rack" #1', "options": {"vendorid": "051d"}},
-    {"name": "second", "options": {"vendorid": "0463", "offdelay": 30, "pollonly": True}},
+    {"name": "ups", "powervalue": 1, "desc": 'the "rack" #1', "options": {"vendorid": "051d"}},
+    {"name": "second", "powervalue": 0, "options": {"vendorid": "0463", "offdelay": 30, "pollonly": True}},
 ]
 
 
@@ -116,7 +116,7 @@ def test_missing_ups_is_reported_but_fails_only_if_required(on, lab, play, name)
 
 def test_driver_without_its_ups_is_reported_beside_a_working_one(on, play):
     """The second section wants a UPS that is not plugged in."""
-    wanted = [{"name": "ups"}, {"name": "other", "vendorid": "09ae"}]
+    wanted = [{"name": "ups", "powervalue": 1}, {"name": "other", "powervalue": 0, "vendorid": "09ae"}]
     try:
         done = play("--limit", "pve9", *extra_vars(nut_server_devices=wanted))
         assert done.returncode == 0, done.stdout

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.rehearsal import sandbox
 from drill.primary import INVENTORY, UNIT
-from support import wait_for_end, wait_until
+from support import wait_for_end, wait_for_mains, wait_until
 
 WATCH = "for _ in $(seq 3000); do upsc ups@localhost ups.status 2>/dev/null; sleep 0.2; done"
 
@@ -104,11 +104,7 @@ def test_broken_drill_fails_soon_and_changes_nothing(primaries, fault):
         assert "would power off" not in rest
         if not FAULTS[fault]:
             assert "is on battery. Stopping the drill" in rest
-            wait_until(
-                lambda: primary.host.run("upsc ups@localhost ups.status 2>/dev/null").stdout.startswith("OL"),
-                60,
-                "the UPS to be on mains again",
-            )
+            wait_for_mains(primary.host)
         primary.assert_unchanged()
 
     with ThreadPoolExecutor() as pool:

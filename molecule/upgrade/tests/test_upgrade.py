@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
-from homelab import Lab
+from homelab import Lab, run_podman
 from support import (
+    count_changes,
     extra_vars,
     kill_upsd_when_replaced,
     nut_processes,
@@ -214,7 +215,7 @@ def test_shutdown_without_nut_leaves_the_ups_alone(pve: Host, lab: Lab):
 def test_absent_is_idempotent(play):
     done = play(*ABSENT)
     assert done.returncode == 0, done.stdout
-    assert "changed=0" in done.stdout
+    assert count_changes(done.stdout) == 0
 
 
 @pytest.mark.usefixtures("removed")
@@ -227,3 +228,26 @@ def test_host_can_be_deployed_again(pve, play):
     assert pve.file("/etc/nut/ups.conf.before-homelab-nut").content_string == (BEFORE / "ups.conf").read_text()
     again = play()
     assert again.stdout.count("changed=0") == 3
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("removed")
+def test_host_is_upgraded_in_place_to_the_next_debian(pve: Host, lab: Lab, play):
+    """As docs/troubleshooting.md says: dpkg keeps the files, and a run before the reboot writes what the new NUT knows."""
+    pve.check_output("sed -i s/bookworm/trixie/ /etc/apt/sources.list && apt-get --quiet update")
+    before = {name: pve.file(f"/etc/nut/{name}").content_string for name in FILES}
+    pve.check_output(
+        "DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes -o Dpkg::Options::=--force-confold dist-upgrade"
+    )
+    assert pve.check_output("dpkg-query --show --showformat='${Version}' nut-server").startswith("2.8.1")
+    assert {name: pve.file(f"/etc/nut/{name}").content_string for name in FILES} == before
+    done = play()
+    assert done.returncode == 0, done.stdout
+    run_podman("restart", lab.container_name("pve8"))
+    wait_until(lambda: read_status(pve)[:1] == ["OL"], 120, "upsd to serve the UPS after the reboot")
+    wait_until(
+        lambda: len(pve.run("upsc -c ups@localhost 2>/dev/null").stdout.split()) == 3, 60, "all upsmons to log in"
+    )
+    again = play()
+    assert again.returncode == 0, again.stdout
+    assert count_changes(again.stdout) == 0
