@@ -64,7 +64,9 @@ def format_description(desc: str | None) -> str:
 def is_fatal(conf: UpsConf, version: tuple[int, int, int]) -> bool:
     """Return whether upsd crashes or exits because of a ups.conf."""
     bare = any(
-        value is None and key in ("driver", "port", "desc") for one in conf.sections.values() for key, value in one.keys
+        value is None and key in ("driver", "port", "desc")
+        for section in conf.sections.values()
+        for key, value in section.keys
     )
     return (bare and version < (2, 8, 1)) or any(
         len(f"{driver}-{name}") > SOCKET for driver, name, _desc in served_by_upsd(conf)

@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import ups_conf
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.ups_conf import Section
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import bus as usb_bus
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import fingerprint, unread
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbDevice
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.pins import find_pins
 from homelab import CHECKOUT, Lab
@@ -174,6 +174,15 @@ def test_scanner_names_the_driver_of_each_device(emulated_bus: EmulatedBus, ship
 
     assert scanned == dict.fromkeys(("051d:0002", "0764:0501", "0463:ffff"), "usbhid-ups")
     assert all(shipped_rules[ids] == driver for ids, driver in scanned.items())
+
+
+def test_scanner_shows_the_texts_that_the_kernel_shows(emulated_bus: EmulatedBus) -> None:
+    for port, model in enumerate(("apc", "cps", "eaton"), 1):
+        emulated_bus.plug_ups(port, model)
+    devices = emulated_bus.list_devices()
+    lines = usb_bus.read_scanner(emulated_bus.run_program, devices)
+    assert lines
+    assert [unread.find_unread(device, lines) for device in devices] == [frozenset()] * 3
 
 
 def test_driver_takes_the_interface_from_the_kernel(emulated_bus: EmulatedBus) -> None:

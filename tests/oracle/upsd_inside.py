@@ -71,8 +71,8 @@ class Driver:
         if words[0] == "PING":
             say("PONG")
         elif words[0] == "DUMPALL":
-            for one in [*self.lines, *(f"ADDCMD {name}" for name in self.commands), "DATAOK", "DUMPDONE"]:
-                say(one)
+            for answer in [*self.lines, *(f"ADDCMD {name}" for name in self.commands), "DATAOK", "DUMPDONE"]:
+                say(answer)
         elif words[0] in ("SET", "INSTCMD"):
             tracking = words.index("TRACKING") if "TRACKING" in words else len(words)
             self.heard.append(words[:tracking])

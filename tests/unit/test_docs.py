@@ -11,6 +11,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -30,6 +31,16 @@ def test_role_readmes_list_the_variables_of_argument_specs() -> None:
     assert [page.parent.name for page in tool["PAGES"]] == ["nut_client", "nut_hotplug", "nut_server"]
     for page in tool["PAGES"]:
         assert page.read_text() == tool["render_page"](page), f"{page} is stale: run `make docs`"
+
+
+def test_each_variable_of_a_role_has_one_subject() -> None:
+    tool = runpy.run_path(str(CHECKOUT / "tools" / "variables.py"))
+    for path in sorted((CHECKOUT / "roles").glob("*/meta/argument_specs.yml")):
+        subjects = tool["group_by_subject"](path.read_text())
+        listed = [name for names in subjects.values() for name in names]
+        assert listed == list(yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"])
+        assert len(subjects) > 3
+        assert max(map(len, subjects.values())) <= 15
 
 
 ARCHITECTURE = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ NAS = access.make_source("nas", "nas.lan")
 TEXT = access.render_table([3493], {NAS: ["192.0.2.5"]})
 
 
-class Machine:
+class AccessMachine:
     """A host with the table's file, and an nft that loads it."""
 
     def __init__(self, root: Path) -> None:
@@ -35,7 +35,7 @@ class Machine:
         self.out: list[str] = []
         self.err: list[str] = []
 
-    def nft(self, command: Sequence[str]) -> tuple[int, str]:
+    def run_nft(self, command: Sequence[str]) -> tuple[int, str]:
         if tuple(command) == access.LIST:
             return (1, "No such file or directory") if self.loaded is None else (0, list_table(self.loaded))
         self.commands.append(tuple(command))
@@ -45,13 +45,13 @@ class Machine:
         self.loaded = [address for addresses in those for address in addresses]
         return 0, ""
 
-    def resolve(self, _name: str, _seconds: float) -> Sequence[str]:
+    def resolve_name(self, _name: str, _seconds: float) -> Sequence[str]:
         if not self.now:
             raise OSError("no name server")
         return self.now
 
-    def main(self, *arguments: str) -> int:
+    def run_main(self, *arguments: str) -> int:
         self.out.clear()
         self.err.clear()
-        keeper = AccessKeeper(self.out.append, self.err.append, self.root, self.nft, self.resolve)
+        keeper = AccessKeeper(self.out.append, self.err.append, self.root, self.run_nft, self.resolve_name)
         return nut_access.main(arguments, keeper)

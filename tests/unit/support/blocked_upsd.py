@@ -69,14 +69,14 @@ class BlockedHost:
         self.status, self.release, self.told = status, release, list[str]()
         self.upsd: subprocess.Popen[bytes] | None = None
         self.lines, self.saved, self.saves = list[str](), "", 0
-        self.start()
+        self.start_upsd()
 
-    def start(self) -> None:
+    def start_upsd(self) -> None:
         command = [sys.executable, "-c", UPSD, str(self.port), self.status, self.release]
         self.upsd = subprocess.Popen(command, stderr=subprocess.PIPE)
         wait_until(lambda: watch_loop.is_open("127.0.0.1", self.port), "the stand-in listens")
 
-    def stop(self) -> None:
+    def stop_upsd(self) -> None:
         if self.upsd:
             self.upsd.kill()
             self.upsd.wait()
@@ -89,11 +89,11 @@ class BlockedHost:
             return 0, f"Id=nut-server.service\nLoadState=loaded\nActiveState={active}\nMainPID={pid}\n"
         self.told.append(" ".join(command))
         if command[1] == "restart":
-            self.stop()
-            self.start()
+            self.stop_upsd()
+            self.start_upsd()
         return 0, ""
 
-    def watcher(self, memory: watch.WatchMemory | None = None) -> watch_loop.UpsdWatcher:
+    def make_watcher(self, memory: watch.WatchMemory | None = None) -> watch_loop.UpsdWatcher:
         def save(text: str) -> None:
             self.saved = text
             self.saves += 1
@@ -102,13 +102,13 @@ class BlockedHost:
             self.conf, memory or watch.WatchMemory("b"), log=self.lines.append, save=save, run=self, alive=lambda: None
         )
 
-    def order(self, line: str) -> None:
+    def send_order(self, line: str) -> None:
         """Send the stand-in an order."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(f"{line}\n".encode())
             connection.recv(100)
 
-    def blocker(self) -> socket.socket:
+    def block_upsd(self) -> socket.socket:
         """Return a connection that has sent many commands and reads no answer."""
         connection = socket.create_connection(("127.0.0.1", self.port))
         connection.settimeout(1)

@@ -37,7 +37,7 @@ class CommandedClock:
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
         self.now += seconds
-        for when, happens in [one for one in self.later if one[0] <= self.now]:
+        for when, happens in [event for event in self.later if event[0] <= self.now]:
             self.later.remove((when, happens))
             happens()
 
@@ -71,19 +71,19 @@ class CommandedUpsd:
     def __enter__(self) -> CommandedUpsd:
         self.opened += 1
         self.tracks = False
-        self._raise("open")
+        self._raise_error("open")
         return self
 
     def __exit__(self, *_unused: object) -> None:
         pass
 
-    def _raise(self, what: str) -> None:
+    def _raise_error(self, what: str) -> None:
         if what in self.errors:
             raise self.errors[what]
 
-    def _say(self, *words: str) -> None:
+    def _record_words(self, *words: str) -> None:
         self.said.append(words)
-        self._raise(words[0])
+        self._raise_error(words[0])
         self.on(words)
 
     def renew_timeout(self) -> None:
@@ -96,14 +96,14 @@ class CommandedUpsd:
         return self.commands
 
     def list_vars(self, ups: str) -> dict[str, str]:
-        self._raise("list_vars")
+        self._raise_error("list_vars")
         return dict(self.variables)
 
     def list_rw(self, ups: str) -> dict[str, str]:
         return {name: value for name, value in self.variables.items() if name not in ("ups.status", "battery.charge")}
 
     def get_var(self, ups: str, name: str) -> str:
-        self._raise("get_var")
+        self._raise_error("get_var")
         if name not in self.variables:
             raise net_errors.VarNotSupported("VAR-NOT-SUPPORTED", self.address, name)
         return self.variables[name]
@@ -123,7 +123,7 @@ class CommandedUpsd:
         return ((0, 60), (120, 180))
 
     def authenticate(self, username: str, password: str) -> None:
-        self._say("authenticate", username, password)
+        self._record_words("authenticate", username, password)
 
     def set_tracking(self) -> None:
         if self.old:
@@ -131,27 +131,27 @@ class CommandedUpsd:
         self.tracks = True
 
     def instcmd(self, ups: str, command: str, value: str | None = None) -> str | None:
-        self._say("instcmd", ups, command, *([value] if value is not None else []))
+        self._record_words("instcmd", ups, command, *([value] if value is not None else []))
         return "id" if self.tracks else None
 
     def set_var(self, ups: str, name: str, value: str) -> str | None:
-        self._say("set_var", ups, name, value)
+        self._record_words("set_var", ups, name, value)
         if self.obeys:
             self.variables[name] = value
         return "id" if self.tracks else None
 
     def get_tracking(self, tracking: str) -> str:
         assert tracking == "id"
-        self._raise("get_tracking")
+        self._raise_error("get_tracking")
         return self.tracking.pop(0) if len(self.tracking) > 1 else self.tracking[0]
 
     def fsd(self, ups: str) -> None:
-        self._say("fsd", ups)
+        self._record_words("fsd", ups)
 
     @property
     def orders(self) -> list[tuple[str, ...]]:
         """What was said, without who said it."""
-        return [one for one in self.said if one[0] != "authenticate"]
+        return [words for words in self.said if words[0] != "authenticate"]
 
 
 def make_operator(server: CommandedUpsd, clock: CommandedClock, **more: Any) -> net_commands.Operator:

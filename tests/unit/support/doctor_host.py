@@ -23,7 +23,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import (
     CutFlag,
     File,
-    Observation,
+    HostObservation,
     Process,
     Socket,
     UpsdAnswer,
@@ -51,7 +51,7 @@ POLICY = {
     "machines": [{"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 90}],
     "settle": 3,
     "reserve": 30,
-    "longest": 120,
+    "timeout": 120,
 }
 GATE_FILES = {
     "shutdown.json": json.dumps(POLICY),
@@ -125,7 +125,7 @@ def kit_files(kit: deploy_kits.Kit, texts: dict[str, str]) -> dict[str, File]:
 
 
 CUT = CutFlag("/run/nut-killpower", "set", 1 << 20, 1000)
-SEEN = Observation(
+SEEN = HostObservation(
     now=NOW,
     group=NUT,
     release=(2, 8, 1),
@@ -177,7 +177,7 @@ CLIENT_FILES = {
     'SHUTDOWNCMD "/sbin/shutdown -h +0"\n',
     "upssched.conf": "\n",
 }
-CLIENT = Observation(
+CLIENT = HostObservation(
     now=NOW,
     group=NUT,
     release=(2, 8, 1),
@@ -191,40 +191,40 @@ CLIENT = Observation(
 CLIENT_EXPECTED = Expected(name="media", primary=False, files=CLIENT_FILES)
 
 
-def find_problems(seen: Observation = SEEN, expected: Expected = EXPECTED) -> list[Finding]:
+def find_problems(seen: HostObservation = SEEN, expected: Expected = EXPECTED) -> list[Finding]:
     return [finding for finding in checks.examine_host(seen, expected) if finding.verdict not in (OK, NOTE)]
 
 
-def with_text(name: str, change: Callable[[str], str], seen: Observation = SEEN) -> Observation:
+def with_text(name: str, change: Callable[[str], str], seen: HostObservation = SEEN) -> HostObservation:
     before = seen.files[name]
     return replace(seen, files={**seen.files, name: replace(before, text=change(before.text))})
 
 
-def with_unit(name: str, unit: Unit | None, seen: Observation = SEEN) -> Observation:
+def with_unit(name: str, unit: Unit | None, seen: HostObservation = SEEN) -> HostObservation:
     rest = {key: value for key, value in seen.units.items() if key != name}
     return replace(seen, units={**rest, **({name: unit} if unit else {})})
 
 
-def with_ups(**changes: Any) -> Observation:
+def with_ups(**changes: Any) -> HostObservation:
     state = make_ups(**changes)
     return replace(SEEN, served=upsd_answer(state), watched={"ups@localhost:3493": upsd_answer(state)})
 
 
-def with_variables(**changes: str) -> Observation:
+def with_variables(**changes: str) -> HostObservation:
     return with_ups(variables={**VARIABLES, **{name.replace("_", "."): value for name, value in changes.items()}})
 
 
-def without_file(name: str) -> Observation:
+def without_file(name: str) -> HostObservation:
     return replace(SEEN, files={key: value for key, value in SEEN.files.items() if key != name})
 
 
-def with_own_file(path: str, change: Callable[[File], File | None]) -> Observation:
+def with_own_file(path: str, change: Callable[[File], File | None]) -> HostObservation:
     changed = change(SEEN.own_files[path])
     rest = {key: value for key, value in SEEN.own_files.items() if key != path}
     return replace(SEEN, own_files={**rest, **({path: changed} if changed else {})})
 
 
-def without_kit(kit: deploy_kits.Kit) -> Observation:
+def without_kit(kit: deploy_kits.Kit) -> HostObservation:
     ours = {kit.program, *(place.path for place in kit.places.values())}
     return replace(SEEN, own_files={key: value for key, value in SEEN.own_files.items() if key not in ours})
 

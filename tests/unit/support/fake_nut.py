@@ -66,7 +66,7 @@ else:
 """
 
 
-class Nut:
+class FakeNut:
     """A NUT that is none, in a folder, and what it left."""
 
     def __init__(self, folder: Path) -> None:
@@ -77,29 +77,29 @@ class Nut:
             path.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import sys; sys.argv[0] = sys.argv.pop(1); "
                             f"exec(open(\"{folder}/fake.py\").read())' \"$0\" \"$@\"\n")  # fmt: skip
             path.chmod(0o755)
-        self.mode()
+        self.set_mode()
 
-    def mode(self, *words: str) -> None:
+    def set_mode(self, *words: str) -> None:
         (self.folder / "mode").write_text(" ".join(words))
 
-    def find(self, name: str) -> Path | None:
+    def find_program(self, name: str) -> Path | None:
         path = self.folder / name
         return path if path.exists() else None
 
-    def pids(self) -> list[int]:
+    def read_pids(self) -> list[int]:
         path = self.folder / "pids"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
-    def running(self) -> list[int]:
+    def list_running(self) -> list[int]:
         """Return what still runs. What was killed, and is nobody's child any more, takes a moment to go."""
         deadline = time.monotonic() + 10
-        while (found := self._running()) and time.monotonic() < deadline:
+        while (found := self._find_running()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
 
-    def _running(self) -> list[int]:
+    def _find_running(self) -> list[int]:
         found = []
-        for pid in self.pids():
+        for pid in self.read_pids():
             try:
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
@@ -107,5 +107,5 @@ class Nut:
             found += [pid] if state != "Z" else []
         return found
 
-    def folders(self) -> list[str]:
+    def list_folders(self) -> list[str]:
         return [path.name for path in self.folder.iterdir() if path.is_dir()]

@@ -97,10 +97,10 @@ class FakeUpsd:
         self.done = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._serve)]
+        self._threads = [threading.Thread(target=self._accept_clients)]
         self._threads[0].start()
 
-    def _serve(self) -> None:
+    def _accept_clients(self) -> None:
         while True:
             try:
                 connection, _unused = self._listener.accept()
@@ -110,11 +110,11 @@ class FakeUpsd:
                 connection.close()
                 return
             self.looks += 1
-            thread = threading.Thread(target=self._talk, args=(connection,))
+            thread = threading.Thread(target=self._answer_client, args=(connection,))
             self._threads.append(thread)
             thread.start()
 
-    def _talk(self, connection: socket.socket) -> None:
+    def _answer_client(self, connection: socket.socket) -> None:
         with connection, connection.makefile("r", encoding="ascii", newline="\n") as lines:
             try:
                 for line in lines:
@@ -127,7 +127,7 @@ class FakeUpsd:
             except OSError:
                 pass  # the client had enough
 
-    def close(self) -> None:
+    def close_server(self) -> None:
         self.done.set()
         # A last connection wakes up accept().
         socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
@@ -136,12 +136,12 @@ class FakeUpsd:
             assert not thread.is_alive()
         self._listener.close()
 
-    def client(self, timeout: float = 5.0) -> UpsdClient:
+    def open_client(self, timeout: float = 5.0) -> UpsdClient:
         return UpsdClient("127.0.0.1", self.port, timeout=timeout)
 
 
 @contextmanager
-def serving(
+def serve_answers(
     answers: dict[str, str] | None = None, misbehave: Callable[[socket.socket, str], None] | None = None
 ) -> Iterator[FakeUpsd]:
     """Yield a server that says what ANSWERS holds, and `answers` besides or instead."""
@@ -149,10 +149,10 @@ def serving(
     try:
         yield server
     finally:
-        server.close()
+        server.close_server()
 
 
-def answers(**status: str) -> dict[str, str]:
+def make_answers(**status: str) -> dict[str, str]:
     """Return what upsd says of UPSes, each by its status, or by an ERR."""
     said = {"LIST UPS": "BEGIN LIST UPS\n" + "".join(f'UPS {name} "x"\n' for name in status) + "END LIST UPS\n"}
     for name, text in status.items():

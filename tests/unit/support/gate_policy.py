@@ -16,4 +16,4 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy i
 NAS = AwaitedMachine("nas", ("192.0.2.20",), (22, 443), None, 60.0, 120.0)
 VM = AwaitedMachine("vm", (), (), GuestId("qm", 100), 30.0, 90.0)
 UPS = UpsAddress("ups")
-POLICY = ShutdownPolicy((UPS,), (NAS,), settle=3.0, reserve=60.0, longest=600.0)
+POLICY = ShutdownPolicy((UPS,), (NAS,), settle=3.0, reserve=60.0, timeout=600.0)

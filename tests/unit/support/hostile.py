@@ -40,11 +40,11 @@ values = st.recursive(
 
 
 @st.composite
-def changed(draw: st.DrawFn, data: Any) -> Any:
+def changed_data(draw: st.DrawFn, data: Any) -> Any:
     """Return data of which some places have another value."""
     made = copy.deepcopy(data)
     for _each in range(draw(st.integers(1, 4))):
-        places = list(_places(made))
+        places = list(_list_places(made))
         if not places:
             break
         holder, key = draw(st.sampled_from(places))
@@ -52,19 +52,19 @@ def changed(draw: st.DrawFn, data: Any) -> Any:
     return made
 
 
-def _places(data: Any) -> Any:
+def _list_places(data: Any) -> Any:
     members = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in members:
         yield data, key
-        yield from _places(value)
+        yield from _list_places(value)
 
 
-def unfit(shown: str) -> set[str]:
+def find_unfit(shown: str) -> set[str]:
     """Return the characters of a text that no terminal should get."""
     return {each for each in shown if not each.isprintable() and each != "\n"} | (set(shown) & {"\u3164", "\u115f"})
 
 
-def cases(count: int) -> Iterator[tuple[str, random.Random]]:
+def make_cases(count: int) -> Iterator[tuple[str, random.Random]]:
     """Yield cases: what each is called, so that it can be had again, and its source of chance.
 
     They are the same in each run. HOSTILE_TIMES=10 in the environment makes ten times as many, HOSTILE_SEED=1 others.

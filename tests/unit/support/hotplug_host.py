@@ -22,7 +22,7 @@ from ansible_collections.homelab.nut.plugins.module_utils import _host, _hotplug
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import systemd
 from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.apply import LocalNut
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import reconcile
-from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serving
+from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.sysfs_tree import SysfsTree
 
 ME = (os.getuid(), os.getgid())
@@ -49,9 +49,9 @@ class UsbHost:
         )
         self.told: list[str] = []
         self.refuses = ""
-        self.serve("ups")
+        self.serve_upses("ups")
 
-    def serve(self, *names: str) -> None:
+    def serve_upses(self, *names: str) -> None:
         """Make upsd serve these UPSes, on mains."""
         self.upsd.answers["LIST UPS"] = (
             "BEGIN LIST UPS\n" + "".join(f'UPS {name} "x"\n' for name in names) + "END LIST UPS\n"
@@ -65,7 +65,7 @@ class UsbHost:
     def policy(self) -> dict[str, Any]:
         return {"sysfs": str(self.bus.sysfs), "dev": str(self.bus.dev)}
 
-    def run(self, command: Sequence[str]) -> tuple[int, str]:
+    def run_command(self, command: Sequence[str]) -> tuple[int, str]:
         if command[:2] == ["systemctl", "show"]:
             names = command[command.index("--") + 1 :]
             quiet = (systemd.WATCHER, systemd.ENUMERATOR)
@@ -83,10 +83,10 @@ class UsbHost:
 @contextmanager
 def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
     """Make modules run on a host below ROOT."""
-    with serving() as upsd:
+    with serve_answers() as upsd:
         found = UsbHost(root, upsd)
         monkeypatch.setattr(_host, "ROOT", root)
-        local = LocalNut.below_root(root, found.run)
+        local = LocalNut.below_root(root, found.run_command)
         local = replace(local, owner=ME, finder=lambda name: Path("/lib/nut", name))
         monkeypatch.setattr(_host, "local_nut", lambda _module: local)
         monkeypatch.setattr(
@@ -98,6 +98,7 @@ def usb_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UsbHost]:
                 udev_tables=(root / "rules",),
                 pause=lambda _seconds: None,
                 boot=lambda: "this boot",
+                proc=root / "proc",
             ),
         )
         yield found

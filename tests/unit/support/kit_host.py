@@ -23,7 +23,7 @@ RULES = "63-nut-hotplug.rules"
 LOG = Path("/var/log/nut/hotplug.log")
 
 
-class Machine:
+class KitMachine:
     """A host with NUT, as far as an installation can see: a folder, and systemd."""
 
     def __init__(self, root: Path) -> None:
@@ -41,18 +41,20 @@ class Machine:
         self.refuses = ""
         self.sandbox = 0  # what a unit ends with that tries one
 
-    def run(self, command: Sequence[str]) -> tuple[int, str]:
+    def run_command(self, command: Sequence[str]) -> tuple[int, str]:
         if command[0] == "systemd-run":
             return self.sandbox, ""
         if command[:2] == ["systemctl", "show"]:
             assert list(command[-2:]) == ["nut-hotplug.timer", "nut-hotplug.service"]
-            blocks = ["".join(f"{key}={value}\n" for key, value in one.items()) for one in (self.timer, self.service)]
+            blocks = [
+                "".join(f"{key}={value}\n" for key, value in block.items()) for block in (self.timer, self.service)
+            ]
             return (1, "no bus") if self.refuses == "show" else (0, "\n".join(blocks))
         self.told.append(" ".join(command))
         return (1, "no.\n") if self.refuses == self.told[-1] else (0, "")
 
-    def install(self, wanted: Mapping[str, str] | None = None) -> InstallPlan:
-        installation = Installation(FILES if wanted is None else wanted, self.run, LOG, self.root, OWNERS)
+    def install_kit(self, wanted: Mapping[str, str] | None = None) -> InstallPlan:
+        installation = Installation(FILES if wanted is None else wanted, self.run_command, LOG, self.root, OWNERS)
         plan = installation.plan_install()
         installation.apply_plan(plan)
         self.timer = {
@@ -64,8 +66,8 @@ class Machine:
         self.service = {"LoadState": "loaded", "ActiveState": "inactive", "NeedDaemonReload": "no"}
         return plan
 
-    def remove(self) -> InstallPlan:
-        installation = Installation(None, self.run, LOG, self.root, OWNERS)
+    def remove_kit(self) -> InstallPlan:
+        installation = Installation(None, self.run_command, LOG, self.root, OWNERS)
         plan = installation.plan_install()
         installation.apply_plan(plan)
         return plan
@@ -77,7 +79,7 @@ NONE = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""
 RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
 
 
-class Systemd:
+class KitSystemd:
     """systemd, as far as these services can see, and how it starts units in their sandboxes. The watch of upsd runs, unless told."""
 
     def __init__(
@@ -103,12 +105,14 @@ class Systemd:
             if names != ["nut-stages.service", "nut-watch.service", "nut-shutdown.service"]:
                 return 0, "\n\n".join(f"ActiveState={'in' * (name not in self.running)}active" for name in names)
             blocks = (self.stages, self.watch, self.service)
-            return 0, "\n".join("".join(f"{key}={value}\n" for key, value in one.items()) for one in blocks)
+            return 0, "\n".join("".join(f"{key}={value}\n" for key, value in block.items()) for block in blocks)
         self.told.append(" ".join(command))
         return 0, ""
 
 
-def gate_on(root: Path, systemd: Systemd, wanted: Mapping[str, str] | None, *, renewed: bool = False) -> Installation:
+def gate_on(
+    root: Path, systemd: KitSystemd, wanted: Mapping[str, str] | None, *, renewed: bool = False
+) -> Installation:
     for place in kits.SHUTDOWN.places.values():
         if ".d/homelab-nut" not in place.path:
             (root / place.path).parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +125,9 @@ SANDBOXED = {**SHUTDOWN, **dict.fromkeys(kits.SANDBOXES, SANDBOX)}
 PENDING = "run/homelab-nut-pending.json"
 
 
-def sandboxed(root: Path, systemd: Systemd, wanted: Mapping[str, str] = SANDBOXED) -> tuple[Installation, InstallPlan]:
+def install_sandboxed(
+    root: Path, systemd: KitSystemd, wanted: Mapping[str, str] = SANDBOXED
+) -> tuple[Installation, InstallPlan]:
     """Bring a host to WANTED, on which a driver is enabled."""
     (root / "run").mkdir(exist_ok=True)
     (root / "etc/systemd/system/nut-driver.target.wants").mkdir(parents=True, exist_ok=True)

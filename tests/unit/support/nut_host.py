@@ -45,7 +45,7 @@ def with_text(name: str, old: str, new: str, files: Mapping[str, str] | None = N
     return {**files, name: files[name].replace(old, new)}
 
 
-def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
+def healthy_units(*drivers: str, **changes: Unit) -> dict[str, Unit]:
     """Return the states of the units of a healthy host. changes: keyed by the last word of the unit's name."""
     running = Unit("active", "enabled", 1)
     found = {
@@ -62,7 +62,7 @@ def standing(*drivers: str, **changes: Unit) -> dict[str, Unit]:
     return found
 
 
-def told(actions: Sequence[UnitAction]) -> list[str]:
+def describe_actions(actions: Sequence[UnitAction]) -> list[str]:
     return [f"{action.verb} {action.unit}" for action in actions]
 
 
@@ -79,7 +79,7 @@ OFF = Unit("inactive", "disabled", 0)
 SPARE_SECTION = '\n[spare]\n    driver = "usbhid-ups"\n    port = "auto"\n'
 
 
-class Systemd:
+class NutSystemd:
     """A systemd whose units obey, and which records its commands."""
 
     def __init__(self, found: dict[str, Unit]) -> None:
@@ -89,35 +89,37 @@ class Systemd:
         self.enumerator: Callable[[], None] = lambda: None
         self.journal: dict[str, str] = {}
         self.shipped = ""  # dpkg's list of files and checksums
+        self.scanner = ""  # the output of nut-scanner
         self._pid = 1000
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         program, *words = command
         if program == "journalctl":
             return 0, self.journal.get(words[0].partition("=")[2], "")
-        if program == "dpkg-query":
-            return 0, self.shipped
+        others = {"dpkg-query": (0, self.shipped), "nut-scanner": (0, self.scanner), "lsusb": (127, "not found")}
+        if program in others:
+            return others[program]
         assert program == "systemctl"
         names = words[words.index("--") + 1 :] if "--" in words else words[1:]
         if words[0] == "show":
-            return 0, "\n".join(map(self._shown, names))
+            return 0, "\n".join(map(self._show_unit, names))
         (name,) = names
         verb = " ".join(word for word in words if word not in ("--", name))
         self.told.append(f"{verb} {name}")
         if self.told[-1] in self.refused:
             return 1, self.refused[self.told[-1]]
         if verb in ("start", "restart"):
-            self.begin(name)
+            self.start_process(name)
             if name == systemd.ENUMERATOR:
                 self.enumerator()
         return 0, ""
 
-    def begin(self, name: str) -> None:
+    def start_process(self, name: str) -> None:
         """Give a unit a new process."""
         self._pid += 1
         self.found[name] = Unit("active", "enabled", self._pid)
 
-    def _shown(self, name: str) -> str:
+    def _show_unit(self, name: str) -> str:
         unit = self.found.get(name, ABSENT)
         load = "not-found" if unit == ABSENT else "loaded"
         return (
@@ -134,18 +136,18 @@ class Place:
         for folder in (self.folder, self.room, self.boot):
             folder.mkdir()
         self.manifest = root / "ours" / "set.json"
-        self.systemd = Systemd(standing())
+        self.systemd = NutSystemd(healthy_units())
         self.now = 0.0
 
-    def holds(self, files: Mapping[str, str]) -> None:
+    def write_files(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o640)
 
-    def texts(self) -> dict[str, str]:
+    def read_texts(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.folder.iterdir() if path.is_file()}
 
-    def deployment(self, new: Mapping[str, str] | None, **changes: Any) -> Deployment:
+    def make_deployment(self, new: Mapping[str, str] | None, **changes: Any) -> Deployment:
         def pause(seconds: float) -> None:
             self.now += seconds
 

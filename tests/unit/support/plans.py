@@ -39,7 +39,7 @@ STAGE = StagePlan("nas-guests", runtime=1000, guests=("media",), fsd=True)
 
 
 @dataclass(frozen=True)
-class Site:
+class PlanSite:
     """The input of a plan, with methods that change a part of it."""
 
     machines: tuple[PlanMachine, ...] = (PVE, NAS, MEDIA, ROUTER)
@@ -47,28 +47,28 @@ class Site:
     timing: Timing = TIMING
     stages: tuple[StagePlan, ...] = (STAGE,)
 
-    def plan(self, proxmox: ProxmoxGuests | None = None) -> Plan:
+    def make_plan(self, proxmox: ProxmoxGuests | None = None) -> Plan:
         return make_plan(self.machines, self.supplies, self.timing, self.stages, proxmox)
 
-    def machine(self, name: str, /, **changes: Any) -> Site:
+    def change_machine(self, name: str, /, **changes: Any) -> PlanSite:
         machines = tuple(replace(machine, **changes) if machine.name == name else machine for machine in self.machines)
         return replace(self, machines=machines)
 
-    def add(self, *machines: PlanMachine) -> Site:
+    def add_machines(self, *machines: PlanMachine) -> PlanSite:
         return replace(self, machines=(*self.machines, *machines))
 
-    def ups(self, **changes: Any) -> Site:
+    def change_ups(self, **changes: Any) -> PlanSite:
         return replace(self, supplies=(replace(self.supplies[0], **changes), *self.supplies[1:]))
 
-    def time(self, **changes: Any) -> Site:
+    def change_timing(self, **changes: Any) -> PlanSite:
         return replace(self, timing=replace(self.timing, **changes))
 
-    def stage(self, **changes: Any) -> Site:
+    def change_stage(self, **changes: Any) -> PlanSite:
         return replace(self, stages=(replace(self.stages[0], **changes), *self.stages[1:]))
 
 
-SITE = Site()
-UNSTAGED = replace(SITE.machine("media", needs=()), stages=())
+SITE = PlanSite()
+UNSTAGED = replace(SITE.change_machine("media", needs=()), stages=())
 
 
 def find_constraint(plan: Plan, name: str, about: str = "") -> Constraint:
@@ -86,11 +86,11 @@ DOCKER = PlanMachine("docker", "secondary", "linux", shutdown_time=20, shutdown_
 STORE = PlanMachine("store", "guest", "qm", shutdown_time=20, shutdown_limit=50, guest_id=110)
 CLIENT = PlanMachine("client", "guest", "pct", shutdown_time=20, shutdown_limit=50, needs=("store",), guest_id=111)
 LATER = StagePlan("later", runtime=900)
-OPEN = UNSTAGED.time(guests_time=None)
+OPEN = UNSTAGED.change_timing(guests_time=None)
 
 
 @st.composite
-def sites(draw: st.DrawFn) -> Site:
+def draw_site(draw: st.DrawFn) -> PlanSite:
     """Draw a site close to the point at which its plan fails, where mistakes would show."""
     seconds = st.integers(0, 90)
     secondaries = [
@@ -140,26 +140,26 @@ def sites(draw: st.DrawFn) -> Site:
         pollinterval=draw(st.integers(1, 3)),
         charge=draw(st.none() | st.integers(20, 100)),
     )
-    site = Site((PVE, *secondaries, *guests), (supply,), timing, ())
+    site = PlanSite((PVE, *secondaries, *guests), (supply,), timing, ())
     if users and draw(st.integers(0, 9)):
         site = replace(site, stages=(StagePlan("stage", on_battery=1, guests=users, fsd=draw(st.booleans())),))
-    needed = site.plan().needed
+    needed = site.make_plan().needed
     if draw(st.booleans()):
         # most drawn sites have several mistakes; in half of them only the battery may be too short
-        site = site.time(hostsync=needed["hostsync"], guests_time=needed["guests_time"])
-        site = site.ups(offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"])
+        site = site.change_timing(hostsync=needed["hostsync"], guests_time=needed["guests_time"])
+        site = site.change_ups(offdelay=needed["offdelay"]["ups"], ondelay=needed["ondelay"]["ups"])
         for name, limit in needed["limits"].items():
-            site = site.machine(name, shutdown_limit=limit)
-        needed = site.plan().needed
+            site = site.change_machine(name, shutdown_limit=limit)
+        needed = site.make_plan().needed
     if draw(st.booleans()):
-        site = site.time(
+        site = site.change_timing(
             reserve=max(0, needed["reserve"] + draw(st.integers(-60, 90))),
             reserve_minimum=draw(st.none() | st.integers(0, 90)),
         )
     least = needed["runtime_low"]
     low = max(1, least + draw(st.integers(-60, 60)))
     full = low + draw(st.integers(-60, 600))
-    site = site.ups(runtime_low=low, runtime=max(1, full), charge_low=draw(st.none() | st.integers(5, 60)))
+    site = site.change_ups(runtime_low=low, runtime=max(1, full), charge_low=draw(st.none() | st.integers(5, 60)))
     if not site.stages:
         return site
     kind = draw(st.sampled_from(["runtime", "charge", "on_battery"]))
@@ -168,4 +168,4 @@ def sites(draw: st.DrawFn) -> Site:
         "charge": draw(st.integers(30, 100)),
         "on_battery": draw(st.integers(0, 200)),
     }[kind]
-    return site.stage(**{"on_battery": None, kind: value})
+    return site.change_stage(**{"on_battery": None, kind: value})

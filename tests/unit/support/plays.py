@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(part) for part in value]
     return _Unsafe(value) if isinstance(value, str) and "{{" in value else value
+
+
+def list_tasks(nodes: Any) -> Iterator[dict[str, Any]]:
+    """Yield the plays, blocks and tasks of a file that was read, with all that they contain."""
+    for node in nodes if isinstance(nodes, list) else ():
+        yield node
+        for part in ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always"):
+            yield from list_tasks(node.get(part))
 
 
 def make_role(root: Path, name: str, tasks: str) -> Path:

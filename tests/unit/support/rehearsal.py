@@ -39,7 +39,7 @@ ANSWERS = {
 
 
 def make_policy(*machines: Any, **changes: Any) -> ShutdownPolicy:
-    whole = {"version": 1, "upses": [], "machines": list(machines), "settle": 3, "reserve": 30, "longest": 150}
+    whole = {"version": 1, "upses": [], "machines": list(machines), "settle": 3, "reserve": 30, "timeout": 150}
     return check_policy({**whole, **changes})
 
 
@@ -67,7 +67,7 @@ SEEN = make_notes(
 AFTER = Aftermath(True, end=1120.0, guests=30.0, reason="all are down", poweroff=1079.5)
 
 
-def resolve(name: str, seconds: float) -> tuple[str, ...]:
+def resolve_name(name: str, seconds: float) -> tuple[str, ...]:
     assert seconds > 0
     if name == "nowhere":
         raise OSError(name)
@@ -76,7 +76,9 @@ def resolve(name: str, seconds: float) -> tuple[str, ...]:
 
 def make_host(root: Path, run: Any = None, *, conf: str | None = CONF, **changes: Any) -> RehearsalHost:
     """Return a host below ROOT with upsmon.conf, systemd and systemd-run. run: Systemd() by default."""
-    host = RehearsalHost(run or Systemd(), ["python", "me"], resolve, root, **{"user": lambda: 0, **changes})
+    host = RehearsalHost(
+        run or RehearsalSystemd(), ["python", "me"], resolve_name, root, **{"user": lambda: 0, **changes}
+    )
     if conf is not None:
         host.conf_path.parent.mkdir(parents=True, exist_ok=True)
         host.conf_path.write_text(conf)
@@ -86,7 +88,7 @@ def make_host(root: Path, run: Any = None, *, conf: str | None = CONF, **changes
     return host
 
 
-class Systemd:
+class RehearsalSystemd:
     """systemctl, which reports an inactive gate and an active upsmon, and systemd-run. ran: every command."""
 
     def __init__(self, code: int = 0) -> None:
@@ -97,6 +99,8 @@ class Systemd:
         self.ran.append(list(command))
         if command[:2] != ["systemctl", "show"]:
             return (self.code, "Job failed.\n") if "systemd-run" in command[0] else (0, "")
+        if command[-1] == "pve-guests.service":
+            return 0, "LoadState=not-found\nActiveState=inactive\n"
         gate = "Id=a\nLoadState=loaded\nActiveState=inactive\nSubState=dead\nUnitFileState=static\nMainPID=0"
         upsmon = "Id=b\nLoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nMainPID=7"
         return 0, f"{gate}\n\n{upsmon}\n"

@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.programs import n
 
 PLACES = {"policy": "shutdown.json", "state": "gate.json", "report": "last.json", "log": "log", "root": "."}
 TAKES = {
-    "status": "policy state report",
+    "status": "policy state report root",
     "guests": "policy report root",
     "check": "policy report root",
     "refresh": "policy report root",
@@ -30,7 +30,7 @@ TAKES = {
 GUEST = {"name": "vm", "guest": {"kind": "qm", "id": 100}, "shutdown_time": 10, "shutdown_limit": 60}
 
 
-class Program:
+class ShutdownProgram:
     """A host below a directory, on which the program runs."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,8 +43,8 @@ class Program:
         self.lists: dict[str, str] = {}
         self.environment: dict[str, str] = {}
 
-    def policy(self, **changes: Any) -> None:
-        whole = {"version": 1, "upses": [], "machines": [GUEST], "settle": 3, "reserve": 30, "longest": 100, **changes}
+    def write_policy(self, **changes: Any) -> None:
+        whole = {"version": 1, "upses": [], "machines": [GUEST], "settle": 3, "reserve": 30, "timeout": 100, **changes}
         (self.folder / "shutdown.json").write_text(json.dumps(whole))
 
     def by_systemd(self, unit: str = "nut-shutdown.service") -> None:
@@ -53,7 +53,7 @@ class Program:
         (self.folder / "proc/self").mkdir(parents=True, exist_ok=True)
         (self.folder / "proc/self/cgroup").write_text(f"0::/system.slice/{unit}\n")
 
-    def qm(self, command: Any) -> tuple[int, str]:
+    def run_qm(self, command: Any) -> tuple[int, str]:
         self.ran.append(list(command))
         return 0, self.lists.get(command[-2], "") if command[-1] == "list" else self.says
 
@@ -64,11 +64,11 @@ class Program:
             self.out.append,
             self.err.append,
             environment=self.environment,
-            run=self.qm,
+            run=self.run_qm,
             sleep=self.slept.append,
         )
 
-    def json(self, name: str) -> Any:
+    def read_json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
 
 

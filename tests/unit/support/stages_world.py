@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages_loop
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.fsd import FsdError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import (
+    Stage,
     UpsAddress,
     read_stages,
 )
@@ -36,7 +37,7 @@ OB = {"ups.status": "OB DISCHRG", "battery.charge": "80", "battery.runtime": "20
 Says = "Mapping[str, str] | None"
 
 
-def ob(charge: float, runtime: float = 2000) -> Mapping[str, str]:
+def report_battery(charge: float, runtime: float = 2000) -> Mapping[str, str]:
     return {"ups.status": "OB", "battery.charge": f"{charge:g}", "battery.runtime": f"{runtime:g}"}
 
 
@@ -44,7 +45,7 @@ class Killed(BaseException):
     """The program is killed by SIGKILL."""
 
 
-class World:
+class StagesWorld:
     """A host with guests. Its clock stands still while a program runs, and then advances by the time that the program waited.
 
     When all threads sleep, the clock jumps to the earliest wake-up. So every test runs the same way each time, however slow the
@@ -60,7 +61,10 @@ class World:
         self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.state = folder / "lib/stages.json"
         self.boot = "boot-1"
+        self.root = Path("/")
         self.upses: list[UpsAddress] = [UPS]
+        self.minsupplies = 1
+        self.built_in: tuple[Stage, ...] = ()
         self.says: dict[str, list[tuple[float, Says]]] = {}
         self.now = BOOT
         self.lines: list[str] = []
@@ -74,6 +78,7 @@ class World:
         self.kill_at = LIMIT
         self.kill_before_fsd = False
         self.finder: GuestSource | None = None
+        self.find_starts: stages_loop.FindStarts | None = None
         self.stay_until = 0.0  # until then the program goes on when there is nothing to do
         self.looks: list[float] = []  # when upsd was asked
         self._condition = threading.Condition()
@@ -84,10 +89,10 @@ class World:
 
     # The program's arguments
 
-    def clock(self) -> float:
+    def read_clock(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         with self._condition:
             target = self.now + seconds
             if getattr(self._mine, "job", False):
@@ -116,7 +121,7 @@ class World:
             raise Killed
         assert self.now < BOOT + LIMIT, "\n".join(["the story does not end", *self.lines])
 
-    def start(self, job: Callable[[], None]) -> None:
+    def start_job(self, job: Callable[[], None]) -> None:
         def whole() -> None:
             self._mine.job = True
             try:
@@ -133,17 +138,20 @@ class World:
             life = self._life
         threading.Thread(target=whole, daemon=True).start()
 
-    def run(self, command: Sequence[str]) -> tuple[int, str]:
+    def run_command(self, command: Sequence[str]) -> tuple[int, str]:
         assert list(command[:2]) == ["timeout", "--kill-after=5"]
         what = list(command[3:])
         if what[0].startswith("/"):
             self.notified.append(what)
             return 1, "no mail today"
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        if what[1:2] == ["shutdown"] and done.returncode == 0:
-            guest, limit = self.host.read_guest(int(what[2])), float(what[4])
-            if not guest["ha"]:
-                self.sleep(limit if guest["shutdown"] is None else min(limit, guest["shutdown"]))
+        # the time that the program waited, because several threads run programs at once
+        took = self.folder / f"took-{threading.get_ident()}"
+        environment = {**self.environment, "PVE_STAND_IN_TOOK": str(took)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if took.exists():
+            seconds = float(took.read_text())
+            took.unlink()
+            self.advance_clock(seconds)
         return done.returncode, done.stdout + done.stderr
 
     def set_fsd(self, _run: Run) -> None:
@@ -160,7 +168,7 @@ class World:
         if self.fsd_works:
             self.latch = True
 
-    def ask(self, ups: UpsAddress) -> Says:
+    def ask_ups(self, ups: UpsAddress) -> Says:
         self.looks.append(self.now - BOOT)
         for event in [one for one in self.events if one[0] <= self.now - BOOT]:
             self.events.remove(event)
@@ -173,37 +181,40 @@ class World:
 
     # The course of events
 
-    def story(self, *steps: tuple[float, Says], ups: str = "ups") -> None:
+    def set_reports(self, *steps: tuple[float, Says], ups: str = "ups") -> None:
         """Set what a UPS reports, by the second from which on it does."""
         self.says[ups] = list(steps)
 
-    def at(self, seconds: float, event: Callable[[], None]) -> None:
+    def schedule_event(self, seconds: float, event: Callable[[], None]) -> None:
         self.events.append((seconds, event))
 
-    def go(self, *policy: Mapping[str, Any]) -> str:
+    def run_stages(self, *policy: Mapping[str, Any]) -> str:
         return stages_loop.run_stages(
-            read_stages(policy),
+            (*read_stages(policy), *self.built_in),
             self.upses,
+            minsupplies=self.minsupplies,
             state_path=self.state,
             log=self.lines.append,
-            run=self.run,
-            clock=self.clock,
-            ask=self.ask,
-            sleep=self.sleep,
+            run=self.run_command,
+            clock=self.read_clock,
+            ask=self.ask_ups,
+            sleep=self.advance_clock,
             boot_id=lambda: self.boot,
-            run_in_thread=self.start,
+            run_in_thread=self.start_job,
             set_fsd=self.set_fsd,
             finder=self.finder,
             stay=lambda: self.now - BOOT < self.stay_until,
+            root=self.root,
+            find_starts=self.find_starts,
         )
 
-    def go_killed(self, *policy: Mapping[str, Any]) -> None:
+    def run_until_killed(self, *policy: Mapping[str, Any]) -> None:
         """Run the program until it is killed, then drop its threads."""
         with pytest.raises(Killed):
-            self.go(*policy)
-        self.kill()
+            self.run_stages(*policy)
+        self.kill_program()
 
-    def kill(self) -> None:
+    def kill_program(self) -> None:
         with self._condition:
             self._life += 1
             self._busy, self._sleepers = 0, []
@@ -211,13 +222,13 @@ class World:
 
     # Results
 
-    def running(self, *numbers: int) -> list[int]:
+    def list_running(self, *numbers: int) -> list[int]:
         return [number for number in numbers if self.host.find_pid(number)]
 
-    def count(self, verb: str, number: int) -> int:
+    def count_commands(self, verb: str, number: int) -> int:
         return sum(call[1:3] == [verb, str(number)] for call in self.host.read_calls())
 
-    def has(self, words: str) -> bool:
+    def has_logged(self, words: str) -> bool:
         return any(words in line for line in self.lines)
 
 
@@ -231,7 +242,7 @@ EARLY = {"name": "early", "on_battery": 60, "guests": [{"kind": "qm", "id": 101,
 FSD = {"name": "the-end", "charge": 30, "fsd": True}
 
 
-def guests_of(world: World, first: float | None = 20, second: float | None = 5, **more: Any) -> None:
+def guests_of(world: StagesWorld, first: float | None = 20, second: float | None = 5, **more: Any) -> None:
     world.host.add_guest(101, kind="qm", shutdown=first, **more)
     world.host.add_guest(102, kind="pct", shutdown=second)
 

@@ -31,7 +31,7 @@ class SysfsTree:
     def root_hub(self, bus: int = 1, controller: str = PCI) -> str:
         """Add the root hub of a bus. plug() does it by itself where it is missing."""
         name = f"usb{bus}"
-        return self._add(
+        return self._add_device(
             f"{controller}/{name}",
             bus,
             "1d6b:0002",
@@ -39,7 +39,7 @@ class SysfsTree:
             device_class="09",
         )
 
-    def plug(
+    def plug_in(
         self,
         name: str = "1-1",
         ids: str = "051d:0002",
@@ -67,39 +67,48 @@ class SysfsTree:
         above = [f"{bus}-{ports.rsplit('.', up)[0]}" for up in range(ports.count("."), 0, -1)]
         top = root.resolve().relative_to(self.sysfs.resolve() / "devices")
         path = "/".join([str(top), *above, name])
-        self._add(
+        self._add_device(
             path, int(bus), ids, (manufacturer, product, serial), device_class=device_class, device=device, mode=mode
         )
         folder = self.sysfs / "devices" / path
-        self._interface(folder, ids, "03" if hid is not False else "ff")
+        self._write_interface(folder, ids, "03" if hid is not False else "ff")
         if hid:
-            self.bind(name, UPS_DESCRIPTOR if descriptor is None else descriptor)
+            self.bind_kernel(name, UPS_DESCRIPTOR if descriptor is None else descriptor)
         return folder
 
-    def bind(self, name: str, descriptor: bytes = UPS_DESCRIPTOR) -> Path:
+    def bind_kernel(self, name: str, descriptor: bytes = UPS_DESCRIPTOR) -> Path:
         """Let the kernel's usbhid take the interface of a device, so that its report descriptor can be seen."""
         interface = (self._links / name).resolve() / f"{name}:1.0"
-        vendor, product = ((self._links / name / one).read_text().strip().upper() for one in ("idVendor", "idProduct"))
+        vendor, product = (
+            (self._links / name / file).read_text().strip().upper() for file in ("idVendor", "idProduct")
+        )
         child = interface / f"0003:{vendor}:{product}.0001"
         child.mkdir()
         (child / "report_descriptor").write_bytes(descriptor)
         return child
 
-    def unbind(self, name: str) -> None:
+    def bind_nut(self, name: str) -> None:
         """Let NUT's driver take the interface of a device from the kernel."""
         for child in (self._links / name).resolve().glob("*:1.0/0003:*"):
             shutil.rmtree(child)
 
-    def unplug(self, name: str) -> None:
+    def show_driver(self, name: str, driver: str) -> None:
+        """Show the driver that has the interface of a device: usbfs for NUT's, usbhid for the kernel's own, "" for none."""
+        link = (self._links / name).resolve() / f"{name}:1.0/driver"
+        link.unlink(missing_ok=True)
+        if driver:
+            link.symlink_to(f"../../drivers/{driver}")
+
+    def unplug_device(self, name: str) -> None:
         """Take a device away, its node, too."""
         folder = (self._links / name).resolve()
-        bus, number = (int((folder / one).read_text()) for one in ("busnum", "devnum"))
+        bus, number = (int((folder / file).read_text()) for file in ("busnum", "devnum"))
         (self.dev / f"bus/usb/{bus:03d}/{number:03d}").unlink()
         for link in [*self._links.glob(f"{name}:*"), self._links / name]:
             link.unlink()
         shutil.rmtree(folder)
 
-    def _add(
+    def _add_device(
         self,
         path: str,
         bus: int,
@@ -130,15 +139,15 @@ class SysfsTree:
         node.parent.mkdir(parents=True, exist_ok=True)
         node.touch()
         node.chmod(mode)
-        self._link(folder)
+        self._link_device(folder)
         return folder.name
 
-    def _interface(self, folder: Path, ids: str, interface_class: str) -> None:
+    def _write_interface(self, folder: Path, ids: str, interface_class: str) -> None:
         interface = folder / f"{folder.name}:1.0"
         interface.mkdir()
         (interface / "bInterfaceClass").write_text(f"{interface_class}\n")
         (interface / "uevent").write_text(f"DEVTYPE=usb_interface\nPRODUCT={ids.replace(':', '/')}/90\n")
-        self._link(interface)
+        self._link_device(interface)
 
-    def _link(self, folder: Path) -> None:
+    def _link_device(self, folder: Path) -> None:
         (self._links / folder.name).symlink_to(os.path.relpath(folder, self._links))

@@ -33,7 +33,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_s
 SERIALS = st.text(string.ascii_letters + string.digits + ".*+?()[]{}|^$-_/:=", min_size=1, max_size=20)
 
 
-def at(name: str, device: int = 9, **further: str) -> UsbDevice:
+def device_at(name: str, device: int = 9, **further: str) -> UsbDevice:
     """Return a CyberPower at another port."""
     told = {"serial": CPS.serial, "product": CPS.product, **further}
     return replace(
