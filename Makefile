@@ -118,7 +118,7 @@ lint: $(VENV)/dev ## run ansible-lint, yamllint, ruff, mypy and galaxy-importer,
 	yamllint --strict .
 	ruff check
 	ruff format --check
-	mypy plugins lab
+	mypy plugins lab tests/oracle
 	ansible-lint
 	antsibull-changelog lint
 	cd .collections/ansible_collections/homelab/nut && antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .

@@ -9,11 +9,13 @@ Of upsd.users also what each user is granted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
     consistency,
     dry_run,
     grammar,
+    nss,
     settings,
     ups_conf,
     upsd,
@@ -205,6 +208,11 @@ def rendered_files(tmp_path_factory: pytest.TempPathFactory, debians: dict[str, 
     return found
 
 
+def select_material(found: Mapping[str, str]) -> dict[str, str]:
+    """Return what lookup certificate found, as check_files takes it."""
+    return {part.name: found[part.name] for part in dataclasses.fields(nss.TlsMaterial) if part.name in found}
+
+
 def written_in(files: dict[str, str]) -> set[str]:
     """Return "FILE DIRECTIVE" for each line of the files; "DEVICE KEY" for the sections of ups.conf."""
     found = {f"nut.conf {name}" for name in re.findall(r"^(\w+)=", files["nut.conf"], re.MULTILINE)}
@@ -226,7 +234,7 @@ def test_nut_accepts_every_directive_that_a_role_can_write(
     fitted = fit_files(seen["files"], nut.version)
     assert fitted.refused == ()
     assert consistency.find_inconsistencies(fitted.files, nut.version) == []
-    tls = {name: text for name, text in seen["tls"].items() if name != "path"}
+    tls = select_material(seen["tls"])
     assert nut.call_inside("check_files", files=fitted.files, tls=tls) == []
     # every directive was written
     complete, left = written_in(seen["files"]), written_in(fitted.files)
@@ -248,7 +256,7 @@ def test_user_nut_gains_nothing_by_attacking_the_check_of_files(
     """An attacker who has become nut replaces files and makes links while root checks files."""
     seen = rendered_files[nut.debian]
     files = fit_files(seen["files"], nut.version).files
-    tls = {name: text for name, text in seen["tls"].items() if name != "path"}
+    tls = select_material(seen["tls"])
     assert nut.call_inside("attack_checks", files=files, tls=tls, aim=aim, times=6) == {
         # only the given files were read
         "wrong": [],

@@ -45,7 +45,7 @@ def served_by_upsd(conf: UpsConf) -> list[tuple[str, str, str | None]]:
     """Return the UPSes of a ups.conf that upsd should serve: driver, name, desc."""
     found: list[tuple[str, str, str | None]] = []
     names: set[str] = set()
-    for section in reversed(conf.sections.values()):
+    for section in reversed(list(conf.sections.values())):
         keys = dict(section.keys)
         driver, port = keys.get("driver"), keys.get("port")
         # upsd takes the last of several sections with the same name, ignoring case

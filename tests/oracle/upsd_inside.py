@@ -35,6 +35,11 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net import snapsh
 CODES = {"done": 0, "unknown": 1, "invalid": 2, "failed": 3}
 
 
+def send_line(connection: socket.socket, line: str) -> None:
+    """Send a line as a driver does."""
+    connection.sendall(f"{line}\n".encode("latin-1"))
+
+
 class Driver:
     """A fake driver.
 
@@ -64,7 +69,7 @@ class Driver:
                 connection.makefile("r", encoding="latin-1", newline="\n") as asked,
             ):
                 for line in asked:
-                    self._answer_line(line, lambda reply, to=connection: to.sendall(f"{reply}\n".encode("latin-1")))
+                    self._answer_line(line, partial(send_line, connection))
 
     def _answer_line(self, line: str, say: Callable[[str], None]) -> None:
         words = list(grammar.parse_lines(line)[0].words)
@@ -212,7 +217,7 @@ def main() -> None:
         folder = inside.HERE / "tls"
         nss.make_database(folder, nss.TlsMaterial(**job["tls"]), inside.run_program)
     dummies = job.get("dummies", [])
-    with inside.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for name in dummies:
             stack.enter_context(inside.run_daemon(str(inside.PROGRAMS / "dummy-ups"), "-F", "-a", name))
         end = time.monotonic() + inside.SECONDS / 2
