@@ -237,7 +237,7 @@ def test_tls_connection_verifies_authority_and_name(nut: Any) -> None:
     expires = (now + certificates.LIFE).replace(microsecond=0)
     assert by_host[:3] == by_name[:3] == [".".join(map(str, nut.version)), "TLSv1.3", expires.isoformat()]
     assert by_host[3]["device.serial"] == "000123"
-    assert (wrong[0], untrusted[0]) == ("WrongName", "Untrusted")
+    assert (wrong[0], untrusted[0]) == ("WrongName", "UnknownIssuer")
     assert run_job(nut, "connect_with_tls", trust=[[ca.certificate, ""]])[0][0] == "NoTls"
 
 
