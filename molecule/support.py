@@ -19,11 +19,14 @@ from testinfra.host import Host
 
 
 def nut_processes(host: Host) -> dict[str, str]:
-    """Return the NUT processes of a host: id -> start time and program."""
-    listed = host.check_output("ps -e -o pid=,lstart=,comm=")
+    """Return the NUT processes of a host: id -> start time and program. Without the short-lived ones that upsmon forks to notify."""
+    listed = host.check_output("ps -e -o pid=,ppid=,lstart=,comm=")
     names = ("upsd", "upsmon", "usbhid-ups", "dummy-ups", "nutdrv_qx")
-    rows = [line.split(maxsplit=1) for line in listed.splitlines()]
-    return {pid: rest for pid, rest in rows if rest.split()[-1] in names}
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    parents = {pid: parent for pid, parent, rest in rows if rest.split()[-1] in names}
+    # root's upsmon is the parent of nut's, which forks to notify
+    lasting = {pid for pid, parent in parents.items() if parents.get(parent) not in parents}
+    return {pid: rest for pid, _parent, rest in rows if pid in lasting}
 
 
 def read_status(host: Host, ups: str = "ups", port: int = 3493) -> list[str]:
