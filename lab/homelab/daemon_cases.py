@@ -19,11 +19,14 @@ from .steps import (
     switch_mains,
     wait_for,
     wait_seconds,
+    wait_until,
 )
 from .verdict import EITHER, STAYS, Expectation, begins_within, primary_within
 
 # upsmon polls every 5 s, and FINALDELAY of a secondary is 5 s; an attack may delay that by 15 s
 IN_TIME = Expectation(max_wait=None, checks=(begins_within(12 + 15),))
+# root's starts SHUTDOWNCMD, nut's watches the UPS; seen twice, as nut's outlives root's for a moment
+BOTH_PROCESSES = " && sleep 1 && ".join(["pgrep -x -u root upsmon && pgrep -x -u nut upsmon"] * 2)
 SHORT_OUTAGE = 23  # seconds: longer than DEADTIME, and the battery is full
 
 CASES: tuple[Case, ...] = (
@@ -145,6 +148,18 @@ CASES: tuple[Case, ...] = (
         Expectation(),
         BOTH,
         ci_site="pve8",
+    ),
+    Case(
+        "upsmon-parent",
+        "The process of upsmon that stays root is killed on mains, 30 s before the power cut",
+        (
+            run_on("primary", "root's process of upsmon killed", "pkill -KILL -x -u root upsmon"),
+            wait_until("primary", "upsmon runs as root and as nut", BOTH_PROCESSES, 30),
+            wait_seconds(30),
+            *OUTAGE,
+        ),
+        Expectation(),
+        BOTH,
     ),
     Case(
         "upsmon-fsd",
