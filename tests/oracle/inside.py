@@ -15,15 +15,17 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HERE = Path("/run/oracle")
 PORT = 4000
@@ -150,6 +152,61 @@ def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
                     verdicts[name] = name in inside
                     waiting.remove(name)
     return [verdicts[f"w{n}"] for n in range(len(monitors))]
+
+
+class UpsdScript(socketserver.StreamRequestHandler):
+    """A upsd of which each answer to a question for ups.status is the next word of a script; the last one stays."""
+
+    scripts: ClassVar[dict[str, list[str]]] = {}  # of each UPS
+    asked: ClassVar[dict[str, int]] = {}  # how often it was asked for
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            words = line.decode().split()
+            answer = "OK"
+            if words[:2] == ["GET", "VAR"] and words[3] == "ups.status":
+                number = self.asked[words[2]]
+                script = self.scripts[words[2]]
+                answer = f'VAR {words[2]} ups.status "{script[min(number, len(script) - 1)]}"'
+                self.asked[words[2]] = number + 1
+            elif words[0] in ("GET", "LIST"):
+                answer = "ERR VAR-NOT-SUPPORTED"
+            elif words[0] == "STARTTLS":
+                answer = "ERR FEATURE-NOT-CONFIGURED"
+            self.wfile.write(f"{answer}\n".encode())
+
+
+def play_statuses(scripts: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Have one upsmon watch a UPS for each script, of words of ups.status. Return its exit code, None if it lives, and its output."""
+    names = [f"u{number}" for number in range(len(scripts))]
+    UpsdScript.scripts = dict(zip(names, map(list, scripts)))
+    UpsdScript.asked = dict.fromkeys(names, 0)
+    monitors = "".join(f"MONITOR {name}@127.0.0.1:{PORT} 1 a b secondary\n" for name in names)
+    settings = "MINSUPPLIES 1\nSHUTDOWNCMD /bin/true\nPOLLFREQ 1\nPOLLFREQALERT 1\nDEADTIME 5\n"
+    silent = "".join(
+        f"NOTIFYFLAG {kind} IGNORE\n" for kind in ("ONLINE", "ONBATT", "COMMOK", "COMMBAD", "OTHER", "NOTOTHER")
+    )
+    write_files({"upsmon.conf": f"{monitors}{settings}{silent}"})
+    # of the upsmon of an earlier call, which was killed
+    for pid_file in [*Path("/run").glob("upsmon*.pid"), *Path("/run/nut").glob("upsmon*.pid")]:
+        pid_file.unlink()
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with ExitStack() as stack:
+        server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", PORT), UpsdScript))
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stack.callback(server.shutdown)
+        upsmon = stack.enter_context(run_daemon(str(PROGRAMS / "upsmon"), "-F"))
+        deadline = time.monotonic() + SECONDS
+        # one more question, because it answers for the one before it
+        while any(UpsdScript.asked[name] <= len(script) for name, script in UpsdScript.scripts.items()):
+            if upsmon.poll() is not None:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"upsmon asked too seldom: {UpsdScript.asked}\n{read_log('upsmon')}")
+            time.sleep(0.1)
+        return {"code": upsmon.poll(), "output": read_log("upsmon")}
 
 
 def dump_variables(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
@@ -321,6 +378,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         ask_upsd,
         run_programs,
         log_in,
+        play_statuses,
         dump_variables,
         read_checksums,
         check_files,

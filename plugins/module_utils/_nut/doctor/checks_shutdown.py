@@ -146,7 +146,7 @@ def _judge_calibration(exam: Exam) -> Findings:
 
 def _is_silent(exam: Exam, ups: str) -> bool:
     state = exam.upses.get(ups.lower())
-    return state is None or not state.fresh or "ABSENT" in state.status
+    return state is None or not state.fresh or state.is_stand_in
 
 
 @check("shutdowncmd")
