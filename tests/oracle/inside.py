@@ -31,9 +31,14 @@ HERE = Path("/run/oracle")
 PORT = 4000
 SECONDS = 20  # time limit of each step
 ENVIRONMENT = {**os.environ, "NUT_CONFPATH": str(HERE), "NUT_STATEPATH": str(HERE), "NUT_ALTPIDPATH": str(HERE)}
-# NUT's own programs; those in sbin are Debian's wrappers
-PROGRAMS = Path("/lib/nut")
+# where NUT's own programs are; in Debian 12 and 13, those in sbin are wrappers
+PLACES = ("/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 ENUMERATOR = Path("/usr/libexec/nut-driver-enumerator.sh")
+
+
+def find_nut(name: str) -> str:
+    """Return the path of a program of NUT."""
+    return next(str(path) for place in PLACES if (path := Path(place, name)).exists())
 
 
 def write_files(files: Mapping[str, str]) -> None:
@@ -110,7 +115,7 @@ def ask_upsd(files: Mapping[str, str], conversations: Sequence[Sequence[str]]) -
     """Start upsd with these files and hold the conversations, one connection each. `answers` is None if upsd died."""
     write_files({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", **files})
     answers: list[str] = []
-    with run_daemon(str(PROGRAMS / "upsd"), "-F") as upsd:
+    with run_daemon(find_nut("upsd"), "-F") as upsd:
         for lines in conversations:
             connection = connect_to_upsd(upsd)
             answer = send_lines(connection, lines) if connection else ""
@@ -124,7 +129,7 @@ def ask_upsd(files: Mapping[str, str], conversations: Sequence[Sequence[str]]) -
 def run_programs(files: Mapping[str, str], commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     """Run programs that read these files. A command without a path is a program of NUT."""
     write_files(files)
-    return [run_program([str(PROGRAMS / name) if "/" not in name else name, *words]) for name, *words in commands]
+    return [run_program([find_nut(name) if "/" not in name else name, *words]) for name, *words in commands]
 
 
 def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
@@ -135,10 +140,10 @@ def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
     verdicts: dict[str, bool] = {}
     waiting = [f"w{n}" for n in range(len(monitors))]
     with ExitStack() as stack:
-        upsd = stack.enter_context(run_daemon(str(PROGRAMS / "upsd"), "-F"))
+        upsd = stack.enter_context(run_daemon(find_nut("upsd"), "-F"))
         for name in waiting:
             # upsmon's pid file has the name of the program
-            (HERE / name).symlink_to(PROGRAMS / "upsmon")
+            (HERE / name).symlink_to(find_nut("upsmon"))
             stack.enter_context(run_daemon(str(HERE / name), "-F", "-f", str(HERE / f"{name}.conf")))
         deadline = time.monotonic() + SECONDS
         while waiting:
@@ -197,7 +202,7 @@ def play_statuses(scripts: Sequence[Sequence[str]]) -> dict[str, Any]:
         server.block_on_close = False
         threading.Thread(target=server.serve_forever, daemon=True).start()
         stack.callback(server.shutdown)
-        upsmon = stack.enter_context(run_daemon(str(PROGRAMS / "upsmon"), "-F"))
+        upsmon = stack.enter_context(run_daemon(find_nut("upsmon"), "-F"))
         deadline = time.monotonic() + SECONDS
         # one more question, because it answers for the one before it
         while any(UpsdScript.asked[name] <= len(script) for name, script in UpsdScript.scripts.items()):
@@ -221,7 +226,7 @@ def dump_variables(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list
     jobs = [(number, name) for number, own in enumerate(names) for name in own]
 
     def run_driver(job: tuple[int, str]) -> tuple[int, str]:
-        return run_program([str(PROGRAMS / "dummy-ups"), "-a", job[1], "-d", "1"], NUT_CONFPATH=str(HERE / str(job[0])))
+        return run_program([find_nut("dummy-ups"), "-a", job[1], "-d", "1"], NUT_CONFPATH=str(HERE / str(job[0])))
 
     # in parallel, because each sleeps for three seconds
     with ThreadPoolExecutor(len(jobs)) as pool:
@@ -334,7 +339,7 @@ def block_upsd(cure: str) -> dict[str, Any]:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 
     write_files({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", "ups.conf": ""})
-    with run_daemon(str(PROGRAMS / "upsd"), "-F") as upsd, ExitStack() as stack:
+    with run_daemon(find_nut("upsd"), "-F") as upsd, ExitStack() as stack:
         peer = stack.enter_context(connect_to_upsd(upsd) or socket.socket())
         process = upsd_process.UpsdProcess(upsd.pid)
         if cure == "limit":
