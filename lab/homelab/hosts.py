@@ -50,7 +50,8 @@ SITES = {
         LabHost("truenas9", "truenas", "trixie", "truenas"),
     ),
     "pve14": (
-        LabHost("pve14", "pve", "forky", "pve", ups=(LabUps("ecoflow"),)),
+        # not an EcoFlow, though NUT 2.8.5 has a driver for it: that can't tell it to cut its outlets (drivers/ecoflow-hid.c)
+        LabHost("pve14", "pve", "forky", "pve", ups=(LabUps("apc"),)),
         LabHost("truenas14", "truenas", "trixie", "truenas"),
         LabHost("media14", "linux", "forky", "ups_clients"),
     ),

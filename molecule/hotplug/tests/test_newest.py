@@ -23,9 +23,9 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def deployed(lab: Lab, on: Callable[[str], Host]) -> HotplugPrimary:
-    """Return the primary, whose UPS NUT's tables know since 2.8.3."""
+    """Return the primary."""
     (name,) = NEWEST
-    primary = HotplugPrimary(lab, on(name), name, SECONDARIES, "ecoflow", "eaton")
+    primary = HotplugPrimary(lab, on(name), name, SECONDARIES, "apc", "eaton")
     primary.run_shell(f"systemctl stop {TIMER}")
     primary.remember_state()
     return primary
@@ -41,11 +41,12 @@ def primary(lab: Lab, deployed: HotplugPrimary) -> Iterator[HotplugPrimary]:
 
 
 def test_ups_of_another_make_takes_over_the_name(primary: HotplugPrimary) -> None:
-    """Its driver alone is started anew."""
+    """Its driver alone is started anew. NUT's tables know an EcoFlow since 2.8.3."""
     before = primary.list_processes()
-    primary.swap_ups("eaton")
-    primary.start_service()
-    primary.wait_until_served(ups_mfr="EATON")
+    for model, maker in (("eaton", "EATON"), ("ecoflow", "EcoFlow")):
+        primary.swap_ups(model)
+        primary.start_service()
+        primary.wait_until_served(ups_mfr=maker)
     after = primary.list_processes()
     assert {unit: pid for unit, pid in after.items() if unit != UNIT} == {
         unit: pid for unit, pid in before.items() if unit != UNIT
