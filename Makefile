@@ -133,7 +133,7 @@ units: $(VENV)/dev ## run the unit tests except the slow ones (minutes; do this 
 units-all: $(VENV)/dev $(VENV)/oldest/run ## run all unit tests
 	pytest -n 3 --dist worksteal
 
-oracle: $(VENV)/dev ## test the library against the real NUT of Debian 12 and 13, in containers
+oracle: $(VENV)/dev ## test the library against the real NUT of Debian 12 and 13 (TESTS=all: and 14), in containers
 	@tools/packages $(LAB_PACKAGES)
 	pytest tests/oracle
 

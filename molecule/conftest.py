@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import testinfra
 from homelab import CHECKOUT, Lab
-from support import wait_for_end
+from support import IS_FULL, wait_for_end
 from testinfra.host import Host
 
 PLAYBOOK = CHECKOUT / "playbooks" / "pve.yml"
@@ -22,7 +22,7 @@ PLAYBOOK = CHECKOUT / "playbooks" / "pve.yml"
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests marked `long` unless TESTS=all, as `make test-all` sets it."""
-    if os.environ.get("TESTS") == "all":
+    if IS_FULL:
         return
     deselected = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=deselected)

@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable
 
-from .hosts import SITES, LabHost
+from .hosts import KNOWS_CGROUP_V1, SITES, LabHost
 from .images import build_image
 from .podman import LabError, limit_options, log_step, run_command, run_podman
 
@@ -30,6 +30,7 @@ __all__ = ["HostState", "Lab", "LabError"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CGROUP_V1 = CHECKOUT / "lab" / "images" / "common" / "cgroup-v1.conf"
+V2_INIT = "/opt/lab/common/v2-init"  # in the images
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 INSTANCES = 512  # inotify instances that a lab needs
 FIRST_ADDRESS = 10  # of a host, in the lab's network
@@ -236,12 +237,12 @@ class Lab:
             ]
         elif host.group == "pve":
             options += ["--cap-add", "NET_ADMIN"]  # for nftables, as on every host that is no container
-        if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            options += ["--volume", f"{CGROUP_V1}:/etc/systemd/system.conf.d/cgroup-v1.conf:ro"]
+        cgroup_options, first_process = choose_init(host.release, has_cgroup_v1())
+        options += cgroup_options
         for service, inside in (("ssh", 22), ("api", 443)):
             if service in ports:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
-        return self._ensure_running(host.name, [*options, image_id], ["/sbin/init"])
+        return self._ensure_running(host.name, [*options, image_id], first_process)
 
     def _address_options(self, host: LabHost) -> str:
         """Return podman's options that give a host the same addresses at each start, like a machine at home."""
@@ -330,6 +331,21 @@ class Lab:
             )
         (self.state / "ssh_config").write_text(config)
         (self.state / "known_hosts").write_text(keys)
+
+
+def has_cgroup_v1() -> bool:
+    """Return whether this machine's kernel uses cgroup v1, alone or beside v2."""
+    return not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def choose_init(release: str, is_v1: bool) -> tuple[list[str], list[str]]:
+    """Return podman's options for a machine's cgroups, and its first process. release: of Debian. is_v1: from has_cgroup_v1()."""
+    if not is_v1:
+        return [], ["/sbin/init"]
+    if release in KNOWS_CGROUP_V1:
+        return ["--volume", f"{CGROUP_V1}:/etc/systemd/system.conf.d/cgroup-v1.conf:ro"], ["/sbin/init"]
+    rights = ["--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined"]
+    return ["--cgroupns", "private", *rights], ["/bin/sh", V2_INIT]
 
 
 def all_hosts(sites: dict[str, tuple[LabHost, ...]]) -> Iterable[LabHost]:

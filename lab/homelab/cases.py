@@ -24,7 +24,7 @@ CASES: tuple[Case, ...] = (
     *two_upses.CASES,
 )
 
-RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
+RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1", "pve14": "2.8.5"}
 
 
 def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:

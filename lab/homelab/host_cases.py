@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .house import BOTH, Case
+from .house import EACH_RELEASE, Case
 from .steps import (
     OUT,
     OUTAGE,
@@ -110,7 +110,7 @@ CASES: tuple[Case, ...] = (
         "Proxmox VE's /run is full: the user nut has filled it",
         (run_on("primary", "/run full", RUN_FULL, privileged=True), *OUTAGE),
         Expectation(rules=(), checks=(primary_within(60),)),
-        BOTH,
+        EACH_RELEASE,
         nas_seconds=8,
         ci_site="pve8",
     ),
@@ -119,7 +119,7 @@ CASES: tuple[Case, ...] = (
         "Proxmox VE's /run has no inodes left, so upsmon can't even create POWERDOWNFLAG",
         (run_on("primary", "/run has no inodes left", RUN_OUT_OF_FILES, privileged=True), *OUTAGE),
         Expectation(rules=(), checks=(primary_within(60),)),
-        BOTH,
+        EACH_RELEASE,
         nas_seconds=8,
     ),
     Case(
@@ -134,7 +134,7 @@ CASES: tuple[Case, ...] = (
             run_on("primary", "nut-shutdown fsd", "nut-shutdown fsd"),
         ),
         Expectation(),
-        BOTH,
+        EACH_RELEASE,
         ci_site="pve9",
     ),
     # the driver, the UPS's USB cable
@@ -143,14 +143,14 @@ CASES: tuple[Case, ...] = (
         "The driver is killed on battery, 25 s before the battery is low",
         (*OUT, kill_program("usbhid-ups"), wait_seconds(25), set_battery_low()),
         Expectation(rules=("down", "limit"), max_wait=None),
-        BOTH,
+        EACH_RELEASE,
     ),
     Case(
         "driver-battery-back",
         "The driver is killed on battery, and the mains return 25 s later",
         (*OUT, kill_program("usbhid-ups"), wait_seconds(25), switch_mains(True)),
         EITHER,
-        BOTH,
+        EACH_RELEASE,
         watch_seconds=40,
     ),
     Case(
@@ -186,7 +186,7 @@ CASES: tuple[Case, ...] = (
             set_battery_low(),
         ),
         Expectation(rules=("down", "limit"), max_wait=None),
-        BOTH,
+        EACH_RELEASE,
     ),
     Case(
         "unplugged-gate",
@@ -245,7 +245,7 @@ CASES: tuple[Case, ...] = (
         "Proxmox VE is rebooted on battery; the battery becomes low once it is back",
         (*OUT, reboot_machine("primary"), wait_for("battery", 60), wait_seconds(10), set_battery_low()),
         Expectation(rules=("down", "limit"), max_wait=None),
-        BOTH,
+        EACH_RELEASE,
         ci_site="pve9",
     ),
     Case(
@@ -253,7 +253,7 @@ CASES: tuple[Case, ...] = (
         "Proxmox VE is rebooted on battery, and the mains return once it is back",
         (*OUT, reboot_machine("primary"), wait_for("battery", 60), wait_seconds(10), switch_mains(True)),
         EITHER,
-        BOTH,
+        EACH_RELEASE,
         watch_seconds=30,
     ),
     Case(
@@ -289,6 +289,6 @@ CASES: tuple[Case, ...] = (
         "The administrator runs `upsmon -c fsd` on mains",
         (run_on("primary", "upsmon -c fsd", "/sbin/upsmon -c fsd"),),
         Expectation(),
-        BOTH,
+        EACH_RELEASE,
     ),
 )

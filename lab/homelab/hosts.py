@@ -33,8 +33,12 @@ class LabHost:
     user: str = "root"
 
 
+# releases of Debian whose systemd runs with cgroup v1; systemd 258 and newer do not
+KNOWS_CGROUP_V1 = ("bookworm", "trixie")
+
 # One site a NUT release that people run: Proxmox VE 8 and TrueNAS 25.10 are Debian 12 with NUT 2.8.0, Proxmox VE 9 and TrueNAS 26
-# Debian 13 with 2.8.1. And a large one: two UPSes that only their serial numbers tell apart, and clients of both releases.
+# Debian 13 with 2.8.1. One with what comes next: Debian 14 with 2.8.5. And a large one: two UPSes that only their serial numbers tell
+# apart, and clients of both releases.
 SITES = {
     "pve8": (
         LabHost("pve8", "pve", "bookworm", "pve", ups=(LabUps("apc"),)),
@@ -44,6 +48,12 @@ SITES = {
     "pve9": (
         LabHost("pve9", "pve", "trixie", "pve", ups=(LabUps("cps"),)),
         LabHost("truenas9", "truenas", "trixie", "truenas"),
+    ),
+    "pve14": (
+        # not an EcoFlow, though NUT 2.8.5 has a driver for it: that can't tell it to cut its outlets (drivers/ecoflow-hid.c)
+        LabHost("pve14", "pve", "forky", "pve", ups=(LabUps("apc"),)),
+        LabHost("truenas14", "truenas", "trixie", "truenas"),
+        LabHost("media14", "linux", "forky", "ups_clients"),
     ),
     "rack": (
         LabHost(

@@ -89,7 +89,7 @@ class Case:
     second_ups: str = ""
 
 
-BOTH = ("pve8", "pve9")  # the sites of a case that is played with each release of NUT
+EACH_RELEASE = ("pve8", "pve9", "pve14")  # the sites of a case that is played with each release of NUT
 
 
 class House:

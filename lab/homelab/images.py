@@ -36,6 +36,11 @@ PACKAGES = (
 )
 
 
+# apt in the image keeps these. The index of a Debian that is not released is valid for a week only, and a mirror or a snapshot may
+# serve an older one. Its signature is checked nevertheless.
+APT_OPTIONS = {"forky": ('Acquire::Check-Valid-Until "false"',)}
+
+
 def hash_parts(*parts: str) -> str:
     """Return twelve hexadecimal digits that identify what an image was built from."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
@@ -43,15 +48,16 @@ def hash_parts(*parts: str) -> str:
 
 def build_base_image(release: str) -> str:
     """Return the tag of a Debian image. Build it unless this machine has one with the same content."""
-    tag = f"localhost/homelab-nut/{release}:{hash_parts(release, *PACKAGES)}"
+    options = APT_OPTIONS.get(release, ())
+    tag = f"localhost/homelab-nut/{release}:{hash_parts(release, *PACKAGES, *options)}"
     if run_podman("image", "exists", tag, check=False).returncode == 0:
         return tag
     log_step(f"building a Debian image from packages ({release}): about a minute, the first time only")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, "root.tar")
-        run_command(
-            ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", release, str(archive)]
-        )
+        words = ["--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        words += [f"--aptopt={option}" for option in options]
+        run_command(["mmdebstrap", *words, release, str(archive)])
         run_podman("import", "--quiet", str(archive), tag)
     return tag
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .house import BOTH, Case
+from .house import EACH_RELEASE, Case
 from .steps import (
     OUT,
     OUTAGE,
@@ -35,7 +35,7 @@ CASES: tuple[Case, ...] = (
         "TrueNAS takes 5 s to shut down",
         OUTAGE,
         Expectation(checks=(nas_takes(5),)),
-        BOTH,
+        EACH_RELEASE,
         nas_seconds=5,
         ci_site="pve8",
     ),
@@ -44,7 +44,7 @@ CASES: tuple[Case, ...] = (
         "TrueNAS takes 20 s to shut down",
         OUTAGE,
         Expectation(checks=(nas_takes(20),)),
-        BOTH,
+        EACH_RELEASE,
         nas_seconds=20,
         ci_site="pve9",
     ),
@@ -170,7 +170,7 @@ CASES: tuple[Case, ...] = (
         "The mains return before the battery is low",
         (*OUT, wait_seconds(4), switch_mains(True)),
         STAYS,
-        BOTH,
+        EACH_RELEASE,
         ci_site="pve9",
     ),
     Case(

@@ -30,9 +30,20 @@ def log_step(message: str) -> None:
 def run_command(
     command: list[str], check: bool = True, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program without input. If it fails and `check` is set, raise LabError with its output."""
+    """Run a program without input. If it fails and `check` is set, raise LabError with its output.
+
+    Its output may have bytes that are not UTF-8: NUT's drivers print the texts of their UPS as they are.
+    """
     try:
-        done = subprocess.run(command, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL, env=env)
+        done = subprocess.run(
+            command,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=env,
+        )
     except FileNotFoundError:
         raise LabError(f"{command[0]} is not installed. `make lab` installs what the lab needs.") from None
     if check and done.returncode:

@@ -24,7 +24,7 @@ from .steps import (
 )
 from .verdict import Expectation, guests_again, guests_back, guests_clean, guests_first
 
-BOTH = ("pve8", "pve9")
+EACH_RELEASE = ("pve8", "pve9")
 OUT = (switch_mains(False), wait_seconds(6))
 OUTAGE = (*OUT, set_battery_low())
 REPAIR = (run_quietly("primary", "lab-pve remove", privileged=True),)
@@ -81,7 +81,7 @@ CASES: tuple[Case, ...] = (
             *(reboot_machine("primary"), STARTING, await_guest(102), *SECOND_CUT),
         ),
         Expectation(max_wait=None, checks=(guests_clean(102, times=2), guests_clean(103))),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
         ci_site="pve9",
     ),
@@ -95,7 +95,7 @@ CASES: tuple[Case, ...] = (
         ),
         # 101 and 201 ran before the boot only
         Expectation(max_wait=None, checks=(guests_clean(102, times=2), guests_clean(101, 201))),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
     ),
     Case(
@@ -112,7 +112,7 @@ CASES: tuple[Case, ...] = (
             NAS_GUESTS_RUN,
         ),
         Expectation(max_wait=None, checks=(guests_clean(101, 102, 201), guests_back(101, 102, 201))),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
         ci_site="pve8",
     ),
@@ -128,7 +128,7 @@ CASES: tuple[Case, ...] = (
             switch_mains(False),
         ),
         Expectation(checks=(guests_first(101, 103, 104, 201), guests_clean(101, 201))),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
         ci_site="pve8",
         variables=STAGED_FSD,
@@ -141,7 +141,7 @@ CASES: tuple[Case, ...] = (
             switch_mains(False),
         ),
         Expectation(checks=(guests_first(101, 201), guests_clean(101, 201))),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
         ci_site="pve9",
         variables=STAGED_FSD,
@@ -154,7 +154,7 @@ CASES: tuple[Case, ...] = (
             *(reboot_machine("primary"), STARTING, wait_for("ready", 90), switch_mains(False)),
         ),
         Expectation(max_wait=None),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
         variables=STAGED_FSD,
     ),
@@ -176,7 +176,7 @@ CASES: tuple[Case, ...] = (
             NAS_GUESTS_RUN,
         ),
         Expectation("stays", checks=(guests_again(101, 201),)),
-        BOTH,
+        EACH_RELEASE,
         repairs=REPAIR,
         ci_site="pve8",
         variables=STAGED,
@@ -187,7 +187,7 @@ CASES: tuple[Case, ...] = (
         (await_guest(103), *OUTAGE),
         # the primary does not wait for the other node
         Expectation(late=("nas", "media"), rules=(), max_wait=None, checks=(guests_clean(102, 103),)),
-        BOTH,
+        EACH_RELEASE,
         # a real node stops its guests before it leaves the cluster
         before=(set_up_guests(HA_WORDS, *HA_GUESTS, after=f"{HA_SETUP} --lasts 30"),),
         repairs=REPAIR,

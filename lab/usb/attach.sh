@@ -15,14 +15,20 @@ set -eu
 aside=/usr/lib/lab-usb
 bus=/run/usb/bus
 
-# The directory of NUT's programs as the package nut-server spells it, because dpkg compares paths literally.
+# Where NUT's programs are, as the package nut-server spells it, because dpkg compares paths literally. A Debian that is not released
+# has no VERSION_ID.
 . /etc/os-release
-case ${VERSION_ID:-} in
-    12) usr='' ;;
-    *) usr=/usr ;;
+drivers="usbhid-ups nutdrv_qx blazer_usb tripplite_usb riello_usb bcmxcp_usb richcomm_usb nutdrv_atcl_usb"
+case ${VERSION_CODENAME:-} in
+    bookworm) programs=/lib/nut scanner=/bin/nut-scanner ;;
+    trixie) programs=/usr/lib/nut scanner=/usr/bin/nut-scanner ;;
+    *)
+        programs=/usr/libexec/nut scanner=/usr/bin/nut-scanner
+        drivers="$drivers powervar_cx_usb"
+        ;;
 esac
 
-mkdir -p "$aside" "$usr/lib/nut"
+mkdir -p "$aside" "$programs"
 
 # "$0" is passed on, because NUT derives the driver's name, its pid file and its messages from it.
 # The library names a listener's socket after its file descriptor, and two programs with the same number are in each
@@ -45,10 +51,10 @@ divert() {
     ln -sf "$aside/.wrapper" "$1"
 }
 
-for driver in usbhid-ups nutdrv_qx blazer_usb tripplite_usb riello_usb bcmxcp_usb richcomm_usb nutdrv_atcl_usb; do
-    divert "$usr/lib/nut/$driver"
+for driver in $drivers; do
+    divert "$programs/$driver"
 done
-divert "$usr/bin/nut-scanner"
+divert "$scanner"
 divert /usr/bin/lsusb
 
 # lab-usb PROGRAM...: run any other program with the emulated bus as its /sys and /dev/bus/usb.

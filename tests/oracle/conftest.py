@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from homelab.images import build_image
 from homelab.podman import PODMAN, limit_options, run_podman
 
 RELEASES = {"bookworm": (2, 8, 0), "trixie": (2, 8, 1)}
+if os.environ.get("TESTS") == "all":
+    RELEASES["forky"] = (2, 8, 5)
 
 HERE = Path(__file__).parent
 PLUGINS = CHECKOUT / "plugins"
@@ -30,6 +33,7 @@ class Nut:
     def __init__(self, debian: str) -> None:
         self.debian = debian
         self.version = RELEASES[debian]
+        self.drivers = "/lib/nut" if self.version < (2, 8, 5) else "/usr/libexec/nut"  # their directory
         self._name = Lab("oracle").container_name(debian)
         run_podman("rm", "--force", "--ignore", "--time", "0", self._name)
         # The container ends with its input and is then removed, even if the tests crash.

@@ -15,23 +15,30 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HERE = Path("/run/oracle")
 PORT = 4000
 SECONDS = 20  # time limit of each step
 ENVIRONMENT = {**os.environ, "NUT_CONFPATH": str(HERE), "NUT_STATEPATH": str(HERE), "NUT_ALTPIDPATH": str(HERE)}
-# NUT's own programs; those in sbin are Debian's wrappers
-PROGRAMS = Path("/lib/nut")
+# where NUT's own programs are; in Debian 12 and 13, those in sbin are wrappers
+PLACES = ("/lib/nut", "/usr/libexec/nut", "/usr/sbin")
 ENUMERATOR = Path("/usr/libexec/nut-driver-enumerator.sh")
+
+
+def find_nut(name: str) -> str:
+    """Return the path of a program of NUT."""
+    return next(str(path) for place in PLACES if (path := Path(place, name)).exists())
 
 
 def write_files(files: Mapping[str, str]) -> None:
@@ -108,7 +115,7 @@ def ask_upsd(files: Mapping[str, str], conversations: Sequence[Sequence[str]]) -
     """Start upsd with these files and hold the conversations, one connection each. `answers` is None if upsd died."""
     write_files({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", **files})
     answers: list[str] = []
-    with run_daemon(str(PROGRAMS / "upsd"), "-F") as upsd:
+    with run_daemon(find_nut("upsd"), "-F") as upsd:
         for lines in conversations:
             connection = connect_to_upsd(upsd)
             answer = send_lines(connection, lines) if connection else ""
@@ -122,7 +129,7 @@ def ask_upsd(files: Mapping[str, str], conversations: Sequence[Sequence[str]]) -
 def run_programs(files: Mapping[str, str], commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     """Run programs that read these files. A command without a path is a program of NUT."""
     write_files(files)
-    return [run_program([str(PROGRAMS / name) if "/" not in name else name, *words]) for name, *words in commands]
+    return [run_program([find_nut(name) if "/" not in name else name, *words]) for name, *words in commands]
 
 
 def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
@@ -133,10 +140,10 @@ def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
     verdicts: dict[str, bool] = {}
     waiting = [f"w{n}" for n in range(len(monitors))]
     with ExitStack() as stack:
-        upsd = stack.enter_context(run_daemon(str(PROGRAMS / "upsd"), "-F"))
+        upsd = stack.enter_context(run_daemon(find_nut("upsd"), "-F"))
         for name in waiting:
             # upsmon's pid file has the name of the program
-            (HERE / name).symlink_to(PROGRAMS / "upsmon")
+            (HERE / name).symlink_to(find_nut("upsmon"))
             stack.enter_context(run_daemon(str(HERE / name), "-F", "-f", str(HERE / f"{name}.conf")))
         deadline = time.monotonic() + SECONDS
         while waiting:
@@ -152,6 +159,61 @@ def log_in(files: Mapping[str, str], monitors: Sequence[str]) -> list[bool]:
     return [verdicts[f"w{n}"] for n in range(len(monitors))]
 
 
+class UpsdScript(socketserver.StreamRequestHandler):
+    """A upsd of which each answer to a question for ups.status is the next word of a script; the last one stays."""
+
+    scripts: ClassVar[dict[str, list[str]]] = {}  # of each UPS
+    asked: ClassVar[dict[str, int]] = {}  # how often it was asked for
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            words = line.decode().split()
+            answer = "OK"
+            if words[:2] == ["GET", "VAR"] and words[3] == "ups.status":
+                number = self.asked[words[2]]
+                script = self.scripts[words[2]]
+                answer = f'VAR {words[2]} ups.status "{script[min(number, len(script) - 1)]}"'
+                self.asked[words[2]] = number + 1
+            elif words[0] in ("GET", "LIST"):
+                answer = "ERR VAR-NOT-SUPPORTED"
+            elif words[0] == "STARTTLS":
+                answer = "ERR FEATURE-NOT-CONFIGURED"
+            self.wfile.write(f"{answer}\n".encode())
+
+
+def play_statuses(scripts: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Have one upsmon watch a UPS for each script, of words of ups.status. Return its exit code, None if it lives, and its output."""
+    names = [f"u{number}" for number in range(len(scripts))]
+    UpsdScript.scripts = dict(zip(names, map(list, scripts)))
+    UpsdScript.asked = dict.fromkeys(names, 0)
+    monitors = "".join(f"MONITOR {name}@127.0.0.1:{PORT} 1 a b secondary\n" for name in names)
+    settings = "MINSUPPLIES 1\nSHUTDOWNCMD /bin/true\nPOLLFREQ 1\nPOLLFREQALERT 1\nDEADTIME 5\n"
+    silent = "".join(
+        f"NOTIFYFLAG {kind} IGNORE\n" for kind in ("ONLINE", "ONBATT", "COMMOK", "COMMBAD", "OTHER", "NOTOTHER")
+    )
+    write_files({"upsmon.conf": f"{monitors}{settings}{silent}"})
+    # of the upsmon of an earlier call, which was killed
+    for pid_file in [*Path("/run").glob("upsmon*.pid"), *Path("/run/nut").glob("upsmon*.pid")]:
+        pid_file.unlink()
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with ExitStack() as stack:
+        server = stack.enter_context(socketserver.ThreadingTCPServer(("127.0.0.1", PORT), UpsdScript))
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        stack.callback(server.shutdown)
+        upsmon = stack.enter_context(run_daemon(find_nut("upsmon"), "-F"))
+        deadline = time.monotonic() + SECONDS
+        # one more question, because it answers for the one before it
+        while any(UpsdScript.asked[name] <= len(script) for name, script in UpsdScript.scripts.items()):
+            if upsmon.poll() is not None:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"upsmon asked too seldom: {UpsdScript.asked}\n{read_log('upsmon')}")
+            time.sleep(0.1)
+        return {"code": upsmon.poll(), "output": read_log("upsmon")}
+
+
 def dump_variables(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
     """Return a driver's exit code and variables for each section (`names`) of each text of ups.conf."""
     write_files(
@@ -164,7 +226,7 @@ def dump_variables(texts: Sequence[str], names: Sequence[Sequence[str]]) -> list
     jobs = [(number, name) for number, own in enumerate(names) for name in own]
 
     def run_driver(job: tuple[int, str]) -> tuple[int, str]:
-        return run_program([str(PROGRAMS / "dummy-ups"), "-a", job[1], "-d", "1"], NUT_CONFPATH=str(HERE / str(job[0])))
+        return run_program([find_nut("dummy-ups"), "-a", job[1], "-d", "1"], NUT_CONFPATH=str(HERE / str(job[0])))
 
     # in parallel, because each sleeps for three seconds
     with ThreadPoolExecutor(len(jobs)) as pool:
@@ -277,7 +339,7 @@ def block_upsd(cure: str) -> dict[str, Any]:
     from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 
     write_files({"upsd.users": "", "upsd.conf": f"LISTEN 127.0.0.1 {PORT}\nALLOW_NO_DEVICE true\n", "ups.conf": ""})
-    with run_daemon(str(PROGRAMS / "upsd"), "-F") as upsd, ExitStack() as stack:
+    with run_daemon(find_nut("upsd"), "-F") as upsd, ExitStack() as stack:
         peer = stack.enter_context(connect_to_upsd(upsd) or socket.socket())
         process = upsd_process.UpsdProcess(upsd.pid)
         if cure == "limit":
@@ -321,6 +383,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         ask_upsd,
         run_programs,
         log_in,
+        play_statuses,
         dump_variables,
         read_checksums,
         check_files,

@@ -27,7 +27,9 @@ from homelab.podman import limit_options, run_podman
 
 RULES = "/lib/udev/rules.d/62-nut-usbups.rules"
 # number of ids in the rules
-COUNTS = {(2, 8, 0): 120, (2, 8, 1): 124}
+COUNTS = {(2, 8, 0): 120, (2, 8, 1): 124, (2, 8, 5): 132}
+# the first release whose nut-scanner knows an EcoFlow
+KNOWS_ECOFLOW = (2, 8, 3)
 # Debian has this driver in a separate package
 ELSEWHERE = {"apc_modbus"}
 
@@ -41,7 +43,12 @@ def run_in_container(nut: Any, *command: str) -> tuple[int, str]:
 
 
 def list_drivers(nut: Any) -> set[str]:
-    return set(run_in_container(nut, "/bin/ls", "/lib/nut")[1].split())
+    return set(run_in_container(nut, "/bin/ls", nut.drivers)[1].split())
+
+
+def known_drivers(nut: Any) -> frozenset[str]:
+    """Return the USB drivers that the library knows to be in a release."""
+    return usb_bus.DRIVERS | (usb_bus.NEWER_DRIVERS if nut.version >= (2, 8, 4) else frozenset())
 
 
 def list_keys(nut: Any, driver: str) -> set[str]:
@@ -65,13 +72,13 @@ def test_read_id_table_reads_every_rule(nut: Any, shipped_rules: dict[str, str])
 
 def test_each_rule_names_an_installed_driver(nut: Any, shipped_rules: dict[str, str]) -> None:
     drivers = set(shipped_rules.values())
-    assert drivers - ELSEWHERE <= usb_bus.DRIVERS & list_drivers(nut)
+    assert drivers - ELSEWHERE <= known_drivers(nut) & list_drivers(nut)
     assert usb_bus.HID_DRIVER in drivers
     assert not ELSEWHERE & list_drivers(nut)
 
 
 def test_all_usb_drivers_are_installed(nut: Any) -> None:
-    assert list_drivers(nut) >= usb_bus.DRIVERS
+    assert list_drivers(nut) >= known_drivers(nut)
 
 
 @pytest.mark.parametrize("driver", sorted(usb_bus.DRIVERS))
@@ -101,6 +108,7 @@ class EmulatedBus:
 
     def __init__(self, nut: Any, folder: Path) -> None:
         self.version = nut.version
+        self._usbhid_ups = f"{nut.drivers}/usbhid-ups"
         self._folder = folder
         self._name = Lab("oracle").container_name(f"usb-{nut.debian}")
         self.remove_container()
@@ -146,7 +154,7 @@ class EmulatedBus:
     def find_taken_device(self, section: Section) -> str:
         """Return the name of the device that the real driver takes for a section; "" if it takes none."""
         (self._folder / "ups.conf").write_text(ups_conf.render_sections([section]))
-        _code, output = self.run_program(["/lib/nut/usbhid-ups", "-u", "root", "-a", section.name, "-d", "1", "-DD"])
+        _code, output = self.run_program([self._usbhid_ups, "-u", "root", "-a", section.name, "-d", "1", "-DD"])
         verdicts = re.findall(r"Checking device|Device (matches|does not match)", output)
         looked = [verdict for verdict in verdicts if verdict]
         devices = self.list_devices()
@@ -172,7 +180,8 @@ def test_scanner_names_the_driver_of_each_device(emulated_bus: EmulatedBus, ship
         emulated_bus.plug_ups(port, model)
     scanned = usb_bus.ask_scanner(emulated_bus.run_program, emulated_bus.list_devices())
 
-    assert scanned == dict.fromkeys(("051d:0002", "0764:0501", "0463:ffff"), "usbhid-ups")
+    known = ["051d:0002", "0764:0501", "0463:ffff", *(["3746:ffff"] if emulated_bus.version >= KNOWS_ECOFLOW else [])]
+    assert scanned == dict.fromkeys(known, "usbhid-ups")
     assert all(shipped_rules[ids] == driver for ids, driver in scanned.items())
 
 

@@ -219,11 +219,11 @@ def main() -> None:
     dummies = job.get("dummies", [])
     with contextlib.ExitStack() as stack:
         for name in dummies:
-            stack.enter_context(inside.run_daemon(str(inside.PROGRAMS / "dummy-ups"), "-F", "-a", name))
+            stack.enter_context(inside.run_daemon(inside.find_nut("dummy-ups"), "-F", "-a", name))
         end = time.monotonic() + inside.SECONDS / 2
         while not all((inside.HERE / f"dummy-ups-{name}").exists() for name in dummies) and time.monotonic() < end:
             time.sleep(0.05)
-        server = stack.enter_context(inside.run_daemon(str(inside.PROGRAMS / "upsd"), "-F"))
+        server = stack.enter_context(inside.run_daemon(inside.find_nut("upsd"), "-F"))
         connection = inside.connect_to_upsd(server)
         if connection is None:
             sys.exit(inside.read_log("upsd"))

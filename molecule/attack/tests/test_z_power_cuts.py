@@ -12,7 +12,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from homelab import CHECKOUT, cases, verdict
+from homelab import CHECKOUT, verdict
+from homelab.hosts import USUAL
 
 FREE = "nas-5"  # the same power cut without an attack
 # `make test` plays one attack before and one after FSD, and one that ends in time; `make test-all` plays every one
@@ -39,14 +40,14 @@ def format_row(row: dict[str, Any]) -> str:
     return row["happened"] + "".join(f"\n{host}: {line}" for host, lines in row["journals"].items() for line in lines)
 
 
-@pytest.mark.parametrize("site", cases.RELEASES)
+@pytest.mark.parametrize("site", USUAL)
 @pytest.mark.parametrize("case", [FREE, *PHASES, *SHORT])
 def test_power_cut_under_attack_ends_correctly(rows: Any, case: str, site: str) -> None:
     """A short outage ends with no machine down. In the others all machines go down in order and come back."""
     assert rows[case, site]["problems"] == [], format_row(rows[case, site])
 
 
-@pytest.mark.parametrize("site", cases.RELEASES)
+@pytest.mark.parametrize("site", USUAL)
 @pytest.mark.parametrize("case", PHASES)
 def test_attack_delays_shutdown_by_15s_at_most(rows: Any, case: str, site: str) -> None:
     """Compared with the power cut without an attack in the same run."""

@@ -10,12 +10,14 @@ import json
 import stat
 
 import pytest
-from homelab import CHECKOUT
-from support import count_changes, nut_processes, read_passwords, wait_until
+from homelab import CHECKOUT, cases
+from support import NEWEST, count_changes, nut_processes, read_passwords, wait_until
 
-PRIMARIES = ("pve8", "pve9")
-RELEASES = {"pve8": "2.8.0", "pve9": "2.8.1"}
+PRIMARIES = ("pve8", "pve9", *NEWEST)
+RELEASES = cases.RELEASES
 SECONDARIES = {"truenas": "pve8", "media": "pve8", "truenas9": "pve9"}
+if NEWEST:
+    SECONDARIES |= {"truenas14": "pve14", "media14": "pve14"}
 FILES = ("nut.conf", "ups.conf", "upsd.conf", "upsd.users", "upsmon.conf")
 
 

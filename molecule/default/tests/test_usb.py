@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import pytest
-from support import extra_vars, nut_processes, read_status, wait_until
+from support import NEWEST, extra_vars, nut_processes, read_status, wait_until
 
-PRIMARIES = {"pve8": "051d:0002", "pve9": "0764:0501"}
+PRIMARIES = {"pve8": "051d:0002", "pve9": "0764:0501", **dict.fromkeys(NEWEST, "051d:0002")}
 TWO = [
     {"name": "ups", "powervalue": 1, "desc": 'the "rack" #1', "options": {"vendorid": "051d"}},
     {"name": "second", "powervalue": 0, "options": {"vendorid": "0463", "offdelay": 30, "pollonly": True}},

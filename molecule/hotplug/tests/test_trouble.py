@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 
+import pytest
 from homelab.podman import run_podman
 from hotplug.primary import CONF, LOCK, SERVICE, STATE, TIMER, HotplugPrimary, driver_unit
 from support import read_status, wait_until
 
 UNIT = driver_unit("ups")
+SOON = 12  # seconds, for one run of nut-hotplug on a busy machine; a back-off begins with 15
 
 
 def without_ups_driver(processes: dict[str, str]) -> dict[str, str]:
@@ -132,6 +134,34 @@ def test_dummy_replaces_absent_ups(run_on_both):
         primary.wait_until_served(driver_name="usbhid-ups")
         assert primary.read_sections()["ups"]["driver"] == "usbhid-ups"
         assert without_ups_driver(primary.list_processes()) == without_ups_driver(before)
+
+    run_on_both(run_case)
+
+
+@pytest.mark.long
+def test_dummy_goes_at_once_whenever_its_ups_returns(run_on_both):
+    """Somebody tries this several times, or the plug is loose. While the dummy answers, a power cut would go unnoticed."""
+
+    def run_case(primary: HotplugPrimary) -> None:
+        primary.change_policy(absent="dummy")
+        for number in range(3):
+            primary.control_ups("unplug", "--port", "1")
+            primary.run_service()
+            wait_until(lambda: not primary.is_served(), 20, "its data to become stale")
+            primary.run_service()
+            primary.pass_time(40)
+            primary.run_service()
+            wait_until(
+                lambda: primary.read_sections()["ups"]["driver"] == "dummy-ups", 20, "ups.conf to have the dummy"
+            )
+            primary.control_ups("replug", "--port", "1")
+            primary.start_service()
+            wait_until(
+                lambda: primary.read_sections()["ups"]["driver"] == "usbhid-ups",
+                SOON,
+                f"ups.conf to have the UPS again, round {number + 1}",
+            )
+            primary.wait_until_served(driver_name="usbhid-ups")
 
     run_on_both(run_case)
 

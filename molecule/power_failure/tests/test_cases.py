@@ -11,11 +11,13 @@ import warnings
 
 import pytest
 from homelab import cases, verdict
+from homelab.hosts import USUAL
+from support import IS_FULL
+
+SITES = list(cases.RELEASES if IS_FULL else USUAL)
 
 PLAYED = [
-    (case.name, site)
-    for site, played in cases.choose_cases([], list(cases.RELEASES), ci=True).items()
-    for case in played
+    (case.name, site) for site, played in cases.choose_cases([], SITES, ci=not IS_FULL).items() for case in played
 ]
 FINALDELAY = 2  # the role's default, with the gate
 TIMES = [("nas-5", 5), ("nas-20", 20), ("nas-60", 60)]

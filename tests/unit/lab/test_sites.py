@@ -15,6 +15,7 @@ import homelab
 import pytest
 from homelab import Lab, LabError, all_hosts
 from homelab.hosts import SITES, LabHost, LabUps
+from homelab.images import APT_OPTIONS
 from usb.profiles import PROFILES
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -131,3 +132,36 @@ def test_plugging_fails_if_the_emulator_never_answers(tmp_path: Path, monkeypatc
     monkeypatch.setattr(homelab, "READY_SECONDS", 0.2)
     with pytest.raises(LabError, match="does not answer"):
         Hardware(tmp_path, late=1000)._plug_in_upses(TWO)
+
+
+@pytest.mark.parametrize(
+    ("release", "is_v1", "first", "volumes"),
+    [
+        ("trixie", False, ["/sbin/init"], []),
+        ("forky", False, ["/sbin/init"], []),
+        ("bookworm", True, ["/sbin/init"], ["--volume"]),
+        ("forky", True, ["/bin/sh", homelab.V2_INIT], []),
+    ],
+)
+def test_new_systemd_sees_cgroup_v2_alone(release: str, is_v1: bool, first: list[str], volumes: list[str]) -> None:
+    """systemd 258 and newer refuses to run where the kernel has cgroup v1, too."""
+    options, process = homelab.choose_init(release, is_v1)
+    assert process == first
+    assert [word for word in options if word == "--volume"] == volumes
+    assert ("SYS_ADMIN" in options) == ("private" in options) == (len(first) > 1)
+
+
+def test_every_image_has_the_first_process_for_cgroup_v2() -> None:
+    images = CHECKOUT / "lab/images"
+    assert (images / "common" / Path(homelab.V2_INIT).name).is_file()
+    kinds = {host.kind for host in all_hosts(SITES) if host.release not in homelab.KNOWS_CGROUP_V1}
+    for kind in kinds:
+        folder = str(Path(homelab.V2_INIT).parent)
+        assert f"COPY images/common {folder}\n" in (images / f"Containerfile.{kind}").read_text()
+
+
+def test_index_past_its_date_is_allowed_only_before_a_release() -> None:
+    assert set(APT_OPTIONS) == {host.release for host in all_hosts(SITES)} - {"bookworm", "trixie"}
+    assert not any(
+        "Authenticat" in option or "Insecure" in option for options in APT_OPTIONS.values() for option in options
+    )

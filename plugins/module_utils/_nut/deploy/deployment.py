@@ -31,7 +31,7 @@ from ..conf.files import NutFiles
 from ..conf.fit import fit_files
 from ..conf.no_effect import find_ineffective
 from ..conf.release import find_release
-from ..net import login, snapshot, vocabulary
+from ..net import login, snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..usb import liveness
@@ -250,7 +250,7 @@ class Deployment:
                 if names is None:
                     # a stand-in for a UPS that is not plugged in does not count as served
                     self.served_names |= {
-                        state.name.lower() for state in states if state.fresh and vocabulary.ABSENT not in state.status
+                        state.name.lower() for state in states if state.fresh and not state.is_stand_in
                     }
                 busy = snapshot.list_not_on_mains(
                     state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..base import paths
@@ -25,6 +25,7 @@ from ..shutdown.flag import SET, spare_path
 from .checks_files import unit_problems
 from .exam import DEPLOY, PRIMARY, Exam, Findings, Registry, name_unit, restart_on_mains
 from .findings import FAILURE, NOTE, OK, UNKNOWN, WARNING, Finding
+from .observe import Process
 
 check = Registry()
 
@@ -69,11 +70,35 @@ def check_upsmon(exam: Exam) -> Findings:
         yield exam.ok("upsmon", f"{good[0]} of {', '.join(monitor.system for monitor in own)}")
     yield from _judge_supplies(exam)
     yield from _judge_calibration(exam)
-    users = {process.user for process in exam.seen.processes if process.name == "upsmon"}
+    yield from _judge_processes(exam)
+
+
+def _judge_processes(exam: Exam) -> Findings:
+    """Report an upsmon that lacks one of its two processes: root's starts SHUTDOWNCMD, the other one watches the UPS."""
+    processes = [process for process in exam.seen.processes if process.name == "upsmon"]
+    users = {process.user for process in processes}
     wanted = exam.files.directive("upsmon.conf", "RUN_AS_USER") or "nut"
-    if users and wanted != "root" and wanted not in users:
+    todo, about = restart_on_mains(MONITOR), [name_unit(MONITOR, exam.host)]
+    if not users or wanted == "root":
+        return
+    if "root" not in users:
+        message = "upsmon's process that runs as root has died. Only it can start SHUTDOWNCMD, so this host would not shut down"
+        yield exam.fail("upsmon", message, f"systemctl restart {MONITOR}", about=about)
+    elif wanted not in users:
         message = f"upsmon runs as {', '.join(sorted(users))}, should run as {wanted}"
-        yield exam.warn("upsmon", message, restart_on_mains(MONITOR), about=[name_unit(MONITOR, exam.host)])
+        yield exam.warn("upsmon", message, todo, about=about)
+    elif exam.expected.primary and _watches_wrong_process(exam, processes):
+        message = (
+            f"systemd watches upsmon's process that runs as {wanted}. If root's process died, it would not be started again, and this "
+            "host would not shut down"
+        )
+        yield exam.warn("upsmon", message, todo, about=about)
+
+
+def _watches_wrong_process(exam: Exam, processes: Iterable[Process]) -> bool:
+    """Return whether upsmon was started before its unit had our drop-in, with a unit of NUT 2.8.5."""
+    unit = exam.seen.units.get(MONITOR)
+    return unit is not None and any(process.pid == unit.pid and process.user != "root" for process in processes)
 
 
 def _judge_supplies(exam: Exam) -> Findings:
@@ -121,7 +146,7 @@ def _judge_calibration(exam: Exam) -> Findings:
 
 def _is_silent(exam: Exam, ups: str) -> bool:
     state = exam.upses.get(ups.lower())
-    return state is None or not state.fresh or "ABSENT" in state.status
+    return state is None or not state.fresh or state.is_stand_in
 
 
 @check("shutdowncmd")

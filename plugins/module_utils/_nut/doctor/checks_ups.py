@@ -38,7 +38,7 @@ def check_usb(exam: Exam) -> Findings:
     for name, section in exam.sections.items():
         state = exam.upses.get(name.lower())
         if usb_sections.is_dummy(section):
-            if "ABSENT" in getattr(state, "status", ()):
+            if state is not None and state.is_stand_in:
                 message = f"{name} is not plugged in; upsd serves a placeholder for it"
                 todo = "plug it in; lsusb; nut-hotplug status"
                 yield exam.make_finding("usb", exam.judge_ups(name), message, todo, about=[name])
@@ -139,7 +139,7 @@ def _find_plugged(exam: Exam) -> dict[str, UsbDevice]:
 def _doubt_driver(exam: Exam, name: str, state: snapshot.UpsState) -> Finding | None:
     """Return what is wrong with a driver although upsd calls its data fresh: it may serve old data. None if nothing is."""
     section, status = exam.sections[name], " ".join(state.status)
-    if "ABSENT" in state.status or "usb" in exam.seen.troubles or not exam.seen.has_usb:
+    if state.is_stand_in or "usb" in exam.seen.troubles or not exam.seen.has_usb:
         return None
     unit, seen = driver_unit(name), exam.seen
     error = liveness.find_io_error((entry for entry in seen.journal if entry.unit == unit), seen.now)
@@ -201,14 +201,14 @@ def _describe_effect(exam: Exam, ups: str) -> str:
 def _is_good(exam: Exam, ups: str) -> bool:
     """Return whether a UPS gives power, and its battery is not low."""
     state = exam.upses.get(ups.lower())
-    return state is not None and state.fresh and not {"LB", "OFF", "FSD", "ABSENT"} & {*state.status}
+    return state is not None and state.fresh and not state.is_stand_in and not {"LB", "OFF", "FSD"} & {*state.status}
 
 
 @check("status", "load")
 def check_status(exam: Exam) -> Findings:
     """Check each UPS's status flags and load."""
     for state in exam.upses.values():
-        if not state.fresh or "ABSENT" in state.status:
+        if not state.fresh or state.is_stand_in:
             continue
         outage = [flag for flag in _OUTAGE if flag in state.status]
         flags = [flag for flag in _STATUS if flag in state.status and flag not in outage[1:]]
@@ -251,7 +251,7 @@ def _battery_left(reading: readings.Reading) -> str:
 def check_battery(exam: Exam) -> Findings:
     """Check the age of each UPS's battery."""
     for state in exam.upses.values():
-        if not state.fresh or "ABSENT" in state.status:
+        if not state.fresh or state.is_stand_in:
             continue
         date = next((state.variables[name] for name in doctor_status.DATES if state.variables.get(name)), "")
         since = doctor_status.parse_date(date)

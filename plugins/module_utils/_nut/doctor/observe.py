@@ -28,7 +28,7 @@ from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, paths, records, sets, tcp_table, trust
 from ..base.clock import name_system_start, read_boot_id
-from ..base.process import Find, find_program
+from ..base.process import Find, find_program, read_status
 from ..base.systemd import (
     ALL,
     MONITOR,
@@ -378,7 +378,7 @@ class HostObserver:
         for folder in sorted(self._path_below_root("proc").glob("[0-9]*")):
             with contextlib.suppress(OSError):
                 name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                if name not in ("upsd", "upsmon"):
+                if name not in ("upsd", "upsmon") or _is_of_container(folder):
                     continue
                 processes.append(Process(name, int(folder.name), _user_name(folder.stat().st_uid)))
                 owners.update(dict.fromkeys(_socket_inodes(folder), name))
@@ -512,6 +512,11 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _is_of_container(folder: Path) -> bool:
+    """Return whether a process belongs to a container of this host. folder: /proc/PID. It then has a number there, too."""
+    return len(read_status(folder).get("NSpid", "").split()) > 1
 
 
 def _socket_inodes(folder: Path) -> Iterable[str]:

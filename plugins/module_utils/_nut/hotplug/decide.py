@@ -238,12 +238,20 @@ class _Planner:
                 return "its UPS may be about to come back"
             return ""
         due = self.tries.get(name, Tries()).next_try(self.now)
-        if due > self.now:
+        if due > self.now and not self._ends_stand_in(name):
             self.waits[name] = due
             return "its driver was started only a moment ago"
         if state.is_fresh and state.unit.runs and self._only_adds_detail(name):
             return "its driver works; keys that tell its UPS from others are added when the driver next stops"
         return ""
+
+    def _ends_stand_in(self, name: str) -> bool:
+        """Return whether a UPS has been plugged in for which dummy-ups still answers.
+
+        Attempts before that were not in vain: its driver was started each time that it came back. While the stand-in answers,
+        nobody knows whether the mains are on.
+        """
+        return is_dummy(self.old.get(name)) and self._is_start_owed(name)
 
     def _only_adds_detail(self, name: str) -> bool:
         # a driver that has not had time to fail counts as working
@@ -281,7 +289,8 @@ class _Planner:
         why = self._explain_change(name)
         self._permit_node(name)
         if name in self.resolution.plugged:
-            self.tries[name] = self.tries.get(name, Tries()).add_try(self.now)
+            earlier = Tries() if self._ends_stand_in(name) else self.tries.get(name, Tries())
+            self.tries[name] = earlier.add_try(self.now)
         if name not in self.old:
             return  # the enumerator starts it
         if state.unit.runs:

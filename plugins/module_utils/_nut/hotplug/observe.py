@@ -48,8 +48,7 @@ UPSD_SECONDS = 5.0
 # DriverState.error if upsd could not be asked; not one of upsd's own codes
 UNREACHABLE = "UNREACHABLE"
 
-# The data that dummy-ups serves for a UPS that is not plugged in. ups.status is not one of NUT's flags, so that no client takes it for
-# mains or battery; upsmon of 2.8.0 and 2.8.1 ignores it.
+# The data that dummy-ups serves for a UPS that is not plugged in. No client takes its ups.status for mains or battery.
 DUMMY = f"""\
 # Written by nut-hotplug. dummy-ups serves this data for a UPS that is not plugged in.
 device.mfr: none

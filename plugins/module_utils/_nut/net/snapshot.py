@@ -15,7 +15,7 @@ from ..base.hostnames import normal_address
 from .client import UpsdClient, VariableType
 from .errors import MEANINGS, UnknownUps, UpsdError, UpsdFailure, VarNotSupported, explain_error
 from .readings import Reading, read_variables
-from .vocabulary import split_status
+from .vocabulary import ABSENT, split_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -58,6 +58,11 @@ class UpsState:
     num_logins: int | None  # None if upsd does not answer
     commands: Mapping[str, str] = field(default_factory=dict)  # name -> description
     writable: Mapping[str, WritableVariable] = field(default_factory=dict)
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Return whether this is what upsd serves in the place of a UPS that is not plugged in."""
+        return ABSENT in self.status
 
     @property
     def reading(self) -> Reading:

@@ -38,8 +38,15 @@ FLAGS = {
 }
 """The flags of ups.status (docs/new-drivers.txt, docs/developers.txt), in the order in which they matter."""
 
-ABSENT = "ABSENT"
-"""ups.status of what upsd serves in the place of a UPS that is not there. It is no flag of NUT's."""
+ABSENT = "wait"
+"""ups.status of what upsd serves in the place of a UPS that is not there. It is no flag of NUT's.
+
+upsmon of 2.8.3 to 2.8.5 keeps the flags that it does not know in a tree, without regard to case, and aborts when two different ones
+go one after the other (clients/upsmon.c, parse_status). One is always there: upsd says WAIT until it has a driver's data. So this is
+the same word to upsmon, and another one to us. upsmon of older releases ignores both.
+"""
+
+_WORDS = {**FLAGS, ABSENT: "not plugged in"}
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,9})?")
 
@@ -73,8 +80,8 @@ _RESULTS = (
 def describe_status(flags: Iterable[str]) -> str:
     """Return the flags of a ups.status in words: ``("OL", "CHRG")`` gives ``on mains, charging``. "" if there are none."""
     given = list(dict.fromkeys(flags))
-    known = [FLAGS[flag] for flag in FLAGS if flag in given]
-    return ", ".join([*known, *(printable(flag, 40) for flag in given if flag not in FLAGS)])
+    known = [_WORDS[flag] for flag in _WORDS if flag in given]
+    return ", ".join([*known, *(printable(flag, 40) for flag in given if flag not in _WORDS)])
 
 
 def judge_test_result(text: str) -> str:

@@ -8,9 +8,9 @@
 have root kill any process. Here systemd names the main process, and /proc shows which of its processes to signal.
 
 upsmon is two processes: one runs as root and executes SHUTDOWNCMD; the other runs as nut and sets FSD on SIGUSR1. In 2.8.0 and
-2.8.1 systemd's main process is root's, which ignores SIGUSR1, and nut's is its child. In 2.8.5 the main process is nut's. So
-`systemctl kill --kill-whom=main` would miss nut's process in the first two, and `all` would also kill upssched with its timers
-and the programs that NOTIFYCMD has started.
+2.8.1 systemd's main process is root's, which ignores SIGUSR1, and nut's is its child. With 2.8.5 the main process is nut's, unless
+upsmon was started with our drop-in (nut-monitor.conf), which makes it root's again. So `systemctl kill --kill-whom=main` would
+miss nut's process, and `all` would also kill upssched with its timers and the programs that NOTIFYCMD has started.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ from .bus import TEXT_KEYS, UsbDevice, looks_on_usb
 
 # 2.8.0 accepts the key "device" but never fills in that number, so nothing matches (seen in `usbhid-ups -DD`)
 BUSPORT_SINCE: Release = (2, 8, 1)
+# drivers read texts themselves, and not with libusb_get_string_descriptor_ascii() (drivers/usb-common.c, nut_usb_get_string)
+LATIN_SINCE: Release = (2, 8, 3)
+_BYTE = "\x01"  # stands for a byte above 127
 
 # Serial numbers that identify nothing. Source: 360 dumps of USB UPSes in networkupstools/nut-ddl, and issues of NUT, Home
 # Assistant and others. Only a third have a serial number at all, and some of those hold something else:
@@ -197,7 +200,7 @@ def matches_device(section: Section, device: UsbDevice, release: Release = NEWES
     texts = (
         device.vendor_id,
         device.product_id,
-        *read_texts(device),
+        *read_texts(device, release),
         f"{device.bus:03d}",
         f"{device.port:03d}" if numbered and device.port else "",
         f"{device.device:03d}" if numbered else "",
@@ -207,10 +210,10 @@ def matches_device(section: Section, device: UsbDevice, release: Release = NEWES
     return all(_matches_text(given[key], text) for key, text in zip(keys, texts) if key in given)
 
 
-def read_texts(device: UsbDevice) -> tuple[str, str, str]:
+def read_texts(device: UsbDevice, release: Release = NEWEST) -> tuple[str, str, str]:
     """Return a device's manufacturer, product and serial number as NUT's drivers read them; "" for those that they can't read."""
     texts = zip(TEXT_KEYS, (device.manufacturer, device.product, device.serial))
-    vendor, product, serial = ("" if key in device.unread else _read_by_driver(text) for key, text in texts)
+    vendor, product, serial = ("" if key in device.unread else _read_by_driver(text, release) for key, text in texts)
     return vendor, product, serial
 
 
@@ -229,12 +232,21 @@ def _lowered_keys(section: Section) -> dict[str, str]:
     return {key.lower(): value for key, value in section.keys if value is not None}
 
 
-def _read_by_driver(text: str) -> str:
-    """Return the kernel's text as libusb gives it to a driver, stripped: "?" for each UTF-16 unit that is not ASCII."""
-    units = (2 if ord(character) > 0xFFFF else 1 for character in text)
-    return "".join(character if character < "\x80" else "?" * count for character, count in zip(text, units)).strip(
-        BLANKS
-    )
+def _read_by_driver(text: str, release: Release) -> str:
+    """Return the kernel's text as a driver gets it, stripped: "?" for each UTF-16 unit that is not ASCII.
+
+    2.8.3 and later read the text themselves, and keep the units below 256 as bytes. These are no characters to a driver, so here
+    they are one that only "." and its like match, whatever the locale.
+    """
+
+    def read(character: str) -> str:
+        if character < "\x80":
+            return character
+        if character <= "\xff" and release >= LATIN_SINCE:
+            return _BYTE
+        return "?" * (2 if ord(character) > 0xFFFF else 1)
+
+    return "".join(map(read, text)).strip(BLANKS)
 
 
 def _matches_text(pattern: str, text: str) -> bool:

@@ -52,6 +52,14 @@ def test_unit_always_ends_in_a_poweroff(timeout: float, limit: int) -> None:
     assert "[Install]" not in lines  # would power off at boot
 
 
+def test_systemd_watches_the_process_that_starts_shutdowncmd() -> None:
+    """Whatever the unit of the installed NUT says: the drop-in overrides what 2.8.5 has changed."""
+    lines = (ROLE / "templates/nut-monitor.conf.j2").read_text().splitlines()
+    for line in ("Type=simple", "NotifyAccess=none", "PIDFile=", "WatchdogSec=0", "Restart=on-failure"):
+        assert lines.count(line) == 1, line
+    assert not [line for line in lines if "{" in line]
+
+
 def test_role_and_library_use_the_same_paths() -> None:
     variables = load_yaml("vars/main.yml")
     assert set(variables["__nut_server_shutdown_files"]) == set(kits.SHUTDOWN.places)

@@ -248,6 +248,13 @@ BROKEN: dict[str, tuple[HostObservation, str, str, str]] = {
         with_text("upsmon.conf", lambda text: text.replace("3493 1 monitor", "3493 0 monitor")), "upsmon", FAILURE, "no MONITOR line",
     ),
     "upsmon runs only as root": (replace(SEEN, processes=(Process("upsmon", 2, "root"),)), "upsmon", WARNING, "runs as root"),
+    "upsmon's root process is dead": (
+        replace(SEEN, processes=(Process("upsmon", 3, "nut"),)), "upsmon", FAILURE, "this host would not shut down",
+    ),
+    "systemd watches the wrong process of upsmon": (
+        replace(SEEN, processes=(Process("upsmon", 2, "root"), Process("upsmon", make_unit().pid, "nut"))),
+        "upsmon", WARNING, "would not be started again",
+    ),
     "SHUTDOWNCMD changed by hand": (
         with_text("upsmon.conf", lambda text: text.replace(GATE_COMMAND, "/bin/true")), "shutdowncmd", FAILURE, "'/bin/true', should be",
     ),
@@ -392,6 +399,9 @@ CLIENT_BROKEN: dict[str, tuple[HostObservation, str, str, str]] = {
         "would not wait for this host",
     ),
     "SHUTDOWNCMD": (with_text("upsmon.conf", lambda text: text.replace("-h +0", "-r +0"), CLIENT), "shutdowncmd", FAILURE, "-r +0"),
+    "upsmon's root process is dead": (
+        replace(CLIENT, processes=(Process("upsmon", 3, "nut"),)), "upsmon", FAILURE, "this host would not shut down",
+    ),
     "MODE": (with_text("nut.conf", lambda text: text.replace("netclient", "none"), CLIENT), "mode", FAILURE, "must be netclient"),
     "FINALDELAY": (
         with_text("upsmon.conf", lambda text: text.replace("FINALDELAY 5", "FINALDELAY 60"), CLIENT), "files", WARNING, "FINALDELAY",

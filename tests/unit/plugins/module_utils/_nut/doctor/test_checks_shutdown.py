@@ -18,7 +18,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     UNKNOWN,
     WARNING,
 )
-from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import HostObservation
+from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import HostObservation, Process
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.node import NodeTimes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.startup import GuestStart
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import gate
@@ -72,6 +72,20 @@ def test_refused_sandbox_is_a_note_with_reason() -> None:
     assert note.seen.startswith("226/NAMESPACE")
     assert "\x1b" not in note.seen
     assert "nut_server_hardening=false" in note.todo
+
+
+@pytest.mark.parametrize("users", [["root"], ["root", "root"]])
+def test_upsmon_that_stays_root_on_purpose_is_ok(users: list[str]) -> None:
+    seen = with_text("upsmon.conf", lambda text: f"{text}RUN_AS_USER root\n")
+    processes = tuple(Process("upsmon", make_unit().pid + number, user) for number, user in enumerate(users))
+    wanted = replace(EXPECTED, files={name: file.text for name, file in seen.files.items()})
+    assert find_problems(replace(seen, processes=processes), wanted) == []
+
+
+def test_upsmon_of_secondary_may_be_watched_by_its_other_process() -> None:
+    """A secondary has no drop-in; its own unit decides."""
+    processes = (Process("upsmon", 2, "root"), Process("upsmon", make_unit().pid, "nut"))
+    assert find_problems(replace(CLIENT, processes=processes), CLIENT_EXPECTED) == []
 
 
 def test_flag_during_shutdown_is_ok() -> None:

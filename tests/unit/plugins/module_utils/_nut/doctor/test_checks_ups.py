@@ -20,6 +20,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings i
     Finding,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe import HostObservation
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.opened import OpenedNode
 from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     DEVICE,
@@ -46,7 +47,7 @@ def test_placeholder_counts_as_missing_ups() -> None:
     seen = with_text(
         "ups.conf", lambda _text: "maxretry = 3\n[ups]\n  driver = dummy-ups\n  port = nut-hotplug-absent.dev\n"
     )
-    absent = make_ups(status=("ABSENT",))
+    absent = make_ups(status=(ABSENT,))
     seen = replace(seen, served=upsd_answer(absent), watched={"ups@localhost:3493": upsd_answer(absent)}, devices=())
     assert [(finding.check, finding.verdict) for finding in find_problems(seen)] == [("usb", FAILURE)]
 
@@ -319,7 +320,7 @@ def test_upsmon_row_says_what_each_ups_powers() -> None:
     assert "it goes down when rack or desk is low" in upsmon_findings(*with_upses(*PAIR, minsupplies=2))[-1][1]
 
 
-@pytest.mark.parametrize("state", [MUTE, {"status": ("ABSENT",)}])
+@pytest.mark.parametrize("state", [MUTE, {"status": (ABSENT,)}])
 def test_silent_redundant_ups_keeps_upsmon_waiting(state: Any) -> None:
     """A UPS without data counts as one that gives power (real upsmon 2.8.0)."""
     seen, expected = with_upses(*PAIR, desk=state)

@@ -451,9 +451,15 @@ def network(root: Path) -> None:
     local = "0100007F" if little else "7F000001"
     (root / "proc/net/tcp").write_text(TABLE.format(any="00000000", local=local))
     (root / "proc/net/tcp6").write_text(TABLE_6.format(local="0" * 24 + ("01000000" if little else "00000001")))
-    for number, name, inode in (("12", "upsd", 4242), ("13", "upsmon", 99), ("14", "sshd", 77)):
-        folder = root / "proc" / number
+    for number, name, inode in (
+        ("12", "upsd", 4242),
+        ("13", "upsmon", 99),
+        ("14", "sshd", 77),
+        ("15\t7", "upsmon", 98),
+    ):
+        folder = root / "proc" / number.split()[0]
         (folder / "fd").mkdir(parents=True)
+        (folder / "status").write_text(f"Name:\t{name}\nNSpid:\t{number}\n")
         (folder / "comm").write_text(f"{name}\n")
         (folder / "fd/3").symlink_to(f"socket:[{inode}]")
         (folder / "fd/4").symlink_to("/dev/null")
@@ -480,6 +486,7 @@ def test_listening_sockets_are_observed(root: Path) -> None:
         Socket("127.0.0.1", 22, ""),
         Socket("::1", 3493, ""),
     )
+    # not the upsmon of a container, whose processes the host sees, too
     assert [(process.name, process.pid) for process in seen.processes] == [("upsd", 12), ("upsmon", 13)]
 
 

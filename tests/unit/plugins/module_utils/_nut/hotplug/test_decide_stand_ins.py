@@ -13,6 +13,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decide im
     DUMMY_AFTER,
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.decision import DriverState, HotplugPlan
+from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.memory import Tries
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb import sections as usb_sections
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.bus import UsbUps
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.policy import UsbPolicy
@@ -21,7 +22,9 @@ from ansible_collections.homelab.nut.tests.unit.support.named_upses import (
     CPS,
     DEFAULT,
     ENUMERATE,
+    FAILED,
     GONE,
+    MUTE,
     NOW,
     POWERCOM,
     RELOAD,
@@ -130,6 +133,59 @@ def test_stand_in_stays_until_ups_is_plugged_in() -> None:
     assert made.conf is not None
     assert section_keys(made.conf.sections["ups"])["serial"] == "5B1234T56789"
     assert list_steps(host.make_plan(APC, power=["x (OB)"])) == []
+
+
+ENDS = ["stop ups", "write", ENUMERATE, "start ups", RELOAD]
+
+
+def test_stand_in_ends_at_once_however_often_its_ups_is_unplugged() -> None:
+    host = stood_in(APC)
+    for number in range(6):
+        host.now += 5
+        device = replace(APC, device=replace(APC.device, device=20 + number))
+        made = host.make_plan(device, ups={"plugged_since": host.now, "is_new_device": True})
+        assert (list_steps(made), dict(made.waits)) == (ENDS, {}), number
+        assert host.tries["ups"] == Tries(1, host.now)
+        host.apply_plan(made, device)
+        fresh = {
+            "status": ("OL",),
+            "error": "",
+            "silent_since": host.now,
+            "last_status": ("OL",),
+            "is_new_device": False,
+        }
+        assert list_steps(host.make_plan(device, ups=fresh)) == []
+        host.now += DUMMY_AFTER
+        gone = {"status": (), "error": "DATA-STALE", "plugged_since": None, "silent_since": host.now - DUMMY_AFTER}
+        made = host.make_plan(ups=gone)
+        assert is_dummy(made), number
+        host.apply_plan(made)
+        host.make_plan(ups={"status": ("WAIT",), "error": "", "silent_since": host.now})
+
+
+def test_driver_that_fails_after_its_stand_in_is_restarted_with_backoff() -> None:
+    host = stood_in(APC)
+    host.tries = {"ups": Tries(5, NOW - 5)}
+    host.apply_plan(host.make_plan(APC, ups={"plugged_since": NOW, "is_new_device": True}), APC)
+    gaps = []
+    host.make_plan(APC, ups={**MUTE, "unit": FAILED, "is_new_device": False, "silent_since": NOW})
+    for _unused in range(3):
+        started = host.now
+        host.now = host.make_plan(APC).waits["ups"]
+        gaps.append(host.now - started)
+        assert list_steps(host.make_plan(APC)) == ["start ups"]
+    assert gaps == [15, 30, 60]
+
+
+def test_new_section_of_stand_in_waits_for_attempts_with_the_same_ups() -> None:
+    """The stand-in did not end: that was postponed, or a person has written it again."""
+    host = stood_in(APC)
+    host.tries = {"ups": Tries(3, NOW - 5)}
+    made = host.make_plan(APC, ups={"plugged_since": NOW - 20, "is_new_device": False})
+    assert (list_steps(made), dict(made.waits)) == ([], {"ups": NOW - 5 + 60})
+    # it was plugged in after the last attempt, but not ended because of another UPS
+    assert list_steps(host.make_plan(APC, power=["x (OB)"], ups={"plugged_since": NOW - 2})) == []
+    assert list_steps(host.make_plan(APC)) == ENDS
 
 
 def test_stand_in_can_be_taken_over() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import quiet, quiet_note
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import FakeUpsd, serve_answers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -281,7 +282,7 @@ KINDS = {
     'VAR ups ups.status "OL CAL"': "OL CAL",
     'VAR ups ups.status "WAIT"': "WAIT",
     'VAR ups ups.status "OLX"': "",
-    'VAR ups ups.status "ABSENT"': "",
+    f'VAR ups ups.status "{ABSENT}"': "",
     "ERR DATA-STALE": "ERR DATA-STALE",
     'ERR "OL"': 'ERR "OL"',
     'VAR ups ups.status "OL" "OB"': "?",

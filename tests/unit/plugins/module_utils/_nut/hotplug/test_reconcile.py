@@ -15,6 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug import ob
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act import HotplugOutcome
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observation import HotplugObservation
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import make_answers
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
@@ -191,6 +192,31 @@ def test_absent_ups_gets_stand_in(machine: HotplugMachine) -> None:
     (machine.folder / DUMMY_PORT).unlink()
     machine.run_hotplug()
     assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
+
+
+def test_ups_is_served_by_the_first_run_after_each_plugging(machine: HotplugMachine) -> None:
+    """The pluggings before have filled the memory with attempts, none of which failed."""
+    machine.policy["absent"] = "dummy"
+    (machine.folder / "ups.conf.wanted").write_text(WANTED)
+    machine.bus.plug_in("1-1", APC, serial="5B1234T56789")
+    machine.run_hotplug()
+    machine.run_hotplug()
+    for number in range(5):
+        machine.bus.unplug_device("1-1")
+        machine.status["ups"] = "ERR DATA-STALE"
+        machine.run_hotplug()
+        machine.now += 31
+        machine.run_hotplug()
+        assert dict(machine.conf.sections["ups"].keys)["driver"] == "dummy-ups", number
+        machine.status["ups"] = ABSENT
+        machine.run_hotplug()
+        machine.bus.plug_in("1-1", APC, serial="5B1234T56789", device=20 + number)
+        begin = machine.now
+        machine.events = [machine.status.clear]
+        machine.run_hotplug()
+        machine.status.clear()
+        assert dict(machine.conf.sections["ups"].keys)["driver"] == "usbhid-ups", number
+        assert machine.now - begin <= 15, number
 
 
 def test_stand_in_reports_neither_mains_nor_battery() -> None:

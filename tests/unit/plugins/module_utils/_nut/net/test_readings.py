@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import readings, vocabulary
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.readings import Reading, read_variables
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot import UpsState
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.snapshot impo
         ("OFF", None, False, ("OFF",), False),
         ("FSD", None, False, ("FSD",), True),
         ("WAIT", None, False, (), False),
-        ("ABSENT", None, False, (), False),
+        (ABSENT, None, False, (), False),
         ("ol", None, False, (), False),
         ("", None, False, (), False),
     ],

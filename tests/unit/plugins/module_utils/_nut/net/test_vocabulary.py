@@ -129,3 +129,10 @@ def test_value_gets_a_type(name: str, text: str, value: object) -> None:
 def test_equal_values_are_recognized(one: str, other: str, same: bool) -> None:
     assert vocabulary.is_same_value(one, other) is same
     assert vocabulary.is_same_value(other, one) is same
+
+
+def test_stand_in_has_a_status_of_its_own_that_upsmon_takes_for_that_of_a_waiting_driver() -> None:
+    """upsmon of 2.8.3 and later compares without regard to case, and must not see a second flag that it does not know."""
+    assert vocabulary.ABSENT not in vocabulary.FLAGS
+    assert vocabulary.ABSENT.upper() == "WAIT"
+    assert vocabulary.describe_status([vocabulary.ABSENT]) == "not plugged in"

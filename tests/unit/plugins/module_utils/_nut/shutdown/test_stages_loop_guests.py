@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base import records
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.readings import HOLD_SECONDS
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox import control
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import stages, stages_loop
 from ansible_collections.homelab.nut.tests.unit.support.stages_world import (
@@ -572,7 +573,7 @@ def test_endless_self_test_blocks_no_stage(world: StagesWorld) -> None:
 
 
 def test_stand_in_for_absent_ups_is_unknown(world: StagesWorld) -> None:
-    world.set_reports((0, {"ups.status": "ABSENT"}))
+    world.set_reports((0, {"ups.status": ABSENT}))
     world.kill_at = BOOT + 1000
     world.run_until_killed(NAS)
     assert world.lines == ["+0.0 s  cannot tell whether the mains are on: upsd does not report it"]

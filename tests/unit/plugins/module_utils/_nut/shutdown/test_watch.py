@@ -14,6 +14,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process 
     ClientConnection,
     Sockets,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch
 
 ASLEEP = Activity("S", 40, 1000.0)
@@ -27,9 +28,9 @@ ASLEEP = Activity("S", 40, 1000.0)
         (["OL", "OB DISCHRG"], watch.BATTERY),
         (["FSD OL"], watch.BATTERY),
         (["OL", ""], watch.UNKNOWN),
-        (["OL", "ABSENT"], watch.MAINS),
-        (["OB", "ABSENT"], watch.BATTERY),
-        (["ABSENT"], watch.UNKNOWN),
+        (["OL", ABSENT], watch.MAINS),
+        (["OB", ABSENT], watch.BATTERY),
+        ([ABSENT], watch.UNKNOWN),
         ([""], watch.UNKNOWN),
         ([], watch.UNKNOWN),
     ],
@@ -48,9 +49,9 @@ def test_power_source(statuses: list[str], power: str) -> None:
         ("OB", "", "OB"),
         ("OL", "", "OL"),
         ("OB", "WAIT", "OB"),
-        ("OB LB", "ABSENT", "OB LB"),
-        ("", "ABSENT", "ABSENT"),
-        ("ABSENT", "", ""),
+        ("OB LB", ABSENT, "OB LB"),
+        ("", ABSENT, ABSENT),
+        (ABSENT, "", ""),
     ],
 )
 def test_latest_power_status(before: str, now: str, word: str) -> None:
@@ -61,7 +62,7 @@ def test_latest_power_status(before: str, now: str, word: str) -> None:
     ("words", "statuses", "seen"),
     [
         (["OL"], ["OL"], True),
-        (["OL", "", "ABSENT"], ["OL", "", "ABSENT"], True),
+        (["OL", "", ABSENT], ["OL", "", ABSENT], True),
         (["OL", "OB"], ["OL", "OB"], False),
         (["OL", "OB"], ["OL", ""], False),  # the second UPS was last on battery
         (["FSD OL"], ["FSD OL"], False),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import CLOCK, Clock
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.upsd_process import SocketAccessDenied, UpsdProcess
+from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import watch, watch_loop
 from ansible_collections.homelab.nut.tests.unit.support.blocked_upsd import (
     SECONDS,
@@ -327,7 +328,7 @@ def test_late_address_restarts_upsd(host: BlockedHost) -> None:
     assert watcher.memory.restarted_for == ()
 
 
-@pytest.mark.parametrize("status", ["OL,ABSENT", "OL,"])
+@pytest.mark.parametrize("status", [f"OL,{ABSENT}", "OL,"])
 def test_late_address_at_boot_is_served_within_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:

@@ -350,8 +350,7 @@ def test_missing_text_counts_as_empty() -> None:
     ("text", "read"),
     [
         ("\t UPS \n", "UPS"),
-        # libusb_get_string_descriptor_ascii(): a ? for each unit of UTF-16 that is not ASCII
-        ("Käse", "K[?]se"),
+        # a ? for each unit of UTF-16 above 255
         ("ж😀", "[?]{3}"),
         ("\udcff", "[?]"),
         ("a\x0bb\x7f", "a.b."),
@@ -365,6 +364,23 @@ def test_texts_are_matched_as_read_by_libusb(text: str, read: str) -> None:
         ("serial", replace(APC, serial=text)),
     ):
         assert takes(device, **{key: read})
+
+
+@pytest.mark.parametrize(
+    ("release", "pattern", "matches"),
+    [
+        ((2, 8, 2), "K[?]se", True),
+        ((2, 8, 3), "K[?]se", False),
+        ((2, 8, 2), "K[^?[:print:]]se", False),
+        ((2, 8, 3), "K[^?[:print:]]se", True),
+        ((2, 8, 2), "K.se", True),
+        ((2, 8, 3), "K.se", True),
+    ],
+)
+def test_umlaut_is_a_byte_since_2_8_3(release: tuple[int, int, int], pattern: str, matches: bool) -> None:
+    """Before, libusb_get_string_descriptor_ascii() gave a ? for each unit of UTF-16 that is not ASCII."""
+    section = Section("ups", (("serial", pattern),))
+    assert fingerprint.matches_device(section, replace(APC, serial="Käse"), release) == matches
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
