@@ -246,6 +246,7 @@ def main() -> None:
                     **{name: {"type": "str", "required": True} for name in ("name", "address", "ups")},
                     "primary_address": {"type": "str", "default": "localhost"},
                     "primary_port": {"type": "int", "default": 3493},
+                    "managed": {"type": "bool", "default": True},
                 },
             },
             "times": {

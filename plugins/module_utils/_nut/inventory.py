@@ -75,6 +75,7 @@ class Secondary:
     address: str
     guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number} if it is a guest of the primary
     present: bool  # whether it is a secondary; else NUT is taken away from it (nut_client_state)
+    managed: bool  # whether Ansible logs in to it; else its NUT client was set up by hand
 
 
 def list_secondaries(
@@ -101,14 +102,29 @@ def list_secondaries(
                 why = "; a host is either a primary or a secondary" if name in primaries else ""
                 raise InventoryError(f"{name} is in the groups {list_words(own)}: remove it from one of them{why}")
             found.append(asdict(_make_secondary(name, kind, machines, hostvars)))
-    users: dict[tuple[str, str], str] = {}
-    for client in found:
-        other = users.setdefault((client["primary"], client["user"]), client["name"])
-        if other != client["name"]:
-            raise InventoryError(
-                f"{other} and {client['name']} have the same user {client['user']}: set another nut_client_user for one of them"
-            )
+    _check_shared_users(found, hostvars)
     return found
+
+
+def _check_shared_users(secondaries: Sequence[Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InventoryError if two secondaries of a primary have the same user.
+
+    Machines with a login that can't be changed, such as two Synologys, may share it: they have the same password, too.
+    """
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for client in secondaries:
+        other = first.setdefault((client["primary"], client["user"]), client)
+        if other is client:
+            continue
+        who = f"{other['name']} and {client['name']} have the same user {client['user']}"
+        if client["managed"] or other["managed"]:
+            raise InventoryError(f"{who}: set another nut_client_user for one of them")
+        passwords = [str(hostvars[name].get("nut_client_password") or "") for name in (other["name"], client["name"])]
+        if not all(passwords) or len(set(passwords)) > 1:
+            raise InventoryError(
+                f"{who}: set another nut_client_user for one of them, or, if they can't have another one, the same nut_client_password "
+                "for both"
+            )
 
 
 def find_problems(
@@ -211,6 +227,7 @@ def _make_secondary(name: str, kind: Kind, machines: Groups, hostvars: Mapping[s
         address=_list_addresses(name, variables),
         guest=_parse_guest(name, variables.get("nut_client_guest")),
         present=str(variables.get("nut_client_state") or primary_variables.get("nut_server_state")) != "absent",
+        managed=kind.is_managed,
     )
 
 

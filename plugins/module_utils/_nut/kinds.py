@@ -35,7 +35,13 @@ PRIMARIES = "pve"  # the group of the primaries, and their kind in the plan
 # TrueNAS stops its services and exports its pools; a Linux machine stops its services.
 TRUENAS = Kind("truenas", "truenas", 60, (22, 80, 443, 445, 111, 2049), is_configured=False)
 LINUX = Kind("ups_clients", "linux", 30, (22, 80, 443, 3389), is_configured=True)
-KINDS = {kind.group: kind for kind in (TRUENAS, LINUX)}
+# Anything with a NUT client of its own: another NAS, a router, a desktop. The longest times that are usual, and all their ports.
+UNMANAGED = Kind(
+    *("unmanaged", "unmanaged", 90, (22, 80, 443, 445, 3389, 5000, 5001, 5900, 8080, 8123, 8443)),
+    is_configured=False,
+    is_managed=False,
+)
+KINDS = {kind.group: kind for kind in (TRUENAS, LINUX, UNMANAGED)}
 GROUPS = (PRIMARIES, *KINDS)
 # the beginnings of the variables of a host of each group
 _PREFIXES = {"nut_server_": (PRIMARIES,), "nut_client_": tuple(KINDS)}

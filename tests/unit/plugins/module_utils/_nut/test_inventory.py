@@ -46,6 +46,7 @@ def test_defaults_of_a_secondary() -> None:
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
             **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
             "present": True,
+            "managed": True,
         },
         {
             **{
@@ -58,6 +59,7 @@ def test_defaults_of_a_secondary() -> None:
             },
             **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
             "present": True,
+            "managed": True,
         },
     ]
 
@@ -97,6 +99,7 @@ def test_all_variables_of_a_secondary() -> None:
         "address": "10.0.0.7",
         "guest": {"kind": "qm", "id": 100},
         "present": True,
+        "managed": True,
     }
     assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
 
