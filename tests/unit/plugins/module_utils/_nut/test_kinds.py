@@ -125,3 +125,58 @@ def test_inventory_without_a_primary_names_its_files() -> None:
         "The inventory /home/me/hosts.yml has no host in the group pve, so there is nothing to do"
     )
     assert "nut_groups" in problem
+
+
+APPLIANCES = {
+    "all": ["cellar", "syno", "syno2", "desk"],
+    "pve": ["cellar"],
+    "ups_clients": ["desk"],
+    "unmanaged": ["syno", "syno2"],
+}
+FIXED = {"nut_client_user": "monuser", "nut_client_password": "secret"}
+
+
+def appliances(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variables of the hosts in APPLIANCES."""
+    return {name: {"ansible_host": "192.0.2.9", **variables.get(name, {})} for name in APPLIANCES["all"]}
+
+
+def test_unmanaged_machine_is_a_secondary_that_ansible_does_not_log_in_to() -> None:
+    found = inventory.list_secondaries(APPLIANCES, appliances(syno=FIXED))
+    by_name = {client["name"]: client for client in found}
+    assert {name: client["managed"] for name, client in by_name.items()} == {
+        "desk": True,
+        "syno": False,
+        "syno2": False,
+    }
+    assert (by_name["syno"]["user"], by_name["syno2"]["user"]) == ("monuser", "syno2")
+    assert by_name["syno"]["shutdown_time"] == kinds.UNMANAGED.shutdown_time
+    assert inventory.find_groups(APPLIANCES, appliances()).list_managed() == ["cellar", "desk"]
+    sources = inventory.upsd_access(APPLIANCES, appliances(), "cellar")["sources"]
+    assert {source["name"] for source in sources} == {"desk", "syno", "syno2"}
+    site = inventory.plan_site("cellar", found, [{"name": "ups"}])
+    assert [machine["kind"] for machine in site["machines"]] == ["pve", "linux", "unmanaged", "unmanaged"]
+
+
+def test_machines_with_a_fixed_login_may_share_it() -> None:
+    assert len(inventory.list_secondaries(APPLIANCES, appliances(syno=FIXED, syno2=FIXED))) == 3
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"syno": FIXED, "syno2": {**FIXED, "nut_client_password": "other"}},
+        {"syno": {"nut_client_user": "monuser"}, "syno2": {"nut_client_user": "monuser"}},
+        {"syno": FIXED, "desk": FIXED},
+    ],
+    ids=["two passwords", "no passwords", "a managed machine"],
+)
+def test_other_machines_do_not_share_a_login(variables: dict[str, Any]) -> None:
+    (problem,) = inventory.find_problems(APPLIANCES, appliances(**variables))
+    assert "have the same user monuser: set another nut_client_user for one of them" in problem
+
+
+def test_role_on_an_unmanaged_machine_is_refused() -> None:
+    assert inventory.find_problems(APPLIANCES, appliances(), "syno", "nut_client") == [
+        "syno gets the role nut_client, but is in the group unmanaged: set it up by its own means (docs/clients.md)"
+    ]
