@@ -128,13 +128,20 @@ def _check_shared_users(secondaries: Sequence[Mapping[str, Any]], hostvars: Mapp
 
 
 def find_problems(
-    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], host: str = "", role: str = ""
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Mapping[str, Any]],
+    host: str = "",
+    role: str = "",
+    sources: Sequence[str] = (),
 ) -> list[str]:
-    """Return what is wrong with the machines of an inventory. host, role: a host, and the role that is applied to it."""
+    """Return what is wrong with the machines of an inventory.
+
+    host, role: a host, and the role that is applied to it. sources: the files of the inventory.
+    """
     try:
         machines = find_groups(groups, hostvars)
         if not machines.hosts[PRIMARIES]:
-            return [_explain_no_primary(machines, hostvars)]
+            return [_explain_no_primary(machines, sources)]
         list_secondaries(groups, hostvars)
     except InventoryError as error:
         return [str(error).rstrip(".")]
@@ -143,9 +150,8 @@ def find_problems(
     return [*strays, *([unknown] if unknown else [])]
 
 
-def _explain_no_primary(machines: Groups, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
-    sources = next((variables.get("ansible_inventory_sources") for variables in hostvars.values()), None)
-    where = " ".join(["The inventory", *([", ".join(map(str, sources))] if sources else [])])
+def _explain_no_primary(machines: Groups, sources: Sequence[str]) -> str:
+    where = f"The inventory {', '.join(map(str, sources))}".rstrip()
     group = machines.describe(PRIMARIES).rpartition(" ")[0]
     return (
         f"{where} has no host in the {group}, so there is nothing to do: put the host with the UPS there (inventories/example, in the "

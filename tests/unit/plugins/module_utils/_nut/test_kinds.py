@@ -119,8 +119,7 @@ def test_group_that_is_called_almost_like_ours_is_remarked() -> None:
 
 
 def test_inventory_without_a_primary_names_its_files() -> None:
-    variables = hosts(vault={}, cellar={"ansible_inventory_sources": ["/home/me/hosts.yml"]})
-    (problem,) = inventory.find_problems(GROUPS, variables)
+    (problem,) = inventory.find_problems(GROUPS, hosts(), sources=["/home/me/hosts.yml"])
     assert problem.startswith(
         "The inventory /home/me/hosts.yml has no host in the group pve, so there is nothing to do"
     )
