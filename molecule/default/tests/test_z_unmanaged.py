@@ -13,7 +13,7 @@ import subprocess
 import pytest
 from homelab import CHECKOUT
 from homelab.images import build_image
-from homelab.podman import run_podman
+from homelab.podman import limit_options, run_podman
 from support import wait_until
 
 LOGIN = {"nut_client_user": "monuser", "nut_client_password": "secret"}
@@ -29,7 +29,7 @@ exec upsmon -F
 def synology(lab, play, tmp_path_factory):
     """Start the machine, and return the inventory that has it, in addition to the lab's. Remove both in the end."""
     name = lab.container_name("synology")
-    options = ("--detach", "--name", name, "--label", f"lab={lab.prefix}", "--network", lab.prefix)
+    options = ("--detach", "--name", name, "--label", f"lab={lab.prefix}", "--network", lab.prefix, *limit_options())
     run_podman("run", *options, build_image("nut", "bookworm"), "sh", "-c", START)
     seen = json.loads(run_podman("inspect", "--type", "container", name).stdout)[0]
     address = seen["NetworkSettings"]["Networks"][lab.prefix]["IPAddress"]

@@ -304,12 +304,14 @@ TLS = {
     },
     "__nut_client_certificate": {"ca": "a", "path": "/etc/nut/tls/client"},
 }
+# no role runs there, so nothing is seen
+SYNOLOGY = {"nut_client_user": "monuser", "nut_client_password": "secret", "seen": {}}
 SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nas": ("truenas", "full", {"nut_client_ups": "right"}),
     "media": ("ups_clients", "full", {"nut_client_shutdown_time": 90, "nut_client_user": "media-1"}),
     "desk": ("ups_clients", "full", {"nut_client_shutdown_time": 10, "nut_client_password": "x'y;z"}),
-    "syno": ("unmanaged", "full", {"nut_client_user": "monuser", "nut_client_password": "secret"}),
-    "syno2": ("unmanaged", "full", {"nut_client_user": "monuser", "nut_client_password": "secret"}),
+    "syno": ("unmanaged", "full", SYNOLOGY),
+    "syno2": ("unmanaged", "full", SYNOLOGY),
     "nas2": ("truenas", "margin", {}),
     "nas3": ("truenas", "fixed", {"nut_client_shutdown_time": 300}),
     "nas4": ("truenas", "taken", {}),

@@ -122,7 +122,7 @@ def test_begin_says_what_begins_the_shutdown_first() -> None:
 def test_plan_of_a_host_without_guests_does_not_mention_proxmox() -> None:
     """A Raspberry Pi with the UPS, for example."""
     machines = (PVE, *(machine for machine in SITE.machines if machine.role == "secondary"))
-    plan = make_plan(machines, SITE.supplies, replace(SITE.timing, guests_time=None), (), ProxmoxGuests())
+    plan = make_plan(machines, SITE.supplies, replace(SITE.timing, guests_time=None), (), ProxmoxGuests(0, 0))
     assert "guests_time" in plan.needed
     for shown in (draw_table(plan), draw_page(plan)):
         assert "Proxmox" not in shown
