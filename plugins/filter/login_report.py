@@ -93,7 +93,7 @@ def _explain_missing(
         password = "nut_client_password" if given else f".homelab-nut/passwords/{name} beside the inventory"
         return (
             f"enter there: server {client['primary_address']}{port}, UPS {client['ups']}, user {client['user']}, and the password in "
-            f"{password}; see docs/clients.md"
+            f"{password}. If it is there already, restart its UPS service, because a refused login is not tried again; see docs/clients.md"
         )
     if name not in hosts:
         return "it has no part in this run"

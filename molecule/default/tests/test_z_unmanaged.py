@@ -27,10 +27,10 @@ exec upsmon -F
 
 @pytest.fixture(scope="module")
 def synology(lab, play, tmp_path_factory):
-    """Start the machine, and return the inventory that has it, in addition to the lab's. Remove both in the end."""
+    """Start the machine without its upsmon, and return the inventory that has it, in addition to the lab's."""
     name = lab.container_name("synology")
     options = ("--detach", "--name", name, "--label", f"lab={lab.prefix}", "--network", lab.prefix, *limit_options())
-    run_podman("run", *options, build_image("nut", "bookworm"), "sh", "-c", START)
+    run_podman("run", *options, build_image("nut", "bookworm"), "sleep", "infinity")
     seen = json.loads(run_podman("inspect", "--type", "container", name).stdout)[0]
     address = seen["NetworkSettings"]["Networks"][lab.prefix]["IPAddress"]
     path = tmp_path_factory.mktemp("inventory") / "synology.json"
@@ -38,7 +38,8 @@ def synology(lab, play, tmp_path_factory):
     path.write_text(json.dumps({"unmanaged": {"hosts": {"synology": host}}}))
     yield path
     run_podman("rm", "--force", "--time", "0", name)
-    assert play("--limit", "pve8").returncode == 0  # takes the login away
+    # the scenario removes the lab; a long run leaves the primary as it was
+    assert os.environ.get("TESTS") != "all" or play("--limit", "pve8").returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -47,34 +48,34 @@ def deployed(synology, play):
     return play("--inventory", str(synology), "--limit", "pve8")
 
 
-def test_unmanaged_machine_logs_in_and_is_counted(on, synology, deployed):
-    """Nothing tries ssh: the run would end with an unreachable host."""
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    assert "logged in: truenas, media, synology" in deployed.stdout
-    recap = deployed.stdout.partition("PLAY RECAP")[2]
-    assert "synology" not in recap
+def test_unmanaged_machine_gets_a_login_and_uses_it(lab, on, synology, deployed):
+    """The run says what to enter, and nothing tries ssh: the run would end with an unreachable host."""
+    assert (
+        "NOT logged in: synology (enter there: server pve8, UPS ups, user monuser, and the password in"
+        in deployed.stdout
+    )
+    assert deployed.returncode == 2
+    assert "synology  " not in deployed.stdout.partition("PLAY RECAP")[2]
+    assert "unreachable=1" not in deployed.stdout
+    run_podman("exec", "--detach", lab.container_name("synology"), "sh", "-c", START)
     host = on("pve8")
-    assert "[monuser]" in host.file("/etc/nut/upsd.users").content_string
     address = json.loads(synology.read_text())["unmanaged"]["hosts"]["synology"]["ansible_host"]
-    wait_until(lambda: address in host.run("upsc -c ups@localhost 2>/dev/null").stdout.split(), 20, "its login")
+    wait_until(lambda: address in host.run("upsc -c ups@localhost 2>/dev/null").stdout.split(), 30, "its login")
     status = json.loads(host.check_output("nut-shutdown status --json"))
     assert {machine["name"]: machine["up"] for machine in status["machines"]}["synology"]
 
 
 @pytest.mark.long
-def test_unmanaged_machine_that_is_off_is_reported(lab, synology, deployed, play):
-    """By the run, with what to enter there, and by the doctor."""
-    assert deployed.returncode == 0
-    run_podman("stop", "--time", "0", lab.container_name("synology"))
+def test_unmanaged_machine_is_counted_and_missed(lab, synology, deployed, play):
+    """By the run, and by the doctor."""
+    assert "NOT logged in: synology" in deployed.stdout
     done = play("--inventory", str(synology), "--limit", "pve8")
-    assert done.returncode == 2
-    assert (
-        "NOT logged in: synology (enter there: server pve8, UPS ups, user monuser, and the password in" in done.stdout
-    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "logged in: truenas, media, synology" in done.stdout
+    run_podman("stop", "--time", "0", lab.container_name("synology"))
     command = [str(CHECKOUT / "tools" / "doctor"), "--json", "--inventory", str(CHECKOUT / "inventories" / "lab")]
     command += ["--inventory", str(synology), "--limit", "pve8"]
     asked = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     found = [row for row in json.loads(asked.stdout)["findings"] if row["host"] == "synology"]
     assert [(row["check"], row["verdict"]) for row in found] == [("login", "failure")], found
     assert "docs/clients.md" in found[0]["todo"]
-    run_podman("start", lab.container_name("synology"))

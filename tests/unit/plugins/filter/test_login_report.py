@@ -141,10 +141,11 @@ def test_missing_unmanaged_machine_is_told_what_to_enter_there() -> None:
         "fridge": {},
     }
     reported = login_report(["cellar"], hostvars, clients(groups, hostvars), ["cellar"])
+    again = ". If it is there already, restart its UPS service, because a refused login is not tried again; see docs/clients.md)"
     assert reported["lines"][1:] == [
-        "  NOT logged in: syno (enter there: server 192.0.2.10, port 3500, UPS ups, user monuser, and the password in nut_client_password; "
-        "see docs/clients.md)",
+        "  NOT logged in: syno (enter there: server 192.0.2.10, port 3500, UPS ups, user monuser, and the password in nut_client_password"
+        + again,
         "  NOT logged in: fridge (enter there: server 192.0.2.10, port 3500, UPS ups, user fridge, and the password in "
-        ".homelab-nut/passwords/fridge beside the inventory; see docs/clients.md)",
+        ".homelab-nut/passwords/fridge beside the inventory" + again,
     ]
     assert reported["missing"] == ["syno", "fridge"]
