@@ -16,8 +16,9 @@ name: clients
 short_description: The secondaries of an inventory
 version_added: 0.1.0
 description:
-  - Lists the hosts of the groups C(truenas) and C(ups_clients), each with the UPS that powers it, its primary in the group C(pve), and how
-    it logs in there.
+  - Lists the hosts of the groups C(truenas), C(ups_clients) and C(unmanaged), each with the UPS that powers it, its primary in the group
+    C(pve), and how it logs in there. With C(nut_groups) the groups have other names.
+  - C(managed) is false for a host that Ansible does not log in to.
   - C(present) is false for a host that NUT is taken away from (C(nut_client_state), C(nut_server_state)).
   - Fails if the inventory is inconsistent, for example if a secondary has no primary.
 author:
@@ -59,6 +60,7 @@ _value:
       address: 192.0.2.20
       guest: null
       present: true
+      managed: true
 """
 
 

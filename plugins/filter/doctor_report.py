@@ -127,8 +127,11 @@ def doctor_report(
 
     primaries = {client["name"]: client["primary"] for client in clients}
     judged = [finding for host in hosts for finding in _judge_host(host, hostvars, primaries)]
+    # unmanaged machines are no hosts of a play: their primary reports on them
+    unmanaged = [client["name"] for client in clients if not client["managed"] and client["primary"] in hosts]
+    shown = [*hosts, *unmanaged]
     # a primary also reports on secondaries that are not part of this run
-    return merge.merge_findings(hosts, [finding for finding in judged if finding.host in hosts], primaries).to_json()
+    return merge.merge_findings(shown, [finding for finding in judged if finding.host in shown], primaries).to_json()
 
 
 class FilterModule:

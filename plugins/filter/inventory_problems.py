@@ -14,7 +14,7 @@ name: inventory_problems
 short_description: Find contradictions between the machines of an inventory
 version_added: 0.2.0
 description:
-  - Checks that each secondary has a primary and a UPS, and that a host is in the group by which the roles find it.
+  - Checks that there is a primary, that each secondary has a primary and a UPS, and that a host is in the group by which the roles find it.
 author:
   - The homelab.nut contributors (@homelab-nut)
 positional: _input, hostvars
@@ -35,6 +35,11 @@ options:
     description: That role, C(nut_server) or C(nut_client).
     type: str
     default: ""
+  sources:
+    description: The files of the inventory, C(ansible_inventory_sources), for the message that it has no primary.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -54,12 +59,16 @@ _value:
 
 
 def inventory_problems(
-    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], host: str = "", role: str = ""
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Mapping[str, Any]],
+    host: str = "",
+    role: str = "",
+    sources: Sequence[str] = (),
 ) -> list[str]:
     """Return what is wrong with the machines of an inventory."""
     from ..module_utils._nut import inventory
 
-    return inventory.find_problems(groups, hostvars, host, role)
+    return inventory.find_problems(groups, hostvars, host, role, sources)
 
 
 class FilterModule:

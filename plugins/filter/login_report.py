@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 DOCUMENTATION = r"""
@@ -82,7 +83,18 @@ def _explain_host(own: Mapping[str, Any]) -> str:
     return _shorten(login.get("reason") or "") if isinstance(login, Mapping) else ""
 
 
-def _explain_missing(name: str, hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> str:
+def _explain_missing(
+    name: str, *, clients: Sequence[Mapping[str, Any]], hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> str:
+    client = next(client for client in clients if client["name"] == name)
+    if not client["managed"]:
+        port = "" if client["primary_port"] == 3493 else f", port {client['primary_port']}"
+        given = hostvars[name].get("nut_client_password")
+        password = "nut_client_password" if given else f".homelab-nut/passwords/{name} beside the inventory"
+        return (
+            f"enter there: server {client['primary_address']}{port}, UPS {client['ups']}, user {client['user']}, and the password in "
+            f"{password}. If it is there already, restart its UPS service, because a refused login is not tried again; see docs/clients.md"
+        )
     if name not in hosts:
         return "it has no part in this run"
     return _explain_host(hostvars[name]) or "the playbook doctor shows why"
@@ -122,6 +134,7 @@ def _report_primary(
     clients: Sequence[Mapping[str, Any]],
 ) -> Iterator[tuple[str, str]]:
     """Yield the lines about a primary of the run."""
+    explain = partial(_explain_missing, clients=clients, hosts=hosts, hostvars=hostvars)
     logins = hostvars[primary].get("__nut_server_logins")
     results = logins.get("results") if isinstance(logins, Mapping) else None
     if not isinstance(results, Sequence):
@@ -139,9 +152,7 @@ def _report_primary(
             continue
         addresses = {client["address"].strip("[]"): client["name"] for client in own}
         missing = [addresses[str(address)] for address in result["missing_clients"] if str(address) in addresses]
-        yield from _report_ups(
-            _describe_ups(ups, primary, result), names, missing, lambda name: _explain_missing(name, hosts, hostvars)
-        )
+        yield from _report_ups(_describe_ups(ups, primary, result), names, missing, explain)
 
 
 def login_report(
@@ -163,9 +174,8 @@ def login_report(
         for ups in dict.fromkeys(client["ups"] for client in own):
             names = [client["name"] for client in own if client["ups"] == ups]
             missing = [name for name in names if not _is_deployed(hostvars[name])]
-            reported += _report_ups(
-                f"{ups} on {primary}", names, missing, lambda name: _explain_missing(name, hosts, hostvars)
-            )
+            explain = partial(_explain_missing, clients=own, hosts=hosts, hostvars=hostvars)
+            reported += _report_ups(f"{ups} on {primary}", names, missing, explain)
     return {"lines": [line for line, _name in reported], "missing": [name for _line, name in reported if name]}
 
 

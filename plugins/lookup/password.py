@@ -69,7 +69,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-from ..module_utils._nut import inventory
+from ..module_utils._nut import inventory, kinds
 from ..module_utils._nut.conf import grammar
 from ..module_utils._nut.deploy.secrets import TO_BE_MADE
 from ..plugin_utils import kept
@@ -125,9 +125,8 @@ class LookupModule(LookupBase):
 
     def _find_password(self, host: str, variables: dict[str, Any]) -> str:
         own = variables["hostvars"][host]
-        name = (
-            "nut_server_password" if host in variables["groups"].get(inventory.PRIMARIES, ()) else "nut_client_password"
-        )
+        machines = inventory.find_groups(variables["groups"], variables["hostvars"])
+        name = "nut_server_password" if host in machines.hosts[kinds.PRIMARIES] else "nut_client_password"
         given = own.get(name)
         if given is not None and str(given):
             return _require_usable(str(given), f"{host}: {name}")

@@ -72,6 +72,10 @@ options:
         description: The port of C(upsd).
         type: int
         default: 3493
+      managed:
+        description: Whether Ansible logs in to it. If not, a person has set up its NUT client.
+        type: bool
+        default: true
   times:
     description: How long the primary of a secondary gives it. Checked if the secondary is a Proxmox VE node.
     type: dict
@@ -246,6 +250,7 @@ def main() -> None:
                     **{name: {"type": "str", "required": True} for name in ("name", "address", "ups")},
                     "primary_address": {"type": "str", "default": "localhost"},
                     "primary_port": {"type": "int", "default": 3493},
+                    "managed": {"type": "bool", "default": True},
                 },
             },
             "times": {

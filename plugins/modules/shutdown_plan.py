@@ -49,10 +49,10 @@ options:
         required: true
       kind:
         description:
-          - Kind of machine. A primary is V(pve) or V(linux), a secondary V(truenas), V(linux) or V(pve).
+          - Kind of machine. A primary is V(pve) or V(linux), a secondary V(truenas), V(linux), V(unmanaged) or V(pve).
           - A guest is a virtual machine, V(qm), or a container, V(pct).
         type: str
-        choices: [pve, linux, truenas, qm, pct]
+        choices: [pve, linux, truenas, unmanaged, qm, pct]
         required: true
       begin_time:
         description: Longest time from FSD until a secondary begins to go down, that is, its C(POLLFREQ) and its C(FINALDELAY).
@@ -553,7 +553,9 @@ from typing import Any
 
 from ansible_collections.homelab.nut.plugins.module_utils._command import make_runner
 from ansible_collections.homelab.nut.plugins.module_utils._module import Module
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base.spelling import list_words
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import PORT
+from ansible_collections.homelab.nut.plugins.module_utils._nut.kinds import KINDS
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import UpsdFailure
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import draw_table
@@ -606,8 +608,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     if not any(machine["role"] == "secondary" for machine in module.params["machines"]):
         module.warn(
-            f"{plan.primary.name} has no secondaries, so it waits for no machine: machines on its UPS must be in the group truenas or "
-            "ups_clients of the inventory"
+            f"{plan.primary.name} has no secondaries, so it waits for no machine: machines on its UPS must be in one of the groups "
+            f"{list_words(KINDS, 'or')} of the inventory"
         )
     kept = data.plan_to_dict(plan)
     result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}

@@ -94,6 +94,11 @@ class Site:
         return [path.name for path in self.root.glob(".homelab-nut/passwords/[a-z]*")]
 
 
+def write_inventory(site: Site, groups: dict[str, Any]) -> None:
+    """Give a site another inventory."""
+    (site.root / "hosts.yml").write_text(yaml.safe_dump(groups))
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
@@ -183,3 +188,25 @@ def test_passwords_are_rotated_only_for_a_primary_with_all_its_secondaries(site:
     done = site.run(playbook="rotate", ups_info=[ON_MAINS] * 3, shutdown_plan=[stopped])
     assert "the run stops here" in done.stdout
     assert site.list_kept() == []
+
+
+def list_hosts_of_recap(output: str) -> set[str]:
+    """Return the hosts that a run has done something on."""
+    return {line.split()[0] for line in output.partition("PLAY RECAP")[2].splitlines() if " ok=" in line}
+
+
+def test_groups_of_ones_own_are_found_by_nut_groups(site: Site) -> None:
+    groups = {
+        "hypervisors": {"hosts": {"cellar": {}}},
+        "storage": {"hosts": {"vault": {}}},
+        "others": {"hosts": {"phone": {}}},
+    }
+    choice = {"pve": "hypervisors", "truenas": "storage"}
+    write_inventory(
+        site, {"all": {"vars": {"nut_groups": choice, "nut_server_address": "192.0.2.1"}, "children": groups}}
+    )
+    done = site.run("--check", playbook="doctor")
+    assert list_hosts_of_recap(done.stdout) == {"cellar", "vault"}, done.stdout
+    (call,) = site.list_calls("doctor")
+    assert [client["name"] for client in call["clients"]] == ["vault"]
+    assert site.list_calls("truenas_ups") + site.list_calls("ups_info"), "vault was not examined"

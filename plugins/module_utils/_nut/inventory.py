@@ -20,6 +20,17 @@ from .base.allow import ANY, AccessError, parse_allow, parse_source
 from .base.spelling import list_words
 from .conf import grammar, settings, upsmon
 from .conf.feeds import Feeds, FeedsError, read_feeds
+from .kinds import (
+    KINDS,
+    PRIMARIES,
+    Groups,
+    GroupsError,
+    Kind,
+    explain_unknown_host,
+    find_stray_hosts,
+    find_unused_hosts,
+    read_groups,
+)
 
 # The directory for secrets, beside the inventory. Ansible reads every file in an inventory's directory as inventory, and would
 # take a password for a host name; it skips names that begin with a dot.
@@ -38,25 +49,6 @@ BEGIN_SECONDS = POLL_SECONDS + FINAL_SECONDS
 _SUPPLY_KEYS = ("powervalue", "offdelay", "ondelay", "pollfreq", "pollinterval", "driver", "vendorid", "ignorelb")
 UNSET_VALUES: tuple[Any, ...] = (None, "", [])
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of secondary, with everything that differs between kinds. The role nut_client has tasks/GROUP.yml for it."""
-
-    group: str  # the group of its hosts
-    name: str  # in the plan of the shutdown
-    shutdown_time: int  # seconds from the start of a shutdown until the machine is down, unless the inventory sets it
-    # a machine that is up accepts or refuses connections to these ports; tried if it does not answer a ping
-    ports: tuple[int, ...]
-    # whether its upsmon takes POLLFREQ, FINALDELAY and MONITOR lines from the inventory; else it has NUT's defaults
-    is_configured: bool
-
-
-PRIMARIES = "pve"  # the group of the primaries, and their kind in the plan
-# TrueNAS stops its services and exports its pools; a Linux machine stops its services.
-TRUENAS = Kind("truenas", "truenas", 60, (22, 80, 443, 445, 111, 2049), is_configured=False)
-LINUX = Kind("ups_clients", "linux", 30, (22, 80, 443, 3389), is_configured=True)
-KINDS = {kind.group: kind for kind in (TRUENAS, LINUX)}
 
 _Seconds = TypeVar("_Seconds", int, float)
 
@@ -83,6 +75,7 @@ class Secondary:
     address: str
     guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number} if it is a guest of the primary
     present: bool  # whether it is a secondary; else NUT is taken away from it (nut_client_state)
+    managed: bool  # whether Ansible logs in to it; else its NUT client was set up by hand
 
 
 def list_secondaries(
@@ -90,55 +83,93 @@ def list_secondaries(
 ) -> list[dict[str, Any]]:
     """Return the secondaries of an inventory. Raises InventoryError.
 
-    groups, hostvars: Ansible's variables. This uses the groups pve, truenas and ups_clients; of each secondary
-    nut_client_primary, nut_client_primary_address, nut_client_ups, nut_client_user, nut_client_shutdown_time,
-    nut_client_shutdown_limit, nut_client_address, nut_client_guest, nut_client_state and, on Linux, nut_client_upsmon_conf,
-    nut_client_powervalue and nut_client_extra_monitors; and of each primary nut_server_state, nut_server_upsmon_user,
-    nut_server_address, nut_server_port, nut_server_devices, nut_server_upsmon_conf and nut_server_extra_monitors.
+    groups, hostvars: Ansible's variables. This uses the groups of kinds.py; of each secondary nut_client_primary,
+    nut_client_primary_address, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit,
+    nut_client_address, nut_client_guest, nut_client_state and, on Linux, nut_client_upsmon_conf, nut_client_powervalue and
+    nut_client_extra_monitors; and of each primary nut_server_state, nut_server_upsmon_user, nut_server_address,
+    nut_server_port, nut_server_devices, nut_server_upsmon_conf and nut_server_extra_monitors.
     """
-    primaries = list(groups.get(PRIMARIES, ()))
+    machines = find_groups(groups, hostvars)
+    primaries = list(machines.hosts[PRIMARIES])
     for name in primaries:
         _check_user(name, "nut_server_upsmon_user", str(hostvars[name].get("nut_server_upsmon_user") or PRIMARY_USER))
         _check_supplies_of_primary(name, hostvars[name])
     found: list[dict[str, Any]] = []
     for kind in KINDS.values():
-        for name in groups.get(kind.group, ()):
-            if name in primaries:
-                raise InventoryError(
-                    f"{name} is in the groups {PRIMARIES} and {kind.group}: remove it from one of them; a host is either a "
-                    "primary or a secondary"
-                )
-            other = next((client["kind"] for client in found if client["name"] == name), "")
-            if other:
-                raise InventoryError(f"{name} is in the groups {other} and {kind.group}: remove it from one of them")
-            found.append(asdict(_make_secondary(name, kind, primaries, hostvars)))
-    users: dict[tuple[str, str], str] = {}
-    for client in found:
-        other = users.setdefault((client["primary"], client["user"]), client["name"])
-        if other != client["name"]:
-            raise InventoryError(
-                f"{other} and {client['name']} have the same user {client['user']}: set another nut_client_user for one of them"
-            )
+        for name in machines.hosts[kind.group]:
+            own = machines.list_groups_of(name)
+            if len(own) > 1:
+                why = "; a host is either a primary or a secondary" if name in primaries else ""
+                raise InventoryError(f"{name} is in the groups {list_words(own)}: remove it from one of them{why}")
+            found.append(asdict(_make_secondary(name, kind, machines, hostvars)))
+    _check_shared_users(found, hostvars)
     return found
 
 
+def _check_shared_users(secondaries: Sequence[Mapping[str, Any]], hostvars: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise InventoryError if two secondaries of a primary have the same user.
+
+    Machines with a login that can't be changed, such as two Synologys, may share it: they have the same password, too.
+    """
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for client in secondaries:
+        other = first.setdefault((client["primary"], client["user"]), client)
+        if other is client:
+            continue
+        who = f"{other['name']} and {client['name']} have the same user {client['user']}"
+        if client["managed"] or other["managed"]:
+            raise InventoryError(f"{who}: set another nut_client_user for one of them")
+        passwords = [str(hostvars[name].get("nut_client_password") or "") for name in (other["name"], client["name"])]
+        if not all(passwords) or len(set(passwords)) > 1:
+            raise InventoryError(
+                f"{who}: set another nut_client_user for one of them, or, if they can't have another one, the same nut_client_password "
+                "for both"
+            )
+
+
 def find_problems(
-    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]], host: str = "", role: str = ""
+    groups: Mapping[str, Sequence[str]],
+    hostvars: Mapping[str, Mapping[str, Any]],
+    host: str = "",
+    role: str = "",
+    sources: Sequence[str] = (),
 ) -> list[str]:
-    """Return what is wrong with the machines of an inventory. host, role: a host, and the role that is applied to it."""
+    """Return what is wrong with the machines of an inventory.
+
+    host, role: a host, and the role that is applied to it. sources: the files of the inventory.
+    """
     try:
+        machines = find_groups(groups, hostvars)
+        if not machines.hosts[PRIMARIES]:
+            return [_explain_no_primary(machines, sources)]
         list_secondaries(groups, hostvars)
     except InventoryError as error:
         return [str(error).rstrip(".")]
-    kinds = {"nut_server": [PRIMARIES], "nut_client": list(KINDS)}.get(role, [])
-    if not kinds or any(host in groups.get(group, ()) for group in kinds):
-        return []
-    where = f"the group {kinds[0]}" if len(kinds) == 1 else f"one of the groups {list_words(kinds)}"
-    return [
-        f"{host} gets the role {role}, but is not in {where}, by which the roles find "
-        f"{'primaries' if role == 'nut_server' else 'secondaries'}: add it there, or make a group of yours a child of it "
-        f"({kinds[-1]}: {{children: {{YOUR_GROUP: {{}}}}}})"
-    ]
+    strays = list(find_stray_hosts(machines, groups, hostvars))
+    unknown = explain_unknown_host(host, role, machines, groups)
+    return [*strays, *([unknown] if unknown else [])]
+
+
+def _explain_no_primary(machines: Groups, sources: Sequence[str]) -> str:
+    where = f"The inventory {', '.join(map(str, sources))}".rstrip()
+    group = machines.describe(PRIMARIES).rpartition(" ")[0]
+    return (
+        f"{where} has no host in the {group}, so there is nothing to do: put the host with the UPS there (inventories/example, in the "
+        "collection's directory, shows how), or name its group in nut_groups"
+    )
+
+
+def find_remarks(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return remarks about hosts of an inventory that are perhaps meant to be secondaries."""
+    return find_unused_hosts(find_groups(groups, hostvars), groups, hostvars)
+
+
+def find_groups(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]) -> Groups:
+    """Return the hosts of an inventory by kind. Raises InventoryError."""
+    try:
+        return read_groups(groups, hostvars)
+    except GroupsError as error:
+        raise InventoryError(str(error)) from None
 
 
 def _check_user(host: str, variable: str, user: str) -> None:
@@ -152,18 +183,17 @@ def usual_limit(shutdown_time: _Seconds) -> _Seconds:
     return shutdown_time + max(30, shutdown_time // 2)
 
 
-def _make_secondary(
-    name: str, kind: Kind, primaries: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]
-) -> Secondary:
+def _make_secondary(name: str, kind: Kind, machines: Groups, hostvars: Mapping[str, Mapping[str, Any]]) -> Secondary:
     variables = hostvars[name]
+    primaries = list(machines.hosts[PRIMARIES])
     primary = variables.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
     if primary not in primaries:
         if not primaries:
-            why = f"group {PRIMARIES} is empty; add the host with the UPS to it"
+            why = f"{machines.describe(PRIMARIES)} no host; add the host with the UPS to it"
         elif primary:
-            why = f"nut_client_primary is {primary}, but group {PRIMARIES} has {', '.join(primaries)}; set it to one of these"
+            why = f"nut_client_primary is {primary}, but {machines.describe(PRIMARIES)} {', '.join(primaries)}; set it to one of these"
         else:
-            why = f"group {PRIMARIES} has {', '.join(primaries)}; set nut_client_primary to one of them"
+            why = f"{machines.describe(PRIMARIES)} {', '.join(primaries)}; set nut_client_primary to one of them"
         raise InventoryError(f"{name} is a secondary without a primary: {why}")
     primary_variables = hostvars[primary]
     minsupplies = _merge_upsmon_conf(primary, "nut_server", primary_variables).get("MINSUPPLIES")
@@ -203,6 +233,7 @@ def _make_secondary(
         address=_list_addresses(name, variables),
         guest=_parse_guest(name, variables.get("nut_client_guest")),
         present=str(variables.get("nut_client_state") or primary_variables.get("nut_server_state")) != "absent",
+        managed=kind.is_managed,
     )
 
 
@@ -386,8 +417,9 @@ def _list_watchers(
         str(name).strip("[]") for name in (primary, own.get("nut_server_address"), own.get("ansible_host")) if name
     }
     watchers = []
+    machines = find_groups(groups, hostvars)
     for group in (PRIMARIES, *(kind.group for kind in KINDS.values() if kind.is_configured)):
-        for name in groups.get(group, ()):
+        for name in machines.hosts[group]:
             variables = hostvars[name]
             lines = (
                 variables.get("nut_server_extra_monitors" if group == PRIMARIES else "nut_client_extra_monitors") or ()

@@ -26,6 +26,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import (
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf import settings as settings_library
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsd import User
 from ansible_collections.homelab.nut.plugins.module_utils._nut.conf.upsmon import Monitor
+from ansible_collections.homelab.nut.plugins.module_utils._nut.kinds import KINDS
 from ansible_collections.homelab.nut.tests.unit.support.plays import make_role, run_roles
 
 pytestmark = pytest.mark.slow
@@ -303,10 +304,14 @@ TLS = {
     },
     "__nut_client_certificate": {"ca": "a", "path": "/etc/nut/tls/client"},
 }
+# no role runs there, so nothing is seen
+SYNOLOGY = {"nut_client_user": "monuser", "nut_client_password": "secret", "seen": {}}
 SECONDARIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "nas": ("truenas", "full", {"nut_client_ups": "right"}),
     "media": ("ups_clients", "full", {"nut_client_shutdown_time": 90, "nut_client_user": "media-1"}),
     "desk": ("ups_clients", "full", {"nut_client_shutdown_time": 10, "nut_client_password": "x'y;z"}),
+    "syno": ("unmanaged", "full", SYNOLOGY),
+    "syno2": ("unmanaged", "full", SYNOLOGY),
     "nas2": ("truenas", "margin", {}),
     "nas3": ("truenas", "fixed", {"nut_client_shutdown_time": 300}),
     "nas4": ("truenas", "taken", {}),
@@ -361,7 +366,7 @@ TASKS = """\
 
 def make_inventory() -> dict[str, Any]:
     """Return an inventory with PRIMARIES and SECONDARIES."""
-    groups: dict[str, Any] = {"pve": {"hosts": PRIMARIES}, "truenas": {"hosts": {}}, "ups_clients": {"hosts": {}}}
+    groups: dict[str, Any] = {"pve": {"hosts": PRIMARIES}, **{group: {"hosts": {}} for group in KINDS}}
     for name, (group, primary, variables) in SECONDARIES.items():
         groups[group]["hosts"][name] = {"nut_client_primary": primary, **variables}
     return groups
@@ -473,7 +478,9 @@ def test_upsd_users_has_a_user_for_each_secondary(rendered: dict[str, dict[str, 
         "nas": User("nas", made["nas"], "secondary"),
         "media-1": User("media-1", made["media"], "secondary"),
         "desk": User("desk", "x'y;z", "secondary"),
+        "monuser": User("monuser", "secret", "secondary"),  # of both Synologys
     }
+    assert rendered["full"]["rendered"]["upsd.users"].count("[monuser]") == 1
     assert upsd.read_users(rendered["bare"]["rendered"]["upsd.users"]) == {
         "monitor": User("monitor", made["bare"], "primary")
     }

@@ -225,10 +225,15 @@ def _expected_logins(exam: Exam, served: UpsdAnswer) -> Findings:
             refusals = access.explain_refusals(exam.seen.access)
             message = f"not logged in to {client.ups}@{exam.host} (logged in: {logged_in}), so it would not shut down in a power cut"
             message += f". Addresses {refusals}" if refusals else ""
-            todo = (
-                f"check that it is on and that its UPS service is running; on {client.name}: upsc {client.system}; "
+            todo = f"check that it is on and that its UPS service is running; on {client.name}: upsc {client.system}; "
+            todo += (
                 f"on {exam.host}: journalctl -u nut-server -n 50; {DEPLOY.format(host=f'{exam.host},{client.name}')}"
             )
+            if not client.managed:
+                todo = (
+                    f"check that it is on, and what is entered there (docs/clients.md): the UPS is {client.system}; on {exam.host}: "
+                    "journalctl -u nut-server -n 50"
+                )
             yield exam.fail("login", message, todo, client.name, about=_login_subjects(client.name))
     others = sorted(
         {hostnames.normal_address(address) for state in exam.upses.values() for address in state.clients} - known

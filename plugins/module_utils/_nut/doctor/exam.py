@@ -37,6 +37,7 @@ class ExpectedClient:
     # how it reaches the primary's upsd, by default as the primary itself
     primary_address: str = "localhost"
     primary_port: int = 3493
+    managed: bool = True  # whether Ansible logs in to it
 
     @property
     def system(self) -> str:

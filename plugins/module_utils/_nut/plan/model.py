@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .. import inventory
-from ..inventory import BEGIN_SECONDS, PRIMARIES, TRUENAS, usual_limit
+from .. import kinds
+from ..inventory import BEGIN_SECONDS, usual_limit
+from ..kinds import PRIMARIES, TRUENAS
 
 PRIMARY, SECONDARY, GUEST = "primary", "secondary", "guest"
 KINDS = {
     PRIMARY: (PRIMARIES, "linux"),
-    SECONDARY: (*(kind.name for kind in inventory.KINDS.values()), PRIMARIES),
+    SECONDARY: (*(kind.name for kind in kinds.KINDS.values()), PRIMARIES),
     GUEST: ("qm", "pct"),
 }
 

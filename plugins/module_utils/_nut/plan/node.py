@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.systemd import Run
-from ..inventory import LINUX
+from ..kinds import LINUX
 from .placement import observe_host, place_guests
 from .remedies import write_into
 

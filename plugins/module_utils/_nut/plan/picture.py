@@ -19,11 +19,10 @@ from . import model
 from .drawing import ObservedTimes, draw_timeline, escape_text, shorten_name, spell_clock
 from .model import SECONDARY, Constraint, Plan, PlanError
 from .text import (
-    NEEDED_SETTINGS,
     SLACK_NOTE,
     TRIGGER_NOTE,
+    list_needed,
     spell_begin,
-    spell_needs,
     spell_reason,
     spell_stopper,
     spell_title,
@@ -248,9 +247,8 @@ def _draw_guests(plan: Plan) -> list[str]:
 
 def _draw_needed(plan: Plan) -> str:
     rows = [
-        f"<div><dt>{escape_text(setting)}</dt><dd>{escape_text(spell_needs(plan.needed[key]))}</dd>"
+        f"<div><dt>{escape_text(setting)}</dt><dd>{escape_text(value)}</dd>"
         f'<dd class="meaning">{escape_text(meaning)}</dd></div>'
-        for key, (setting, meaning) in NEEDED_SETTINGS.items()
-        if plan.needed.get(key, {}) != {}
+        for setting, value, meaning in list_needed(plan)
     ]
     return f"<dl>{''.join(rows)}</dl>"

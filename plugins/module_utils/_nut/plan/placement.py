@@ -17,7 +17,7 @@ from pathlib import Path
 from ..base import hostnames
 from ..base.process import run_within
 from ..base.systemd import Run
-from ..inventory import LINUX
+from ..kinds import LINUX
 from ..proxmox import guests, running, selection
 from ..proxmox.cluster import Cluster, read_cluster
 from ..proxmox.datacenter import parse_datacenter

@@ -138,14 +138,18 @@ def list_moments(plan: Plan) -> list[tuple[float, float, str, str]]:
     return sorted(moments, key=lambda moment: moment[0])
 
 
+def list_needed(plan: Plan) -> list[tuple[str, str, str]]:
+    """Return the settings that a plan needs: each with the value and what it is. A host without guests needs no time for them."""
+    return [
+        (setting, spell_needs(plan.needed[key]), meaning)
+        for key, (setting, meaning) in NEEDED_SETTINGS.items()
+        if plan.needed.get(key, {}) != {} and not (key == "guests_time" and not plan.needed[key])
+    ]
+
+
 def draw_table(plan: Plan) -> str:
     """Return a plan as text of fixed width: verdict, timeline, conditions, guests, and the settings that it needs."""
     moments = [(f"{at:+.1f}", f"{last:+.1f}", machine, what) for at, last, machine, what in list_moments(plan)]
-    needs = [
-        (setting, spell_needs(plan.needed[key]), meaning)
-        for key, (setting, meaning) in NEEDED_SETTINGS.items()
-        if plan.needed.get(key, {}) != {}
-    ]
     sections = [
         [*textwrap.wrap(spell_verdict(plan), _FULL_WIDTH), *textwrap.wrap(spell_begin(plan), _FULL_WIDTH)],
         [
@@ -160,7 +164,7 @@ def draw_table(plan: Plan) -> str:
     ]
     if plan.guests:
         sections.append(format_grid((("guest", "stopped by", "s", "why"), *_guest_rows(plan)), "llrl"))
-    sections.append(format_grid((("setting that the plan needs", "s", ""), *needs)))
+    sections.append(format_grid((("setting that the plan needs", "s", ""), *list_needed(plan))))
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 

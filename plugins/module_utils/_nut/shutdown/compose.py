@@ -12,7 +12,8 @@ from typing import Any
 
 from ..base import hostnames
 from ..conf.feeds import Feeds
-from ..inventory import KINDS, UNSET_VALUES, InventoryError
+from ..inventory import UNSET_VALUES, InventoryError
+from ..kinds import KINDS
 from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
 
 SPARE_SECONDS = 30  # added to the longest shutdown_limit

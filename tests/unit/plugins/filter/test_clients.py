@@ -30,6 +30,7 @@ def test_secondaries_have_all_keys_of_the_templates() -> None:
         "address": "nas",
         "guest": None,
         "present": True,
+        "managed": True,
     }
 
 

@@ -14,7 +14,11 @@ from ansible_collections.homelab.nut.tests.unit.support.hostile import NASTY, ch
 from hypothesis import given
 from hypothesis import strategies as st
 
-CLIENTS = [{"name": "nas", "primary": "pve"}, {"name": "media", "primary": "pve"}]
+CLIENTS = [
+    {"name": "nas", "primary": "pve", "managed": True},
+    {"name": "media", "primary": "pve", "managed": True},
+    {"name": "syno", "primary": "pve", "managed": False},
+]
 
 
 def make_finding(check: str, host: str, verdict: str) -> dict[str, str]:
@@ -65,6 +69,14 @@ def test_secondary_without_primary_in_the_run_reports_the_login() -> None:
     )
     assert ("login", "nas", "failure") in list_verdicts(made)
     assert "not logged in on pve" in str(made["findings"])
+
+
+def test_primary_reports_on_an_unmanaged_machine_which_is_no_host_of_the_play() -> None:
+    seen = {"__nut_server_doctor": {"findings": [make_finding("login", "syno", "failure")]}}
+    assert list_verdicts(make_report(["pve"], pve=seen)) == [("login", "syno", "failure")]
+    assert list_verdicts(make_report(["media"], media={"__nut_client_doctor": {"findings": []}})) == [
+        ("reachable", "media", "failure")
+    ]
 
 
 def test_secondary_outside_the_run_is_not_reported() -> None:

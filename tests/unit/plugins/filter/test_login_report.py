@@ -131,3 +131,21 @@ def test_primary_without_secondaries_says_so() -> None:
 def test_ups_without_data_is_shown() -> None:
     lines = report(cellar=query(upses=[{"name": "ups", "status": [], "error": "DATA-STALE"}]))["lines"]
     assert lines == ["ups on cellar (DATA-STALE): logged in: nas, desk, shed"]
+
+
+def test_missing_unmanaged_machine_is_told_what_to_enter_there() -> None:
+    groups = {"pve": ["cellar"], "unmanaged": ["syno", "fridge"]}
+    hostvars: dict[str, dict[str, Any]] = {
+        "cellar": {"ansible_host": "192.0.2.10", "nut_server_port": 3500, **query("192.0.2.30", "fridge")},
+        "syno": {"ansible_host": "192.0.2.30", "nut_client_user": "monuser", "nut_client_password": "secret"},
+        "fridge": {},
+    }
+    reported = login_report(["cellar"], hostvars, clients(groups, hostvars), ["cellar"])
+    again = ". If it is there already, restart its UPS service, because a refused login is not tried again; see docs/clients.md)"
+    assert reported["lines"][1:] == [
+        "  NOT logged in: syno (enter there: server 192.0.2.10, port 3500, UPS ups, user monuser, and the password in nut_client_password"
+        + again,
+        "  NOT logged in: fridge (enter there: server 192.0.2.10, port 3500, UPS ups, user fridge, and the password in "
+        ".homelab-nut/passwords/fridge beside the inventory" + again,
+    ]
+    assert reported["missing"] == ["syno", "fridge"]

@@ -124,7 +124,7 @@ def test_primary_without_secondaries_is_a_warning(capfd: pytest.CaptureFixture[s
     assert "warnings" not in run_module(capfd, **GIVEN)
     alone = {**GIVEN, "machines": MACHINES[:1], "stages": []}
     assert (
-        "pve has no secondaries, so it waits for no machine: machines on its UPS must be in the group truenas"
+        "pve has no secondaries, so it waits for no machine: machines on its UPS must be in one of the groups truenas"
         in str(run_module(capfd, **alone)["warnings"])
     )
 

@@ -16,6 +16,7 @@ LIBRARY = Path(__file__).resolve().parents[5] / "plugins/module_utils/_nut"
 FLOORS = {
     "base": 1,
     "conf": 2,
+    "kinds": 2,
     "net": 3,
     "usb": 3,
     "proxmox": 3,

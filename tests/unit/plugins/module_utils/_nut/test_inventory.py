@@ -31,9 +31,10 @@ def hosts(**variables: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("kind", inventory.KINDS.values(), ids=lambda kind: kind.group)
 def test_role_and_playbooks_know_each_kind_of_secondary(kind: inventory.Kind) -> None:
     for name in (kind.group, f"doctor_{kind.group}"):
-        assert (ROOT / f"roles/nut_client/tasks/{name}.yml").exists()
-    for name in ("pve", "doctor"):
-        assert f"groups.{kind.group} |" in (ROOT / f"playbooks/{name}.yml").read_text()
+        assert (ROOT / f"roles/nut_client/tasks/{name}.yml").exists() == kind.is_managed
+    for path in (ROOT / "playbooks").rglob("*.yml"):
+        text = path.read_text()
+        assert text.count("groups.__nut_hosts") == text.count(f"groups.{kind.group} |") or not kind.is_managed, path
     assert kind.name in model.KINDS[model.SECONDARY]
     assert f"{kind.shutdown_time} for " in (ROOT / "roles/nut_client/meta/argument_specs.yml").read_text()
 
@@ -45,6 +46,7 @@ def test_defaults_of_a_secondary() -> None:
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
             **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
             "present": True,
+            "managed": True,
         },
         {
             **{
@@ -57,6 +59,7 @@ def test_defaults_of_a_secondary() -> None:
             },
             **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
             "present": True,
+            "managed": True,
         },
     ]
 
@@ -96,6 +99,7 @@ def test_all_variables_of_a_secondary() -> None:
         "address": "10.0.0.7",
         "guest": {"kind": "qm", "id": 100},
         "present": True,
+        "managed": True,
     }
     assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
 
@@ -196,9 +200,9 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "no primary": (
         {**GROUPS, "pve": []},
         HOSTS,
-        "nas is a secondary without a primary: group pve is empty; add the host with the UPS to it",
+        "nas is a secondary without a primary: group pve has no host; add the host with the UPS to it",
     ),
-    "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve is empty"),
+    "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve has no host"),
     "which of two": (
         TWO_PRIMARIES,
         hosts(pve2={}),
@@ -526,13 +530,14 @@ def test_consistent_inventory_has_no_problems() -> None:
     [
         (
             "nut_client",
-            "other gets the role nut_client, but is not in one of the groups truenas and ups_clients, by which the roles find secondaries: "
-            "add it there, or make a group of yours a child of it (ups_clients: {children: {YOUR_GROUP: {}}})",
+            "other gets the role nut_client, but is not in one of the groups truenas or ups_clients, by which the roles find secondaries: "
+            "put it there, or name its group for all hosts, such as nut_groups: {ups_clients: [ups_clients, YOUR_GROUP]} in "
+            "group_vars/all.yml",
         ),
         (
             "nut_server",
-            "other gets the role nut_server, but is not in the group pve, by which the roles find primaries: add it there, or make a group "
-            "of yours a child of it (pve: {children: {YOUR_GROUP: {}}})",
+            "other gets the role nut_server, but is not in the group pve, by which the roles find primaries: put it there, or name its "
+            "group for all hosts, such as nut_groups: {pve: [pve, YOUR_GROUP]} in group_vars/all.yml",
         ),
     ],
 )

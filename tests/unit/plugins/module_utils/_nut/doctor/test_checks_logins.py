@@ -47,6 +47,17 @@ def test_missing_login_is_a_failure_of_the_secondary() -> None:
     assert logins(with_ups(clients=("127.0.0.1",))) == [("nas", FAILURE)]
 
 
+def test_missing_login_of_an_unmanaged_machine_says_what_to_check_there() -> None:
+    client = ExpectedClient("syno", "192.0.2.40", "ups", "192.0.2.10", managed=False)
+    seen = replace(with_ups(clients=("127.0.0.1",)), addresses={"syno": ("192.0.2.40",)})
+    (finding,) = [
+        finding for finding in find_problems(seen, replace(EXPECTED, clients=(client,))) if finding.check == "login"
+    ]
+    assert (finding.host, finding.verdict) == ("syno", FAILURE)
+    assert "what is entered there (docs/clients.md): the UPS is ups@192.0.2.10:3493" in finding.todo
+    assert "make pve" not in finding.todo
+
+
 def test_login_to_another_ups_does_not_count() -> None:
     assert logins(SEEN, replace(EXPECTED, clients=(ExpectedClient("nas", "192.0.2.20", "other"),))) == [
         ("nas", FAILURE)

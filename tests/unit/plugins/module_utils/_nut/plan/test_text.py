@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.model import (
     PlanMachine,
+    ProxmoxGuests,
     Supply,
     Timing,
 )
+from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.picture import draw_page
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.planner import make_plan
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import (
     draw_table,
@@ -115,3 +117,14 @@ def test_begin_says_what_begins_the_shutdown_first() -> None:
     assert said.endswith(", but sees that later.")
     strong = weak.change_ups(runtime=3000, charge_low=None)
     assert spell_begin(strong.make_plan()).startswith("The shutdown begins with 420 s of battery left (")
+
+
+def test_plan_of_a_host_without_guests_does_not_mention_proxmox() -> None:
+    """A Raspberry Pi with the UPS, for example."""
+    machines = (PVE, *(machine for machine in SITE.machines if machine.role == "secondary"))
+    plan = make_plan(machines, SITE.supplies, replace(SITE.timing, guests_time=None), (), ProxmoxGuests(0, 0))
+    assert "guests_time" in plan.needed
+    for shown in (draw_table(plan), draw_page(plan)):
+        assert "Proxmox" not in shown
+        assert "guests_time" not in shown
+    assert "for Proxmox VE to stop the guests" in draw_table(UNSTAGED.make_plan())
