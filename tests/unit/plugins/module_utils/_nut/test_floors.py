@@ -16,6 +16,7 @@ LIBRARY = Path(__file__).resolve().parents[5] / "plugins/module_utils/_nut"
 FLOORS = {
     "base": 1,
     "conf": 2,
+    "events": 2,
     "net": 3,
     "usb": 3,
     "proxmox": 3,
@@ -26,6 +27,7 @@ FLOORS = {
     "hotplug": 5,
     "rehearsal": 5,
     "doctor": 5,
+    "notify": 5,
     "programs": 6,
 }
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
