@@ -98,9 +98,6 @@ OF_UPSMON: Mapping[str, str] = {
 }
 """upsmon's NOTIFYTYPE -> name of the event."""
 
-ALWAYS_SENT = ("ONLINE", "ONBATT", "LOWBATT", "FSD", "COMMOK", "COMMBAD", "SHUTDOWN", "REPLBATT", "NOCOMM", "NOPARENT")
-"""The types that each supported release of upsmon knows. The role sets EXEC for them."""
-
 
 @dataclass(frozen=True)
 class Event:

@@ -86,7 +86,7 @@ class Program:
         from ..shutdown.stages_loop import ask_upsd
         from ..shutdown.watchdog import arm_watchdog
 
-        targets, plan, program = self.load_targets(), self.load_plan(), sender.own_deliverer()
+        targets, program = self.load_targets(), sender.own_deliverer()
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(intake.open_socket(self.root / paths.NOTIFY_SOCKET))
             reset_timer = stack.enter_context(arm_watchdog(HANG_SECONDS))
@@ -96,7 +96,7 @@ class Program:
                 lambda target, post: sender.begin_attempt(target, post, program),
                 self.out,
                 reader.read_events,
-                lambda event: intake.describe_power(event, plan[0] if plan else None, ask_upsd),
+                lambda event: intake.describe_power(event, plan[0] if (plan := self.load_plan()) else None, ask_upsd),
                 self.root,
             )
             notifier.load()
