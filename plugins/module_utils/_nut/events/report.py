@@ -27,6 +27,7 @@ TEXT = 500  # characters of an event's text
 SUBJECT = 100  # characters of an event's subject
 INBOX_LIMIT = 1000  # files in the inbox; without a working nut-notify they would fill the disk
 JOURNAL = "run/systemd/journal/socket"
+_NUMBERS = itertools.count()  # of the events that this process has reported
 PRIORITIES = {DETAIL: 6, INFO: 5, WARNING: 4, CRITICAL: 2}  # severity -> the journal's priority
 
 QueueWork = Callable[[Path, Callable[[], None]], None]
@@ -78,14 +79,13 @@ class Reporter:
     ) -> None:
         """source: the part of our programs that reports."""
         self.source, self.queue_work, self.wall, self.root = source, queue_work, wall, root
-        self._counter = itertools.count()
 
     def __call__(self, name: str, subject: str, text: str = "") -> None:
         """Report an event. name: one of catalog.KINDS."""
         event = make_event(name, subject, text, self.wall(), self.source)
         send_to_journal(list_fields(event), self.root)
         # sorted by name is sorted by time
-        path = self.root / paths.NOTIFY_INBOX / f"{event.at:017.6f}-{os.getpid()}-{next(self._counter):06d}.json"
+        path = self.root / paths.NOTIFY_INBOX / f"{event.at:017.6f}-{os.getpid()}-{next(_NUMBERS):06d}.json"
         # in the thread, because a disk may hang
         self.queue_work(path.parent, lambda: self._fill_inbox(path, event))
 
