@@ -65,9 +65,6 @@ KINDS: Mapping[str, Kind] = {
     "guest-stuck": Kind(WARNING, "guest", "{} did not shut down in time"),
     "guest-running": Kind(DETAIL, "guest", "{} is running again"),
     "guest-not-started": Kind(WARNING, "guest", "{} is not running again"),
-    # nut-hotplug
-    "work-deferred": Kind(INFO, "hotplug", "nut-hotplug on {} waits", "It goes on by itself."),
-    "work-failed": Kind(WARNING, "hotplug", "nut-hotplug on {} has a problem", "`make doctor` shows what is wrong."),
     # notifications
     "test": Kind(INFO, "test", "Test message of {}", "Nothing has happened."),
     "events-dropped": Kind(WARNING, "dropped", "Events of upsmon were dropped on {}", "See journalctl -u nut-notify."),
