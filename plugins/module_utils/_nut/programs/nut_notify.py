@@ -59,7 +59,11 @@ class Program:
             "deliver": (self.deliver, "send one message, described on standard input; the service runs this"),
         }
         for name, (do, summary) in commands.items():
-            parser.add_command(name, summary).set_defaults(do=do)
+            command = parser.add_command(name, summary)
+            command.set_defaults(do=do)
+            if name == "event":
+                # upsmon's own words, from NOTIFYMSG; the environment says the same
+                command.add_argument("message", nargs="?", help=argparse.SUPPRESS)
         return parser.parse_args(list(arguments))
 
     def load_targets(self) -> tuple[Target, ...]:

@@ -41,6 +41,9 @@ def program(tmp_path: Path) -> Program:
 
 def test_upsmon_hands_its_event_to_the_service(program: Program) -> None:
     with intake.open_socket(program.root / paths.NOTIFY_SOCKET, os.getgid()) as listener:
+        # upsmon adds its message as an argument; a NOTIFYCMD behind a semicolon gets it instead of ours
+        assert program("event", "UPS ups@localhost on battery", NOTIFYTYPE="ONBATT", UPSNAME="ups@localhost") == 0
+        assert listener.recv(100) == b"ONBATT\nups@localhost"
         assert program("event", NOTIFYTYPE="ONBATT", UPSNAME="ups@localhost") == 0
         assert listener.recv(100) == b"ONBATT\nups@localhost"
     assert program.out + program.err == []
