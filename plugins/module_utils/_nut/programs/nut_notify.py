@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 HANG_SECONDS = 60
 """A service that completes no round for so long exits, and systemd restarts it."""
 
+EVENT_WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""How long an event waits for a service that is just starting, in seconds. upsmon does not wait for its NOTIFYCMD."""
+
 DESCRIPTION = "Tell people and services about power cuts and shutdowns (the service nut-notify.service)."
 EPILOG = """\
 exit codes:
@@ -44,8 +47,16 @@ files:
 class Program:
     """A run of the program."""
 
-    def __init__(self, out: PrintText, err: PrintText, environment: Mapping[str, str], root: Path) -> None:
+    def __init__(
+        self,
+        out: PrintText,
+        err: PrintText,
+        environment: Mapping[str, str],
+        root: Path,
+        sleep: Callable[[float], None],
+    ) -> None:
         self.out, self.err, self.environment, self.root = make_printing(out), make_printing(err), environment, root
+        self.sleep = sleep
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Return the parsed command line. Raise ProgramExit."""
@@ -111,12 +122,18 @@ class Program:
         """Hand an event to the service, as the user nut. A failure must not disturb upsmon."""
         from ..notify import intake
 
-        try:
-            intake.send_event(intake.encode_event(self.environment), self.root / paths.NOTIFY_SOCKET)
-        except OSError as error:
-            self.err(f"nut-notify: the event {self.environment.get('NOTIFYTYPE')} is lost: {error.strerror}")
-            return FAILED
-        return OK
+        data, path = intake.encode_event(self.environment), self.root / paths.NOTIFY_SOCKET
+        for wait in EVENT_WAITS:
+            try:
+                intake.send_event(data, path)
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+                self.sleep(wait)  # the service is just starting, or busy
+            else:
+                return OK
+        self.err(
+            f"nut-notify: the event {self.environment.get('NOTIFYTYPE')} is lost, because nut-notify.service does not run"
+        )
+        return FAILED
 
     def send_tests(self) -> int:
         """Send test messages."""
@@ -163,10 +180,15 @@ class Program:
 
 
 def main(
-    arguments: Sequence[str], out: PrintText, err: PrintText, environment: Mapping[str, str], root: Path = Path("/")
+    arguments: Sequence[str],
+    out: PrintText,
+    err: PrintText,
+    environment: Mapping[str, str],
+    root: Path = Path("/"),
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Run the command and return the exit code. out, err: print text."""
-    program = Program(out, err, environment, root)
+    program = Program(out, err, environment, root, sleep)
     try:
         return int(program.parse(arguments).do())
     except ProgramExit as left:

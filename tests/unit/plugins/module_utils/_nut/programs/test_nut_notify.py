@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Program:
         self.root = root
         self.out: list[str] = []
         self.err: list[str] = []
+        self.slept, self.starts_after = 0.0, 1e9  # seconds; when the service starts
+        self.listener: socket.socket | None = None
         for folder in (paths.NUT, "run", paths.NOTIFY_FOLDER):
             (root / folder).mkdir(parents=True)
         self.write_targets(f'{{"version": 1, "targets": [{{"url": "{SECRET}"}}, {{"mail": "root"}}]}}')
@@ -31,7 +34,12 @@ class Program:
         (self.root / paths.NOTIFY_POLICY).write_text(text)
 
     def __call__(self, *arguments: str, **environment: str) -> int:
-        return nut_notify.main(arguments, self.out.append, self.err.append, environment, self.root)
+        return nut_notify.main(arguments, self.out.append, self.err.append, environment, self.root, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        if self.slept > self.starts_after and self.listener is None:
+            self.listener = intake.open_socket(self.root / paths.NOTIFY_SOCKET, os.getgid())
 
 
 @pytest.fixture
@@ -51,7 +59,16 @@ def test_upsmon_hands_its_event_to_the_service(program: Program) -> None:
 
 def test_an_event_without_a_service_is_an_error_that_upsmon_survives(program: Program) -> None:
     assert program("event", NOTIFYTYPE="ONBATT") == 1
-    assert program.err == ["nut-notify: the event ONBATT is lost: No such file or directory"]
+    assert program.err == ["nut-notify: the event ONBATT is lost, because nut-notify.service does not run"]
+    assert 10 < program.slept < 30
+
+
+def test_an_event_waits_for_a_service_that_is_starting(program: Program) -> None:
+    program.starts_after = 5.0
+    assert program("event", NOTIFYTYPE="ONBATT") == 0
+    assert program.listener is not None
+    assert program.listener.recv(100) == b"ONBATT\n"
+    program.listener.close()
 
 
 def test_a_test_shows_what_became_of_each_message(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
