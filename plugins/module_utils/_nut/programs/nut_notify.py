@@ -184,6 +184,7 @@ def main(
     out: PrintText,
     err: PrintText,
     environment: Mapping[str, str],
+    *,
     root: Path = Path("/"),
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:

@@ -34,7 +34,9 @@ class Program:
         (self.root / paths.NOTIFY_POLICY).write_text(text)
 
     def __call__(self, *arguments: str, **environment: str) -> int:
-        return nut_notify.main(arguments, self.out.append, self.err.append, environment, self.root, self.sleep)
+        return nut_notify.main(
+            arguments, self.out.append, self.err.append, environment, root=self.root, sleep=self.sleep
+        )
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
