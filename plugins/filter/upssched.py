@@ -40,6 +40,10 @@ options:
     type: str
     choices: [nut_server, nut_client]
     default: nut_server
+  all_events:
+    description: Whether NOTIFYCMD is to be run for all types of events that every supported release of NUT has.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -66,13 +70,18 @@ def upssched(
     systems: Mapping[str, str],
     notifyflag: Mapping[str, Sequence[str]] | None = None,
     role: str = "nut_server",
+    *,
+    all_events: bool = False,
 ) -> dict[str, Any]:
     """Return AT lines and the flags that they need. Raises AnsibleFilterError for a rule without effect."""
     from ..module_utils._nut.conf import upssched_rules as library
     from ..module_utils._nut.conf.settings import SettingsError
 
     with raise_as_filter_error(SettingsError, prefix=f"{role}_upssched_rules: "):
-        return {"at": library.write_rules(rules, systems), "notifyflag": library.join_flags(rules, notifyflag)}
+        return {
+            "at": library.write_rules(rules, systems),
+            "notifyflag": library.join_flags(rules, notifyflag, all_events=all_events),
+        }
 
 
 class FilterModule:

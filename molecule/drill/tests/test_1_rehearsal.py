@@ -44,6 +44,13 @@ def test_each_site_reports_the_last_machine_down(rehearsed):
     assert re.search(r"pve8 .*unreachable=0 .*failed=0", out)
 
 
+def test_a_drill_says_who_would_be_told(rehearsed):
+    out, _statuses = rehearsed
+    for name in ("truenas", "truenas9"):
+        told = "target 1 (mail to root) would be told: Mains failed: ups is on battery; Battery low: ups"
+        assert any(told in line and f"; {name} is down; " in line for line in out.splitlines())
+
+
 def test_picture_shows_plan_and_measurement(rehearsed):
     """Each site has a self-contained page."""
     assert rehearsed

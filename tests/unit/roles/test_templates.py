@@ -204,7 +204,7 @@ PRIMARIES: dict[str, dict[str, Any]] = {
         },
     },
     "less": {"nut_server_ups_conf": {"maxretry": None, "retrydelay": ""}, "nut_server_upsmon_conf": {"HOSTSYNC": None}},
-    "margin": {"nut_server_shutdown_margin": 20, "nut_server_gate": {"enabled": False}},
+    "margin": {"nut_server_gate": {"enabled": False, "margin": 20}},
     "fixed": {"nut_server_upsmon_conf": {"FINALDELAY": 7}},
     "linux": {"nut_server_gate": {"enabled": False}},
     "odd": {

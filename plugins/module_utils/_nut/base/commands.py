@@ -20,7 +20,7 @@ except ImportError:
     HAS_MAKEFILE = False
 
 _READ_ONLY = ("doctor", "status")
-_TARGETS = ("pve", "plan", "rotate", "drill-live", "drill", *_READ_ONLY)
+_TARGETS = ("pve", "plan", "rotate", "drill-live", "drill", "notify-test", *_READ_ONLY)
 _OPTIONS = {
     "tags": "--tags {}",
     "limit": "--limit {}",

@@ -31,3 +31,11 @@ GUESTS = f"{SHUTDOWN_FOLDER}/guests.json"  # of the stages, as they were found l
 
 ACCESS_PROGRAM = "usr/local/sbin/nut-access"
 ACCESS_TABLE = f"{NUT}/access.nft"
+
+NOTIFY_PROGRAM = "usr/local/sbin/nut-notify"
+NOTIFY_POLICY = f"{NUT}/notify.json"  # has secrets: for root alone
+NOTIFY_FOLDER = "var/lib/nut-notify"
+NOTIFY_INBOX = f"{NOTIFY_FOLDER}/new"  # a file for each event that nut-notify has not seen yet
+NOTIFY_STATE = f"{NOTIFY_FOLDER}/outbox.json"  # the messages that are still to be sent
+NOTIFY_SOCKET = "run/nut-notify.sock"  # the user nut may send upsmon's events there
+EVENTS_LOG = "var/log/nut/events.jsonl"

@@ -37,6 +37,7 @@ ROOTS_OWN = (
     "/var/lib/homelab-nut",
     f"/{paths.HOTPLUG_FOLDER}",
     f"/{paths.SHUTDOWN_FOLDER}",
+    f"/{paths.NOTIFY_FOLDER}",
     "/var/log/nut",
 )
 """Directories that only root can write: root trusts and runs what they contain."""

@@ -18,6 +18,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..base import paths
 from ..base.files import Owner
 from ..base.spelling import list_words
 from ..base.systemd import Run
@@ -58,6 +59,8 @@ def find_unrunnable(texts: Mapping[str, str], runner: Run) -> list[str]:
             if not commands:
                 wrong.append(f"{name}: {directive}: a shell can't read this command. Check its quotes")
             for words in commands:
+                if words[0] == f"/{paths.NOTIFY_PROGRAM}":
+                    continue  # our own, which the same run installs
                 problem = find_program_problem(words[0], who, runner) or _find_script_argument_problem(
                     words, who, runner
                 )

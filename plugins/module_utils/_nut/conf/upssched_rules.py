@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .directives import NEWEST
+from .directives import NEWEST, NOTIFY_TYPES
 from .settings import SettingsError, write_settings
 from .values import find_wrong_lines
 
@@ -37,8 +37,13 @@ def write_rules(rules: Sequence[Mapping[str, Any]], systems: Mapping[str, str]) 
     return rows
 
 
-def join_flags(rules: Sequence[Mapping[str, Any]], notifyflag: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return NOTIFYFLAG with what the rules need. notifyflag: type of event -> flags that are given. Raises SettingsError."""
+def join_flags(
+    rules: Sequence[Mapping[str, Any]], notifyflag: Mapping[str, Any] | None, *, all_events: bool = False
+) -> dict[str, str]:
+    """Return NOTIFYFLAG with what the rules need. notifyflag: type of event -> flags that are given. Raises SettingsError.
+
+    all_events: whether NOTIFYCMD is run for each type that every supported release knows, unless flags are given for it.
+    """
     flags: dict[str, Sequence[str]] = {
         kind: words.split("+") if isinstance(words, str) else words for kind, words in (notifyflag or {}).items()
     }
@@ -49,6 +54,9 @@ def join_flags(rules: Sequence[Mapping[str, Any]], notifyflag: Mapping[str, Any]
                 f"{_name_rule(rule)}: NOTIFYFLAG of {kind} is {'+'.join(flags[kind])}, and without EXEC upsmon does not call upssched."
                 " Add EXEC, or remove the NOTIFYFLAG"
             )
+    if all_events:
+        first = min(NOTIFY_TYPES.values())
+        flags = {**{kind: FLAGS for kind, since in NOTIFY_TYPES.items() if since == first}, **flags}
     return {kind: "+".join(words) for kind, words in flags.items()}
 
 

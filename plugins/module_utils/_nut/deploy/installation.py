@@ -44,7 +44,7 @@ class InstallPlan(Change[CommandStep]):
         return (*super().steps, *map(str, self.later))
 
     def render_diff(self) -> str:
-        """Return a diff of the files, followed by the actions. None of these files contains a secret."""
+        """Return a diff of the files, without secrets, followed by the actions."""
         record = [] if self.refused is None else [f"/{sandbox.REFUSED}: {', '.join(sorted(self.refused)) or 'removed'}"]
         return super().render_diff() + render_lines(record)
 
@@ -273,7 +273,8 @@ class Installation:
 
     def _file_change(self, name: str) -> FileChange:
         path = self._below_root(self.kit.places[name].path)
-        return FileChange(name, path, self._current_text(name), (self.wanted or {})[name])
+        redact = (lambda _text: "") if name in self.kit.secrets else None
+        return FileChange(name, path, self._current_text(name), (self.wanted or {})[name], redact)
 
     def _current_text(self, name: str) -> str | None:
         try:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Our programs on a host as data: nut-hotplug, nut-shutdown and nut-access, each with its files and units."""
+"""Our programs on a host as data: nut-hotplug, nut-shutdown, nut-access and nut-notify, each with its files and units."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Kit:
     leftovers: tuple[str, ...] = ()  # further files to remove; the log stays, because you may still want to read it
     sandboxes: Mapping[str, str] = field(default_factory=dict)  # drop-ins that restrict a unit: name -> unit
     hardening_variable: str = ""  # the role's variable that disables them
+    secrets: tuple[str, ...] = ()  # files whose text no diff may show
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -135,11 +136,26 @@ ACCESS = Kit(
     leftovers=(paths.ACCESS_PROGRAM,),
 )
 
+NOTIFY = Kit(
+    name="nut-notify",
+    program=paths.NOTIFY_PROGRAM,
+    places={
+        "notify.json": Place(paths.NOTIFY_POLICY, 0o600),
+        systemd.NOTIFY: Place(f"{paths.UNITS}/{systemd.NOTIFY}"),
+        "logrotate": Place("etc/logrotate.d/nut-notify"),
+    },
+    service=systemd.NOTIFY,
+    always_on=(systemd.NOTIFY,),
+    unit_inputs={systemd.NOTIFY: ("notify.json",)},
+    leftovers=(paths.NOTIFY_PROGRAM, paths.NOTIFY_FOLDER, paths.NOTIFY_SOCKET),
+    secrets=("notify.json",),
+)
+
 
 def find_installed(root: Path) -> list[str]:
     """Return the names of our programs of which a host has at least one file. root: the host's root directory."""
     return [
         kit.name
-        for kit in (HOTPLUG, SHUTDOWN, ACCESS)
+        for kit in (HOTPLUG, SHUTDOWN, ACCESS, NOTIFY)
         if any((root / path).exists() for path in (kit.program, *(place.path for place in kit.places.values())))
     ]

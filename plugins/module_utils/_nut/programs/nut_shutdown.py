@@ -33,6 +33,7 @@ from ..base.cli import FAILED, OK, USAGE, Parser, PrintText, ProgramExit, make_p
 from ..base.clock import CLOCK, format_time, name_system_start, read_boottime
 from ..base.process import make_runner, run_timeout
 from ..base.systemd import Run
+from ..events.report import Reporter
 from ..shutdown import gate_loop, observe
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import AddressCache
@@ -444,7 +445,7 @@ def _run_gate(call: Call) -> int:
             remind_fsd = observe.FsdReminder(observe.read_primary_logins(options.upsmon_conf, policy.upses), news.put)
         upses = observe.UpsObserver(policy.upses, read_boottime, remind_fsd=remind_fsd)
         stack.callback(upses.stop_polling)
-        gate_loop.Gate(
+        gate = gate_loop.Gate(
             policy,
             log=call.out,
             prober=machines,
@@ -457,7 +458,10 @@ def _run_gate(call: Call) -> int:
             alive=reset_timer,
             news=lambda: [news.get() for _unused in range(news.qsize())],
             shout=lambda message: _notify_terminals(message, run),
-        ).run()
+        )
+        if is_unit:
+            gate.report_event = Reporter("gate", gate.writer.queue_work, root=options.root)
+        gate.run()
     return OK
 
 
@@ -509,7 +513,7 @@ def _notify_terminals(message: str, run: Run) -> None:
 def _run_stages(call: Call) -> int:
     policy = call.read_policy()
     stages = call.read_stages(policy)
-    with _open_log(call) as (_writer, log), arm_watchdog(WATCH_HANG_SECONDS) as reset_timer:
+    with _open_log(call) as (writer, log), arm_watchdog(WATCH_HANG_SECONDS) as reset_timer:
         from ..proxmox.cluster import DISARM
         from ..shutdown import stages_loop
 
@@ -527,6 +531,7 @@ def _run_stages(call: Call) -> int:
             ha=_make_ha_switch(call, run, log),
             disarms_ha=policy.cluster == DISARM,
             find_starts=_make_find_starts(call, policy),
+            report_event=Reporter("stages", writer.queue_work, root=call.options.root),
         )
     # run_stages() returns only if another instance is running: fail, so that systemd tries again
     return FAILED

@@ -22,8 +22,9 @@ from ..base import files, records
 from ..base.cli import PrintText
 from ..base.clock import CLOCK, Clock, format_time, name_system_start, read_boottime
 from ..base.text import printable
+from ..events.report import ReportEvent, ignore_event, name_host
 from . import flag, report
-from .gate import GateReading, GateState, advance_gate, dump_state, new_state, resume_state
+from .gate import NEVER_SEEN, GateReading, GateState, advance_gate, dump_state, new_state, resume_state
 from .policy import OWN_FILE_LIMIT, ShutdownPolicy
 from .watchdog import no_watchdog
 from .writer import BackgroundWriter
@@ -70,6 +71,7 @@ class Gate:
     alive: Callable[[], None] = no_watchdog  # called at the start of each round
     news: Callable[[], Sequence[str]] = tuple  # lines to log that background threads have left since the last call
     shout: PrintText | None = None  # writes to all terminals
+    report_event: ReportEvent = ignore_event  # tells people
     state: GateState = field(default_factory=lambda: new_state("", "", 0.0), init=False)
     steps: list[tuple[float, str]] = field(default_factory=list, init=False)  # seconds since the start, line
     logged_once: set[str] = field(default_factory=set, init=False)  # messages that are not repeated
@@ -112,6 +114,9 @@ class Gate:
             if text is not None:
                 self.log_step(now, f"{self.state_path} is damaged or from another shutdown: starting over")
             self.log_step(now, f"the gate begins: {f'waiting for {names}' if names else 'no machines to wait for'}")
+            self.report_event(
+                "gate-begun", name_host(), f"Waiting for {names}." if names else "No machines to wait for."
+            )
         self.keep_flag(now)
         self.save_state(changed=True)
 
@@ -129,14 +134,30 @@ class Gate:
         seen = self.call_safely("probing the machines", self.prober)
         readings = self.call_safely("asking upsd", self.ask_upsd)
         now = self.clock.now()
-        self.state, decision, lines = advance_gate(self.policy, self.state, now, seen, readings, asked=begun)
+        before = self.state
+        self.state, decision, lines = advance_gate(self.policy, before, now, seen, readings, asked=begun)
         for line in lines:
             self.log_step(now, line)
+        self.report_machines(before)
         self.keep_flag(now)
         if decision.go:
             self.log_step(now, f"the gate ends ({decision.rule}): {decision.reason}")
             self.state = replace(self.state, ended=(decision.rule, decision.reason))
+            took = f"{now - self.state.began:.0f} s after the shutdown began"
+            self.report_event("gate-ended", name_host(), f"It is {took}: {decision.reason}.")
         self.save_state(changed=bool(lines) or decision.go)
+
+    def report_machines(self, before: GateState) -> None:
+        """Report which machines have gone down, or have been given up, in this round."""
+        elapsed = self.state.now - self.state.began
+        for machine in self.policy.machines:
+            old = before.machines.get(machine.name, NEVER_SEEN)
+            new = self.state.machines.get(machine.name, NEVER_SEEN)
+            if new.down is not None and old.down is None:
+                words = "Nobody can tell, but its usual time has passed." if new.silent is None else ""
+                self.report_event("machine-down", machine.name, words or f"It took {elapsed:.0f} s.")
+            elif new.given_up and not old.given_up and new.down is None:
+                self.report_event("machine-given-up", machine.name, f"It is still up after {elapsed:.0f} s.")
 
     def keep_flag(self, now: float) -> None:
         """Write POWERDOWNFLAG again if upsmon has written it, but it is missing, or empty because there was no space.

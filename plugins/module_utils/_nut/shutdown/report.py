@@ -52,6 +52,11 @@ class GateReport:
     power: tuple[PowerReport, ...]
     steps: tuple[tuple[float, str], ...]  # seconds since the gate began, log line
 
+    @property
+    def ended_at(self) -> float:
+        """Return when its last round was, in seconds since 1970."""
+        return self.began + self.elapsed
+
 
 def read_report(path: Path) -> GateReport | str | None:
     """Return the report of the last gate, None if there is none, or a message if it can't be read."""

@@ -24,6 +24,7 @@ from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
 from ..conf.feeds import Feeds
+from ..events.report import ReportEvent, ignore_event
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..net.readings import HOLD_SECONDS
@@ -142,6 +143,7 @@ def run_stages(
     ha: HaSwitch | None = None,
     disarms_ha: bool = False,
     find_starts: FindStarts | None = None,
+    report_event: ReportEvent = ignore_event,
 ) -> str:
     """Watch the UPSes and run the stages, for ever. Return BUSY, or the reason to rest when `stay` returned False.
 
@@ -151,6 +153,7 @@ def run_stages(
     all. alive: called in each round. stay: whether to go on when there is nothing left to do. root: of the file system with
     /etc/pve, /proc and /run. ha: None on a host without HA. disarms_ha: whether it is to be disarmed during an outage.
     find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then.
+    report_event: tells people.
     """
     program = _StagesLoop(
         stages=tuple(stages),
@@ -169,6 +172,7 @@ def run_stages(
         stay=stay,
         root=root,
         ha=HaKeeper(ha, disarms_ha, clock, run_in_thread) if ha else None,
+        report_event=report_event,
     )
     try:
         with program.hold_lock():
@@ -208,6 +212,7 @@ class _StagesLoop:
     stay: Callable[[], bool]
     root: Path
     ha: HaKeeper | None
+    report_event: ReportEvent
     guests: StageResolver = field(init=False)
     state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
@@ -379,6 +384,7 @@ class _StagesLoop:
     def run_action(self, action: StageAction) -> None:
         if action.kind == "notify":
             self.log_line(f"stage {action.stage} begins: {action.reason}")
+            self.report_event("stage-begun", action.stage, f"The reason: {action.reason}.")
             stage = next(stage for stage in self.guests.stages if stage.name == action.stage)
             self.run_notify_program(stage, stage.message or f"UPS: stage {stage.name} begins: {action.reason}")
         elif action.kind == "stop_guests":
@@ -420,6 +426,7 @@ class _StagesLoop:
             with self._lock:
                 if key in self.state.stop_decided_at and key not in self.state.stop_outcomes:
                     self.log_line(f"{key}: stop timed out; continuing without it")
+                    self.report_event("guest-stuck", str(guests.parse_key(key)), "The shutdown goes on without it.")
                     self.state = note_stopped(self.state, key, "lost")
                 elif not job.has_ended and key in self.state.guests_to_start:
                     self.note_start(guests.parse_key(key), control.StartResult("failed", "start timed out"))
@@ -445,6 +452,8 @@ class _StagesLoop:
         self.log_line(f"shutting down {guest}, within {target.seconds:g} s")
         result = control.stop_guest(self.run, guest, target.seconds, self.root, clock=self.clock, pause=self.sleep)
         self.log_line(result.message)
+        kind = "guest-down" if result.outcome in ("stopped", "already", "gone") else "guest-stuck"
+        self.report_event(kind, str(guest), f"{result.message}.")
         outcome = "stopped" if was_begun and result.outcome == "already" else result.outcome
         self.update_state(lambda state: note_stopped(state, key, outcome, result.by_ha))
 
@@ -460,6 +469,7 @@ class _StagesLoop:
             result = control.start_guest(self.run, guest, self.root)
             if result.outcome == "started":
                 self.log_line(f"{guest} is running")
+                self.report_event("guest-running", str(guest))
         self.note_start(guest, result)
 
     def note_start(self, guest: Guest, result: control.StartResult) -> None:
@@ -484,6 +494,7 @@ class _StagesLoop:
             self.update_state(lambda state: note_given_up(state, guest.key, reason))
             reason += f". Start it by hand: {guest.kind} start {guest.id}"
         self.log_line(f"giving up on {reason}")
+        self.report_event("guest-not-started", str(guest), f"{reason}.")
         for stage in {stage.notify: stage for stage in self.guests.stages if stage.notify}.values():
             self.run_notify_program(stage, f"UPS: a guest is not running again: {reason}")
 

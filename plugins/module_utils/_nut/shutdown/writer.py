@@ -42,6 +42,10 @@ class BackgroundWriter(threading.Thread):
         """Append a line to a file, and sync it so that it survives a power cut."""
         self.jobs.put((path, lambda: append_line(path, line)))
 
+    def queue_work(self, path: Path, work: Callable[[], None]) -> None:
+        """Do work that writes below a path. It may raise OSError or files.WriteError."""
+        self.jobs.put((path, work))
+
     def queue_text(self, path: Path, text: str) -> None:
         """Replace a file atomically: a power cut leaves the old or the new text. A text still queued for it is dropped."""
         with self._lock:

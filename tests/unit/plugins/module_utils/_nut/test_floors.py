@@ -17,6 +17,7 @@ FLOORS = {
     "base": 1,
     "conf": 2,
     "kinds": 2,
+    "events": 2,
     "net": 3,
     "usb": 3,
     "proxmox": 3,
@@ -27,6 +28,7 @@ FLOORS = {
     "hotplug": 5,
     "rehearsal": 5,
     "doctor": 5,
+    "notify": 5,
     "programs": 6,
 }
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
