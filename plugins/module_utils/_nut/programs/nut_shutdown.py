@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..proxmox.cluster import HaSwitch
     from ..proxmox.selection import GuestFinder
     from ..shutdown.policy import Stage
-    from ..shutdown.stages_loop import FindStarts
+    from ..shutdown.stages_loop import FindStarts, MakeKeeper
 
 STDIN = 0
 
@@ -527,6 +527,7 @@ def _run_stages(call: Call) -> int:
             ha=_make_ha_switch(call, run, log),
             disarms_ha=policy.cluster == DISARM,
             find_starts=_make_find_starts(call, policy),
+            make_keeper=_make_return_keeper(call, policy, run),
         )
     # run_stages() returns only if another instance is running: fail, so that systemd tries again
     return FAILED
@@ -551,6 +552,30 @@ def _make_find_starts(call: Call, policy: shutdown_policy.ShutdownPolicy) -> Fin
         )
 
     return make_finder
+
+
+def _make_return_keeper(call: Call, policy: shutdown_policy.ShutdownPolicy, run: Run) -> MakeKeeper:
+    """Return what makes the keeper that awaits the machines after an outage."""
+    from ..base.clock import read_system_start
+    from ..shutdown.return_keeper import ReturnKeeper
+    from ..shutdown.stages_loop import start_thread
+
+    def make_keeper(boot: str, log: PrintText, tell: PrintText) -> ReturnKeeper:
+        return ReturnKeeper(
+            policy.after,
+            policy.machines,
+            policy.upses,
+            call.options.report.with_name(Path(paths.RETURN_STATE).name),
+            boot,
+            read_system_start(call.options.root),
+            run,
+            log,
+            tell,
+            start_thread,
+            call.make_names(keep=False),
+        )
+
+    return make_keeper
 
 
 def _watch_upsd(call: Call) -> int:

@@ -105,6 +105,13 @@ class BootStarts:
     _waiting: dict[Guest, str] = field(default_factory=dict, init=False)  # guest -> why it is not running yet
     _saved: BootReport = field(default_factory=BootReport, init=False)
     _trouble: str = field(default="", init=False)  # why the guests can't be found, as the log says
+    _is_starting: bool = field(default=False, init=False)  # whether Proxmox VE is starting its guests
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Return what is still to be started, each with the reason."""
+        waiting = [f"{guest}: {reason}" for guest, reason in self._waiting.copy().items()]
+        return (*waiting, *(["Proxmox VE is still starting its guests"] if self._is_starting else []))
 
     def run_to_end(self) -> None:
         """Start the guests, and return when all run or have been given up."""
@@ -136,6 +143,7 @@ class BootStarts:
                 self._find_guests()
             self._watch_guests()
             state = startup.read_state(lambda command: running.run_bounded(self.run, _SYSTEMCTL_SECONDS, *command))
+            self._is_starting = state == startup.STARTING
             if state in ("active", "failed"):
                 return STAGE, OWED
             if state == "deactivating":

@@ -34,6 +34,8 @@ from .boot_starts import BootFinder, BootStarts
 from .fsd import FsdError, request_fsd
 from .ha_keeper import HaKeeper
 from .policy import Stage, StageGuest, UpsAddress
+from .return_keeper import ReturnKeeper
+from .returns import ReturnView
 from .stage_guests import GuestSource, RunInThread, StageResolver
 from .stages import (
     VERSION,
@@ -63,6 +65,8 @@ SYSTEMCTL_SECONDS = 5.0  # time limit for systemctl
 NOTIFY_SECONDS = 30.0  # time limit for a stage's program
 REPEAT_SECONDS = 60.0  # a problem that persists is logged again after so long
 
+MakeKeeper = Callable[[str, Callable[[str], None], Callable[[str], None]], ReturnKeeper]
+"""Returns the keeper of the return, given the boot, the log, and what tells the user."""
 FindStarts = Callable[[Sequence[int]], BootFinder]
 """Returns a finder, given the numbers of the guests that a stage shut down before the boot."""
 Ask = Callable[[UpsAddress], Optional[Mapping[str, str]]]
@@ -142,6 +146,7 @@ def run_stages(
     ha: HaSwitch | None = None,
     disarms_ha: bool = False,
     find_starts: FindStarts | None = None,
+    make_keeper: MakeKeeper | None = None,
 ) -> str:
     """Watch the UPSes and run the stages, for ever. Return BUSY, or the reason to rest when `stay` returned False.
 
@@ -150,7 +155,8 @@ def run_stages(
     set_fsd: tells upsmon, or raises FsdError. finder: looks up the guests; None: those that the policy names with their kind are
     all. alive: called in each round. stay: whether to go on when there is nothing left to do. root: of the file system with
     /etc/pve, /proc and /run. ha: None on a host without HA. disarms_ha: whether it is to be disarmed during an outage.
-    find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then.
+    find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then. make_keeper:
+    returns what wakes machines after an outage; None: nobody is awaited.
     """
     program = _StagesLoop(
         stages=tuple(stages),
@@ -174,6 +180,8 @@ def run_stages(
         with program.hold_lock():
             program.load_state(boot_id())
             program.start_late_guests(find_starts)
+            if make_keeper:
+                program.keeper = make_keeper(program.state.boot, program.log_line, program.notify_user)
             return program.watch_power()
     except files.Busy:
         log(f"{BUSY}: exiting")
@@ -211,6 +219,8 @@ class _StagesLoop:
     guests: StageResolver = field(init=False)
     state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
+    late: BootStarts | None = field(default=None, init=False)
+    keeper: ReturnKeeper | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
     _saved: str = field(default="", init=False)  # the text in the state file
     _jobs: dict[str, _GuestJob] = field(default_factory=dict, init=False)  # by StageGuest.key
@@ -254,7 +264,7 @@ class _StagesLoop:
         if find_starts is None:
             self.settle_starts(owed)  # this host has no guests any more
             return
-        late = BootStarts(
+        self.late = late = BootStarts(
             find_starts([guests.parse_key(key).id for key in owed]),
             self.path.with_name(Path(paths.BOOT_STARTS).name),
             self.state.boot,
@@ -290,7 +300,8 @@ class _StagesLoop:
 
     def run_round(self) -> StagesDecision:
         """Poll the UPSes, decide, and save the new state."""
-        powers = {ups.name: read_power(ups.name, self.ask(ups)) for ups in self.upses}
+        answers = {ups.name: self.ask(ups) for ups in self.upses}
+        powers = {name: read_power(name, answer) for name, answer in answers.items()}
         self.drop_finished_jobs()
         with self._lock:
             seen = combine_power(powers, self.state.upses_on_battery, self.feeds)
@@ -308,7 +319,22 @@ class _StagesLoop:
             since, fsd = self.state.outage_since, "FSD" in seen.flags
             seconds = None if since is None else now - since
             self.ha.update(outage_seconds=seconds, fsd=fsd, on_mains=seen.on_battery is False)
+        if self.keeper:
+            is_outage = decision.state.outage_since is not None
+            self.keeper.update(
+                ReturnView(
+                    None if seen.on_battery is None and not is_outage else is_outage,
+                    guests=self.list_pending_guests(),
+                    since=now if decision.state.mains_since is None else decision.state.mains_since,
+                ),
+                [name for name, answer in answers.items() if answer is not None],
+            )
         return decision
+
+    def list_pending_guests(self) -> tuple[str, ...]:
+        """Return the guests that are still to be started after an outage or a boot."""
+        pending = self.late.pending if self.late else ()
+        return (*pending, *(f"{guests.parse_key(key)}: a stage had shut it down" for key in self.state.guests_to_start))
 
     def find_late_starts(self) -> None:
         """Have guests shut down that Proxmox VE starts, at boot, after a stage has found them down."""
@@ -484,8 +510,12 @@ class _StagesLoop:
             self.update_state(lambda state: note_given_up(state, guest.key, reason))
             reason += f". Start it by hand: {guest.kind} start {guest.id}"
         self.log_line(f"giving up on {reason}")
+        self.notify_user(f"UPS: a guest is not running again: {reason}")
+
+    def notify_user(self, message: str) -> None:
+        """Run the program of each stage, each program once."""
         for stage in {stage.notify: stage for stage in self.guests.stages if stage.notify}.values():
-            self.run_notify_program(stage, f"UPS: a guest is not running again: {reason}")
+            self.run_notify_program(stage, message)
 
     def run_notify_program(self, stage: Stage, message: str) -> None:
         if not stage.notify:

@@ -43,7 +43,7 @@ def test_defaults_of_a_secondary() -> None:
     assert inventory.list_secondaries(GROUPS, HOSTS) == [
         {
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
-            **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
+            **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None, "wake": None},
             "present": True,
         },
         {
@@ -55,7 +55,7 @@ def test_defaults_of_a_secondary() -> None:
                 "begin_time": 10,
                 "shutdown_time": 30,
             },
-            **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
+            **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None, "wake": None},
             "present": True,
         },
     ]
