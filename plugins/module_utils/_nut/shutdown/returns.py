@@ -162,12 +162,15 @@ def note_woken(state: ReturnState, name: str) -> ReturnState:
 
 
 def spell_duration(seconds: float) -> str:
-    """Return a duration as text: 45 s, 6 min 10 s, 1 h 5 min."""
+    """Return a duration as text: 45 s, 3 min, 6 min 10 s, 1 h 5 min."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+    rest = whole % 60
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
 def spell_result(result: ReturnResult) -> str:
