@@ -240,6 +240,12 @@ def _build_parser(out: PrintText, err: PrintText) -> Parser:
         state=paths.STAGES_STATE,
     )
     add_command(
+        "hold",
+        _hold_guests,
+        "wait until the battery is charged enough to start guests; pve-guests.service runs this at boot",
+        "--policy --log",
+    )
+    add_command(
         "watch",
         _watch_upsd,
         "unblock or restart upsd when it hangs; nut-watch.service runs this",
@@ -528,6 +534,7 @@ def _run_stages(call: Call) -> int:
             disarms_ha=policy.cluster == DISARM,
             find_starts=_make_find_starts(call, policy),
             make_keeper=_make_return_keeper(call, policy, run),
+            after=policy.after,
         )
     # run_stages() returns only if another instance is running: fail, so that systemd tries again
     return FAILED
@@ -552,6 +559,18 @@ def _make_find_starts(call: Call, policy: shutdown_policy.ShutdownPolicy) -> Fin
         )
 
     return make_finder
+
+
+def _hold_guests(call: Call) -> int:
+    from ..shutdown.recharge import wait_for_charge
+    from ..shutdown.stages_loop import ask_upsd
+
+    policy = call.read_policy()
+    with _open_log(call) as (_writer, log):
+        wait_for_charge(
+            policy.after, policy.upses, policy.feeds, ask=ask_upsd, log=log, clock=read_boottime, pause=call.sleep
+        )
+    return OK
 
 
 def _make_return_keeper(call: Call, policy: shutdown_policy.ShutdownPolicy, run: Run) -> MakeKeeper:

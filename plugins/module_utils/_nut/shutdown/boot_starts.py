@@ -92,7 +92,7 @@ class BootStarts:
     run: Run
     log: Callable[[str], None]
     keeper: StartsKeeper
-    is_outage: Callable[[], bool]
+    hold: Callable[[], str]  # why no guest may be started now; "" if they may
     clock: control.Clock
     pause: control.Pause
     owed: Sequence[str] = ()  # keys of guests
@@ -219,7 +219,7 @@ class BootStarts:
         while self._waiting:
             for guest in list(self._waiting):
                 self._try_guest(guest)
-            if self.is_outage():
+            if self.hold():
                 began = self.clock()
             elif self.clock() - began >= START_PATIENCE_SECONDS:
                 for guest, reason in list(self._waiting.items()):
@@ -233,8 +233,8 @@ class BootStarts:
             self.log(f"{guest} is running")
             self._note_runs([guest.key])
             del self._waiting[guest]
-        elif self.is_outage():
-            self._note(guest, "the power is out")
+        elif hold := self.hold():
+            self._note(guest, hold)
         elif offline := find_offline(self.run, guest, self.root):
             self._note(guest, f"{offline} is not online")
         else:

@@ -86,6 +86,10 @@ class ReturnPolicy:
     """What is done after an outage. Times: seconds."""
 
     limit: float = 1800.0  # until a machine that has not come back counts as missing
+    charge: float | None = (
+        None  # percent that the battery must have before guests are started and machines woken; None: any
+    )
+    charge_limit: float = 3600.0  # so long they wait for it at most
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,11 @@ def _parse_return(check: Checker, path: str, data: object) -> ReturnPolicy:
     if data is None:
         return ReturnPolicy()
     given = check.members(path, data, [field.name for field in fields(ReturnPolicy)])
-    return ReturnPolicy(limit=check.number(*given.at("limit"), 1, DAY, default=ReturnPolicy.limit))
+    return ReturnPolicy(
+        limit=check.number(*given.at("limit"), 1, DAY, default=ReturnPolicy.limit),
+        charge=_parse_number(check, *given.at("charge"), most=100, what="a percentage"),
+        charge_limit=check.number(*given.at("charge_limit"), 1, DAY, default=ReturnPolicy.charge_limit),
+    )
 
 
 def _parse_guest(check: Checker, path: str, data: object) -> GuestId:

@@ -33,7 +33,8 @@ from ..proxmox.guests import Guest
 from .boot_starts import BootFinder, BootStarts
 from .fsd import FsdError, request_fsd
 from .ha_keeper import HaKeeper
-from .policy import Stage, StageGuest, UpsAddress
+from .policy import ReturnPolicy, Stage, StageGuest, UpsAddress
+from .recharge import Recharge
 from .return_keeper import ReturnKeeper
 from .returns import ReturnView
 from .stage_guests import GuestSource, RunInThread, StageResolver
@@ -147,6 +148,7 @@ def run_stages(
     disarms_ha: bool = False,
     find_starts: FindStarts | None = None,
     make_keeper: MakeKeeper | None = None,
+    after: ReturnPolicy | None = None,
 ) -> str:
     """Watch the UPSes and run the stages, for ever. Return BUSY, or the reason to rest when `stay` returned False.
 
@@ -156,7 +158,7 @@ def run_stages(
     all. alive: called in each round. stay: whether to go on when there is nothing left to do. root: of the file system with
     /etc/pve, /proc and /run. ha: None on a host without HA. disarms_ha: whether it is to be disarmed during an outage.
     find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then. make_keeper:
-    returns what wakes machines after an outage; None: nobody is awaited.
+    returns what wakes machines after an outage; None: nobody is awaited. after: what is done after an outage.
     """
     program = _StagesLoop(
         stages=tuple(stages),
@@ -175,6 +177,7 @@ def run_stages(
         stay=stay,
         root=root,
         ha=HaKeeper(ha, disarms_ha, clock, run_in_thread) if ha else None,
+        recharge=Recharge(after or ReturnPolicy()),
     )
     try:
         with program.hold_lock():
@@ -216,6 +219,7 @@ class _StagesLoop:
     stay: Callable[[], bool]
     root: Path
     ha: HaKeeper | None
+    recharge: Recharge
     guests: StageResolver = field(init=False)
     state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
@@ -272,7 +276,7 @@ class _StagesLoop:
             self.log_line,
             self,
             owed=owed,
-            is_outage=lambda: self.state.outage_since is not None,
+            hold=lambda: self.recharge.hold if self.state.outage_since is None else "the power is out",
             clock=self.clock,
             pause=self.sleep,
             root=self.root,
@@ -310,7 +314,12 @@ class _StagesLoop:
             self.find_late_starts()
             self.forget_running()
             before, now = self.state, self.clock()
-            decision = decide_stages(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
+            hold = self.recharge.update(seen, now)
+            if hold and seen.on_battery is False and self.state.guests_to_start:
+                self.log_problem(f"the guests are not started yet: {hold}")
+            decision = decide_stages(
+                self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding, hold=hold
+            )
             self.state = decision.state
             self.log_power_change(before, seen)
             self.log_unknown_readings(seen, now)
@@ -325,6 +334,7 @@ class _StagesLoop:
                 ReturnView(
                     None if seen.on_battery is None and not is_outage else is_outage,
                     guests=self.list_pending_guests(),
+                    hold=self.recharge.hold,
                     since=now if decision.state.mains_since is None else decision.state.mains_since,
                 ),
                 [name for name, answer in answers.items() if answer is not None],

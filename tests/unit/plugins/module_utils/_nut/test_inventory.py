@@ -55,7 +55,12 @@ def test_defaults_of_a_secondary() -> None:
                 "begin_time": 10,
                 "shutdown_time": 30,
             },
-            **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None, "wake": None},
+            **{
+                "shutdown_limit": 60,
+                "address": HOSTS["media"].get("ansible_host", "media"),
+                "guest": None,
+                "wake": None,
+            },
             "present": True,
         },
     ]
@@ -127,6 +132,28 @@ def test_limit_below_shutdown_time_is_refused() -> None:
 def test_invalid_guest_is_refused(guest: Any) -> None:
     with pytest.raises(InventoryError, match="nas: nut_client_guest must look like"):
         inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_guest": guest}))
+
+
+@pytest.mark.parametrize(
+    ("given", "wake"),
+    [
+        ({"mac": "52:54:00:AB:cd:ef"}, {"mac": "52:54:00:AB:cd:ef", "command": []}),
+        ({"command": ["/bin/wake", "nas"]}, {"mac": "", "command": ["/bin/wake", "nas"]}),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_how_a_secondary_is_woken(given: Any, wake: Any) -> None:
+    assert inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_wake": given}))[0]["wake"] == wake
+
+
+@pytest.mark.parametrize(
+    "wake",
+    ["52:54:00:12:34:56", {"mac": "525400123456"}, {"mac": 5}, {"command": "/bin/wake"}, {"command": [7]}, {"ip": "x"}],
+)
+def test_invalid_wake_is_refused(wake: Any) -> None:
+    with pytest.raises(InventoryError, match="nas: nut_client_wake must look like"):
+        inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_wake": wake}))
 
 
 @pytest.mark.parametrize(
