@@ -100,6 +100,7 @@ def test_all_variables_of_a_secondary() -> None:
         "shutdown_limit": 125,
         "address": "10.0.0.7",
         "guest": {"kind": "qm", "id": 100},
+        "wake": None,
         "present": True,
     }
     assert (found[1]["primary"], found[1]["shutdown_time"]) == ("pve", 0)
