@@ -404,7 +404,9 @@ class House:
                 self.note_event(f"{name}{WOKEN}")
                 self._start_machine(name)
 
-        self.cards = NetworkCards(self.find_address(self.primary), self.secondaries, wake)
+        # netavark translates the sender of a broadcast to the gateway
+        senders = (self.find_address(self.primary), self.find_address(self.primary, "Gateway"))
+        self.cards = NetworkCards(senders, self.secondaries, wake)
 
     def _disable_wake(self) -> None:
         self.stays_off = set()
@@ -455,12 +457,12 @@ class House:
         container = self.lab.container_name(self.resolve_name(who))
         return run_podman("exec", *more, container, "sh", "-c", script, check=check).stdout
 
-    def find_address(self, who: str) -> str:
-        """Return a machine's address in the lab's network."""
+    def find_address(self, who: str, what: str = "IPAddress") -> str:
+        """Return a machine's address in the lab's network. what: as podman names it."""
         seen = json.loads(
             run_podman("inspect", "--type", "container", self.lab.container_name(self.resolve_name(who))).stdout
         )[0]
-        return str(seen["NetworkSettings"]["Networks"][self.lab.prefix]["IPAddress"])
+        return str(seen["NetworkSettings"]["Networks"][self.lab.prefix][what])
 
     def wait_for_phase(self, phase: str, seconds: float) -> None:
         """Wait for a phase. Raise LabError if it does not come."""

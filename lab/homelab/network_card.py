@@ -35,9 +35,9 @@ def find_woken(packet: bytes, hosts: Collection[str]) -> str | None:
 class NetworkCards:
     """Listens for the packets that a machine broadcasts in the lab's network, of which this machine is the gateway."""
 
-    def __init__(self, sender: str, hosts: Collection[str], wake: Callable[[str], None]) -> None:
-        """Listen. sender: the address of the machine whose packets count. wake: called with the host."""
-        self.sender, self.hosts, self.wake = sender, hosts, wake
+    def __init__(self, senders: Collection[str], hosts: Collection[str], wake: Callable[[str], None]) -> None:
+        """Listen. senders: the addresses from which packets count. wake: called with the host."""
+        self.senders, self.hosts, self.wake = senders, hosts, wake
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         # each site's cards hear all packets
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -52,7 +52,7 @@ class NetworkCards:
             with contextlib.suppress(TimeoutError):
                 packet, (address, _port) = self.listener.recvfrom(2048)
                 host = find_woken(packet, self.hosts)
-                if host and address == self.sender:
+                if host and address in self.senders:
                     self.wake(host)
 
     def close(self) -> None:

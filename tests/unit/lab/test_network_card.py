@@ -51,8 +51,8 @@ def test_cards_hear_packets_of_their_primary_only(monkeypatch: pytest.MonkeyPatc
         port = probe.getsockname()[1]
     monkeypatch.setattr(network_card, "PORT", port)
     woken: list[str] = []
-    own = NetworkCards("127.0.0.1", ["nas"], woken.append)
-    foreign = NetworkCards("192.0.2.1", ["nas"], lambda name: woken.append(f"foreign {name}"))
+    own = NetworkCards(["192.0.2.9", "127.0.0.1"], ["nas"], woken.append)
+    foreign = NetworkCards(["192.0.2.1"], ["nas"], lambda name: woken.append(f"foreign {name}"))
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.bind(("127.0.0.1", 0))
