@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,11 @@ def wait_for_mains(host: Host, ups: str = "ups") -> None:
 def keep_first(cases: Iterable[str], *, count: int = 1) -> list[object]:
     """Return cases of the same kind, a play each, as parameters: only the first COUNT run unless TESTS=all."""
     return [pytest.param(case, marks=[pytest.mark.long] if place >= count else []) for place, case in enumerate(cases)]
+
+
+def format_journals(row: Mapping[str, Mapping[str, Iterable[str]]]) -> str:
+    """Return the machines' journals of a case's row (`lab/lab cases`) as text."""
+    return "\n".join(f"{host}: {line}" for host, lines in row["journals"].items() for line in lines)
 
 
 def read_passwords(inventory: Path = CHECKOUT / "inventories" / "lab") -> list[str]:

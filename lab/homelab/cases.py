@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import Lab, daemon_cases, host_cases, outage_cases, proxmox_cases, two_upses
+from . import Lab, daemon_cases, host_cases, outage_cases, proxmox_cases, return_cases, two_upses
 from .house import Case, House
 from .podman import LabError
 
@@ -21,6 +21,7 @@ CASES: tuple[Case, ...] = (
     *daemon_cases.CASES,
     *host_cases.CASES,
     *proxmox_cases.CASES,
+    *return_cases.CASES,
     *two_upses.CASES,
 )
 

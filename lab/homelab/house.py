@@ -23,8 +23,9 @@ from typing import Any
 
 from . import CHECKOUT, Lab, parse_timestamp
 from .hosts import SITES, LabHost
+from .network_card import NetworkCards
 from .podman import PODMAN, LabError, run_command, run_podman
-from .verdict import Expectation, Observation, Stop, describe_events, judge_case, measure_delay, measure_wait
+from .verdict import WOKEN, Expectation, Observation, Stop, describe_events, judge_case, measure_delay, measure_wait
 
 READY_SECONDS = 120.0  # from power to an upsd that serves its UPS; 15 to 30 on two cores
 TICK = 0.4
@@ -108,6 +109,8 @@ class House:
         self.begun: dict[str, float | None] = dict.fromkeys(self.hosts)
         self.stop_causes: dict[str, str] = {}
         self.unpowered: set[str] = set()  # machines without power
+        self.stays_off: set[str] = set()  # machines that do not start when they get power, only when they are woken
+        self.cards: NetworkCards | None = None  # of the machines, if they listen
         self.second_ups = ""  # as Case.second_ups
         self.drained, self.full = 0.0, 0
         self.empty_at: float | None = None
@@ -134,6 +137,7 @@ class House:
         self.physics.join()
         with contextlib.suppress(LabError, OSError):
             self._wire_second_ups("")
+        self._disable_wake()
         if self.listener and self.listener.stdin:
             self.listener.stdin.close()
             self.listener.wait()
@@ -161,6 +165,7 @@ class House:
         except LabError as error:
             faults.append(f"the case could not be played: {error}")
         stayed_off = self._finish_case(case)
+        self._disable_wake()
         guests = self._read_guest_log()
         faults += self._restore_site(case)
         seen = replace(self.make_observation(stayed_off, faults), guests=guests)
@@ -390,6 +395,25 @@ class House:
 
     # Actions
 
+    def enable_wake(self, stay_off: Iterable[str] = ()) -> None:
+        """Enable Wake-on-LAN on all secondaries. stay_off: those that do not start by themselves when they get power."""
+        self.stays_off = set(stay_off)
+
+        def wake(name: str) -> None:
+            if name not in self.list_running() and name not in self.unpowered:
+                self.note_event(f"{name}{WOKEN}")
+                self._start_machine(name)
+
+        # netavark translates the sender of a broadcast to the gateway
+        senders = (self.find_address(self.primary), self.find_address(self.primary, "Gateway"))
+        self.cards = NetworkCards(senders, self.secondaries, wake)
+
+    def _disable_wake(self) -> None:
+        self.stays_off = set()
+        if self.cards:
+            self.cards.close()
+            self.cards = None
+
     def resolve_name(self, who: str) -> str:
         """Return the host with a role ("primary", "nas") or name."""
         return {"primary": self.primary, "nas": self.nas}.get(who, who)
@@ -433,12 +457,12 @@ class House:
         container = self.lab.container_name(self.resolve_name(who))
         return run_podman("exec", *more, container, "sh", "-c", script, check=check).stdout
 
-    def find_address(self, who: str) -> str:
-        """Return a machine's address in the lab's network."""
+    def find_address(self, who: str, what: str = "IPAddress") -> str:
+        """Return a machine's address in the lab's network. what: as podman names it."""
         seen = json.loads(
             run_podman("inspect", "--type", "container", self.lab.container_name(self.resolve_name(who))).stdout
         )[0]
-        return str(seen["NetworkSettings"]["Networks"][self.lab.prefix]["IPAddress"])
+        return str(seen["NetworkSettings"]["Networks"][self.lab.prefix][what])
 
     def wait_for_phase(self, phase: str, seconds: float) -> None:
         """Wait for a phase. Raise LabError if it does not come."""
@@ -588,7 +612,7 @@ class House:
             if fed:
                 self.note_event(f"the UPS restores power{self._spell_part(fed)}")
                 for name in self.hosts:
-                    if name in fed and name not in self.list_running():
+                    if name in fed and name not in self.stays_off and name not in self.list_running():
                         self._start_machine(name)
             self.unpowered = unpowered
 

@@ -18,6 +18,9 @@ machines and for systemd, and FINALDELAY if that secondary is down as soon as it
 BATTERY_LOW = "battery low"
 """The event of a battery that is made low, where a site has one UPS."""
 
+WOKEN = " is woken by a packet"
+"""The end of an event, after the name of a machine."""
+
 QUEUE_SECONDS = 3.0
 """Seconds added to each limit per process that waits for a processor: on a busy machine, each poll of the gate and systemd's first
 step have to wait."""
@@ -284,6 +287,36 @@ def guests_again(*numbers: int) -> ExtraCheck:
             if done[-3:] != ["told", "down", "started"]:
                 wrong.append(f"guest {number} was not stopped and started again: {', '.join(done) or 'no events'}")
         return wrong
+
+    return find_problems
+
+
+def woken(*hosts: str) -> ExtraCheck:
+    """Check that these machines ("nas" is TrueNAS), by default all secondaries, were started by Wake-on-LAN."""
+
+    def find_problems(seen: Observation) -> list[str]:
+        names = [seen.secondaries[0] if host == "nas" else host for host in hosts] or seen.secondaries
+        events = [words for _at, words in seen.events]
+        return [f"{name} was not woken" for name in names if f"{name}{WOKEN}" not in events]
+
+    return find_problems
+
+
+def not_before(event: str, *late: str) -> ExtraCheck:
+    """Check that guests were started and machines woken only after an event. late: numbers of guests, and WOKEN."""
+
+    def find_problems(seen: Observation) -> list[str]:
+        at = next((moment for moment, words in seen.events if words.endswith(event)), None)
+        if at is None:
+            return [f"{event}: did not happen"]
+        down = max((stop.down for stop in seen.stops if stop.host == seen.primary), default=0.0)
+        early = [words for moment, words in seen.events if WOKEN in late and words.endswith(WOKEN) and moment < at]
+        early += [
+            f"guest {number} was started"
+            for moment, number, what in seen.guests
+            if str(number) in late and what == "started" and down < moment < at
+        ]
+        return [f"{words}, before: {event}" for words in early]
 
     return find_problems
 

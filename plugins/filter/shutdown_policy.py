@@ -78,6 +78,9 @@ options:
     description: The names of the secondaries that are other nodes of the primary's cluster.
     type: list
     elements: str
+  after:
+    description: What is done after an outage, as in the variable C(nut_server_return).
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -111,6 +114,7 @@ def shutdown_policy(
     stages: Sequence[Mapping[str, Any]] = (),
     cluster: str = "",
     cluster_nodes: Sequence[str] = (),
+    after: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the policy. Raises AnsibleFilterError if the host would reject it."""
     from ..module_utils._nut import inventory
@@ -136,6 +140,7 @@ def shutdown_policy(
             stages=stages,
             cluster=cluster or "",
             unawaited=cluster_nodes if cluster == TOGETHER else (),
+            after=shutdown_policy.check_return(after or {}),
         )
         data = shutdown_policy.to_data(policy)
         shutdown_policy.check_policy(data)

@@ -64,7 +64,7 @@ def live_drill(primaries, lab, on, drill_live):
     """Run a live drill. Return the playbook's output and the times that the machines recorded."""
     assert primaries
     on("truenas").check_output(f"echo {SECONDS} >/etc/lab/shutdown-seconds")
-    process = drill_live(*live_arguments(nut_server_live_confirm="pve8", nut_server_live_timeout=300))
+    process = drill_live(*live_arguments(nut_server_live_confirm="pve8", nut_server_return={"limit": 300}))
     output = []
     reader = threading.Thread(target=lambda: output.extend(process.stdout), daemon=True)
     reader.start()

@@ -12,7 +12,7 @@ import warnings
 import pytest
 from homelab import cases, verdict
 from homelab.hosts import USUAL
-from support import IS_FULL
+from support import IS_FULL, format_journals, wait_until
 
 SITES = list(cases.RELEASES if IS_FULL else USUAL)
 
@@ -27,11 +27,6 @@ TIMES = [("nas-5", 5), ("nas-20", 20), ("nas-60", 60)]
 def rows(lab):
     """Return the results: (case, site) -> row."""
     return {(row["case"], row["site"]): row for row in json.loads((lab.state / "cases.json").read_text())}
-
-
-def format_journals(row):
-    """Return the machines' journals as text."""
-    return "\n".join(f"{host}: {line}" for host, lines in row["journals"].items() for line in lines)
 
 
 @pytest.mark.parametrize(("case", "site"), PLAYED)
@@ -82,3 +77,12 @@ def test_primary_is_down_in_time(rows, case, seconds):
 def test_all_hosts_run_again(lab):
     """After all power cuts, every host is up."""
     assert lab.is_running()
+
+
+@pytest.mark.parametrize("name", ["pve8", "pve9"])
+def test_primary_knows_that_all_are_back(on, name):
+    wait_until(
+        lambda: "after the last outage: all back after " in on(name).check_output("nut-shutdown status"),
+        120,
+        f"all machines of {name} to be back",
+    )

@@ -74,6 +74,7 @@ class Secondary:
     # at which the primary checks whether it is up, and from which it logs in; several are separated by commas
     address: str
     guest: dict[str, Any] | None  # {"kind": "qm" or "pct", "id": number} if it is a guest of the primary
+    wake: dict[str, Any] | None  # {"mac": text, "command": list} if it is switched on after an outage
     present: bool  # whether it is a secondary; else NUT is taken away from it (nut_client_state)
     managed: bool  # whether Ansible logs in to it; else its NUT client was set up by hand
 
@@ -85,7 +86,7 @@ def list_secondaries(
 
     groups, hostvars: Ansible's variables. This uses the groups of kinds.py; of each secondary nut_client_primary,
     nut_client_primary_address, nut_client_ups, nut_client_user, nut_client_shutdown_time, nut_client_shutdown_limit,
-    nut_client_address, nut_client_guest, nut_client_state and, on Linux, nut_client_upsmon_conf, nut_client_powervalue and
+    nut_client_address, nut_client_guest, nut_client_wake, nut_client_state and, on Linux, nut_client_upsmon_conf, nut_client_powervalue and
     nut_client_extra_monitors; and of each primary nut_server_state, nut_server_upsmon_user, nut_server_address,
     nut_server_port, nut_server_devices, nut_server_upsmon_conf and nut_server_extra_monitors.
     """
@@ -232,6 +233,7 @@ def _make_secondary(name: str, kind: Kind, machines: Groups, hostvars: Mapping[s
         shutdown_limit=shutdown_limit,
         address=_list_addresses(name, variables),
         guest=_parse_guest(name, variables.get("nut_client_guest")),
+        wake=_parse_wake(name, variables.get("nut_client_wake")),
         present=str(variables.get("nut_client_state") or primary_variables.get("nut_server_state")) != "absent",
         managed=kind.is_managed,
     )
@@ -334,6 +336,19 @@ def _parse_guest(name: str, given: Any) -> dict[str, Any] | None:
             f"{name}: nut_client_guest must look like {{kind: qm, id: 100}} (pct instead of qm for a container), not {given!r}"
         )
     return {"kind": kind, "id": int(number)}
+
+
+def _parse_wake(name: str, given: Any) -> dict[str, Any] | None:
+    if not given:
+        return None
+    mac, command = (given.get("mac") or "", given.get("command") or []) if isinstance(given, Mapping) else ("", [])
+    is_command = not isinstance(command, str) and all(isinstance(word, str) for word in command)
+    if not (mac or command) or (mac and not hostnames.MAC.fullmatch(str(mac))) or not is_command:
+        raise InventoryError(
+            f"{name}: nut_client_wake must look like {{mac: '52:54:00:12:34:56'}} or {{command: [/usr/local/bin/wake, {name}]}}, not "
+            f"{given!r}"
+        )
+    return {"mac": str(mac), "command": list(command)}
 
 
 def _list_devices(primary: str, variables: Mapping[str, Any]) -> list[Mapping[str, Any]]:

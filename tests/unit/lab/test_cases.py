@@ -394,3 +394,21 @@ def test_documented_results_have_the_current_titles() -> None:
     ]
     assert len(rows) >= 90
     assert rows == [row for row in wanted if row in rows]
+
+
+def test_woken_machines_are_seen() -> None:
+    seen = replace(QUIET, events=((5.0, "charged"), (9.0, f"nas{verdict.WOKEN}")), guests=((7.0, 102, "started"),))
+    assert verdict.woken("nas")(seen) == []
+    assert verdict.woken()(seen) == ["media was not woken"]
+    late = verdict.not_before("charged", "102", verdict.WOKEN)
+    assert late(seen) == []
+    assert late(replace(seen, events=((8.0, "charged"), *seen.events[1:]))) == [
+        "guest 102 was started, before: charged"
+    ]
+    assert late(replace(seen, events=((10.0, "charged"), *seen.events[1:]))) == [
+        f"nas{verdict.WOKEN}, before: charged",
+        "guest 102 was started, before: charged",
+    ]
+    assert late(QUIET) == ["charged: did not happen"]
+    # before the primary went down, the guest ran already
+    assert late(replace(seen, stops=(replace(PVE, down=8.0),), events=((8.5, "charged"),))) == []

@@ -36,7 +36,7 @@ init_plugin_loader([collections])
 variables = {}
 for name in ("defaults", "vars"):
     variables.update(yaml.safe_load(Path(role, name, "main.yml").read_text()))
-variables = {**trust(variables), **json.loads(given)}
+variables = {**trust(variables), "ansible_search_path": [role], **json.loads(given)}
 print(json.dumps(Templar(DataLoader(), variables=variables).template(trust_as_template("{{ " + expression + " }}"))))
 """
 

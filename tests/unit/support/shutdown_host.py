@@ -24,6 +24,7 @@ TAKES = {
     "fsd": "policy",
     "gate": "policy report root state log",
     "stages": "policy report root state log",
+    "hold": "policy log",
     "watch": "state log",
 }
 """The path options of each command."""

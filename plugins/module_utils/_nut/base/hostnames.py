@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import threading
 import time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 """normal_address() returns this for every loopback address."""
+
+MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}")
+"""The hardware address of a network card."""
 
 
 def join_host(host: str, port: int) -> str:

@@ -26,6 +26,7 @@ STAGES_STATE = f"{SHUTDOWN_FOLDER}/stages.json"
 WATCH_STATE = f"{SHUTDOWN_FOLDER}/watch.json"
 ADDRESSES = f"{SHUTDOWN_FOLDER}/addresses.json"  # of names, as they were found last
 BOOT_STARTS = f"{SHUTDOWN_FOLDER}/boot-starts.json"  # of the guests that wait for their storage after a boot
+RETURN_STATE = f"{SHUTDOWN_FOLDER}/return.json"  # which machines have come back after an outage
 HA_MARKER = f"{SHUTDOWN_FOLDER}/ha-disarmed"  # exists while we have disarmed HA
 GUESTS = f"{SHUTDOWN_FOLDER}/guests.json"  # of the stages, as they were found last
 

@@ -80,6 +80,8 @@ HOTPLUG = Kit(
 GATE = systemd.GATE
 MONITOR = "nut-monitor.conf"
 SERVER = "nut-server.conf"
+# holds the guests at boot until the battery is charged; see shutdown/recharge.py
+PVE_GUESTS = "pve-guests.conf"
 # creates the spare copy of POWERDOWNFLAG; see shutdown/flag.py
 TMPFILES = "tmpfiles"
 SANDBOXES = {
@@ -99,6 +101,7 @@ SHUTDOWN = Kit(
         WATCH: Place(f"{paths.UNITS}/{WATCH}"),
         MONITOR: Place(f"{paths.UNITS}/nut-monitor.service.d/homelab-nut.conf"),
         SERVER: Place(f"{paths.UNITS}/nut-server.service.d/homelab-nut.conf"),
+        PVE_GUESTS: Place(f"{paths.UNITS}/pve-guests.service.d/homelab-nut.conf"),
         **{name: Place(f"{paths.UNITS}/{unit}.d/{HARDENING}") for name, unit in SANDBOXES.items()},
         "logrotate": Place("etc/logrotate.d/nut-shutdown"),
         TMPFILES: Place("etc/tmpfiles.d/nut-shutdown.conf"),
@@ -106,7 +109,7 @@ SHUTDOWN = Kit(
     service=GATE,
     always_on=(STAGES, WATCH),
     unit_inputs={STAGES: ("shutdown.json",), WATCH: ("nut-watch-hardening.conf",)},
-    optional=(STAGES, TMPFILES, *SANDBOXES),
+    optional=(STAGES, TMPFILES, PVE_GUESTS, *SANDBOXES),
     tmpfiles=TMPFILES,
     sandboxes=SANDBOXES,
     hardening_variable="nut_server_hardening",

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from ..base import hostnames, paths, records, sets, tcp_table, trust
-from ..base.clock import name_system_start, read_boot_id
+from ..base.clock import name_system_start, read_boot_id, read_boottime
 from ..base.process import Find, find_program, read_status
 from ..base.systemd import (
     ALL,
@@ -58,6 +58,7 @@ from ..shutdown import flag, gate, report, watch
 from ..shutdown import policy as shutdown_policy
 from ..shutdown.names import AddressCache
 from ..shutdown.open_starts import OpenStarts, read_open_starts
+from ..shutdown.returns import describe_return
 from ..usb import bus, liveness, policy
 from ..usb.opened import OpenedNode, read_claims, read_opened_nodes
 
@@ -170,6 +171,7 @@ class HostObservation:
     refused_sandboxes: Mapping[str, str] = field(default_factory=dict)  # sandbox that this host can't apply -> why
     gate_state: gate.GateState | None = None  # of the last gate of this boot
     open_starts: OpenStarts = field(default_factory=OpenStarts)  # guests that should run, and do not
+    returned: tuple[str, ...] = ()  # lines about the machines after the last outage
     guest_start: startup.GuestStart | None = None  # how far Proxmox VE is with it; None if this is no node
     last_gate: report.GateReport | str | None = None  # report of the last gate, or why it can't be read
     upsd_events: tuple[watch.WatchEvent, ...] = ()  # what nut-watch did for upsd
@@ -248,6 +250,7 @@ class HostObserver:
             refused_sandboxes=self.try_part("sandboxes", lambda: sandbox.read_refused(self.root), {}),
             gate_state=records.recall_record(gate.GateState, self._path_below_root(paths.GATE_STATE), gate.VERSION),
             open_starts=self.try_part("late guests", self._read_open_starts, OpenStarts()),
+            returned=self.try_part("return", self._describe_return, ()),
             guest_start=self.try_part("guest start", self._observe_guest_start, None),
             last_gate=report.read_report(self._path_below_root(paths.GATE_REPORT)),
             upsd_events=self._upsd_events(),
@@ -481,6 +484,10 @@ class HostObserver:
     def _read_open_starts(self) -> OpenStarts:
         folder = self._path_below_root(paths.SHUTDOWN_FOLDER)
         return read_open_starts(folder, name_system_start(self.root), self.runner, self.root)
+
+    def _describe_return(self) -> tuple[str, ...]:
+        path = self._path_below_root(paths.RETURN_STATE)
+        return describe_return(path, name_system_start(self.root), read_boottime())
 
     def _read_access_table(self) -> access.LoadedTable | None:
         return access.read_table(self.runner)

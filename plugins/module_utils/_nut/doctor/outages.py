@@ -25,7 +25,7 @@ STEPS = 20
 """The highest number of moments of an outage: the first ones, and the last."""
 
 _LOGGED = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}) (?:([a-z-]+): )?\+[0-9.]+ s  (.*)")
-_BEGINS, _STEP, _OFF, _UP, _OVER = "begins", "step", "off", "up", "over"
+_BEGINS, _STEP, _OFF, _UP, _OVER, _AFTER = "begins", "step", "off", "up", "over", "after"
 
 # program ("" is the gate), message, what it means for an outage
 _LOG = (
@@ -33,6 +33,7 @@ _LOG = (
     ("stages", r"stage .* begins: |told upsmon to set FSD: |giving up on ", _STEP),
     ("stages", r"the outage is over", _OVER),
     ("stages", r"on mains", _UP),
+    ("stages", r"waking |all back after |not back after ", _AFTER),
     ("", r"the gate begins: ", _BEGINS),
     ("", r".* is (?:assumed )?down|giving up on ", _STEP),
     ("", r"the gate ends ", _OFF),
@@ -62,6 +63,8 @@ def find_last_outage(log: str, journal: Iterable[JournalEntry]) -> Moments:
     for moment in sorted([*_read_log(log), *_read_journal(journal)], key=lambda moment: moment.at):
         if moment.kind == _BEGINS and not is_open:
             outage, is_open, is_off = [moment], True, False
+        elif moment.kind == _AFTER:
+            outage += [moment] if outage else []
         elif not is_open:
             continue
         elif moment.by_gate:

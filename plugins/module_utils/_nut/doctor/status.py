@@ -98,6 +98,7 @@ class Facts:
     outage: tuple[tuple[float, str], ...] = ()  # the moments of the last power cut
     minsupplies: int = 1  # how many of its power supplies the host needs
     guests: tuple[str, ...] = ()  # lines about guests that should run, and do not
+    returned: tuple[str, ...] = ()  # lines about the machines after the last outage
 
     @property
     def feeds(self) -> Feeds:
@@ -130,6 +131,7 @@ def collect_facts(seen: HostObservation, most: int = EVENTS) -> dict[str, Any]:
             outage=outage,
             minsupplies=feeds.minsupplies,
             guests=tuple(describe_guests(seen.open_starts, seen.guest_start)),
+            returned=seen.returned,
         )
     )
 
@@ -259,6 +261,8 @@ def _primary_lines(name: str, seen: Facts, clients: Sequence[Mapping[str, Any]],
     for line in seen.guests:
         lines += textwrap.wrap(f"  {line}", width, subsequent_indent="    ")
     lines += _moment_lines("last power cut", seen.outage, width)
+    for line in seen.returned:
+        lines += textwrap.wrap(f"  after the last outage: {line}", width, subsequent_indent="    ")
     if not seen.events:
         return [*lines, "  no other events in the journal" if seen.outage else "  no events in the journal"]
     return lines + _moment_lines("other events" if seen.outage else "last events", seen.events, width)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from . import model
 from .constraints import is_setting, spell_fault
 from .model import Constraint, Plan, PlannedGuest
 from .remedies import spell_number
+from .supplies import when_charged
 
 TRIGGER_NOTE = (
     "the trigger: the moment at which the battery is low, or at which a stage starts FSD, the shutdown of all machines"
@@ -110,6 +112,21 @@ def spell_begin(plan: Plan) -> str:
     return f"The shutdown begins with {left} s of battery left ({plan.runtime_low_reason}), or earlier if the UPS reports a low battery."
 
 
+def spell_recharge(plan: Plan) -> str:
+    """Return in one line which charge is enough for another shutdown; "" if too little is known."""
+    need = plan.runtime_low if plan.runtime_low is not None else plan.needed.get("runtime_low")
+    charges = {
+        supply.name: math.ceil(100 * need / full)
+        for supply in plan.supplies
+        if isinstance(need, (int, float)) and (full := when_charged(supply).runtime)
+    }
+    if not charges:
+        return ""
+    listed = ", ".join(f"{name} {charge} %" for name, charge in charges.items() if charge <= 100)
+    what = f"a charge of {listed}" if listed else "more than the battery has when it is full"
+    return f"Another shutdown right after an outage takes {what} (nut_server_return.charge)."
+
+
 def _join_some(items: Sequence[str]) -> str:
     """Join the first items, and count the rest."""
     rest = len(items) - _MAX_NAMED
@@ -151,7 +168,11 @@ def draw_table(plan: Plan) -> str:
     """Return a plan as text of fixed width: verdict, timeline, conditions, guests, and the settings that it needs."""
     moments = [(f"{at:+.1f}", f"{last:+.1f}", machine, what) for at, last, machine, what in list_moments(plan)]
     sections = [
-        [*textwrap.wrap(spell_verdict(plan), _FULL_WIDTH), *textwrap.wrap(spell_begin(plan), _FULL_WIDTH)],
+        [
+            line
+            for text in (spell_verdict(plan), spell_begin(plan), spell_recharge(plan))
+            for line in textwrap.wrap(text, _FULL_WIDTH)
+        ],
         [
             *textwrap.wrap(f"Timeline, in seconds from {TRIGGER_NOTE}.", _FULL_WIDTH),
             *textwrap.wrap(RUNS_NOTE, _FULL_WIDTH),

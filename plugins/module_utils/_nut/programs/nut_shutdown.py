@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ..proxmox.cluster import HaSwitch
     from ..proxmox.selection import GuestFinder
     from ..shutdown.policy import Stage
-    from ..shutdown.stages_loop import FindStarts
+    from ..shutdown.stages_loop import FindStarts, MakeKeeper
 
 STDIN = 0
 
@@ -239,6 +239,12 @@ def _build_parser(out: PrintText, err: PrintText) -> Parser:
         "watch the UPSes and shut down guests in stages; nut-stages.service runs this",
         f"{common} --state --log",
         state=paths.STAGES_STATE,
+    )
+    add_command(
+        "hold",
+        _hold_guests,
+        "wait until the battery is charged enough to start guests; pve-guests.service runs this at boot",
+        "--policy --log",
     )
     add_command(
         "watch",
@@ -532,6 +538,8 @@ def _run_stages(call: Call) -> int:
             disarms_ha=policy.cluster == DISARM,
             find_starts=_make_find_starts(call, policy),
             report_event=Reporter("stages", writer.queue_work, root=call.options.root),
+            make_keeper=_make_return_keeper(call, policy, run),
+            after=policy.after,
         )
     # run_stages() returns only if another instance is running: fail, so that systemd tries again
     return FAILED
@@ -556,6 +564,42 @@ def _make_find_starts(call: Call, policy: shutdown_policy.ShutdownPolicy) -> Fin
         )
 
     return make_finder
+
+
+def _hold_guests(call: Call) -> int:
+    from ..shutdown.recharge import wait_for_charge
+    from ..shutdown.stages_loop import ask_upsd
+
+    policy = call.read_policy()
+    with _open_log(call) as (_writer, log):
+        wait_for_charge(
+            policy.after, policy.upses, policy.feeds, ask=ask_upsd, log=log, clock=read_boottime, pause=call.sleep
+        )
+    return OK
+
+
+def _make_return_keeper(call: Call, policy: shutdown_policy.ShutdownPolicy, run: Run) -> MakeKeeper:
+    """Return what makes the keeper that awaits the machines after an outage."""
+    from ..base.clock import read_system_start
+    from ..shutdown.return_keeper import ReturnKeeper
+    from ..shutdown.stages_loop import start_thread
+
+    def make_keeper(boot: str, log: PrintText, tell: PrintText) -> ReturnKeeper:
+        return ReturnKeeper(
+            policy.after,
+            policy.machines,
+            policy.upses,
+            call.options.report.with_name(Path(paths.RETURN_STATE).name),
+            boot,
+            read_system_start(call.options.root),
+            run,
+            log,
+            tell,
+            start_thread,
+            call.make_names(keep=False),
+        )
+
+    return make_keeper
 
 
 def _watch_upsd(call: Call) -> int:

@@ -82,10 +82,9 @@ def observe_start(run: Run, root: Path = Path("/")) -> GuestStart:
         match = re.search(
             r"^startall-onboot-delay:[ \t]*([0-9]+)", read_text(root / "etc/pve/local/config"), re.MULTILINE
         )
-        seconds = f" of {match.group(1)} s" if match else ""
-        return GuestStart(
-            state, f"{starting}: waiting for the delay{seconds} (startall-onboot-delay). Then the guests start"
-        )
+        what = f"the delay of {match.group(1)} s (startall-onboot-delay)" if match else ""
+        charge = "the charge of the battery (nut_server_return)"
+        return GuestStart(state, f"{starting}: waiting for {what or charge}. Then the guests start")
     return GuestStart(state, f"{starting} its guests, one after the other")
 
 

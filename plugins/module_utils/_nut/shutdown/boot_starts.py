@@ -92,7 +92,7 @@ class BootStarts:
     run: Run
     log: Callable[[str], None]
     keeper: StartsKeeper
-    is_outage: Callable[[], bool]
+    hold: Callable[[], str]  # why no guest may be started now; "" if they may
     clock: control.Clock
     pause: control.Pause
     owed: Sequence[str] = ()  # keys of guests
@@ -105,6 +105,13 @@ class BootStarts:
     _waiting: dict[Guest, str] = field(default_factory=dict, init=False)  # guest -> why it is not running yet
     _saved: BootReport = field(default_factory=BootReport, init=False)
     _trouble: str = field(default="", init=False)  # why the guests can't be found, as the log says
+    _is_starting: bool = field(default=False, init=False)  # whether Proxmox VE is starting its guests
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Return what is still to be started, each with the reason."""
+        waiting = [f"{guest}: {reason}" for guest, reason in self._waiting.copy().items()]
+        return (*waiting, *(["Proxmox VE is still starting its guests"] if self._is_starting else []))
 
     def run_to_end(self) -> None:
         """Start the guests, and return when all run or have been given up."""
@@ -136,6 +143,7 @@ class BootStarts:
                 self._find_guests()
             self._watch_guests()
             state = startup.read_state(lambda command: running.run_bounded(self.run, _SYSTEMCTL_SECONDS, *command))
+            self._is_starting = state == startup.STARTING
             if state in ("active", "failed"):
                 return STAGE, OWED
             if state == "deactivating":
@@ -211,7 +219,7 @@ class BootStarts:
         while self._waiting:
             for guest in list(self._waiting):
                 self._try_guest(guest)
-            if self.is_outage():
+            if self.hold():
                 began = self.clock()
             elif self.clock() - began >= START_PATIENCE_SECONDS:
                 for guest, reason in list(self._waiting.items()):
@@ -225,8 +233,8 @@ class BootStarts:
             self.log(f"{guest} is running")
             self._note_runs([guest.key])
             del self._waiting[guest]
-        elif self.is_outage():
-            self._note(guest, "the power is out")
+        elif hold := self.hold():
+            self._note(guest, hold)
         elif offline := find_offline(self.run, guest, self.root):
             self._note(guest, f"{offline} is not online")
         else:

@@ -14,7 +14,7 @@ from ..base import hostnames
 from ..conf.feeds import Feeds
 from ..inventory import UNSET_VALUES, InventoryError
 from ..kinds import KINDS
-from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress
+from .policy import AwaitedMachine, GuestId, ShutdownPolicy, UpsAddress, WakeUp
 
 SPARE_SECONDS = 30  # added to the longest shutdown_limit
 
@@ -57,6 +57,7 @@ def _compose_machine(secondary: Mapping[str, Any]) -> AwaitedMachine:
         shutdown_time=secondary["shutdown_time"],
         shutdown_limit=secondary["shutdown_limit"],
         ups=secondary["ups"],
+        wake=WakeUp(secondary["wake"]["mac"], tuple(secondary["wake"]["command"])) if secondary["wake"] else None,
     )
 
 

@@ -60,6 +60,14 @@ class GuestId:
 
 
 @dataclass(frozen=True)
+class WakeUp:
+    """How a machine is switched on."""
+
+    mac: str = ""  # of its network card, for Wake-on-LAN; "" without
+    command: tuple[str, ...] = ()  # a program and its arguments; () without
+
+
+@dataclass(frozen=True)
 class AwaitedMachine:
     """A machine that the gate waits for. Times: seconds from the start of the gate."""
 
@@ -70,6 +78,18 @@ class AwaitedMachine:
     shutdown_time: float  # when it is usually down
     shutdown_limit: float  # when the gate gives up on it
     ups: str = ""  # the UPS that powers it; "" if unknown
+    wake: WakeUp | None = None  # how it is switched on if it stays off after an outage; None: not at all
+
+
+@dataclass(frozen=True)
+class ReturnPolicy:
+    """What is done after an outage. Times: seconds."""
+
+    limit: float = 1800.0  # until a machine that has not come back counts as missing
+    charge: float | None = (
+        None  # percent that the battery must have before guests are started and machines woken; None: any
+    )
+    charge_limit: float = 3600.0  # so long they wait for it at most
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,7 @@ class ShutdownPolicy:
     # with how many seconds left the shutdown begins, if the UPS does not say LB earlier; None: it alone decides
     runtime_low: float | None = None
     cluster: str = ""  # one of proxmox.cluster.WAYS: what is done about HA's watchdog
+    after: ReturnPolicy = ReturnPolicy()  # after an outage
 
     @property
     def low_stage(self) -> Stage:
@@ -148,6 +169,7 @@ class ShutdownPolicy:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _UPS = re.compile(r"[^\s@:\x00-\x1f\x7f]{1,255}")
 _UPS_OR_NONE = re.compile(rf"(?:{_UPS.pattern})?")
+_MAC_OR_NONE = re.compile(rf"(?:{hostnames.MAC.pattern})?")
 _PATH = re.compile(r"(/.{0,4000})?")
 _SUPPLIES = 999999999  # as NUT's files have a number, at most
 
@@ -225,6 +247,7 @@ def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
         cluster=check.choice(*given.at("cluster"), WAYS, " or ".join(filter(None, WAYS)))
         if given.get("cluster")
         else "",
+        after=_parse_return(check, *given.at("after")),
     )
 
 
@@ -260,6 +283,7 @@ def _parse_machine(check: Checker, path: str, data: object) -> AwaitedMachine:
         shutdown_time=check.number(*given.at("shutdown_time"), 0, DAY),
         shutdown_limit=check.number(*given.at("shutdown_limit"), 0, DAY, default=DAY),
         ups=check.text(*given.at("ups"), _UPS_OR_NONE, "the name of a UPS, as in ups.conf"),
+        wake=_parse_wake(check, *given.at("wake")),
     )
     if machine.guest is None and not machine.addresses:
         check.add(
@@ -270,6 +294,36 @@ def _parse_machine(check: Checker, path: str, data: object) -> AwaitedMachine:
         problem = f"is less than shutdown_time ({machine.shutdown_time:g} s). Set it to shutdown_time or more"
         check.add(f"{path}.shutdown_limit", problem)
     return machine
+
+
+def _parse_wake(check: Checker, path: str, data: object) -> WakeUp | None:
+    if data is None:
+        return None
+    given = check.members(path, data, [field.name for field in fields(WakeUp)])
+    wake = WakeUp(
+        check.text(*given.at("mac"), _MAC_OR_NONE, "the hardware address of a network card, such as 52:54:00:12:34:56"),
+        _parse_command(check, *given.at("command")),
+    )
+    return wake if wake.mac or wake.command else None
+
+
+def check_return(given: Mapping[str, Any]) -> ReturnPolicy:
+    """Return what the inventory says about the time after an outage (nut_server_return). Raise ShutdownPolicyError."""
+    check = Checker()
+    policy = _parse_return(check, "nut_server_return", dict(given))
+    check.raise_problems(ShutdownPolicyError)
+    return policy
+
+
+def _parse_return(check: Checker, path: str, data: object) -> ReturnPolicy:
+    if data is None:
+        return ReturnPolicy()
+    given = check.members(path, data, [field.name for field in fields(ReturnPolicy)])
+    return ReturnPolicy(
+        limit=check.number(*given.at("limit"), 1, DAY, default=ReturnPolicy.limit),
+        charge=_parse_number(check, *given.at("charge"), most=100, what="a percentage"),
+        charge_limit=check.number(*given.at("charge_limit"), 1, DAY, default=ReturnPolicy.charge_limit),
+    )
 
 
 def _parse_guest(check: Checker, path: str, data: object) -> GuestId:

@@ -49,7 +49,7 @@ class Power:
     """The state of the power, of one UPS or of all together."""
 
     on_battery: bool | None = None  # None: unknown
-    charge: float | None = None  # percent, of the UPS on battery whose end ends the host
+    charge: float | None = None  # percent, of the UPS whose end ends the host: of those on battery, or of all on mains
     runtime: float | None = None  # seconds, likewise
     flags: frozenset[str] = frozenset()  # of ups.status, of all
     upses: frozenset[str] = frozenset()  # the names of those on battery
@@ -176,7 +176,10 @@ def combine_power(powers: Mapping[str, Power], upses_on_battery: Collection[str]
     mains = [name for name, power in own.items() if power.on_battery is False]
     on = {name: power for name, power in own.items() if power.on_battery}
     if feeds.is_enough(mains):
-        return Power(False, flags=flags)
+        known = {name: own[name].charge for name in mains}
+        charges = {name: charge for name, charge in known.items() if charge is not None}
+        deciding = feeds.find_deciding(charges)
+        return Power(False, None if deciding is None else charges[deciding], flags=flags)
     if on:
 
         def find_value(values: Mapping[str, float | None]) -> float | None:
@@ -207,11 +210,12 @@ def decide_stages(
     busy: Collection[str] = frozenset(),
     *,
     finding: bool = False,
+    hold: str = "",
 ) -> StagesDecision:
     """Return the new state and the actions to take now.
 
     busy: keys of the guests that are being stopped or started. finding: the stages' guests are still being looked up, so some may
-    be missing from the stages.
+    be missing from the stages. hold: why no guest is started yet; "" if they may be.
 
     - An outage lasts from the first UPS on battery until the mains have been back for STABLE_SECONDS.
     - A stage begins at most once in an outage.
@@ -220,7 +224,7 @@ def decide_stages(
       the outage.
     - Only guests that a stage has shut down, and that are still down, are started again.
     """
-    return _StagesDecider(stages, state, now, seen, busy=busy, finding=finding).make_decision()
+    return _StagesDecider(stages, state, now, seen, busy=busy, finding=finding, hold=hold).make_decision()
 
 
 class _StagesDecider:
@@ -235,8 +239,10 @@ class _StagesDecider:
         *,
         busy: Collection[str],
         finding: bool,
+        hold: str,
     ) -> None:
         self.stages, self.state, self.now, self.seen, self.busy, self.finding = stages, state, now, seen, busy, finding
+        self.hold = hold
         self.actions: list[StageAction] = []
 
     def make_decision(self) -> StagesDecision:
@@ -306,7 +312,7 @@ class _StagesDecider:
             return
         if not self.state.guests_to_start:
             self.actions.append(StageAction("rest", "on mains: nothing to do"))
-        elif self._is_mains_stable():
+        elif self._is_mains_stable() and not self.hold:
             tried = {
                 key: self.state.failed_starts.get(key, (0.0, -math.inf))[1]
                 for key in reversed(list(self.state.guests_to_start))

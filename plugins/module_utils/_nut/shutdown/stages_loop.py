@@ -34,7 +34,10 @@ from ..proxmox.guests import Guest
 from .boot_starts import BootFinder, BootStarts
 from .fsd import FsdError, request_fsd
 from .ha_keeper import HaKeeper
-from .policy import Stage, StageGuest, UpsAddress
+from .policy import ReturnPolicy, Stage, StageGuest, UpsAddress
+from .recharge import Recharge
+from .return_keeper import ReturnKeeper
+from .returns import ReturnView
 from .stage_guests import GuestSource, RunInThread, StageResolver
 from .stages import (
     VERSION,
@@ -64,6 +67,8 @@ SYSTEMCTL_SECONDS = 5.0  # time limit for systemctl
 NOTIFY_SECONDS = 30.0  # time limit for a stage's program
 REPEAT_SECONDS = 60.0  # a problem that persists is logged again after so long
 
+MakeKeeper = Callable[[str, Callable[[str], None], Callable[[str], None]], ReturnKeeper]
+"""Returns the keeper of the return, given the boot, the log, and what tells the user."""
 FindStarts = Callable[[Sequence[int]], BootFinder]
 """Returns a finder, given the numbers of the guests that a stage shut down before the boot."""
 Ask = Callable[[UpsAddress], Optional[Mapping[str, str]]]
@@ -144,6 +149,8 @@ def run_stages(
     disarms_ha: bool = False,
     find_starts: FindStarts | None = None,
     report_event: ReportEvent = ignore_event,
+    make_keeper: MakeKeeper | None = None,
+    after: ReturnPolicy | None = None,
 ) -> str:
     """Watch the UPSes and run the stages, for ever. Return BUSY, or the reason to rest when `stay` returned False.
 
@@ -152,8 +159,8 @@ def run_stages(
     set_fsd: tells upsmon, or raises FsdError. finder: looks up the guests; None: those that the policy names with their kind are
     all. alive: called in each round. stay: whether to go on when there is nothing left to do. root: of the file system with
     /etc/pve, /proc and /run. ha: None on a host without HA. disarms_ha: whether it is to be disarmed during an outage.
-    find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then.
-    report_event: tells people.
+    find_starts: returns a finder of the guests that may have to be started after a boot; None: nothing is started then. make_keeper:
+    returns what wakes machines after an outage; None: nobody is awaited. after: what is done after an outage. report_event: tells people.
     """
     program = _StagesLoop(
         stages=tuple(stages),
@@ -173,11 +180,14 @@ def run_stages(
         root=root,
         ha=HaKeeper(ha, disarms_ha, clock, run_in_thread) if ha else None,
         report_event=report_event,
+        recharge=Recharge(after or ReturnPolicy()),
     )
     try:
         with program.hold_lock():
             program.load_state(boot_id())
             program.start_late_guests(find_starts)
+            if make_keeper:
+                program.keeper = make_keeper(program.state.boot, program.log_line, program.notify_user)
             return program.watch_power()
     except files.Busy:
         log(f"{BUSY}: exiting")
@@ -213,9 +223,12 @@ class _StagesLoop:
     root: Path
     ha: HaKeeper | None
     report_event: ReportEvent
+    recharge: Recharge
     guests: StageResolver = field(init=False)
     state: StagesState = field(default_factory=StagesState, init=False)
     began: float = field(init=False)
+    late: BootStarts | None = field(default=None, init=False)
+    keeper: ReturnKeeper | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
     _saved: str = field(default="", init=False)  # the text in the state file
     _jobs: dict[str, _GuestJob] = field(default_factory=dict, init=False)  # by StageGuest.key
@@ -259,7 +272,7 @@ class _StagesLoop:
         if find_starts is None:
             self.settle_starts(owed)  # this host has no guests any more
             return
-        late = BootStarts(
+        self.late = late = BootStarts(
             find_starts([guests.parse_key(key).id for key in owed]),
             self.path.with_name(Path(paths.BOOT_STARTS).name),
             self.state.boot,
@@ -267,7 +280,7 @@ class _StagesLoop:
             self.log_line,
             self,
             owed=owed,
-            is_outage=lambda: self.state.outage_since is not None,
+            hold=lambda: self.recharge.hold if self.state.outage_since is None else "the power is out",
             clock=self.clock,
             pause=self.sleep,
             root=self.root,
@@ -295,7 +308,8 @@ class _StagesLoop:
 
     def run_round(self) -> StagesDecision:
         """Poll the UPSes, decide, and save the new state."""
-        powers = {ups.name: read_power(ups.name, self.ask(ups)) for ups in self.upses}
+        answers = {ups.name: self.ask(ups) for ups in self.upses}
+        powers = {name: read_power(name, answer) for name, answer in answers.items()}
         self.drop_finished_jobs()
         with self._lock:
             seen = combine_power(powers, self.state.upses_on_battery, self.feeds)
@@ -304,7 +318,12 @@ class _StagesLoop:
             self.find_late_starts()
             self.forget_running()
             before, now = self.state, self.clock()
-            decision = decide_stages(self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding)
+            hold = self.recharge.update(seen, now)
+            if hold and seen.on_battery is False and self.state.guests_to_start:
+                self.log_problem(f"the guests are not started yet: {hold}")
+            decision = decide_stages(
+                self.guests.stages, self.state, now, seen, frozenset(self._jobs), finding=finding, hold=hold
+            )
             self.state = decision.state
             self.log_power_change(before, seen)
             self.log_unknown_readings(seen, now)
@@ -313,7 +332,23 @@ class _StagesLoop:
             since, fsd = self.state.outage_since, "FSD" in seen.flags
             seconds = None if since is None else now - since
             self.ha.update(outage_seconds=seconds, fsd=fsd, on_mains=seen.on_battery is False)
+        if self.keeper:
+            is_outage = decision.state.outage_since is not None
+            self.keeper.update(
+                ReturnView(
+                    None if seen.on_battery is None and not is_outage else is_outage,
+                    guests=self.list_pending_guests(),
+                    hold=self.recharge.hold,
+                    since=now if decision.state.mains_since is None else decision.state.mains_since,
+                ),
+                [name for name, answer in answers.items() if answer is not None],
+            )
         return decision
+
+    def list_pending_guests(self) -> tuple[str, ...]:
+        """Return the guests that are still to be started after an outage or a boot."""
+        pending = self.late.pending if self.late else ()
+        return (*pending, *(f"{guests.parse_key(key)}: a stage had shut it down" for key in self.state.guests_to_start))
 
     def find_late_starts(self) -> None:
         """Have guests shut down that Proxmox VE starts, at boot, after a stage has found them down."""
@@ -495,8 +530,12 @@ class _StagesLoop:
             reason += f". Start it by hand: {guest.kind} start {guest.id}"
         self.log_line(f"giving up on {reason}")
         self.report_event("guest-not-started", str(guest), f"{reason}.")
+        self.notify_user(f"UPS: a guest is not running again: {reason}")
+
+    def notify_user(self, message: str) -> None:
+        """Run the program of each stage, each program once."""
         for stage in {stage.notify: stage for stage in self.guests.stages if stage.notify}.values():
-            self.run_notify_program(stage, f"UPS: a guest is not running again: {reason}")
+            self.run_notify_program(stage, message)
 
     def run_notify_program(self, stage: Stage, message: str) -> None:
         if not stage.notify:

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base import hostnames, records
-from ..base.clock import format_time, name_system_start
+from ..base import hostnames, paths, records
+from ..base.clock import format_time, name_system_start, read_boottime
 from ..base.process import run_within
 from ..base.systemd import Run
 from ..base.table import format_grid
@@ -23,6 +23,7 @@ from .gate import POWER_TEXT, GateReading, GateState
 from .gate import VERSION as GATE_VERSION
 from .open_starts import describe_guests, read_open_starts
 from .policy import AwaitedMachine, ShutdownPolicy, UpsAddress
+from .returns import describe_return
 
 PROXMOX_SECONDS = 10.0
 """Time limit for reading Proxmox's files: /etc/pve is a FUSE file system, which may hang."""
@@ -40,6 +41,7 @@ class ShutdownStatus:
     last: report.GateReport | str | None  # of the last gate; None: there was none; a string: why it can't be read
     events: tuple[watch.WatchEvent, ...]  # of nut-watch
     guests: tuple[str, ...] = ()  # lines about guests that should run, and do not
+    returned: tuple[str, ...] = ()  # lines about the machines after the last outage
 
     def to_data(self) -> dict[str, Any]:
         """Return the status for --json."""
@@ -65,6 +67,7 @@ class ShutdownStatus:
             "last": asdict(self.last) if isinstance(self.last, report.GateReport) else None,
             "upsd": [asdict(event) for event in self.events],
             "guests": list(self.guests),
+            "return": list(self.returned),
         }
 
     def _ups_data(self, ups: UpsAddress) -> dict[str, Any]:
@@ -112,7 +115,7 @@ class ShutdownStatus:
         lines += [] if self.policy.upses else ["  no UPSes"]
         lines += self._describe_need()
         lines += ["guests:", *(f"  {line}" for line in self.guests)] if self.guests else []
-        lines += ["", *self._format_last_gate()]
+        lines += ["", *self._format_last_gate(), *(f"after the last outage: {line}" for line in self.returned)]
         if self.events:
             lines += ["last events of nut-watch:", *(f"  {event}" for event in self.events[-5:])]
         return "\n".join(lines)
@@ -153,6 +156,7 @@ def observe_status(
         report.read_report(report_path),
         watch.recall_memory(watch_path, "").events,
         tuple(_list_guests(report_path.parent, run, root)),
+        describe_return(report_path.with_name(Path(paths.RETURN_STATE).name), name_system_start(root), read_boottime()),
     )
 
 

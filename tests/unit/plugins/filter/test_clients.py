@@ -29,6 +29,7 @@ def test_secondaries_have_all_keys_of_the_templates() -> None:
         "shutdown_limit": 90,
         "address": "nas",
         "guest": None,
+        "wake": None,
         "present": True,
         "managed": True,
     }

@@ -127,3 +127,36 @@ def test_rendered_policy_has_the_chosen_way_of_a_cluster(
     policy = render_policy(gate, nodes)
     assert [machine.name for machine in policy.machines] == awaited
     assert (policy.timeout, policy.cluster, policy.reserve, policy.runtime_low) == (timeout, cluster, 77, 300)
+
+
+@pytest.mark.parametrize(
+    ("given", "after", "holds"),
+    [
+        ({}, shutdown_policy.ReturnPolicy(), False),
+        ({"limit": 600}, shutdown_policy.ReturnPolicy(limit=600), False),
+        ({"charge": 30, "charge_limit": 7200}, shutdown_policy.ReturnPolicy(1800, 30, 7200), True),
+    ],
+)
+def test_rendered_files_say_what_is_done_after_an_outage(
+    given: dict[str, Any], after: shutdown_policy.ReturnPolicy, holds: bool
+) -> None:
+    variables = {
+        "inventory_hostname": "pve1",
+        "nut_server_devices": [{"name": "ups"}],
+        "nut_server_return": given,
+        "__nut_server_clients": NODES,
+        "__nut_server_plan": {},
+    }
+    wanted = "[__nut_server_shutdown_policy, __nut_server_shutdown_files['pve-guests.conf'], __nut_server_return_limit]"
+    policy, drop_in, limit = role_variables.evaluate("nut_server", wanted, variables)
+    assert shutdown_policy.check_policy(policy).after == after
+    assert ("ExecStartPre=-/usr/local/sbin/nut-shutdown hold" in drop_in) == holds
+    assert holds or not drop_in
+    # the live drill waits as long
+    assert limit == after.limit
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("LOWBATT", ""), (45, "45"), ("45", "45"), ("45 s", "")])
+def test_truenas_shuts_down_after_seconds_or_when_the_battery_is_low(given: object, seconds: str) -> None:
+    variables = {"nut_client_truenas_shutdown": given}
+    assert role_variables.evaluate("nut_client", "__nut_client_truenas_seconds", variables) == seconds

@@ -44,7 +44,7 @@ def test_defaults_of_a_secondary() -> None:
     assert inventory.list_secondaries(GROUPS, HOSTS) == [
         {
             **{"name": "nas", "kind": "truenas", **primary, "user": "nas", "begin_time": 10, "shutdown_time": 60},
-            **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None},
+            **{"shutdown_limit": 90, "address": HOSTS["nas"].get("ansible_host", "nas"), "guest": None, "wake": None},
             "present": True,
             "managed": True,
         },
@@ -57,7 +57,12 @@ def test_defaults_of_a_secondary() -> None:
                 "begin_time": 10,
                 "shutdown_time": 30,
             },
-            **{"shutdown_limit": 60, "address": HOSTS["media"].get("ansible_host", "media"), "guest": None},
+            **{
+                "shutdown_limit": 60,
+                "address": HOSTS["media"].get("ansible_host", "media"),
+                "guest": None,
+                "wake": None,
+            },
             "present": True,
             "managed": True,
         },
@@ -98,6 +103,7 @@ def test_all_variables_of_a_secondary() -> None:
         "shutdown_limit": 125,
         "address": "10.0.0.7",
         "guest": {"kind": "qm", "id": 100},
+        "wake": None,
         "present": True,
         "managed": True,
     }
@@ -131,6 +137,28 @@ def test_limit_below_shutdown_time_is_refused() -> None:
 def test_invalid_guest_is_refused(guest: Any) -> None:
     with pytest.raises(InventoryError, match="nas: nut_client_guest must look like"):
         inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_guest": guest}))
+
+
+@pytest.mark.parametrize(
+    ("given", "wake"),
+    [
+        ({"mac": "52:54:00:AB:cd:ef"}, {"mac": "52:54:00:AB:cd:ef", "command": []}),
+        ({"command": ["/bin/wake", "nas"]}, {"mac": "", "command": ["/bin/wake", "nas"]}),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_how_a_secondary_is_woken(given: Any, wake: Any) -> None:
+    assert inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_wake": given}))[0]["wake"] == wake
+
+
+@pytest.mark.parametrize(
+    "wake",
+    ["52:54:00:12:34:56", {"mac": "525400123456"}, {"mac": 5}, {"command": "/bin/wake"}, {"command": [7]}, {"ip": "x"}],
+)
+def test_invalid_wake_is_refused(wake: Any) -> None:
+    with pytest.raises(InventoryError, match="nas: nut_client_wake must look like"):
+        inventory.list_secondaries(GROUPS, hosts(nas={"nut_client_wake": wake}))
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,7 @@ def test_removal_of_shutdown_kit_removes_all_traces(tmp_path: Path) -> None:
         "etc/systemd/system/nut-monitor.service.d/homelab-nut-hardening.conf",
         "etc/systemd/system/nut-server.service.d/homelab-nut-hardening.conf",
         "etc/systemd/system/nut-driver@.service.d/homelab-nut-hardening.conf",
+        "etc/systemd/system/pve-guests.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-server.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
         "etc/systemd/system/nut-watch.service",

@@ -47,6 +47,17 @@ def test_outage_that_ended_is_found_in_log() -> None:
     ]
 
 
+def test_what_follows_an_outage_belongs_to_it() -> None:
+    woken, back = "stages: +70.0 s  waking nas: Wake-on-LAN", "stages: +300.0 s  all back after 4 min 31 s"
+    assert [words for _at, words in find(write_log((100, ON), (129, OVER), (170, woken), (400, back)))] == [
+        "on battery: ups (98 %, 2400 s left)",
+        "the outage is over",
+        "waking nas: Wake-on-LAN",
+        "all back after 4 min 31 s",
+    ]
+    assert find(write_log((170, woken), (400, back))) == []
+
+
 def test_shutdown_of_the_boot_before_is_found_in_log() -> None:
     """The journal only knows the boot since then."""
     log = write_log((100, ON), (280, FSD), (281, GATE), (293, DOWN), (294, END), (900, UP))

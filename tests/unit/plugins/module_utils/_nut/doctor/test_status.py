@@ -152,6 +152,13 @@ def test_status_shows_guests_that_should_run() -> None:
     ]
 
 
+def test_status_shows_who_came_back_after_the_outage() -> None:
+    shown = status.format_status(
+        {"pve": facts(state(), returned=("not back after 30 min: nas (2026-11-30)",))}, CLIENTS
+    )
+    assert "  after the last outage: not back after 30 min: nas (2026-11-30)" in shown.splitlines()
+
+
 def test_status_shows_ups_without_data() -> None:
     shown = status.format_status({"pve": facts(state(fresh=False, error="DATA-STALE", variables={}, clients=()))}, [])
     assert "  ups: no data (DATA-STALE)\n    machines: this host (NOT logged in)" in shown

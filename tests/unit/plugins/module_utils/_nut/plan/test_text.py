@@ -19,6 +19,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import 
     draw_table,
     spell_begin,
     spell_problems,
+    spell_recharge,
     spell_verdict,
 )
 from ansible_collections.homelab.nut.tests.unit.support.plans import (
@@ -106,6 +107,22 @@ def test_faults_with_the_same_remedy_are_a_single_problem() -> None:
     assert first.count(",") == 1, "the only comma is before `even if`"
     assert first.startswith("The plan does not hold: ups is empty ")
     assert remedy.startswith("To do: provide 453 s of battery")
+
+
+def test_plan_says_which_charge_another_shutdown_takes() -> None:
+    auto = UNSTAGED.change_timing(runtime_low="auto").change_ups(charge=50)
+    enough, weak = auto.change_ups(runtime=1500).make_plan(), auto.change_ups(runtime=50, runtime_low=None).make_plan()
+    assert enough.runtime_low == 420
+    # a full battery lasts 3000 s
+    assert spell_recharge(enough) == (
+        "Another shutdown right after an outage takes a charge of ups 14 % (nut_server_return.charge)."
+    )
+    assert spell_recharge(enough) in " ".join(draw_table(enough).split())
+    assert weak.runtime_low is not None
+    assert f"ups {weak.runtime_low:.0f} %" in spell_recharge(weak)
+    assert spell_recharge(UNSTAGED.change_ups(runtime=None).make_plan()) == ""
+    unable = UNSTAGED.change_timing(runtime_low=5000).change_ups(charge=100, runtime=1000).make_plan()
+    assert "takes more than the battery has when it is full" in spell_recharge(unable)
 
 
 def test_begin_says_what_begins_the_shutdown_first() -> None:

@@ -185,6 +185,13 @@ def test_delay_before_the_start_is_named(tmp_path: Path) -> None:
     assert (found.remedy, found.is_endless) == ("", False)
 
 
+def test_start_that_waits_for_the_battery_is_named(tmp_path: Path) -> None:
+    found = observe(tmp_path, Systemd("control", "main"))
+    assert found.message == (
+        "pve-guests.service is still starting: waiting for the charge of the battery (nut_server_return). Then the guests start"
+    )
+
+
 def test_start_of_guests_ends_by_itself(tmp_path: Path) -> None:
     found = observe(tmp_path, Systemd("main"))
     assert found == startup.GuestStart(

@@ -39,6 +39,7 @@ class Boot:
         self.started: list[int] = []
         self.lines: list[str] = []
         self.error: Exception | None = None
+        self.hold: Callable[[], str] = lambda: "the power is out" if self.now < self.power_returns_at else ""
         self.events: list[tuple[float, Callable[[], None]]] = []
         (root / "run/qemu-server").mkdir(parents=True)
 
@@ -103,7 +104,7 @@ class Boot:
             self.lines.append,
             self,
             owed=tuple(self.owed),
-            is_outage=lambda: self.now < self.power_returns_at,
+            hold=self.hold,
             clock=lambda: self.now,
             pause=self.pause,
             root=self.root,
@@ -401,3 +402,13 @@ def test_outage_does_not_use_up_the_patience(owed: Boot) -> None:
     owed.power_returns_at = 9000
     owed.go()
     assert (owed.started, owed.given_up) == ([101], [])
+
+
+def test_guests_wait_for_the_charge_without_losing_patience(boot: Boot) -> None:
+    boot.online_at = 0.0
+    charged_at = 60.0 + 2 * boot_starts.START_PATIENCE_SECONDS
+    boot.hold = lambda: "the battery has less than 30 %" if boot.now < charged_at else ""
+    boot.go()
+    assert boot.started == [101]
+    assert charged_at <= boot.now <= charged_at + 30
+    assert "can't start VM 101 (mail) yet: the battery has less than 30 %. Trying again" in boot.lines

@@ -19,6 +19,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy i
     MEMBERS,
     GuestId,
     Stage,
+    WakeUp,
     check_policy,
     to_data,
 )
@@ -33,7 +34,10 @@ def test_policy_is_composed_from_secondaries() -> None:
         {
             "pve": {},
             "the nas": {"nut_client_address": "[fd00::7]", "nut_client_shutdown_time": 100},
-            "media": {"nut_client_guest": {"kind": "pct", "id": 101}},
+            "media": {
+                "nut_client_guest": {"kind": "pct", "id": 101},
+                "nut_client_wake": {"mac": "52:54:00:12:34:56", "command": ["/bin/wake"]},
+            },
         },
     )
     policy = compose_policy(found, Feeds({"ups": 1, "ups2": 0}, 1), 3493, settle=3, reserve=60)
@@ -46,6 +50,7 @@ def test_policy_is_composed_from_secondaries() -> None:
         ("media", ("media",), 30, 60),
     ]
     assert checked.machines[1].guest == GuestId("pct", 101)
+    assert [machine.wake for machine in checked.machines] == [None, WakeUp("52:54:00:12:34:56", ("/bin/wake",))]
     assert [str(ups) for ups in checked.upses] == ["ups@localhost:3493", "ups2@localhost:3493"]
     assert [ups.power for ups in checked.upses] == [1, 0]
     assert checked.feeds == Feeds({"ups": 1, "ups2": 0}, 1)

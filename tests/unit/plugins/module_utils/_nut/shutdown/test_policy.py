@@ -135,6 +135,12 @@ def _changed(*path: str | int, to: object) -> dict[str, Any]:
         (["timeout"], 0, "$.timeout: must be a number of seconds from 1 to 86400"),
         (["timeout"], 10**400, "$.timeout: must be a number of seconds"),
         (["stages"], [7], "$.stages[0]: must be an object"),
+        (["machines", 0, "wake"], {"mac": "52:54:00:12:34"}, "$.machines[0].wake.mac: must be the hardware address"),
+        (["machines", 0, "wake"], {"command": ["wake"]}, "$.machines[0].wake.command[0]: must be the absolute path"),
+        (["machines", 0, "wake"], {"ipmi": "x"}, "$.machines[0].wake.ipmi: is unknown"),
+        (["after"], {"limit": 0}, "$.after.limit: must be a number of seconds from 1 to 86400"),
+        (["after"], {"charge": 101}, "$.after.charge: must be a percentage from 0 to 100"),
+        (["after"], {"charge_limit": "1h"}, "$.after.charge_limit: must be a number of seconds"),
     ],
 )
 def test_invalid_policy_member_is_named(path: list[str | int], to: object, words: str) -> None:

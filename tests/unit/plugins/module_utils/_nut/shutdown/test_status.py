@@ -7,6 +7,9 @@ from __future__ import annotations
 import json
 import re
 
+from ansible_collections.homelab.nut.plugins.module_utils._nut.base import records
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import returns
+from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.returns import ReturnResult, ReturnState
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import serve_answers
 from ansible_collections.homelab.nut.tests.unit.support.shutdown_host import GUEST, ShutdownProgram
 
@@ -108,3 +111,14 @@ def test_status_without_machines(program: ShutdownProgram) -> None:
     program("status")
     assert "  no machines\n" in program.out[0]
     assert "  no UPSes\n" in program.out[0]
+
+
+def test_status_shows_who_came_back_after_the_outage(program: ShutdownProgram) -> None:
+    program.write_policy(upses=[], machines=[GUEST])
+    program.says = "status: running"
+    state = ReturnState("x", result=ReturnResult(1_800_000_000.0, 370.0))
+    (program.folder / "return.json").write_text(records.dump_record(state, returns.VERSION))
+    assert program("status") == 0
+    assert "after the last outage: all back after 6 min 10 s (2027-01-1" in program.out.pop()
+    assert program("status", "--json") == 0
+    assert len(json.loads(program.out.pop())["return"]) == 1
