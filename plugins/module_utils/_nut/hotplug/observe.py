@@ -360,13 +360,14 @@ class Observer:
                 f"can't ask {self.local.manager.name} about NUT's units: {error}. Nothing was changed"
             ) from None
 
-    def _upsd_address(self) -> tuple[str, int]:
+    def upsd_address(self) -> tuple[str, int]:
+        """Return where to ask this host's upsd. Raises ReconcileError."""
         return local_upsd(self._read_file("upsd.conf") or "")[0]
 
     def _ask_upsd(self, names: Sequence[str]) -> _UpsdAnswers:
         """Ask upsd for the UPSes of these names, for at most UPSD_SECONDS."""
         try:
-            with UpsdClient(*self._upsd_address(), timeout=UPSD_SECONDS) as client:
+            with UpsdClient(*self.upsd_address(), timeout=UPSD_SECONDS) as client:
                 states = snapshot.take_snapshot(client)
         except UpsdFailure as error:
             self.debug(str(error))

@@ -26,7 +26,8 @@ FLOORS = {
     "hotplug": 5,
     "rehearsal": 5,
     "doctor": 5,
-    "programs": 6,
+    "container": 6,
+    "programs": 7,
 }
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 
