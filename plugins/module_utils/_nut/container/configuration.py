@@ -114,7 +114,9 @@ def write_configuration(host: HotplugHost, settings: ContainerSettings, local: M
         units = host.local.manager.show_units(actions.watched_units(new))
         is_running = units[base_systemd.SERVER].runs
         change = actions.plan_deployment(old, new, units, folder=host.local.conf_dir)
-        if is_running and change:
+        # the container has no upsmon
+        after = [action for action in change.after if action.unit != base_systemd.MONITOR]
+        if is_running and (change.before or change.files or after):
             _refuse_on_battery(host)
         if resolution is not None:
             host.note_intent(new["ups.conf"], resolution)
@@ -130,7 +132,7 @@ def write_configuration(host: HotplugHost, settings: ContainerSettings, local: M
             host.note_written(new["ups.conf"], resolution)
         if not is_running:
             return ()  # the supervisor starts everything
-        return tuple(str(host.local.run_action(action, wait=False)) for action in change.after)
+        return tuple(str(host.local.run_action(action, wait=False)) for action in after)
 
 
 def _check_files(host: HotplugHost, texts: Mapping[str, str]) -> dict[str, str]:
