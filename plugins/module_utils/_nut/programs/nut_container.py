@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,6 +43,8 @@ COMMANDS = {
 }
 # what programs need of the environment; they must not have the password
 _PASSED_ON = ("PATH", "TZ", "LANG", "LC_ALL")
+# upsd reserves memory for as many connections as it may have open files, and Docker allows a billion
+OPEN_FILES = 4096
 HOTPLUG_PROGRAM = f"/{paths.HOTPLUG_PROGRAM}"
 
 
@@ -67,6 +70,9 @@ def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str 
 
 def run(settings: ContainerSettings, environment: Mapping[str, str], out: PrintText, program: str) -> int:
     """Supervise until SIGTERM. Return the exit code."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not 0 <= soft <= OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
     passed = {name: environment[name] for name in _PASSED_ON if name in environment}
     return Supervisor(
         ProcessTable(passed, out),

@@ -72,7 +72,10 @@ def test_programs_get_neither_the_password_nor_other_variables(monkeypatch: pyte
             made.append(self)
             return 0
 
+    limits = []
     monkeypatch.setattr(nut_container, "Supervisor", Recorder)
+    monkeypatch.setattr(nut_container.resource, "getrlimit", lambda _kind: (1 << 30, 1 << 30))
+    monkeypatch.setattr(nut_container.resource, "setrlimit", lambda _kind, limit: limits.append(limit))
     monkeypatch.setenv("API_PASSWORD", "s3cret")
     monkeypatch.setenv("OTHER", "x")
     monkeypatch.setenv("SCAN_INTERVAL", "7")
@@ -82,3 +85,5 @@ def test_programs_get_neither_the_password_nor_other_variables(monkeypatch: pyte
     assert supervisor.given == {"API_PASSWORD": "s3cret", "SCAN_INTERVAL": "7"}
     assert supervisor.table.environment.keys() <= {"PATH", "TZ", "LANG", "LC_ALL"}
     assert supervisor.configure == ("/usr/local/sbin/nut-container", "configure")
+    # upsd would reserve gigabytes
+    assert limits == [(4096, 1 << 30)]
