@@ -113,6 +113,10 @@ class LabContainer:
         found = self.run("sh", "-c", script, program, check=False).stdout.split()
         return int(found[0]) if found else 0
 
+    def kill(self, pid: int) -> None:
+        """Kill one of its processes. The image has no program for that, only the shell."""
+        self.run("sh", "-c", f"kill -9 {pid}")
+
     def measure_memory(self) -> float:
         """Return the memory of all its processes in MiB, shared pages counted once (PSS)."""
         pids = run_podman("top", self.name, "hpid").stdout.split()[1:]

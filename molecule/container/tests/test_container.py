@@ -106,7 +106,7 @@ def test_other_make_takes_over_the_name_and_a_second_ups_gets_its_own(container:
 @pytest.mark.parametrize("program", ["upsd", "usbhid-ups"])
 def test_killed_daemon_is_back_within_seconds(container: LabContainer, program: str) -> None:
     pid = container.find_pid(program)
-    container.run("kill", "-9", str(pid))
+    container.kill(pid)
     wait_until(lambda: container.find_pid(program) not in (0, pid), 5, f"another {program}")
     wait_until(lambda: is_on_mains(container), 30, "my-ups to be on mains")
 

@@ -51,7 +51,7 @@ def test_ups_is_found_swapped_and_missed(machine: HotplugMachine) -> None:
 
 
 def test_manager_that_does_not_answer_is_named(machine: HotplugMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_words: object) -> None:
         raise UnitError("no")
 
     monkeypatch.setattr(OtherManager, "show_units", fail)
