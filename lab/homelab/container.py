@@ -117,10 +117,14 @@ class LabContainer:
         """Kill one of its processes. The image has no program for that, only the shell."""
         self.run("sh", "-c", f"kill -9 {pid}")
 
+    def list_host_pids(self) -> dict[str, str]:
+        """Return the process ids, on this machine, of its processes -> their programs."""
+        lines = run_podman("top", self.name, "hpid", "comm").stdout.splitlines()[1:]
+        return dict(line.split(maxsplit=1) for line in lines)
+
     def measure_memory(self) -> float:
         """Return the memory of all its processes in MiB, shared pages counted once (PSS)."""
-        pids = run_podman("top", self.name, "hpid").stdout.split()[1:]
-        rollups = [Path("/proc", pid, "smaps_rollup") for pid in pids]
+        rollups = [Path("/proc", pid, "smaps_rollup") for pid in self.list_host_pids()]
         texts = [path.read_text() for path in rollups if path.exists()]
         return (
             sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("Pss:")) / 1024

@@ -20,6 +20,7 @@ from ..conf import consistency, dry_run, fit, grammar, ups_conf
 from ..conf.release import find_release
 from ..deploy import actions
 from ..deploy.secrets import is_ours
+from ..hotplug.observation import describe_device
 from ..hotplug.reconcile import HotplugHost
 from ..net import snapshot
 from ..net.client import UpsdClient
@@ -130,6 +131,9 @@ def write_configuration(host: HotplugHost, settings: ContainerSettings, local: M
         files.replace_files(texts, MODE, host.local.owner)
         if resolution is not None:
             host.note_written(new["ups.conf"], resolution)
+            if new["ups.conf"] != old.get("ups.conf"):
+                for name, ups in resolution.plugged.items():
+                    host.say(f"[{name}] is {describe_device(ups.device)}, driver {ups.driver} ({printable(ups.why)})")
         if not is_running:
             return ()  # the supervisor starts everything
         return tuple(str(host.local.run_action(action, wait=False)) for action in after)

@@ -327,6 +327,8 @@ def prepare_directories(places: Places) -> None:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     shutil.chown(places.nut_run_dir, group=places.group)
     places.nut_run_dir.chmod(0o770)
+    # so that it can be followed before anything has happened
+    places.log.touch(mode=0o640)
     for path in places.nut_run_dir.iterdir():
         if path.suffix == ".pid" or path.is_socket():
             path.unlink(missing_ok=True)

@@ -94,8 +94,8 @@ def configure(settings: ContainerSettings, out: PrintText, err: PrintText) -> in
         host = HotplugHost(
             rules,
             LocalNut(runner, run_dir=places.run_dir, services=find_manager(places.run_dir, runner)),
-            say=out,
         )
+        host.say = nut_hotplug.HotplugLog(places.log, out, host.wall).write_decision
         for line in configuration.write_configuration(host, settings, local):
             out(line)
     except (

@@ -119,6 +119,7 @@ def test_first_configuration_finds_the_ups_and_starts_nothing(machine: HotplugMa
     machine.bus.plug_in("1-1", APC)
     assert configure(machine) == ()
     assert machine.did == []
+    assert any(line.startswith("[my-ups] is 051d:0002") and "driver usbhid-ups" in line for line in machine.said)
     (section,) = machine.conf.sections.values()
     assert (section.name, dict(section.keys)["driver"]) == ("my-ups", "usbhid-ups")
     assert "driver = auto" in (machine.folder / "ups.conf.wanted").read_text()

@@ -279,6 +279,7 @@ def test_leftovers_of_an_earlier_life_are_removed(tmp_path: Path) -> None:
         path.write_text("7\n")
     prepare_directories(places)
     assert kept.exists()
+    assert places.log.read_text() == ""
     assert not [path for path in gone if path.exists()]
     assert places.nut_run_dir.stat().st_mode & 0o777 == 0o770
 
