@@ -81,6 +81,7 @@ class Container:
     def supervise(self, act: Callable[[], object], *, stop: bool = True) -> int:
         """Run the supervisor, and ACT meanwhile in another thread. Then send SIGTERM. Return the exit code."""
         failed: list[BaseException] = []
+        has_ended = threading.Event()
 
         def act_and_stop() -> None:
             try:
@@ -88,7 +89,8 @@ class Container:
                 act()
             except BaseException as error:
                 failed.append(error)
-            if stop or failed:
+            # the signal of a supervisor that has ended would end the tests
+            if (stop or failed) and not has_ended.is_set():
                 os.kill(os.getpid(), signal.SIGTERM)
 
         table = ProcessTable({"PATH": os.environ["PATH"]}, self.said.append)
@@ -109,6 +111,7 @@ class Container:
         try:
             code = supervisor.run()
         finally:
+            has_ended.set()
             thread.join(30)
             for service in table.list_running():
                 os.kill(service.process.pid, signal.SIGKILL)  # type: ignore[union-attr]

@@ -199,8 +199,9 @@ class Supervisor:
         """Run until SIGTERM, or until NUT's files can't be written at the start. Return the exit code."""
         prepare_directories(self.places)
         with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(_listen(self.places.socket))
+            # before the socket, by which others see that this runs
             wakeup = stack.enter_context(_catch_signals(self._signals.append))
+            listener = stack.enter_context(_listen(self.places.socket))
             uevents = self._open_uevents()
             self.table.add_service(CONFIGURE, self.configure, is_job=True, given=self.given)
             self.table.add_service(AGENT, self.agent, is_job=True)
