@@ -30,7 +30,7 @@ PLAYBOOKS := $(subst _,-,$(filter-out doctor status,$(notdir $(basename $(wildca
 # Refuse variables that the target does not have. Checked at the top level only, because make passes variables on to sub-makes.
 ifeq ($(MAKELEVEL),0)
 variables = LAB TESTS HOSTILE_TIMES VM_RELEASES VENV VENV_PYTHON $(if $(filter $(PLAYBOOKS),$(1)),inventory limit tags check args) \
-    $(if $(filter doctor,$(1)),inventory limit json all args) $(if $(filter status,$(1)),inventory limit json args) $(if $(filter lab,$(1)),sites) $(if $(filter release,$(1)),dry)
+    $(if $(filter doctor,$(1)),inventory limit json all args) $(if $(filter status,$(1)),inventory limit json args) $(if $(filter lab,$(1)),sites) $(if $(filter image,$(1)),base tag platforms) $(if $(filter release,$(1)),dry)
 known := $(foreach goal,$(or $(MAKECMDGOALS),help),$(call variables,$(goal)))
 given := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 unknown := $(filter-out $(known),$(given))
@@ -44,6 +44,8 @@ inventory ?= $(if $(wildcard inventories/homelab),inventories/homelab,inventorie
 GIVEN := inventory limit tags args
 $(foreach name,$(GIVEN),$(if $(findstring command line,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
 export inventory limit tags
+# of image
+export base tag platforms
 
 # checks before a playbook runs: the inventory exists, and the lab is up if the playbook needs it
 with_inventory = case "$$inventory" in *,*) ;; *) [ -e "$$inventory" ] || { echo "inventory=$$inventory: no such file or folder" >&2; exit 2; } ;; esac
@@ -52,15 +54,15 @@ with_lab = if $(is_lab); then $(MAKE) --no-print-directory --silent lab-ready >&
 lab_note = $$(if $(is_lab); then echo ' (the built-in lab; for your own hosts, copy inventories/example to inventories/homelab)'; fi)
 with_hosts = --inventory "$$inventory" $${limit:+--limit "$$limit"}
 
-.PHONY: help $(PLAYBOOKS) doctor status demo lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs site build importer release lock
+.PHONY: help $(PLAYBOOKS) doctor status demo demo-container image lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs site build importer release lock
 
 help: ## show this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
 	@echo
 	@echo 'Targets:'
-	@for playbook in pve $(filter-out pve,$(PLAYBOOKS)); do printf '  %-10s %s\n' $$playbook \
+	@for playbook in pve $(filter-out pve,$(PLAYBOOKS)); do printf '  %-14s %s\n' $$playbook \
 	    "$$(sed -n '2{s/^# *\(.\)/\L\1/; s/\. \(.\)/; \L\1/g; s/\.$$//p}' playbooks/$${playbook//-/_}.yml)"; done
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
 	@echo
 	@echo 'Variables of pve, plan, rotate, drill, drill-live, doctor and status:'
 	@echo '  tags=hotplug       pve: deploy only the USB hotplug agent (tags=ups: everything, as without tags)'
@@ -94,6 +96,14 @@ status: $(VENV)/run ## show each UPS, the logins and the last events on one scre
 demo: $(VENV)/run ## show a power cut in the built-in lab, from deployment to the last host going down
 	@tools/packages $(LAB_PACKAGES)
 	@tools/demo
+
+image: ## build the container's image with podman; base=packages makes its base from packages, platforms=linux/arm64 builds for another machine
+	@tools/packages $(if $(filter packages,$(base)),podman runc mmdebstrap,podman runc)
+	@tools/image
+
+demo-container: $(VENV)/run ## show the container with UPSes that are plugged in, pulled out and swapped, and measure the seconds
+	@tools/packages $(LAB_PACKAGES)
+	@tools/demo-container
 
 lab: ## start the lab; sites='pve8 rack' starts these sites instead of pve8 and pve9
 	@tools/packages $(LAB_PACKAGES)

@@ -97,8 +97,9 @@ def _complaints_of_nut(files: Mapping[str, str], scratch: trust.Scratch, finder:
             if code != 124 and not complaints:
                 complaints = [f"does not start: {_last_output_line(said)}"]
             wrong += [f"upsd: {words}" for words in complaints]
-    check = [str(finder("upsmon")), "-P", NO_PID, "-K", "-f", str(scratch.folder / "upsmon.conf")]
-    wrong += [f"upsmon.conf: {words}" for words in _complaints_of_program(scratch, check, _UPSMON, runner)]
+    if "upsmon.conf" in files:
+        check = [str(finder("upsmon")), "-P", NO_PID, "-K", "-f", str(scratch.folder / "upsmon.conf")]
+        wrong += [f"upsmon.conf: {words}" for words in _complaints_of_program(scratch, check, _UPSMON, runner)]
     if "upssched.conf" in files and (upssched := finder("upssched")):
         # no AT line has this event, so upssched reads the file and runs nothing
         check = ["UPSNAME=__none", "NOTIFYTYPE=__none", str(upssched)]

@@ -84,7 +84,8 @@ def _fits_kind(kind: str, values: tuple[str, ...]) -> bool:
     return len(values) == 1 and values[0] in kind.split("|")
 
 
-def _is_listen(values: tuple[str, ...]) -> bool:
+def is_listen(values: tuple[str, ...]) -> bool:
+    """Return whether these are the values of a LISTEN line: an address or a name, and perhaps a port."""
     if len(values) not in (1, 2) or (len(values) == 2 and not _is_port(values[1])):
         return False
     address = values[0]
@@ -109,7 +110,7 @@ _FORMS: Mapping[str, Callable[[tuple[str, ...]], bool]] = {
     "flag": lambda values: not values,
     "number?": lambda values: not values or _fits_kind("number", values),
     "words": lambda values: bool(values) and "=" not in values,
-    "listen": _is_listen,
+    "listen": is_listen,
     "monitor": lambda values: len(values) == 5 and _fits_kind("number", values[1:2]),
     "identity": lambda values: len(values) == 2 and values[0] != "=",
     "certhost": lambda values: len(values) == 4 and set(values[2:]) <= {"0", "1"},

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Callable
 
 from ..base import files, jsontext, paths, records, sets
-from ..base import systemd as base_systemd
 from ..base.files import Owner
 from ..base.process import Find, find_program
-from ..base.systemd import Run
+from ..base.services import ServiceManager, Systemd
+from ..base.systemd import Run, UnitError
 from .change import UnitAction
 
 # In /run, because a reboot makes pending actions unnecessary
@@ -66,7 +66,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class LocalNut:
-    """The NUT of this host: its paths, and how to run programs."""
+    """The NUT of this host: its paths, how to run programs, and the manager of its services."""
 
     runner: Run
     conf_dir: Path = Path("/", paths.NUT)
@@ -76,6 +76,7 @@ class LocalNut:
     unit_dir: Path = Path("/", paths.UNITS)
     owner: Owner = ("root", "nut")
     finder: Find = find_program
+    services: ServiceManager | None = None  # None: systemd
 
     @classmethod
     def below_root(cls, root: Path, runner: Run) -> LocalNut:
@@ -88,6 +89,11 @@ class LocalNut:
             manifest=root / sets.MANIFEST.relative_to("/"),
             unit_dir=root / paths.UNITS,
         )
+
+    @property
+    def manager(self) -> ServiceManager:
+        """Return the manager of this host's services."""
+        return self.services or Systemd(self.runner, self.unit_dir)
 
     @property
     def pending(self) -> Pending:
@@ -113,15 +119,10 @@ class LocalNut:
             return None
 
     def run_action(self, action: UnitAction, *, wait: bool = True) -> UnitAction:
-        """Run an action. Returns the action that was really run. wait: until a driver has started. Raises systemd.UnitError."""
-        begins = action.verb in ("restart", "start")
-        late = " --no-block" if begins and not wait and base_systemd.is_driver(action.unit) else ""
+        """Run an action. Returns the action that was really run. wait: until a driver has started. Raises UnitError."""
         try:
-            if begins:
-                # systemd refuses to start a unit that has failed too often until its counter is reset
-                self.runner(["systemctl", "reset-failed", action.unit])
-            base_systemd.run_systemctl(action.verb + late, action.unit, runner=self.runner)
-        except base_systemd.UnitError:
+            self.manager.change_unit(action.verb, action.unit, wait=wait)
+        except UnitError:
             if action.verb != "reload" or self._is_running(action.unit):
                 raise
             # the daemon has exited since the plan was made, and Debian 12 does not restart it
@@ -130,8 +131,8 @@ class LocalNut:
 
     def _is_running(self, unit: str) -> bool:
         try:
-            return base_systemd.show_units([unit], self.runner)[unit].runs
-        except base_systemd.UnitError:
+            return self.manager.show_units([unit])[unit].runs
+        except UnitError:
             return True
 
     def run_actions(

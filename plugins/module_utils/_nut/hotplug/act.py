@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import grp
 import os
-import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -330,24 +329,12 @@ class _Execution:
         host, text = self.host, self.observation.new_text or self.observation.old_text
         conf, current = ups_conf.parse_ups_conf(text), self.observation.known.conf
         same = [name for name, section in conf.sections.items() if current.sections.get(name) == section]
-        texts = {}
-        for name in (*same, *([""] if conf.settings == current.settings else [])):
-            path = base_systemd.checksum_path(name, host.local.unit_dir)
-            try:
-                seen = path.read_text(encoding="ascii")
-            except (OSError, ValueError):
-                continue
-            now = re.sub(
-                r"(SECTION_CHECKSUM(?:_GLOBAL)?=)[0-9a-f]{32}", rf"\g<1>{enumerator.section_checksum(text, name)}", seen
-            )
-            if now != seen:
-                texts[path] = now
-        if texts:
-            try:
-                base_files.replace_files(texts, 0o644)
-            except base_files.WriteError as error:
-                host.debug(str(error))
-            host.local.runner(["systemctl", "daemon-reload"])
+        same += [""] if conf.settings == current.settings else []
+        checksums = {name: enumerator.section_checksum(text, name) for name in same}
+        try:
+            host.local.manager.record_checksums({name: found for name, found in checksums.items() if found is not None})
+        except base_systemd.UnitError as error:
+            host.debug(str(error))
 
 
 def permit_node(dev: Path, node: str, group: str | int) -> None:

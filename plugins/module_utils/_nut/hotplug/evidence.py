@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Protocol
 
-from ..base.systemd import JournalEntry, Run, Unit, UnitError, driver_unit, read_journal
+from ..base.services import ServiceManager
+from ..base.systemd import JournalEntry, Unit, UnitError, driver_unit
 from ..conf.ups_conf import Section
 from ..usb import liveness
 from ..usb.bus import UsbDevice, UsbUps
@@ -50,7 +51,7 @@ class Answers(Protocol):
 class EvidenceReader:
     """Gathers the evidence about the drivers of one host."""
 
-    runner: Run
+    manager: ServiceManager
     sysfs: Path
     dev: Path  # where device nodes are
     proc: Path
@@ -120,12 +121,9 @@ class EvidenceReader:
         if 0 <= now - self._journal[0] < JOURNAL_SECONDS:
             return self._journal[1]
         units = [driver_unit(name) for name in names]
-        matches = [f"{word}={unit}" for unit in units for word in ("_SYSTEMD_UNIT", "UNIT")]
-        joined = [word for match in matches for word in (match, "+")][:-1]
         by_unit: dict[str, list[JournalEntry]] = {}
-        options = [f"--lines={LINES}", f"--since=@{max(now - liveness.IO_SECONDS, 0):.0f}", *joined]
         try:
-            for entry in read_journal(options, self.runner):
+            for entry in self.manager.read_log(units, max(now - liveness.IO_SECONDS, 0), LINES):
                 by_unit.setdefault(entry.unit, []).append(entry)
         except UnitError as error:
             self.debug(str(error))

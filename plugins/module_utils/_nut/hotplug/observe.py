@@ -210,7 +210,7 @@ class Observer:
     def _evidence(self) -> EvidenceReader:
         if self._evidence_reader is None:
             self._evidence_reader = EvidenceReader(
-                self.local.runner, Path(self.policy.sysfs), Path(self.policy.dev), self.proc, self.wall, self.debug
+                self.local.manager, Path(self.policy.sysfs), Path(self.policy.dev), self.proc, self.wall, self.debug
             )
         return self._evidence_reader
 
@@ -345,26 +345,28 @@ class Observer:
 
     def _show_units(self, names: Sequence[str]) -> dict[str, base_systemd.Unit]:
         try:
-            return base_systemd.show_units(
+            return self.local.manager.show_units(
                 [
                     *map(base_systemd.driver_unit, names),
                     base_systemd.SERVER,
                     base_systemd.MONITOR,
                     base_systemd.WATCHER,
                 ],
-                self.local.runner,
                 booted=self.clock() - self.monotonic(),
             )
         except base_systemd.UnitError as error:
-            raise ReconcileError(f"can't ask systemd about NUT's units: {error}. Nothing was changed") from None
+            raise ReconcileError(
+                f"can't ask {self.local.manager.name} about NUT's units: {error}. Nothing was changed"
+            ) from None
 
-    def _upsd_address(self) -> tuple[str, int]:
+    def upsd_address(self) -> tuple[str, int]:
+        """Return where to ask this host's upsd. Raises ReconcileError."""
         return local_upsd(self._read_file("upsd.conf") or "")[0]
 
     def _ask_upsd(self, names: Sequence[str]) -> _UpsdAnswers:
         """Ask upsd for the UPSes of these names, for at most UPSD_SECONDS."""
         try:
-            with UpsdClient(*self._upsd_address(), timeout=UPSD_SECONDS) as client:
+            with UpsdClient(*self.upsd_address(), timeout=UPSD_SECONDS) as client:
                 states = snapshot.take_snapshot(client)
         except UpsdFailure as error:
             self.debug(str(error))

@@ -152,7 +152,7 @@ class HotplugHost(Actor):
 
     def _find_upsd(self, wanted: Mapping[str, str]) -> tuple[str, int]:
         """Return the address and port at which upsd gives these answers. Raises OSError if there is none."""
-        host, port = self._upsd_address()
+        host, port = self.upsd_address()
         for address in hostnames.resolve_name(host, UPSD_SECONDS):
             with contextlib.suppress(OSError):
                 if quiet.ask_upsd(address, port, list(wanted)) == list(wanted.values()):

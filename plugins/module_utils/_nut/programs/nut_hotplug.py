@@ -18,6 +18,7 @@ from ..base.cli import FAILED, OK, USAGE, Parser, PrintText, ProgramExit, make_p
 from ..base.clock import format_time
 from ..base.log import append_line
 from ..base.process import make_runner
+from ..base.services import find_manager
 from ..base.table import format_grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
@@ -125,13 +126,15 @@ def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str 
     except policy.UsbPolicyError as error:
         err(f"{options.policy}: {error}")
         return USAGE
+    runner = make_runner(PROGRAM_SECONDS)
     host = HotplugHost(
         rules,
         LocalNut(
-            make_runner(PROGRAM_SECONDS),
+            runner,
             conf_dir=options.conf_dir,
             hotplug_state=options.state,
             run_dir=options.run_dir,
+            services=find_manager(options.run_dir, runner),
         ),
         watched_files=[options.policy, *([Path(program)] if program else [])],
     )

@@ -29,7 +29,8 @@ FLOORS = {
     "rehearsal": 5,
     "doctor": 5,
     "notify": 5,
-    "programs": 6,
+    "container": 6,
+    "programs": 7,
 }
 FILES = sorted(path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py")
 
