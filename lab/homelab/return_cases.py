@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .house import BOTH, OWN_PORT, Case, House, Step
+from .house import EACH_RELEASE, OWN_PORT, Case, House, Step
 from .network_card import MAC_TEMPLATE
 from .proxmox_cases import CYCLE, LOCAL_VM, REPAIR
 from .steps import (
@@ -68,7 +68,7 @@ CASES: tuple[Case, ...] = (
             await_all_back(),
         ),
         Expectation("secondaries", checks=(woken(),)),
-        BOTH,
+        EACH_RELEASE,
         variables=WAKE,
     ),
     Case(
@@ -76,7 +76,7 @@ CASES: tuple[Case, ...] = (
         "TrueNAS stays off when the power returns, and is woken",
         (enable_wake("nas"), *OUTAGE, *CYCLE[len(OUTAGE) : -1], wait_for("all run", 120), await_all_back()),
         Expectation(checks=(woken("nas"),)),
-        BOTH,
+        EACH_RELEASE,
         variables=WAKE,
     ),
     Case(
@@ -93,7 +93,7 @@ CASES: tuple[Case, ...] = (
             await_all_back(),
         ),
         Expectation(max_wait=None, checks=(woken("nas"), not_before(CHARGED, "102", WOKEN))),
-        BOTH,
+        EACH_RELEASE,
         repairs=(*REPAIR, set_quietly(OWN_PORT, charge=100)),
         variables=CHARGE,
     ),

@@ -65,6 +65,11 @@ KINDS: Mapping[str, Kind] = {
     "guest-stuck": Kind(WARNING, "guest", "{} did not shut down in time"),
     "guest-running": Kind(DETAIL, "guest", "{} is running again"),
     "guest-not-started": Kind(WARNING, "guest", "{} is not running again"),
+    # the return after an outage, from the stages
+    "return-complete": Kind(INFO, "return", "{}: the return from the outage is complete"),
+    "return-incomplete": Kind(
+        WARNING, "return", "{}: the return from the outage is incomplete", "Switch on by hand what is missing."
+    ),
     # notifications
     "test": Kind(INFO, "test", "Test message of {}", "Nothing has happened."),
     "events-dropped": Kind(WARNING, "dropped", "Events of upsmon were dropped on {}", "See journalctl -u nut-notify."),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ..proxmox.cluster import HaSwitch
     from ..proxmox.selection import GuestFinder
     from ..shutdown.policy import Stage
+    from ..shutdown.returns import ReturnResult
     from ..shutdown.stages_loop import FindStarts, MakeKeeper
 
 STDIN = 0
@@ -584,7 +585,7 @@ def _make_return_keeper(call: Call, policy: shutdown_policy.ShutdownPolicy, run:
     from ..shutdown.return_keeper import ReturnKeeper
     from ..shutdown.stages_loop import start_thread
 
-    def make_keeper(boot: str, log: PrintText, tell: PrintText) -> ReturnKeeper:
+    def make_keeper(boot: str, log: PrintText, tell: Callable[[ReturnResult], None]) -> ReturnKeeper:
         return ReturnKeeper(
             policy.after,
             policy.machines,

@@ -27,6 +27,7 @@ from .policy import AwaitedMachine, ReturnPolicy, UpsAddress, WakeUp
 from .returns import (
     VERSION,
     ReturnDecision,
+    ReturnResult,
     ReturnState,
     ReturnView,
     decide_return,
@@ -64,7 +65,7 @@ class ReturnKeeper:
     booted: float  # when the system booted, by the clock
     run: Run
     log: Callable[[str], None]
-    tell: Callable[[str], None]  # tells the user
+    tell: Callable[[ReturnResult], None]  # tells the user
     run_in_thread: RunInThread
     resolve: hostnames.Resolve
     clients: ListClients = list_clients
@@ -157,9 +158,8 @@ class ReturnKeeper:
                 if name not in old.back:
                     self.log(f"{name} is back")
         if decision.has_ended and new.result:
-            words = spell_result(new.result)
-            self.log(words)
-            self.tell(f"UPS: {words}")
+            self.log(spell_result(new.result))
+            self.tell(new.result)
 
     def _wake_machine(self, name: str) -> None:
         machine = next(machine for machine in self.machines if machine.name == name)

@@ -24,7 +24,7 @@ from ..base.systemd import Run
 from ..base.text import LINE, one_line, printable
 from ..conf import grammar
 from ..conf.feeds import Feeds
-from ..events.report import ReportEvent, ignore_event
+from ..events.report import ReportEvent, ignore_event, name_host
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
 from ..net.readings import HOLD_SECONDS
@@ -37,7 +37,7 @@ from .ha_keeper import HaKeeper
 from .policy import ReturnPolicy, Stage, StageGuest, UpsAddress
 from .recharge import Recharge
 from .return_keeper import ReturnKeeper
-from .returns import ReturnView
+from .returns import ReturnResult, ReturnView, spell_result
 from .stage_guests import GuestSource, RunInThread, StageResolver
 from .stages import (
     VERSION,
@@ -67,7 +67,7 @@ SYSTEMCTL_SECONDS = 5.0  # time limit for systemctl
 NOTIFY_SECONDS = 30.0  # time limit for a stage's program
 REPEAT_SECONDS = 60.0  # a problem that persists is logged again after so long
 
-MakeKeeper = Callable[[str, Callable[[str], None], Callable[[str], None]], ReturnKeeper]
+MakeKeeper = Callable[[str, Callable[[str], None], Callable[[ReturnResult], None]], ReturnKeeper]
 """Returns the keeper of the return, given the boot, the log, and what tells the user."""
 FindStarts = Callable[[Sequence[int]], BootFinder]
 """Returns a finder, given the numbers of the guests that a stage shut down before the boot."""
@@ -187,7 +187,7 @@ def run_stages(
             program.load_state(boot_id())
             program.start_late_guests(find_starts)
             if make_keeper:
-                program.keeper = make_keeper(program.state.boot, program.log_line, program.notify_user)
+                program.keeper = make_keeper(program.state.boot, program.log_line, program.tell_return)
             return program.watch_power()
     except files.Busy:
         log(f"{BUSY}: exiting")
@@ -531,6 +531,13 @@ class _StagesLoop:
         self.log_line(f"giving up on {reason}")
         self.report_event("guest-not-started", str(guest), f"{reason}.")
         self.notify_user(f"UPS: a guest is not running again: {reason}")
+
+    def tell_return(self, result: ReturnResult) -> None:
+        """Tell how the return after an outage ended."""
+        words = spell_result(result)
+        name = "return-incomplete" if result.missing or result.guests else "return-complete"
+        self.report_event(name, name_host(), f"{words}.")
+        self.notify_user(f"UPS: {words}")
 
     def notify_user(self, message: str) -> None:
         """Run the program of each stage, each program once."""

@@ -62,7 +62,7 @@ class Home:
             booted,
             self.run,
             self.lines.append,
-            self.told.append,
+            lambda result: self.told.append(returns.spell_result(result)),
             lambda job: job(),
             self.resolve,
             self.list_clients,
@@ -124,7 +124,7 @@ def test_machines_are_woken_as_the_user_says_and_the_end_is_told(home: Home) -> 
     home.clients = {NAS}
     home.pass_time(200)
     assert home.sent == [MAC] * 3
-    assert home.told == ["UPS: not back after 5 min: dumb; media (woken 5 times)"]
+    assert home.told == ["not back after 5 min: dumb; media (woken 5 times)"]
     assert [line for line in home.lines if not line.startswith("can't wake")] == [
         "waiting for dumb, media, nas to come back",
         "waking media: /usr/local/bin/wake",
@@ -171,7 +171,7 @@ def test_state_survives_the_boot(home: Home) -> None:
     assert home.sent == [MAC]
     home.clients = ALL
     home.pass_time(20)
-    assert home.told == ["UPS: all back after 40 s (woken: media once, nas once)"]
+    assert home.told == ["all back after 40 s (woken: media once, nas once)"]
     assert returns.describe_return(home.path, "b", home.now)[0].startswith("all back after 40 s")
 
 
