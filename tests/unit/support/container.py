@@ -85,7 +85,7 @@ class Container:
 
         def act_and_stop() -> None:
             try:
-                wait_until(self.places.socket.exists)
+                wait_until(lambda: has_ended.is_set() or self.places.socket.exists())
                 act()
             except BaseException as error:
                 failed.append(error)

@@ -43,6 +43,7 @@ ALLOWED = {
     ("shutdown/stages_loop.py", "request_fsd"): "a stage that says so",
     ("shutdown/stages_loop.py", "set_fsd"): "the same; tests have their own",
     ("programs/nut_shutdown.py", "request_fsd"): "`nut-shutdown fsd`",
+    ("shutdown/return_keeper.py", "run_command"): "wakes a machine, with the user's command",
     (
         "shutdown/observe.py",
         "fsd()",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -47,5 +48,5 @@ def test_lost_messages_count_as_an_event() -> None:
 
 def test_kernel_accepts_the_socket() -> None:
     uevents = UeventReader.open()
-    with uevents.socket:
+    with contextlib.closing(uevents.socket):
         assert uevents.socket.getsockname()[1] == 1

@@ -95,7 +95,7 @@ def test_report_takes_the_removal_from_the_primary(seen: str, verdicts: list[str
         "pve": {"__nut_server_doctor": {"findings": [finding]}},
         "nas": {"__nut_client_doctor_truenas": OFF},
     }
-    made = doctor_report.doctor_report(["pve", "nas"], hostvars, [{"name": "nas", "primary": "pve"}])
+    made = doctor_report.doctor_report(["pve", "nas"], hostvars, [{"name": "nas", "primary": "pve", "managed": True}])
     assert [finding["verdict"] for finding in made["findings"]] == verdicts
 
 

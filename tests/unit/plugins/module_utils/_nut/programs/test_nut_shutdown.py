@@ -142,6 +142,7 @@ OWN = {
     "fsd": "policy",
     "gate": "policy report state log",
     "stages": "policy report state log",
+    "hold": "policy log",
     "watch": "state log",
 }
 """The options that each command shows."""
@@ -205,9 +206,14 @@ def test_stages_run_with_policy(program: ShutdownProgram, monkeypatch: pytest.Mo
         ha: Any,
         disarms_ha: bool,
         find_starts: Any,
+        report_event: Any,
+        make_keeper: Any,
+        after: Any,
     ) -> str:
         found_starts.append(find_starts)
         assert (minsupplies, root, disarms_ha) == (1, program.folder / ".", True)
+        assert (report_event.source, report_event.root, after.charge) == ("stages", root, 30)
+        assert make_keeper("boot", log, None).path == program.folder / "return.json"
         assert ha.marker == program.folder / "ha-disarmed"
         alive()
         seen.append((known, upses, state_path, run, finder))
@@ -215,7 +221,7 @@ def test_stages_run_with_policy(program: ShutdownProgram, monkeypatch: pytest.Mo
         return stages_loop.BUSY
 
     monkeypatch.setattr(stages_loop, "run_stages", run)
-    program.write_policy(upses=[{"name": "ups"}], stages=[STAGE], cluster="disarm")
+    program.write_policy(upses=[{"name": "ups"}], stages=[STAGE], cluster="disarm", after={"charge": 30})
     # run_stages() returns only if another instance is running; systemd must then try again
     assert program("stages") == 1
     known, upses, state, runs, finder = seen[0]
@@ -232,7 +238,9 @@ def test_stages_run_with_policy(program: ShutdownProgram, monkeypatch: pytest.Mo
     assert found_starts == [None]  # no Proxmox VE
     (program.folder / "etc/pve").mkdir(parents=True)
     nas = {"name": "nas", "addresses": ["192.0.2.20"], "shutdown_time": 60, "shutdown_limit": 120}
-    program.write_policy(upses=[{"name": "ups"}], stages=[STAGE], machines=[nas], cluster="disarm")
+    program.write_policy(
+        upses=[{"name": "ups"}], stages=[STAGE], machines=[nas], cluster="disarm", after={"charge": 30}
+    )
     assert program("stages") == 1
     assert found_starts[1]([104]).selectors == {
         boot_starts.STAGE: selection.Selector(storage_of=("192.0.2.20", "nas")),

@@ -67,7 +67,8 @@ def test_machine_that_stays_off_is_woken_until_it_logs_in(course: Course) -> Non
     put_out(course)
     course.see(150, frozenset({"media"}))
     assert [name for _at, name in course.woken] == ["nas"] * 3
-    assert [second - first for (first, _), (second, _) in zip(course.woken, course.woken[1:])] == [60, 60]
+    times = [at for at, _name in course.woken]
+    assert [second - first for first, second in zip(times, times[1:])] == [60, 60]
     assert course.results == []
     course.see(60, BOTH)
     (result,) = course.results
