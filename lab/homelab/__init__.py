@@ -215,8 +215,14 @@ class Lab:
                 self.control_ups(host.name, "mains", "on")
         folder = self.state / "hosts" / host.name
         folder.mkdir(parents=True, exist_ok=True)
-        network = f"{self.prefix}:alias={host.name},{self._address_options(host)}"
+        numbers = self._number_hosts()
+        # the MAC address as well, because other hosts remember it
+        network = f"{self.prefix}:alias={host.name},ip={numbers[host.name][0]},mac={numbers[host.name][1]}"
         options = ["--systemd", "always", "--hostname", host.name, "--network", network]
+        if not host.ups:
+            # A secondary finds its primary without a name server, as the doctor demands.
+            primaries = [other for site in SITES.values() if host in site for other in site if other.ups]
+            options += [f"--add-host={other.name}:{numbers[other.name][0]}" for other in primaries]
         # the journal is kept outside of the container, to show what happened during a power cut
         (folder / "journal").mkdir(exist_ok=True)
         options += ["--volume", f"{folder}:/lab", "--volume", f"{folder}/journal:/var/log/journal"]
@@ -244,12 +250,14 @@ class Lab:
                 options += ["--publish", f"127.0.0.1:{ports[service]}:{inside}"]
         return self._ensure_running(host.name, [*options, image_id], first_process)
 
-    def _address_options(self, host: LabHost) -> str:
-        """Return podman's options that give a host the same addresses at each start, like a machine at home."""
+    def _number_hosts(self) -> dict[str, tuple[str, str]]:
+        """Return the IP address and the MAC address of each host, the same at each start, like those of machines at home."""
         seen = json.loads(run_podman("network", "inspect", self.prefix).stdout)[0]
-        number = FIRST_ADDRESS + list(all_hosts(SITES)).index(host)
-        # the MAC address as well, because other hosts remember it
-        return f"ip={ipaddress.ip_network(seen['subnets'][0]['subnet'])[number]},mac=02:00:00:00:00:{number:02x}"
+        subnet = ipaddress.ip_network(seen["subnets"][0]["subnet"])
+        return {
+            host.name: (str(subnet[number]), f"02:00:00:00:00:{number:02x}")
+            for number, host in enumerate(all_hosts(SITES), FIRST_ADDRESS)
+        }
 
     def _plug_in_upses(self, host: LabHost) -> None:
         """Plug in the UPSes of a host as soon as its emulator answers."""

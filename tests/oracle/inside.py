@@ -333,6 +333,18 @@ def attack_checks(files: Mapping[str, str], tls: Mapping[str, str], aim: str, ti
     }
 
 
+def look_up_primary(known: bool, seconds: float) -> int:
+    """Return the exit code of upsc for a upsd that does not run, with a dead name server; 124 if it does not end in time."""
+    Path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    hosts = Path("/etc/hosts")
+    before = hosts.read_text()
+    try:
+        hosts.write_text(before + ("127.0.0.1 primary.test\n" if known else ""))
+        return run_program(["timeout", str(seconds), "upsc", "ups@primary.test:34999"])[0]
+    finally:
+        hosts.write_text(before)
+
+
 def block_upsd(cure: str) -> dict[str, Any]:
     """Block upsd by never reading its answers, and apply a cure: "limit", "close", or "". Return whether it answers before and after."""
     from ansible_collections.homelab.nut.plugins.module_utils._nut.net import upsd_process
@@ -389,6 +401,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         check_files,
         attack_checks,
         block_upsd,
+        look_up_primary,
     )
 }
 

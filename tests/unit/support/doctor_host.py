@@ -186,6 +186,7 @@ CLIENT = HostObservation(
     units={"nut-monitor.service": make_unit(), "nut.target": make_unit()},
     processes=(Process("upsmon", 2, "root"), Process("upsmon", 3, "nut")),
     watched={"ups@pve:3493": upsd_answer(make_ups(clients=("192.0.2.30", "127.0.0.1")), own_address="192.0.2.30")},
+    local_names=frozenset({"pve"}),
     synchronized=True,
 )
 CLIENT_EXPECTED = Expected(name="media", primary=False, files=CLIENT_FILES)

@@ -12,6 +12,7 @@ from ..base import hostnames
 from ..base.systemd import MONITOR, SERVER, JournalEntry
 from ..base.text import printable
 from ..conf import upsd
+from ..conf.feeds import OWN_UPSD
 from ..deploy import kits as deploy_kits
 from ..net import access
 from .exam import DAY, DEPLOY, PRIMARY, TROUBLES, Exam, Findings, Registry, name_unit, restart_on_mains
@@ -53,6 +54,29 @@ def check_upsd(exam: Exam) -> Findings:
             )
         else:
             yield exam.ok("port", f"{system} is reachable from here")
+
+
+@check("primary-name")
+def check_primary_name(exam: Exam) -> Findings:
+    """Check that upsmon finds its primary without a name server.
+
+    As long as no name server answers, NUT's upscli_tryconnect() asks again at once, for ever (2.8.0 to 2.8.5: tests/oracle/test_names.py).
+    upsmon then does not notice that its primary is gone, so this host would run until the battery is empty.
+    """
+    hosts = dict.fromkeys(monitor.host for monitor in exam.files.monitors)
+    names = [name for name in hosts if name not in OWN_UPSD and not hostnames.is_address(name.strip("[]"))]
+    unknown = [name for name in names if name.rstrip(".").lower() not in exam.seen.local_names]
+    yield from exam.report_unseen("primary-name", "local names")
+    if unknown and "local names" not in exam.seen.troubles:
+        found = printable(", ".join(unknown))
+        message = (
+            f"upsmon needs a name server to find {found}. If none answers in an outage and the connection to the primary is lost, "
+            f"upsmon hangs, and this host does not shut down"
+        )
+        todo = f"set nut_server_address of the primary to its address, or add {found} to /etc/hosts here"
+        yield exam.warn("primary-name", message, todo)
+    elif names:
+        yield exam.ok("primary-name", f"{printable(', '.join(names))} is in /etc/hosts, so upsmon needs no name server")
 
 
 WATCH_DAYS = 7

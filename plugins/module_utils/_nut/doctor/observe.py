@@ -164,6 +164,7 @@ class HostObservation:
     watched: Mapping[str, UpsdAnswer | str] = field(default_factory=dict)
     # expected client -> its addresses, or why it has none
     addresses: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
+    local_names: frozenset[str] = frozenset()  # in /etc/hosts, in lower case
     tls: TlsResult | None = None
     flags: Mapping[str, float] = field(default_factory=dict)  # path of an existing POWERDOWNFLAG -> since when
     cut: CutFlag | None = None  # None without POWERDOWNFLAG
@@ -243,6 +244,7 @@ class HostObserver:
             served=served,
             watched=self._ask_watched_upsds(nut),
             addresses=self._look_up_clients(),
+            local_names=self.try_part("local names", self._read_local_names, frozenset()),
             tls=self._try_tls(nut) if self.primary and self.ca else None,
             flags=self.try_part("flags", lambda: self._find_flags(nut), {}),
             cut=self.try_part("cut", lambda: self._observe_cut(nut), None) if self.primary else None,
@@ -434,6 +436,11 @@ class HostObserver:
 
     def _ask_watched_upsds(self, nut: NutFiles) -> dict[str, UpsdAnswer | str]:
         return {monitor.system: self._ask_upsd(monitor.host, monitor.port, [monitor.ups]) for monitor in nut.monitors}
+
+    def _read_local_names(self) -> frozenset[str]:
+        file = self._read_file(self._path_below_root("/etc/hosts"))
+        lines = (line.partition("#")[0].split() for line in file.text.splitlines()) if file else ()
+        return frozenset(name.lower() for line in lines for name in line[1:])
 
     def _look_up_clients(self) -> dict[str, tuple[str, ...] | str]:
         places = dict(self.clients)

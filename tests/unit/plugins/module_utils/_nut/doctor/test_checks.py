@@ -368,6 +368,10 @@ TOGETHER = {
 CLIENT_BROKEN: dict[str, tuple[HostObservation, str, str, str]] = {
     "no upsmon": (replace(CLIENT, installed=()), "installed", FAILURE, "not installed: upsmon"),
     "stopped": (with_unit("nut-monitor.service", make_unit("inactive"), CLIENT), "units", FAILURE, "is not running: inactive"),
+    "a primary that only a name server knows": (
+        replace(CLIENT, local_names=frozenset({"localhost", "media"})), "primary-name", WARNING,
+        "upsmon needs a name server to find pve.",
+    ),
     "the port is shut": (
         replace(CLIENT, watched={"ups@pve:3493": "upsd at pve:3493 cannot be reached: no complete answer in time"}),
         "port", FAILURE, "no complete answer in time",

@@ -23,6 +23,8 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.observe im
 )
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import access
 from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
+    CLIENT,
+    CLIENT_EXPECTED,
     EXPECTED,
     FILES,
     LOADED,
@@ -30,6 +32,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     TABLE,
     TABLE_PATH,
     find_problems,
+    make_file,
     make_unit,
     with_own_file,
     with_text,
@@ -204,3 +207,28 @@ def test_missing_login_lists_refused_addresses() -> None:
 def test_unreadable_table_is_unknown() -> None:
     ((verdict, _host, _words),) = access_findings(replace(SEEN, troubles={"access": "OSError: no"}))
     assert verdict == UNKNOWN
+
+
+def names_of_primaries(*hosts: str, known: str = "") -> list[str]:
+    """Return the findings about the names of a secondary's primaries."""
+    text = "".join(f"MONITOR ups@{host} 1 media x secondary\n" for host in hosts)
+    seen = replace(CLIENT, files={**CLIENT.files, "upsmon.conf": make_file(text)}, local_names=frozenset(known.split()))
+    return [
+        f"{finding.verdict} {finding.seen}"
+        for finding in examine_host(seen, CLIENT_EXPECTED)
+        if finding.check == "primary-name"
+    ]
+
+
+def test_address_of_primary_needs_no_name_server() -> None:
+    assert names_of_primaries("192.0.2.10", "[fd00::5]:3493", "localhost") == []
+
+
+def test_name_of_primary_in_etc_hosts_needs_no_name_server() -> None:
+    (row,) = names_of_primaries("PVE.lan", known="pve.lan")
+    assert row.startswith("ok PVE.lan is in /etc/hosts")
+
+
+def test_each_name_of_a_primary_is_looked_up() -> None:
+    (row,) = names_of_primaries("pve", "rack", "desk", known="pve")
+    assert row.startswith("warning upsmon needs a name server to find rack, desk.")

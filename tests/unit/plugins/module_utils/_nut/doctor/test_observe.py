@@ -306,6 +306,13 @@ def test_unresolvable_name_is_observed_as_error(root: Path) -> None:
     }
 
 
+def test_names_known_without_a_name_server_are_observed(root: Path) -> None:
+    (root / "etc/hosts").write_text(
+        "127.0.0.1 localhost\n192.0.2.10\tPVE.lan pve # the primary nas\n\n# 192.0.2.20 nas\nfd00::5\n"
+    )
+    assert host(root).observe_host().local_names == {"localhost", "pve.lan", "pve"}
+
+
 def test_machine_is_observed_with_all_its_addresses(root: Path) -> None:
     def resolve(name: str, seconds: float) -> Sequence[str]:
         return ["192.0.2.20", "fd00::20"]
