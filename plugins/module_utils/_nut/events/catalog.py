@@ -70,6 +70,16 @@ KINDS: Mapping[str, Kind] = {
     "return-incomplete": Kind(
         WARNING, "return", "{}: the return from the outage is incomplete", "Switch on by hand what is missing."
     ),
+    # nut-hotplug
+    "ups-found": Kind(INFO, "plug", "{} is plugged in"),
+    "ups-lost": Kind(WARNING, "plug", "{} is not plugged in any more", _PLUG),
+    "ups-swapped": Kind(WARNING, "plug", "{} is another UPS now", "`make plan` shows whether its battery suffices."),
+    "driver-restarted": Kind(DETAIL, "driver", "The driver of {} was restarted"),
+    "change-deferred": Kind(WARNING, "deferred", "nut-hotplug waits on {}", "`nut-hotplug status` shows for what."),
+    "deferral-over": Kind(INFO, "deferred", "nut-hotplug waits no longer on {}"),
+    "change-failed": Kind(WARNING, "failed", "nut-hotplug failed on {}", "`nut-hotplug status` shows more."),
+    "fault-found": Kind(WARNING, "fault", "Doubtful data on {}"),
+    "fault-over": Kind(INFO, "fault", "No doubtful data on {} any more"),
     # notifications
     "test": Kind(INFO, "test", "Test message of {}", "Nothing has happened."),
     "events-dropped": Kind(WARNING, "dropped", "Events of upsmon were dropped on {}", "See journalctl -u nut-notify."),

@@ -41,6 +41,12 @@ class ReportEvent(Protocol):
         """Report an event. name: one of catalog.KINDS; subject: the UPS, machine, stage or guest; text: a sentence."""
 
 
+def write_at_once(path: Path, work: Callable[[], None]) -> None:
+    """Do work that writes a file now, for a program that may wait for its disk. An event that can't be written is lost."""
+    with contextlib.suppress(OSError, files.WriteError):
+        work()
+
+
 def ignore_event(name: str, subject: str, text: str = "") -> None:
     """Report nothing: for a rehearsal, and for tests."""
 

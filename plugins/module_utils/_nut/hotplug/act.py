@@ -19,7 +19,9 @@ from ..base.clock import format_time
 from ..base.text import printable
 from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import UnitAction
+from ..events.report import name_host
 from ..usb import presence
+from ..usb.fingerprint import Fingerprint
 from ..usb.resolution import NameResolution
 from .memory import HistoryEntry, HotplugState, Tries, save_state
 from .observation import FAULT_LENGTH, HotplugObservation, strip_all_numbers, strip_numbers
@@ -90,9 +92,23 @@ class Actor(Observer):
         self._save_state(work.state.with_history(*work.history))
         return work.build_outcome()
 
+    def _report_plugging(self, before: HotplugState, now: HotplugState) -> None:
+        """Report which UPSes were plugged in, pulled out or swapped since the last run. The first run of a boot has nothing to compare."""
+        if before.boot != now.boot or not before.bus:
+            return
+        for name in before.plugged.keys() - now.plugged.keys():
+            self.report_event("ups-lost", name)
+        for name in now.plugged.keys() & now.identities.keys():
+            known, identity = before.identities.get(name), now.identities[name]
+            if known is not None and not _is_same_ups(known, identity):
+                self.report_event("ups-swapped", name, f"It was {known}, and is {identity}.")
+            elif name not in before.plugged:
+                self.report_event("ups-found", name, f"It is {identity}.")
+
     def _log_news(self, observation: HotplugObservation) -> HotplugState:
         """Log new faults, remarks and new or finished deferrals. Returns the state that includes them."""
         memory = observation.state
+        self._report_plugging(self._load_state(), memory)
         self._log_faults(memory.faults_made, observation.faults)
         for line in observation.remarks:
             if line not in memory.remarks_made:
@@ -105,11 +121,13 @@ class Actor(Observer):
             deferred[known or line] = memory.deferred.get(known, now)
             if not known:
                 self._log_once(f"deferred: {line}")
+                self.report_event("change-deferred", name_host(), line)
         finished = []
         for line in before.values():
             how = "now done" if observation.has_changes else "no longer needed"
             since = f"deferred since {format_time(memory.deferred[line])}"
             self.say(f"{how} ({since}): {printable(line, 500)}")
+            self.report_event("deferral-over", name_host(), f"{line} ({how})")
             finished.append(HistoryEntry(now, "", how, f"{since}: {line}"))
         for name, until in observation.plan.waits.items():
             self.debug(f"{name or 'upsd'}: checked again in {max(until - observation.time, 0):.1f} s")
@@ -128,9 +146,12 @@ class Actor(Observer):
         for key, line in present.items():
             if key not in known:
                 self._log_once(f"FAULT: {line}")
+                self.report_event("fault-found", name_host(), line)
         for key, line in known.items():
             if key not in present:
-                self.say(f"this fault is over: {printable(line.partition('. ')[0], 500)}")
+                short = line.partition(". ")[0]
+                self.say(f"this fault is over: {printable(short, 500)}")
+                self.report_event("fault-over", name_host(), short)
 
     def _log_once(self, line: str) -> None:
         if line not in self._said_lines:
@@ -203,6 +224,7 @@ class _Execution:
         if line not in self.observation.state.remarks_made:
             self.host._log_once(line)
             self.history.append(HistoryEntry(self.host.wall(), name, what, reason))
+            self.host.report_event("change-failed", name_host(), line)
 
     def record_refusal(self, name: str, reason: str) -> None:
         """Record that a section, or all of ups.conf (""), was refused, so that the next observation leaves it unchanged."""
@@ -318,6 +340,8 @@ class _Execution:
             host.debug(str(error))
             self.record_done(name, f"{action.verb} {action.unit}", f"{action.reason}. It did not start")
             return
+        if action.verb == "restart" and base_systemd.is_driver(action.unit):
+            host.report_event("driver-restarted", name, f"The reason: {action.reason}.")
         self.record_done(name, f"{action.verb} {action.unit}", action.reason)
 
     def update_checksums(self) -> None:
@@ -335,6 +359,12 @@ class _Execution:
             host.local.manager.record_checksums({name: found for name, found in checksums.items() if found is not None})
         except base_systemd.UnitError as error:
             host.debug(str(error))
+
+
+def _is_same_ups(one: Fingerprint, other: Fingerprint) -> bool:
+    """Return whether two identities may be of the same UPS. The connector does not matter, and a serial number only if both have one."""
+    same_serial = one.serial == other.serial or "" in (one.serial, other.serial)
+    return (one.vendor_id, one.product_id) == (other.vendor_id, other.product_id) and same_serial
 
 
 def permit_node(dev: Path, node: str, group: str | int) -> None:

@@ -26,6 +26,7 @@ from ..conf.release import find_release
 from ..conf.upsd import local_upsd
 from ..deploy.apply import LocalNut
 from ..deploy.change import UnitAction, stop_watcher_actions
+from ..events.report import ReportEvent, ignore_event
 from ..net import snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
@@ -117,6 +118,7 @@ class Observer:
     release: Release | None = None  # of the host's NUT; None: ask it
     say: Callable[[str], None] = _ignore_line  # logs one line per decision
     debug: Callable[[str], None] = _ignore_line  # logs what led to it
+    report_event: ReportEvent = ignore_event  # tells people
     # policy and program: a change of these files causes a full run, as a change of NUT's files does
     watched_files: Sequence[Path] = ()
     udev_tables: Sequence[Path] = ()  # directories of udev's rules; (): Debian's

@@ -22,6 +22,7 @@ from ..base.services import find_manager
 from ..base.table import format_grid
 from ..base.text import LINE, printable
 from ..deploy.apply import LocalNut
+from ..events.report import Reporter, write_at_once
 from ..hotplug.observation import HotplugObservation, describe_device
 from ..hotplug.observe import ReconcileError
 from ..hotplug.reconcile import HotplugHost
@@ -154,6 +155,7 @@ def main(arguments: Sequence[str], out: PrintText, err: PrintText, program: str 
 
 def _run_agent(host: HotplugHost, log: HotplugLog) -> int:
     host.say, host.debug = log.write_decision, log.write_debug
+    host.report_event = Reporter("hotplug", write_at_once)
     try:
         return FAILED if host.run().failed else OK
     except ReconcileError as error:
