@@ -123,6 +123,7 @@ class House:
         self.stays_off: set[str] = set()  # machines that do not start when they get power, only when they are woken
         self.late: dict[str, float] = {}  # machines that have power and boot later -> when
         self.cards: NetworkCards | None = None  # of the machines, if they listen
+        self.senders: tuple[str, ...] = ()  # the addresses from which the primary's packets come
         self.second_ups = ""  # as Case.second_ups
         self.drained, self.full = 0.0, 0
         self.empty_at: float | None = None
@@ -422,9 +423,9 @@ class House:
                 self.note_event(f"{name}{WOKEN}")
                 self._start_machine(name)
 
-        # netavark translates the sender of a broadcast to the gateway
-        senders = (self.find_address(self.primary), self.find_address(self.primary, "Gateway"))
-        self.cards = NetworkCards(senders, listening, wake)
+        # Netavark translates the sender of a broadcast to the gateway. A primary that is off has no address, and always has the same.
+        self.senders = self.senders or (self.find_address(self.primary), self.find_address(self.primary, "Gateway"))
+        self.cards = NetworkCards(self.senders, listening, wake)
 
     def _disable_wake(self) -> None:
         self.stays_off = set()
