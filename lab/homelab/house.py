@@ -25,7 +25,17 @@ from . import CHECKOUT, Lab, parse_timestamp
 from .hosts import SITES, LabHost
 from .network_card import NetworkCards
 from .podman import PODMAN, LabError, run_command, run_podman
-from .verdict import WOKEN, Expectation, Observation, Stop, describe_events, judge_case, measure_delay, measure_wait
+from .verdict import (
+    LATE,
+    WOKEN,
+    Expectation,
+    Observation,
+    Stop,
+    describe_events,
+    judge_case,
+    measure_delay,
+    measure_wait,
+)
 
 READY_SECONDS = 120.0  # from power to an upsd that serves its UPS; 15 to 30 on two cores
 TICK = 0.4
@@ -79,6 +89,7 @@ class Case:
     expected: Expectation = field(default_factory=Expectation)
     sites: tuple[str, ...] = ("pve8",)
     nas_seconds: float = 5.0  # that TrueNAS takes to go down
+    nas_late: float = 0.0  # seconds from power until TrueNAS boots, as a large NAS takes in its firmware
     battery_seconds: float | None = None  # that the battery lasts after it is low; None: forever
     watch_seconds: float = 20.0  # without an event, before the lab concludes that no machine goes down
     before: tuple[Step, ...] = ()  # run before the deployment, which then is done in any case
@@ -110,7 +121,9 @@ class House:
         self.stop_causes: dict[str, str] = {}
         self.unpowered: set[str] = set()  # machines without power
         self.stays_off: set[str] = set()  # machines that do not start when they get power, only when they are woken
+        self.late: dict[str, float] = {}  # machines that have power and boot later -> when
         self.cards: NetworkCards | None = None  # of the machines, if they listen
+        self.senders: tuple[str, ...] = ()  # the addresses from which the primary's packets come
         self.second_ups = ""  # as Case.second_ups
         self.drained, self.full = 0.0, 0
         self.empty_at: float | None = None
@@ -267,7 +280,8 @@ class House:
             set(self.list_running()) == set(self.hosts) and not self.has_pending_switch()
         ):
             self.skip_ups_delay(without_hope)
-            idle = 0 if self.has_pending_switch() or self.unpowered or any(self.begun.values()) else idle + 1
+            is_busy = self.has_pending_switch() or self.unpowered or self.late or any(self.begun.values())
+            idle = 0 if is_busy else idle + 1
             if idle > 12:
                 break
             self._check_physics()
@@ -395,18 +409,23 @@ class House:
 
     # Actions
 
-    def enable_wake(self, stay_off: Iterable[str] = ()) -> None:
-        """Enable Wake-on-LAN on all secondaries. stay_off: those that do not start by themselves when they get power."""
+    def enable_wake(self, stay_off: Iterable[str] = (), *, is_deaf: bool = False) -> None:
+        """Enable Wake-on-LAN on all secondaries.
+
+        stay_off: those that do not start by themselves when they get power. is_deaf: they do not hear the packets either.
+        """
+        self._disable_wake()
         self.stays_off = set(stay_off)
+        listening = [name for name in self.secondaries if not (is_deaf and name in self.stays_off)]
 
         def wake(name: str) -> None:
             if name not in self.list_running() and name not in self.unpowered:
                 self.note_event(f"{name}{WOKEN}")
                 self._start_machine(name)
 
-        # netavark translates the sender of a broadcast to the gateway
-        senders = (self.find_address(self.primary), self.find_address(self.primary, "Gateway"))
-        self.cards = NetworkCards(senders, self.secondaries, wake)
+        # Netavark translates the sender of a broadcast to the gateway. A primary that is off has no address, and always has the same.
+        self.senders = self.senders or (self.find_address(self.primary), self.find_address(self.primary, "Gateway"))
+        self.cards = NetworkCards(self.senders, listening, wake)
 
     def _disable_wake(self) -> None:
         self.stays_off = set()
@@ -596,6 +615,8 @@ class House:
                 if pid:
                     self._watch_machine(name, pid)
             lost, fed = unpowered - self.unpowered, self.unpowered - unpowered
+            for name in lost:
+                self.late.pop(name, None)
             if lost:
                 at = max(
                     parse_timestamp(event["time"])
@@ -613,8 +634,18 @@ class House:
                 self.note_event(f"the UPS restores power{self._spell_part(fed)}")
                 for name in self.hosts:
                     if name in fed and name not in self.stays_off and name not in self.list_running():
-                        self._start_machine(name)
+                        self._boot_machine(name)
             self.unpowered = unpowered
+            for name in [name for name, at in self.late.items() if time.time() >= at]:
+                self.note_event(f"{name}{LATE}")
+                self._start_machine(name)
+
+    def _boot_machine(self, name: str) -> None:
+        """Start a machine that has got power, at once or as late as the case says."""
+        if name == self.nas and self.case and self.case.nas_late:
+            self.late[name] = time.time() + self.case.nas_late
+        else:
+            self._start_machine(name)
 
     def _spell_part(self, names: Iterable[str]) -> str:
         """Return which machines are meant, or "" if it is all of them."""
@@ -673,6 +704,7 @@ class House:
             if self.pids[name]:
                 return
             self.stop_causes.pop(name, None)
+            self.late.pop(name, None)
             self.started_at[name] = time.time()
             run_podman("start", self.lab.container_name(name))
             self.pids[name] = self._find_pid(name)

@@ -21,6 +21,9 @@ BATTERY_LOW = "battery low"
 WOKEN = " is woken by a packet"
 """The end of an event, after the name of a machine."""
 
+LATE = " boots late"
+"""The end of an event, after the name of a machine that has had power for a while."""
+
 QUEUE_SECONDS = 3.0
 """Seconds added to each limit per process that waits for a processor: on a busy machine, each poll of the gate and systemd's first
 step have to wait."""

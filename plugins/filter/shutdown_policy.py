@@ -72,7 +72,7 @@ options:
   cluster:
     description:
       - What is done about HA's watchdog in a Proxmox VE cluster, as in C(nut_server_gate.cluster).
-      - With V(together) the primary does not wait for O(cluster_nodes). With V(disarm) C(nut-shutdown) disarms HA.
+      - With V(together) the primary does not wait for O(cluster_nodes) before it goes down. With V(disarm) C(nut-shutdown) disarms HA.
     type: str
   cluster_nodes:
     description: The names of the secondaries that are other nodes of the primary's cluster.

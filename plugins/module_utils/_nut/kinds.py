@@ -164,7 +164,7 @@ def find_unused_hosts(
             else ""
         )
         if hint:
-            remarks.append(f"The group {name} ({list_words(_shorten(strays))}) is none of this collection's. {hint}")
+            remarks.append(f"No role uses the group {name} ({list_words(_shorten(strays))}). {hint}")
     return remarks
 
 

@@ -172,3 +172,24 @@ def test_cycle_is_over_when_all_run_again(site: Site) -> None:
     site.ask("mains", on=True)
     site.house.begun["media"] = 1.0
     assert not site.house.is_cycle_over()
+
+
+def test_large_truenas_boots_late(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.house.case = house.Case("late", "", (), nas_late=60)
+    site.empty(OWN_PORT)
+    site.ask("mains", on=True)
+    site.ask("hurry")
+    site.let_time_pass()
+    assert site.list_running() == {"pve8", "media"}
+    # a second cut on the way
+    site.empty(OWN_PORT)
+    assert site.house.late == {}
+    site.ask("mains", on=True)
+    site.ask("hurry")
+    site.let_time_pass()
+    later = site.house.late["truenas"] + 1
+    monkeypatch.setattr(house.time, "time", lambda: later)
+    site.let_time_pass()
+    assert site.list_running() == ALL
+    assert site.house.late == {}
+    assert [words for _at, words in site.house.events][-1] == f"truenas{house.LATE}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..base import paths
 from ..base.clock import format_time
+from ..base.spelling import list_words
 from ..base.systemd import MONITOR, SERVER, STAGES
 from ..base.text import printable
 from ..conf import upsd
@@ -175,6 +176,7 @@ def check_kits(exam: Exam) -> Findings:
         tag = "hotplug" if kit is deploy_kits.HOTPLUG else "ups"
         todo = f"make pve tags={tag} limit={exam.host}"
         problems: list[Finding] = []
+        missing: list[str] = []
         if not {kit.program, *(place.path for place in kit.places.values())} & set(exam.seen.own_files):
             # A deployment by tags may leave nut-hotplug out. Without it all goes well until a UPS is plugged in or out.
             verdict = WARNING if kit is deploy_kits.HOTPLUG else FAILURE
@@ -182,7 +184,7 @@ def check_kits(exam: Exam) -> Findings:
             continue
         program = exam.seen.own_files.get(kit.program)
         if program is None:
-            problems.append(exam.fail(check, f"/{kit.program} is missing", todo))
+            missing.append(f"/{kit.program}")
         elif not program.mode & 0o100:
             problems.append(
                 exam.fail(check, f"/{kit.program} can't be run (mode {program.mode:04o})", f"chmod 755 /{kit.program}")
@@ -196,7 +198,7 @@ def check_kits(exam: Exam) -> Findings:
                 why = printable(exam.seen.refused_sandboxes[name], 200)
                 problems.append(exam.note(check, why, f"{kit.remedy}; {todo}"))
             elif text and file is None:
-                problems.append(exam.fail(check, f"/{place.path} is missing", todo))
+                missing.append(f"/{place.path}")
             elif (
                 file is not None
                 and file.text != text
@@ -206,6 +208,9 @@ def check_kits(exam: Exam) -> Findings:
                     f"/{place.path} differs from the inventory" if text else f"/{place.path} exists, but should not"
                 )
                 problems.append(exam.warn(check, message, todo))
+        if missing:
+            message = f"{list_words(missing)} {'are' if len(missing) > 1 else 'is'} missing"
+            problems.insert(0, exam.fail(check, message, todo))
         problems += list(_kit_units(exam, kit, texts, check))
         yield from problems
         if not problems:

@@ -588,7 +588,7 @@ def _make_return_keeper(call: Call, policy: shutdown_policy.ShutdownPolicy, run:
     def make_keeper(boot: str, log: PrintText, tell: Callable[[ReturnResult], None]) -> ReturnKeeper:
         return ReturnKeeper(
             policy.after,
-            policy.machines,
+            (*policy.machines, *policy.unawaited),
             policy.upses,
             call.options.report.with_name(Path(paths.RETURN_STATE).name),
             boot,

@@ -35,6 +35,7 @@ def compose_policy(
     further members of the policy. unawaited: names of secondaries that the gate does not wait for.
     """
     machines = tuple(_compose_machine(secondary) for secondary in secondaries if secondary["name"] not in unawaited)
+    others = tuple(_compose_machine(secondary) for secondary in secondaries if secondary["name"] in unawaited)
     if timeout is None:
         timeout = max([0, *(machine.shutdown_limit for machine in machines)]) + SPARE_SECONDS
     addresses = {secondary["name"]: hostnames.split_addresses(secondary["address"]) for secondary in secondaries}
@@ -44,6 +45,7 @@ def compose_policy(
         timeout=timeout,
         stages=tuple(_compose_stage(stage, addresses) for stage in stages),
         minsupplies=feeds.minsupplies,
+        unawaited=others,
         **timings,
     )
 

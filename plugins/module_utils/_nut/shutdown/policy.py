@@ -148,6 +148,7 @@ class ShutdownPolicy:
     runtime_low: float | None = None
     cluster: str = ""  # one of proxmox.cluster.WAYS: what is done about HA's watchdog
     after: ReturnPolicy = ReturnPolicy()  # after an outage
+    unawaited: tuple[AwaitedMachine, ...] = ()  # secondaries that the gate does not wait for; they must come back, too
 
     @property
     def low_stage(self) -> Stage:
@@ -230,7 +231,8 @@ def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
     upses = tuple(_parse_ups(check, *entry) for entry in check.entries(*given.at("upses")))
     machines = tuple(_parse_machine(check, *entry) for entry in check.entries(*given.at("machines")))
     check.differ("$.upses", [str(ups) for ups in upses if ups.name])
-    check.differ("$.machines", [machine.name for machine in machines])
+    unawaited = tuple(_parse_machine(check, *entry) for entry in check.entries(*given.at("unawaited")))
+    check.differ("$.machines", [machine.name for machine in (*machines, *unawaited)])
     return ShutdownPolicy(
         upses,
         machines,
@@ -248,6 +250,7 @@ def _parse_policy(check: Checker, data: object) -> ShutdownPolicy:
         if given.get("cluster")
         else "",
         after=_parse_return(check, *given.at("after")),
+        unawaited=unawaited,
     )
 
 

@@ -153,7 +153,7 @@ class ReturnKeeper:
         if hold and hold != self._hold:
             self.log(f"nobody is woken yet: {hold}")
         self._hold = hold
-        if not new.is_out:
+        if new.was_missing or new.has_booted:
             for name in new.back:
                 if name not in old.back:
                     self.log(f"{name} is back")

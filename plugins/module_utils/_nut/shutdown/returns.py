@@ -23,6 +23,11 @@ VERSION = 1  # of ReturnState in its file
 # A machine needs minutes to boot; a packet to one that is on does nothing
 WAKE_AGAIN_SECONDS = 60.0
 
+# upsd lists a client that has vanished without a word, such as one that lost its network and then shut down, until it has heard
+# nothing of it for 60 s (server/upsd.c, mainloop). A client may vanish for some time after the mains have returned: until it has heard
+# of that.
+VANISHED_SECONDS = 90.0
+
 
 @dataclass(frozen=True)
 class ReturnResult:
@@ -46,6 +51,7 @@ class ReturnState:
     since: float | None = None  # when the mains came back, or this host booted; None: nobody is awaited
     waking_since: float | None = None  # when machines could be woken; None: not yet
     woken_at: float | None = None  # when the missing machines were woken last
+    was_missing: bool = False  # a machine or a guest has been seen missing since
     back: Mapping[str, float] = field(default_factory=dict)  # machine -> seconds from `since` to its login
     woken: Mapping[str, int] = field(default_factory=dict)  # machine -> how often it was woken
     result: ReturnResult | None = None  # of the last return
@@ -87,7 +93,7 @@ def decide_return(state: ReturnState, now: float, at: float, view: ReturnView, p
     - Awaited are the machines that were logged in when the outage began. One that was off then stays off.
     - A second outage begins everything again.
     - Nobody is woken while something holds the start back; the limit counts from then on.
-    - An outage in which nobody went away is not mentioned.
+    - An outage in which nobody went away is not mentioned. That is known only when upsd lists nobody who has vanished.
     """
     if view.is_outage:
         return ReturnDecision(_note_outage(state, view))
@@ -97,15 +103,21 @@ def decide_return(state: ReturnState, now: float, at: float, view: ReturnView, p
         state = replace(state, is_out=False, since=view.since)
     if state.since is None:
         return ReturnDecision(_note_logins(state, view))
-    is_first_look = state.waking_since is None and not (state.back or state.woken or state.has_booted)
     seconds = max(0.0, now - state.since)
-    back = {name: seconds for name in state.missing if name in (view.logged_in or ())}
-    state = replace(state, back={**state.back, **back})
+    state = replace(state, back=_find_back(state, view.logged_in, seconds))
     if state.missing or view.guests:
+        state = replace(state, was_missing=True)
         return _await_rest(state, now, ReturnResult(at, seconds, state.missing, view.guests, state.woken), view, policy)
-    if is_first_look:
-        return ReturnDecision(_forget_outage(state))
-    return _end_return(state, ReturnResult(at, seconds, woken=state.woken))
+    if state.has_booted or (state.was_missing and seconds >= VANISHED_SECONDS):
+        return _end_return(state, ReturnResult(at, seconds, woken=state.woken))
+    return ReturnDecision(state if seconds < VANISHED_SECONDS else _forget_outage(state))
+
+
+def _find_back(state: ReturnState, logged_in: frozenset[str] | None, seconds: float) -> dict[str, float]:
+    """Return the machines that are back, and since when. One that upsd no longer lists is away again."""
+    if logged_in is None:
+        return dict(state.back)
+    return {name: state.back.get(name, seconds) for name in state.expected if name in logged_in}
 
 
 def _await_rest(
@@ -199,8 +211,9 @@ def describe_return(path: Path, boot: str, now: float) -> tuple[str, ...]:
     if state is None:
         return ()
     missing = _spell_missing(state.missing, state.woken)
-    if state.since is not None and state.boot == boot and missing:
-        return (printable(f"waiting for {', '.join(missing)}, for {spell_duration(now - state.since)}"),)
-    if state.result is None or state.is_out:
+    if state.since is not None and state.boot == boot:
+        awaited = f"for {', '.join(missing)}" if missing else "until all are back"
+        return (printable(f"waiting {awaited}, for {spell_duration(now - state.since)}"),)
+    if state.result is None or state.is_out or state.since is not None:
         return ()
     return (printable(f"{spell_result(state.result)} ({format_time(state.result.at)})"),)

@@ -113,7 +113,7 @@ def test_inventory_without_secondaries_is_remarked() -> None:
 def test_group_that_is_called_almost_like_ours_is_remarked() -> None:
     groups = {**GROUPS, "pve": ["cellar"], "truenas": ["vault"], "ups_client": ["desk", "shed"]}
     assert inventory.find_remarks(groups, hosts()) == [
-        "The group ups_client (desk and shed) is none of this collection's. Did you mean ups_clients?"
+        "No role uses the group ups_client (desk and shed). Did you mean ups_clients?"
     ]
     assert inventory.find_remarks({**groups, "ups_clients": ["desk", "shed"]}, hosts()) == []
 

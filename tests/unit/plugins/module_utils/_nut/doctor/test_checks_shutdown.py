@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.base.systemd import JournalEntry
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy.kits import SHUTDOWN
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.checks import examine_host
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.exam import Expected, ExpectedTimes
 from ansible_collections.homelab.nut.plugins.module_utils._nut.doctor.findings import (
@@ -72,6 +73,13 @@ def test_refused_sandbox_is_a_note_with_reason() -> None:
     assert note.seen.startswith("226/NAMESPACE")
     assert "\x1b" not in note.seen
     assert "nut_server_hardening=false" in note.todo
+
+
+def test_missing_files_of_a_program_are_one_problem() -> None:
+    gone = {SHUTDOWN.program, GATE_POLICY}
+    seen = replace(SEEN, own_files={path: file for path, file in SEEN.own_files.items() if path not in gone})
+    (problem,) = [finding for finding in find_problems(seen) if finding.check == "gate"]
+    assert problem.seen == f"/{SHUTDOWN.program} and /{GATE_POLICY} are missing"
 
 
 @pytest.mark.parametrize("users", [["root"], ["root", "root"]])

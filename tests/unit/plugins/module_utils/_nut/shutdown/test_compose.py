@@ -69,6 +69,8 @@ def test_machine_that_is_not_awaited_counts_neither_as_a_machine_nor_in_the_time
         found, Feeds({"ups": 1}), 3493, settle=3, reserve=60, stages=[stage], unawaited=["node2"], cluster="together"
     )
     assert [machine.name for machine in policy.machines] == ["nas"]
+    # it must come back all the same
+    assert [machine.name for machine in check_policy(to_data(policy)).unawaited] == ["node2"]
     assert policy.timeout == 120
     # its storage is still that of a known machine
     assert policy.stages[0]["storage_of"] == ["192.0.2.12", "node2"]

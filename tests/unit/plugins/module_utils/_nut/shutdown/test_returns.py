@@ -84,6 +84,22 @@ def test_short_outage_in_which_nobody_went_away_is_not_mentioned(course: Course)
     assert course.state.expected == ("media", "nas")
 
 
+def test_machine_that_vanished_without_a_word_is_woken_when_upsd_has_noticed(course: Course) -> None:
+    put_out(course)
+    course.see(25)  # upsd still lists it
+    course.see(100, frozenset({"media"}))
+    assert [at for at, _name in course.woken] == [55, 115]
+    course.see(10)
+    assert [(result.missing, result.woken) for result in course.results] == [((), {"nas": 2})]
+
+
+def test_machine_that_goes_away_again_before_all_are_back_is_awaited(course: Course) -> None:
+    put_out(course)
+    course.see(100, frozenset({"media"}))
+    course.see(10, frozenset({"nas"}))
+    assert (course.state.missing, course.results) == (("media",), [])
+
+
 def test_machine_that_was_off_before_the_outage_stays_off() -> None:
     course = Course()
     course.see(60, BOTH)
@@ -233,6 +249,10 @@ def test_status_of_a_return(tmp_path: Path) -> None:
     waiting = ReturnState("a", ("media", "nas"), since=2000.0, back={"media": 40.0}, woken={"nas": 1})
     assert describe(tmp_path, waiting) == ("waiting for nas (woken once), for 1 min 40 s",)
     assert describe(tmp_path, waiting, "b") == ()
+    # the result of the outage before is not that of this one
+    guests = replace(waiting, back={"media": 40.0, "nas": 60.0}, result=ReturnResult(WALL, 370.0))
+    assert describe(tmp_path, guests) == ("waiting until all are back, for 1 min 40 s",)
+    assert describe(tmp_path, guests, "b") == ()
     over = ReturnState("a", result=ReturnResult(WALL, 370.0))
     (line,) = describe(tmp_path, over)
     assert line.startswith("all back after 6 min 10 s (2027-01-1")
