@@ -87,16 +87,18 @@ def _judge_processes(exam: Exam) -> Findings:
     elif wanted not in users:
         message = f"upsmon runs as {', '.join(sorted(users))}, should run as {wanted}"
         yield exam.warn("upsmon", message, todo, about=about)
-    elif exam.expected.primary and _watches_wrong_process(exam, processes):
+    elif _watches_wrong_process(exam, processes):
         message = (
             f"systemd watches upsmon's process that runs as {wanted}. If root's process died, it would not be started again, and this "
             "host would not shut down"
         )
-        yield exam.warn("upsmon", message, todo, about=about)
+        # of a primary, check_kits() reports a drop-in that is missing
+        deploy = "" if exam.expected.primary else f"make pve tags=ups limit={exam.host}; "
+        yield exam.warn("upsmon", message, deploy + todo, about=about)
 
 
 def _watches_wrong_process(exam: Exam, processes: Iterable[Process]) -> bool:
-    """Return whether upsmon was started before its unit had our drop-in, with a unit of NUT 2.8.5."""
+    """Return whether upsmon was started while its unit, of NUT 2.8.5, had no drop-in of ours."""
     unit = exam.seen.units.get(MONITOR)
     return unit is not None and any(process.pid == unit.pid and process.user != "root" for process in processes)
 

@@ -82,10 +82,11 @@ def test_upsmon_that_stays_root_on_purpose_is_ok(users: list[str]) -> None:
     assert find_problems(replace(seen, processes=processes), wanted) == []
 
 
-def test_upsmon_of_secondary_may_be_watched_by_its_other_process() -> None:
-    """A secondary has no drop-in; its own unit decides."""
+def test_secondary_without_the_drop_in_is_told_to_deploy_and_restart() -> None:
     processes = (Process("upsmon", 2, "root"), Process("upsmon", make_unit().pid, "nut"))
-    assert find_problems(replace(CLIENT, processes=processes), CLIENT_EXPECTED) == []
+    (found,) = find_problems(replace(CLIENT, processes=processes), CLIENT_EXPECTED)
+    assert (found.check, found.verdict) == ("upsmon", WARNING)
+    assert found.todo == "make pve tags=ups limit=media; while on mains: systemctl restart nut-monitor.service"
 
 
 def test_flag_during_shutdown_is_ok() -> None:
