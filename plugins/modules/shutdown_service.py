@@ -18,6 +18,7 @@ description:
     down, then powers off the host.
   - C(nut-stages.service), if given, is started. It watches the UPS and runs the stages of the policy.
   - C(nut-watch.service) is started. It watches C(upsd), and unblocks or restarts it when it hangs.
+  - A secondary gets only the drop-in of C(nut-monitor.service). The role nut_client uses that.
 author:
   - The homelab.nut contributors (@homelab-nut)
 options:
@@ -28,6 +29,12 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  role:
+    description:
+      - The role of the host. Of O(files), a secondary has only V(nut-monitor.conf).
+    type: str
+    choices: [primary, secondary]
+    default: primary
   files:
     description:
       - The contents of the files, by name. V(shutdown.json), V(nut-shutdown.service), V(nut-stages.service), V(nut-watch.service),
@@ -90,11 +97,15 @@ from ..module_utils._service import OPTIONS, REQUIRED_IF, Service
 def main() -> None:
     """Run the module."""
     module = Module(
-        argument_spec={**OPTIONS, "renewed": {"type": "bool", "default": False}},
+        argument_spec={
+            **OPTIONS,
+            "role": {"choices": ["primary", "secondary"], "default": "primary"},
+            "renewed": {"type": "bool", "default": False},
+        },
         required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
-    Service(module, kits.SHUTDOWN).run()
+    Service(module, kits.SHUTDOWN if module.params["role"] == "primary" else kits.SECONDARY).run()
 
 
 if __name__ == "__main__":

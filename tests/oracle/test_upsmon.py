@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_STATUS
 
 # The first releases whose upsmon aborts when two flags that it does not know have followed each other.
 ABORTS = (2, 8, 3)
@@ -17,9 +17,9 @@ OWN = "WAIT"  # what upsd says until it has a driver's data
 
 
 def test_upsmon_survives_the_status_of_the_stand_in(nut: Any) -> None:
-    orders = [[*order, "OL"] for order in product((OWN, ABSENT, "OL"), repeat=4)]
+    orders = [[*order, "OL"] for order in product((OWN, DUMMY_STATUS, "OL"), repeat=4)]
     # a status from before the UPS was unplugged shuts nothing down either
-    orders += [["OL", "OB", OWN, ABSENT, OWN, "OL"], ["OB DISCHRG", ABSENT, "OL"]]
+    orders += [["OL", "OB", OWN, DUMMY_STATUS, OWN, "OL"], ["OB DISCHRG", DUMMY_STATUS, "OL"]]
     seen = nut.call_inside("play_statuses", scripts=orders)
     assert seen["code"] is None, seen["output"]
 

@@ -77,7 +77,7 @@ def test_upsmons_survive_the_stand_in(primary: HotplugPrimary) -> None:
         primary.run_service()
         primary.pass_time(40)
         primary.run_service()
-        wait_until(lambda: read_status(primary.host) == ["wait"], 20, "upsd to serve the stand-in")
+        wait_until(lambda: read_status(primary.host) == ["wait", "wait"], 20, "upsd to serve the stand-in")
         # upsmon polls every five seconds
         wait_until(lambda: primary.list_clients() == {*SECONDARIES}, 20, "the secondaries to log in")
         primary.control_ups("replug", "--port", "1")

@@ -116,6 +116,14 @@ SHUTDOWN = Kit(
     leftovers=(paths.SHUTDOWN_PROGRAM, paths.SHUTDOWN_RUN, paths.SHUTDOWN_FOLDER),
 )
 
+# A secondary has only the drop-in of upsmon's unit. It runs no program of ours.
+SECONDARY = Kit(
+    name="nut-monitor",
+    program="",
+    places={MONITOR: SHUTDOWN.places[MONITOR]},
+    service=systemd.MONITOR,
+)
+
 ACCESS_UNIT = "nut-access.service"
 ACCESS_TABLE = "access.nft"
 ACCESS_REFRESH = "nut-access-refresh.service"
@@ -156,9 +164,13 @@ NOTIFY = Kit(
 
 
 def find_installed(root: Path) -> list[str]:
-    """Return the names of our programs of which a host has at least one file. root: the host's root directory."""
+    """Return the names of a primary's programs of which a host has at least one file. root: the host's root directory."""
+    shared = set(SECONDARY.places.values())
     return [
         kit.name
         for kit in (HOTPLUG, SHUTDOWN, ACCESS, NOTIFY)
-        if any((root / path).exists() for path in (kit.program, *(place.path for place in kit.places.values())))
+        if any(
+            (root / path).exists()
+            for path in (kit.program, *(place.path for place in kit.places.values() if place not in shared))
+        )
     ]

@@ -38,7 +38,7 @@ from ..usb.fingerprint import renew_fingerprint
 from ..usb.liveness import read_measured
 from ..usb.policy import UsbPolicy
 from ..usb.resolution import KnownUpses, NameResolution, are_others_served, only_adds_keys
-from ..usb.sections import DUMMY_PORT, is_usb
+from ..usb.sections import DUMMY_PORT, DUMMY_STATUS, is_usb
 from . import decide, owed, quiet, recognize
 from .decision import DriverState, HotplugPlan
 from .evidence import EvidenceReader
@@ -57,7 +57,7 @@ device.model: not plugged in
 device.type: ups
 ups.mfr: none
 ups.model: not plugged in
-ups.status: {ABSENT}
+ups.status: {DUMMY_STATUS}
 """
 
 

@@ -39,7 +39,7 @@ FLAGS = {
 """The flags of ups.status (docs/new-drivers.txt, docs/developers.txt), in the order in which they matter."""
 
 ABSENT = "wait"
-"""ups.status of what upsd serves in the place of a UPS that is not there. It is no flag of NUT's.
+"""The flag of what upsd serves in the place of a UPS that is not there. It is no flag of NUT's.
 
 upsmon of 2.8.3 to 2.8.5 keeps the flags that it does not know in a tree, without regard to case, and aborts when two different ones
 go one after the other (clients/upsmon.c, parse_status). One is always there: upsd says WAIT until it has a driver's data. So this is

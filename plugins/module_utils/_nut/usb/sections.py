@@ -22,6 +22,9 @@ from .policy import DeviceRule, UsbPolicy
 DUMMY = "dummy-ups"
 # a file in /etc/nut, where dummy-ups looks for its port
 DUMMY_PORT = "nut-hotplug-absent.dev"
+DUMMY_STATUS = "wait wait"
+"""ups.status of the stand-in: net/vocabulary.py's ABSENT, twice. A single one would never arrive: upsd compares without regard to case
+(state.c), and takes it for the WAIT that it has already."""
 
 
 def get_value(section: Section | None, key: str) -> str:
@@ -64,7 +67,8 @@ def describe_device(device: UsbDevice) -> str:
 def make_dummy(name: str, section: Section) -> Section:
     """Return the stand-in for an absent UPS."""
     head = dict(_make_head(section, DUMMY))
-    return Section(name, tuple({**head, "port": DUMMY_PORT}.items()))
+    # also here, because dummy-ups of 2.8.3 and later drops a word that occurs twice in its file
+    return Section(name, tuple({**head, "port": DUMMY_PORT, "override.ups.status": DUMMY_STATUS}.items()))
 
 
 def _make_head(declared: Section, driver: str) -> tuple[Pair, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.homelab.nut.plugins.module_utils import _host, _service
+from ansible_collections.homelab.nut.plugins.module_utils._nut.deploy import kits
 from ansible_collections.homelab.nut.plugins.modules import shutdown_service
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_host import run_module
 from ansible_collections.homelab.nut.tests.unit.support.kit_host import (
@@ -70,3 +71,20 @@ def test_a_host_without_nut(run: Any, tmp_path: Path) -> None:
     checked = run(files=SHUTDOWN, _ansible_check_mode=True)
     assert checked["changed"] is True
     assert "warnings" not in checked, "the run being tried would install NUT first"
+
+
+def test_a_secondary_gets_the_drop_in_of_upsmon_only(run: Any, tmp_path: Path) -> None:
+    drop_in = tmp_path / "etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"
+    wanted = {"nut-monitor.conf": SHUTDOWN["nut-monitor.conf"]}
+    done = run(role="secondary", files=wanted)
+    assert (done["files"], done["actions"]) == (
+        ["nut-monitor.conf"],
+        ["systemctl daemon-reload: the units of nut-monitor changed"],
+    )
+    assert drop_in.read_text() == SHUTDOWN["nut-monitor.conf"]
+    assert run(role="secondary", files=wanted)["changed"] is False
+    assert kits.find_installed(tmp_path) == [], "it is no trace of a primary"
+    assert run(role="secondary", state="absent")["changed"] is True
+    assert not drop_in.exists()
+    assert run(role="secondary", state="absent")["changed"] is False
+    assert "files must be nut-monitor.conf" in run(role="secondary", files=SHUTDOWN)["msg"]

@@ -58,6 +58,9 @@ def test_systemd_watches_the_process_that_starts_shutdowncmd() -> None:
     for line in ("Type=simple", "NotifyAccess=none", "PIDFile=", "WatchdogSec=0", "Restart=on-failure"):
         assert lines.count(line) == 1, line
     assert not [line for line in lines if "{" in line]
+    on_secondaries = role_variables.evaluate("nut_client", "__nut_client_unit_files", {})
+    assert set(on_secondaries) == set(kits.SECONDARY.places)
+    assert on_secondaries["nut-monitor.conf"].splitlines() == lines
 
 
 def test_role_and_library_use_the_same_paths() -> None:

@@ -35,6 +35,7 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     NOW,
     POLICY,
     SEEN,
+    VARIABLES,
     find_problems,
     last_report,
     make_unit,
@@ -90,10 +91,11 @@ def test_upsmon_that_stays_root_on_purpose_is_ok(users: list[str]) -> None:
     assert find_problems(replace(seen, processes=processes), wanted) == []
 
 
-def test_upsmon_of_secondary_may_be_watched_by_its_other_process() -> None:
-    """A secondary has no drop-in; its own unit decides."""
+def test_secondary_without_the_drop_in_is_told_to_deploy_and_restart() -> None:
     processes = (Process("upsmon", 2, "root"), Process("upsmon", make_unit().pid, "nut"))
-    assert find_problems(replace(CLIENT, processes=processes), CLIENT_EXPECTED) == []
+    (found,) = find_problems(replace(CLIENT, processes=processes), CLIENT_EXPECTED)
+    assert (found.check, found.verdict) == ("upsmon", WARNING)
+    assert found.todo == "make pve tags=ups limit=media; while on mains: systemctl restart nut-monitor.service"
 
 
 def test_flag_during_shutdown_is_ok() -> None:
@@ -264,3 +266,32 @@ def test_guests_that_can_not_be_observed_are_unknown() -> None:
     seen = replace(SEEN, troubles={"late guests": "OSError: a", "guest start": "GuestsError: b"})
     found = [(finding.check, finding.verdict) for finding in find_problems(seen)]
     assert found == [("late-guests", UNKNOWN), ("guest-start", UNKNOWN)]
+
+
+NO_CUT = {"beeper.mute": "", "shutdown.stop": "", "test.battery.start": ""}
+
+
+@pytest.mark.parametrize(
+    ("commands", "driver", "verdict"),
+    [
+        # an EcoFlow with NUT 2.8.5
+        (NO_CUT, "usbhid-ups", WARNING),
+        ({}, "nutdrv_qx", WARNING),
+        # whatever it does at the end of a shutdown
+        (NO_CUT, "apcupsd-ups", NOTE),
+        ({**NO_CUT, "load.off.delay": ""}, "usbhid-ups", OK),
+        ({**NO_CUT, "shutdown.return": ""}, "nutdrv_qx", OK),
+        # it switches off at once, and is not what the driver orders
+        ({**NO_CUT, "load.off": ""}, "usbhid-ups", WARNING),
+    ],
+)
+def test_ups_that_can_not_be_told_to_cut_its_outlets(commands: dict[str, str], driver: str, verdict: str) -> None:
+    seen = with_ups(commands=commands, variables={**VARIABLES, "driver.name": driver})
+    (found,) = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "outlets"]
+    assert found.verdict == verdict
+    assert ("stay off" in found.seen, driver in found.seen) == (verdict != OK, verdict != OK)
+
+
+def test_outlets_of_a_ups_without_data_are_unknown() -> None:
+    seen = with_ups(fresh=False, error="DATA-STALE", commands={})
+    assert not [finding for finding in examine_host(seen, EXPECTED) if finding.check == "outlets"]

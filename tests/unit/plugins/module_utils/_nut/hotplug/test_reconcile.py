@@ -16,7 +16,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.act impor
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observation import HotplugObservation
 from ansible_collections.homelab.nut.plugins.module_utils._nut.hotplug.observe import ReconcileError
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net.vocabulary import ABSENT
-from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_PORT, DUMMY_STATUS
 from ansible_collections.homelab.nut.tests.unit.support.fake_upsd import make_answers
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import (
     APC,
@@ -188,6 +188,9 @@ def test_absent_ups_gets_stand_in(machine: HotplugMachine) -> None:
     machine.run_hotplug()
     keys = dict(machine.conf.sections["ups"].keys)
     assert (keys["driver"], keys["port"]) == ("dummy-ups", DUMMY_PORT)
+    # dummy-ups of 2.8.3 and later drops the second word of its file
+    assert keys["override.ups.status"] == DUMMY_STATUS
+    assert f"ups.status: {DUMMY_STATUS}\n" in observe.DUMMY
     assert (machine.folder / DUMMY_PORT).read_text() == observe.DUMMY
     (machine.folder / DUMMY_PORT).unlink()
     machine.run_hotplug()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.homelab.nut.plugins.module_utils._nut.net import vocabulary
+from ansible_collections.homelab.nut.plugins.module_utils._nut.usb.sections import DUMMY_STATUS
 
 
 @pytest.mark.parametrize(
@@ -135,4 +136,7 @@ def test_stand_in_has_a_status_of_its_own_that_upsmon_takes_for_that_of_a_waitin
     """upsmon of 2.8.3 and later compares without regard to case, and must not see a second flag that it does not know."""
     assert vocabulary.ABSENT not in vocabulary.FLAGS
     assert vocabulary.ABSENT.upper() == "WAIT"
-    assert vocabulary.describe_status([vocabulary.ABSENT]) == "not plugged in"
+    flags = vocabulary.split_status(DUMMY_STATUS)
+    assert set(flags) == {vocabulary.ABSENT}
+    assert vocabulary.describe_status(flags) == "not plugged in"
+    assert DUMMY_STATUS.upper() != "WAIT", "upsd would keep its own"
