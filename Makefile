@@ -54,7 +54,7 @@ with_lab = if $(is_lab); then $(MAKE) --no-print-directory --silent lab-ready >&
 lab_note = $$(if $(is_lab); then echo ' (the built-in lab; for your own hosts, copy inventories/example to inventories/homelab)'; fi)
 with_hosts = --inventory "$$inventory" $${limit:+--limit "$$limit"}
 
-.PHONY: help $(PLAYBOOKS) doctor status demo demo-container image lab lab-ready lab-down test lint sanity units units-all oracle molecule test-vm test-all docs site build importer release lock
+.PHONY: help $(PLAYBOOKS) doctor status demo demo-container image lab lab-ready lab-down test lint sanity units units-all oracle molecule test-arm64 test-vm test-all docs site build importer release lock
 
 help: ## show this list
 	@echo 'make TARGET [VARIABLE=VALUE ...]'
@@ -154,6 +154,10 @@ molecule: $(VENV)/dev ## run the molecule scenarios in the lab: deployment, faul
 test-all: ## run every test, including the long ones and test-vm (hours; do this before a release)
 	@$(MAKE) --no-print-directory test TESTS=all
 	@$(MAKE) --no-print-directory test-vm
+
+test-arm64: $(VENV)/dev ## test Debian's NUT and the library for arm64, as on a Raspberry Pi, in an emulator (some minutes)
+	@tools/packages mmdebstrap qemu-user-static
+	pytest tests/arm64
 
 test-vm: $(VENV)/dev ## test USB hotplug in a virtual machine with a real kernel, udev and power loss (half an hour)
 	@tools/packages $(LAB_PACKAGES) $(VM_PACKAGES)

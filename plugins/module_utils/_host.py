@@ -24,7 +24,7 @@ def explain_missing_nut() -> str:
     """Return that NUT is missing, and the remedy; "" if it is installed."""
     if (ROOT / "etc/nut").is_dir():
         return ""
-    return "NUT is not installed on this host: there is no /etc/nut. Install it first with `make pve tags=ups`, or with the role nut_server"
+    return "NUT is not installed on this host: there is no /etc/nut. Install it first with `make ups tags=ups`, or with the role nut_server"
 
 
 def explain_missing_primary() -> str:

@@ -375,6 +375,10 @@ asked:
   description: Whether C(upsd) was asked and serves all UPSes of the plan.
   returned: always
   type: bool
+proxmox:
+  description: Whether the host is a node of Proxmox VE.
+  returned: always
+  type: bool
 ha:
   description: Remarks about Proxmox VE's high availability. Empty if it manages no guest, or if guests were not read.
   returned: always
@@ -560,7 +564,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.net.errors import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan import data, model, observe
 from ansible_collections.homelab.nut.plugins.module_utils._nut.plan.text import draw_table
 from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.cluster import WAYS
-from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import GuestsError
+from ansible_collections.homelab.nut.plugins.module_utils._nut.proxmox.guests import GuestsError, is_node
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown.policy import find_deployed_runtime_low
 from ansible_collections.homelab.nut.plugins.module_utils._options import suboptions_of
 
@@ -605,7 +609,7 @@ def main() -> None:
         deployed = find_deployed_runtime_low() if module.params["ask"] else None
         plan, is_asked = observe.plan_for_host(module.params, make_runner(module), deployed_runtime_low=deployed)
     except (model.PlanError, UpsdFailure, GuestsError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), proxmox=is_node())
     if not any(machine["role"] == "secondary" for machine in module.params["machines"]):
         module.warn(
             f"{plan.primary.name} has no secondaries, so it waits for no machine: machines on its UPS must be in one of the groups "
@@ -613,7 +617,7 @@ def main() -> None:
         )
     kept = data.plan_to_dict(plan)
     result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}
-    result.update(asked=is_asked, plan=kept, msg=draw_table(plan))
+    result.update(asked=is_asked, proxmox=is_node(), plan=kept, msg=draw_table(plan))
     if {"none": True, "expected": plan.feasible, "limits": plan.holds}[module.params["enforce"]] is False:
         module.fail_json(**result)
     module.exit_json(changed=False, **result)

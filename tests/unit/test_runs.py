@@ -53,7 +53,7 @@ ACCEPTED = {**ON_MAINS, "login": {"verdict": "accepted", "reason": ""}}
 REFUSED = {**ON_MAINS, "login": {"verdict": "refused", "reason": "upsd does not accept the login nas to ups"}}
 MISSING = {**ON_MAINS, "missing_clients": ["192.0.2.7"], "msg": "nas has not logged in"}
 TRUENAS = {"changed": False, "service": {"state": "RUNNING"}, "actions": [], "host": "192.0.2.7"}
-BOTH = "make pve tags=ups limit=proxmox,{host}"
+BOTH = "make ups tags=ups limit=proxmox,{host}"
 
 
 @dataclass

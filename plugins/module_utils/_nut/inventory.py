@@ -153,10 +153,9 @@ def find_problems(
 
 def _explain_no_primary(machines: Groups, sources: Sequence[str]) -> str:
     where = f"The inventory {', '.join(map(str, sources))}".rstrip()
-    group = machines.describe(PRIMARIES).rpartition(" ")[0]
     return (
-        f"{where} has no host in the {group}, so there is nothing to do: put the host with the UPS there (inventories/example, in the "
-        "collection's directory, shows how), or name its group in nut_groups"
+        f"{where} has no host in the group {list_words(machines.names[PRIMARIES], 'or')}, so there is nothing to do: put the host with "
+        "the UPS there (inventories/example, in the collection's directory, shows how), or name its group in nut_groups"
     )
 
 

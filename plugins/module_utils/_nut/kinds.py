@@ -31,7 +31,8 @@ class Kind:
     is_managed: bool = True
 
 
-PRIMARIES = "pve"  # the group of the primaries, and their kind in the plan
+PRIMARIES = "pve"  # a group of primaries, their kind in the plan, and the key of all primaries in Groups
+SERVERS = "ups_servers"  # the other group of primaries: for a machine with a UPS that is no Proxmox VE host, or for both kinds
 # TrueNAS stops its services and exports its pools; a Linux machine stops its services.
 TRUENAS = Kind("truenas", "truenas", 60, (22, 80, 443, 445, 111, 2049), is_configured=False)
 LINUX = Kind("ups_clients", "linux", 30, (22, 80, 443, 3389), is_configured=True)
@@ -42,7 +43,7 @@ UNMANAGED = Kind(
     is_managed=False,
 )
 KINDS = {kind.group: kind for kind in (TRUENAS, LINUX, UNMANAGED)}
-GROUPS = (PRIMARIES, *KINDS)
+GROUPS = (PRIMARIES, SERVERS, *KINDS)
 # the beginnings of the variables of a host of each group
 _PREFIXES = {"nut_server_": (PRIMARIES,), "nut_client_": tuple(KINDS)}
 
@@ -80,8 +81,11 @@ def read_groups(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapp
     variables of a host are expensive; find_stray_hosts() checks that all hosts agree.
     """
     names = _parse_choice(_read_choice(groups, hostvars), groups)
+    servers = (*names[PRIMARIES], *names.pop(SERVERS))
+    names[PRIMARIES] = tuple(name for name in servers if name in groups) or servers
     return Groups(
-        names, {group: {host: name for name in names[group] for host in groups.get(name, ())} for group in GROUPS}
+        names,
+        {group: {host: name for name in own for host in groups.get(name, ())} for group, own in names.items()},
     )
 
 

@@ -4,8 +4,8 @@
 
 """Spells the commands that messages recommend.
 
-Messages name the targets of the Makefile, such as `make pve tags=ups limit=nas`. A collection from Galaxy has no Makefile: there
-the same playbook is `ansible-playbook homelab.nut.pve --tags ups --limit nas`. So messages are respelled where they leave the
+Messages name the targets of the Makefile, such as `make ups tags=ups limit=nas`. A collection from Galaxy has no Makefile: there
+the same playbook is `ansible-playbook homelab.nut.ups --tags ups --limit nas`. So messages are respelled where they leave the
 program, like foreign text is made printable.
 """
 
@@ -20,7 +20,7 @@ except ImportError:
     HAS_MAKEFILE = False
 
 _READ_ONLY = ("doctor", "status")
-_TARGETS = ("pve", "plan", "rotate", "drill-live", "drill", "notify-test", *_READ_ONLY)
+_TARGETS = ("ups", "pve", "plan", "rotate", "drill-live", "drill", "notify-test", *_READ_ONLY)
 _OPTIONS = {
     "tags": "--tags {}",
     "limit": "--limit {}",

@@ -18,7 +18,7 @@ def find_lack(folder: Path = Path("/etc/nut")) -> str:
 
     With any other MODE, upsd does not start, and with a section in ups.conf, the next reboot cuts the UPS's power.
     """
-    remedy = "Deploy it first: `make pve tags=ups`, or the role nut_server"
+    remedy = "Deploy it first: `make ups tags=ups`, or the role nut_server"
     try:
         conf = (folder / "nut.conf").read_text(encoding="utf-8", errors="replace")
     except OSError:

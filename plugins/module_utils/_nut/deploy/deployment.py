@@ -196,7 +196,7 @@ class Deployment:
         if _list_sections(self.local.read_file("ups.conf") or ""):
             raise DeployError(
                 f"{self.local.conf_dir}/ups.conf declares a UPS, and was not written by this collection. If this host is a primary, put it "
-                "into the group pve. If it shall be a secondary, stop its drivers and upsd, and empty that file"
+                "into the group pve or ups_servers. If it shall be a secondary, stop its drivers and upsd, and empty that file"
             )
 
     def _stale_sections(self) -> list[str]:

@@ -42,7 +42,7 @@ def check_upsd(exam: Exam) -> Findings:
     for system, answer in exam.seen.watched.items():
         if isinstance(answer, str):
             (monitor, *_twins) = [monitor for monitor in exam.files.monitors if monitor.system == system]
-            todo = f"on {monitor.host}: ss -tlnp | grep {monitor.port}; pve-firewall status; nft list ruleset"
+            todo = f"on {monitor.host}: ss -tlnp | grep {monitor.port}; nft list ruleset"
             message = f"{system} can't be reached from here: {printable(answer)}"
             yield exam.fail("port", message, todo, about=[SERVER, "nut.conf"])
             continue

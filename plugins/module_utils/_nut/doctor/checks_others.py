@@ -57,7 +57,7 @@ def judge_truenas(host: str, result: Mapping[str, Any], primary: str = "", prima
     done = [str(action) for action in result.get("actions", ())]
     sets = [action for action in done if action.startswith("set ")]
     other = [action for action in done if not action.startswith("set ")]
-    todo = f"make pve tags=ups limit={f'{primary},' if primary else ''}{host}"
+    todo = f"make ups tags=ups limit={f'{primary},' if primary else ''}{host}"
     if primary_away and any(action.startswith("started") for action in done):
         return [Finding("settings", host, WARNING, TAKEN_AWAY, todo)]
     results = []

@@ -177,7 +177,7 @@ def check_kits(exam: Exam) -> Findings:
         kit = KITS[kit_name]
         check = _CHECK_OF[kit_name]
         tag = "hotplug" if kit is deploy_kits.HOTPLUG else "ups"
-        todo = f"make pve tags={tag} limit={exam.host}"
+        todo = f"make ups tags={tag} limit={exam.host}"
         problems: list[Finding] = []
         missing: list[str] = []
         if not {kit.program, *(place.path for place in kit.places.values())} & set(exam.seen.own_files):
@@ -424,7 +424,7 @@ def check_trust(exam: Exam) -> Findings:
     yield from exam.report_unseen("trust", "trust")
     for path, why in exam.seen.untrusted.items():
         message = f"{path}: {why}, but root trusts and runs what it holds"
-        yield exam.fail("trust", message, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make pve")
+        yield exam.fail("trust", message, f"chown root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}; make ups")
     if not exam.seen.untrusted and "trust" not in exam.seen.troubles:
         yield exam.ok("trust", "only root can change what root trusts and runs")
 

@@ -22,7 +22,7 @@ from .journal import is_from_systemd
 from .observe import HostObservation, UpsdAnswer
 
 DAY = 86400.0
-DEPLOY = "make pve tags=ups limit={host}"
+DEPLOY = "make ups tags=ups limit={host}"
 TROUBLES = 6
 """Problems from the journal that one finding lists."""
 

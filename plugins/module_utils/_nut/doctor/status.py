@@ -141,7 +141,7 @@ def _explain_upsd(served: UpsdAnswer | str | None, files: NutFiles) -> str | Non
     if not isinstance(served, str):
         return None
     return (
-        f"{TAKEN_AWAY}; make pve tags=ups brings it back" if actions.is_emptied(files.get("nut.conf", "")) else served
+        f"{TAKEN_AWAY}; make ups tags=ups brings it back" if actions.is_emptied(files.get("nut.conf", "")) else served
     )
 
 

@@ -7,19 +7,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..base.systemd import Run
 from ..inventory import usual_limit
+from ..kinds import LINUX
 from ..net import readings, snapshot
 from ..net.client import UpsdClient
 from ..net.errors import UpsdFailure
-from ..proxmox.guests import IDS, GuestsError
+from ..proxmox.guests import IDS, GuestsError, is_node
 from ..proxmox.selection import Selector
 from . import placement
-from .model import AUTO, GUEST, Plan, PlanError, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
+from .model import AUTO, GUEST, PRIMARY, Plan, PlanError, PlanMachine, ProxmoxGuests, StagePlan, Supply, Timing
 from .placement import GuestPlacement
 from .planner import make_plan
 from .supplies import written_delays
@@ -56,6 +57,10 @@ def plan_for_host(
         if release is not None:
             timing.setdefault("release", release)
     machines = tuple(_read_machine(machine) for machine in options["machines"])
+    if options["guests"] and not is_node(root):
+        machines = tuple(
+            replace(machine, kind=LINUX.name) if machine.role == PRIMARY else machine for machine in machines
+        )
     stages = [read_stage(stage, machines) for stage in options["stages"]]
     placed = GuestPlacement(machines, tuple(stage for stage, _selector in stages), ProxmoxGuests())
     if options["guests"]:

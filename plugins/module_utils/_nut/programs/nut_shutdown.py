@@ -244,7 +244,7 @@ def _build_parser(out: PrintText, err: PrintText) -> Parser:
     add_command(
         "hold",
         _hold_guests,
-        "wait until the battery is charged enough to start guests; pve-guests.service runs this at boot",
+        "wait until the battery is charged enough to start guests; runs at boot, before the first guest is started",
         "--policy --log",
     )
     add_command(

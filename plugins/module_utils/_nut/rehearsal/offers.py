@@ -46,7 +46,7 @@ class Offer:
         """The file, and the line of YAML for it."""
         source = f"measured {self.measured:.1f} s plus {100 * (MARGIN - 1):.0f} %, rounded up"
         source += f", minimum {LEAST_TIME}" if self.shutdown_time == LEAST_TIME else ""
-        file = f"host_vars/{self.name}.yml" + (", or group_vars/pve.yml" if self.own else "")
+        file = f"host_vars/{self.name}.yml" + (", or its group's file in group_vars" if self.own else "")
         return f"{file}: nut_{'server' if self.own else 'client'}_shutdown_time: {self.shutdown_time}  # {source}"
 
 

@@ -20,7 +20,7 @@ OFFER = {"name": "nas", "own": False, "now": 60, "measured": 43.2}
 def test_offers_become_lines_for_the_inventory() -> None:
     assert times([OFFER, {"name": "node1", "own": True, "now": 30, "measured": 12}], "pve", ["nas"]) == [
         "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up",
-        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
+        "host_vars/pve.yml, or its group's file in group_vars: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
     ]
     assert times([], "pve", []) == []
 

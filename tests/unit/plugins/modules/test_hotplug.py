@@ -132,7 +132,7 @@ def test_host_without_nut_fails(host: UsbHost, run: Any, check_mode: bool, faile
     (host.root / "etc/nut/nut.conf").unlink()
     result = run(_ansible_check_mode=check_mode)
     assert result.get("failed", False) == failed
-    assert "make pve tags=ups" in result["msg"]
+    assert "make ups tags=ups" in result["msg"]
     if not failed:
         assert not result["changed"]
         assert result["msg"].startswith("can't tell what would be done. NUT")

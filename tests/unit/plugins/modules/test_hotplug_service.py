@@ -71,7 +71,7 @@ def test_host_without_nut_fails(machine: KitMachine, run: Any, check_mode: bool)
         assert "would be installed after NUT, which is not there yet" in str(warning)
     else:
         assert result["failed"]
-        assert "make pve tags=ups" in result["msg"]
+        assert "make ups tags=ups" in result["msg"]
 
 
 def test_removal_works_without_nut(machine: KitMachine, run: Any) -> None:

@@ -228,7 +228,7 @@ MISTAKES: dict[str, tuple[dict[str, list[str]], dict[str, dict[str, Any]], str]]
     "no primary": (
         {**GROUPS, "pve": []},
         HOSTS,
-        "nas is a secondary without a primary: group pve has no host; add the host with the UPS to it",
+        "nas is a secondary without a primary: groups pve and ups_servers have no host; add the host with the UPS to it",
     ),
     "no group pve": ({"truenas": ["nas"]}, HOSTS, "nas is a secondary without a primary: group pve has no host"),
     "which of two": (

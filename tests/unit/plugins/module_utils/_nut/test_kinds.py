@@ -40,6 +40,32 @@ def test_groups_may_have_any_name() -> None:
     assert [source["name"] for source in sources] == ["vault", "desk", "shed"]
 
 
+@pytest.mark.parametrize("with_pve", [False, True])
+def test_primaries_are_in_pve_and_in_ups_servers(with_pve: bool) -> None:
+    groups = {"all": ["pi", "node", "desk"], "ups_servers": ["pi"], "ups_clients": ["desk"]}
+    if with_pve:
+        groups["pve"] = ["node"]
+    variables: dict[str, dict[str, Any]] = {name: {"ansible_host": "192.0.2.9"} for name in groups["all"]}
+    assert inventory.find_groups(groups, variables).list_managed() == [*(["node"] if with_pve else []), "pi", "desk"]
+    if with_pve:
+        with pytest.raises(InventoryError, match="groups pve and ups_servers have node, pi; set nut_client_primary"):
+            inventory.list_secondaries(groups, variables)
+        variables["desk"]["nut_client_primary"] = "pi"
+    assert [client["primary"] for client in inventory.list_secondaries(groups, variables)] == ["pi"]
+
+
+def test_group_of_all_primaries_may_contain_the_group_pve() -> None:
+    groups = {"all": ["node", "desk"], "ups_servers": ["node"], "pve": ["node"], "ups_clients": ["desk"]}
+    variables: dict[str, dict[str, Any]] = {name: {"ansible_host": "192.0.2.9"} for name in groups["all"]}
+    assert inventory.find_problems(groups, variables) == []
+    assert inventory.find_groups(groups, variables).list_managed() == ["node", "desk"]
+
+
+def test_nut_groups_names_a_group_of_servers() -> None:
+    variables = hosts({**{key: CHOICE[key] for key in ("truenas", "ups_clients")}, "ups_servers": "hypervisors"})
+    assert [client["primary"] for client in inventory.list_secondaries(GROUPS, variables)] == ["cellar"] * 3
+
+
 def test_messages_name_the_groups_of_the_inventory() -> None:
     groups = {**GROUPS, "hypervisors": ["cellar", "shed"], "sheds": []}
     with pytest.raises(
@@ -60,7 +86,7 @@ def test_messages_name_the_groups_of_the_inventory() -> None:
     ("choice", "problem"),
     [
         ({"trunas": "storage"}, "nut_groups has no key trunas. Did you mean truenas?"),
-        ({"nas": "storage"}, "nut_groups has no key nas. Its keys are pve, truenas, ups_clients"),
+        ({"nas": "storage"}, "nut_groups has no key nas. Its keys are pve, ups_servers, truenas, ups_clients"),
         (
             {"pve": "hypervisors", "truenas": "stoarge"},
             "nut_groups.truenas is stoarge, but the inventory has no such group: use one of its groups "
@@ -121,7 +147,7 @@ def test_group_that_is_called_almost_like_ours_is_remarked() -> None:
 def test_inventory_without_a_primary_names_its_files() -> None:
     (problem,) = inventory.find_problems(GROUPS, hosts(), sources=["/home/me/hosts.yml"])
     assert problem.startswith(
-        "The inventory /home/me/hosts.yml has no host in the group pve, so there is nothing to do"
+        "The inventory /home/me/hosts.yml has no host in the group pve or ups_servers, so there is nothing to do"
     )
     assert "nut_groups" in problem
 

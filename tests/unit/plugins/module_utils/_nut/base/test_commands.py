@@ -32,6 +32,7 @@ def spell_installed(text: str) -> str:
     ("text", "expected"),
     [
         ("make pve", "ansible-playbook homelab.nut.pve"),
+        ("make ups tags=ups", "ansible-playbook homelab.nut.ups --tags ups"),
         ("make drill-live", "ansible-playbook homelab.nut.drill_live"),
         ("make drill.", "ansible-playbook homelab.nut.drill."),
         ("make status", "ansible-playbook homelab.nut.status --check"),

@@ -35,7 +35,7 @@ def test_unconfigured_nut_is_recognized(tmp_path: Path, conf: str | None, expect
     missing = nut_conf.find_lack(tmp_path)
     if expected:
         assert expected in missing
-        assert "make pve tags=ups" in missing
+        assert "make ups tags=ups" in missing
     else:
         assert missing == ""
 

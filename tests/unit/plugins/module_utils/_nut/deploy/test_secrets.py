@@ -124,10 +124,10 @@ def test_login_that_upsd_does_not_know_is_not_deployed(place: Place) -> None:
     with serve_answers({**make_answers(ups="OL"), **REFUSED}) as fake:
         deployment = place.make_deployment(secondary_at(fake.port))
         with pytest.raises(DeployError) as caught:
-            deployment.require_logins(deployment.plan_change(), "Run: make pve limit=pve,media")
+            deployment.require_logins(deployment.plan_change(), "Run: make ups limit=pve,media")
     assert str(caught.value) == (
         f"upsd at 127.0.0.1:{fake.port} does not accept the login media to ups (ACCESS-DENIED). Nothing was changed on this host. "
-        "Run: make pve limit=pve,media"
+        "Run: make ups limit=pve,media"
     )
 
 

@@ -58,7 +58,7 @@ def test_missing_login_of_an_unmanaged_machine_says_what_to_check_there() -> Non
     ]
     assert (finding.host, finding.verdict) == ("syno", FAILURE)
     assert "what is entered there (docs/clients.md): the UPS is ups@192.0.2.10:3493" in finding.todo
-    assert "make pve" not in finding.todo
+    assert "make ups" not in finding.todo
 
 
 def test_login_to_another_ups_does_not_count() -> None:

@@ -42,8 +42,8 @@ def emptied(seen: HostObservation) -> HostObservation:
 @pytest.mark.parametrize(
     ("seen", "expected", "todo"),
     [
-        (SEEN, EXPECTED, f"make pve tags=ups limit={EXPECTED.name}"),
-        (CLIENT, WITH_PRIMARY, "make pve tags=ups limit=pve,media"),
+        (SEEN, EXPECTED, f"make ups tags=ups limit={EXPECTED.name}"),
+        (CLIENT, WITH_PRIMARY, "make ups tags=ups limit=pve,media"),
     ],
 )
 def test_host_that_nut_was_taken_away_from_has_a_single_finding(
@@ -56,7 +56,7 @@ def test_host_that_nut_was_taken_away_from_has_a_single_finding(
 def test_secondary_is_deployed_with_its_primary() -> None:
     """Alone, it would get a login that the primary may not know."""
     stripped = with_text("upsmon.conf", lambda text: text.replace("MONITOR", "# MONITOR"), CLIENT)
-    todos = {finding.todo for finding in examine_host(stripped, WITH_PRIMARY) if "make pve" in finding.todo}
+    todos = {finding.todo for finding in examine_host(stripped, WITH_PRIMARY) if "make ups" in finding.todo}
     assert todos
     assert all("limit=pve,media" in todo for todo in todos)
 
@@ -75,7 +75,7 @@ def test_login_that_a_primary_misses_is_deployed_with_the_primary() -> None:
 def test_truenas_is_deployed_with_its_primary() -> None:
     found = judge_truenas("nas", OFF, "pve")
     assert [finding.verdict for finding in found] == [FAILURE, FAILURE]
-    assert {finding.todo for finding in found} == {"make pve tags=ups limit=pve,nas"}
+    assert {finding.todo for finding in found} == {"make ups tags=ups limit=pve,nas"}
 
 
 def test_truenas_that_went_with_its_primary_has_a_single_finding() -> None:
@@ -101,7 +101,7 @@ def test_report_takes_the_removal_from_the_primary(seen: str, verdicts: list[str
 
 def test_status_says_that_nut_was_taken_away() -> None:
     gone = replace(emptied(SEEN), served="upsd at localhost:3493 cannot be reached: does upsd run?")
-    assert status.collect_facts(gone)["upsd"] == f"{TAKEN_AWAY}; make pve tags=ups brings it back"
+    assert status.collect_facts(gone)["upsd"] == f"{TAKEN_AWAY}; make ups tags=ups brings it back"
     assert status.collect_facts(replace(SEEN, served="cannot be reached"))["upsd"] == "cannot be reached"
     assert status.collect_facts(SEEN)["upsd"] is None
 

@@ -378,6 +378,6 @@ def test_unconfigured_nut_is_refused(machine: HotplugMachine, mode: str) -> None
     """With MODE=none and a section in ups.conf, the next reboot would cut the UPS's power."""
     (machine.folder / "nut.conf").write_text(f"MODE={mode}\n")
     machine.bus.plug_in("1-1", APC)
-    with pytest.raises(ReconcileError, match="make pve tags=ups"):
+    with pytest.raises(ReconcileError, match="make ups tags=ups"):
         machine.run_hotplug()
     assert machine.path.read_text() == ""

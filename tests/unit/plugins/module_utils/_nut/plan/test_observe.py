@@ -106,6 +106,14 @@ def test_guests_of_host_are_planned(tmp_path: Path) -> None:
     assert plan.holds is True
 
 
+def test_primary_without_proxmox_is_planned_as_a_plain_host(tmp_path: Path) -> None:
+    plan, _asked_for = observe.plan_for_host(parse_options(**SITE), make_runner(), tmp_path)
+    assert [(machine.name, machine.kind) for machine in plan.machines] == [("pve", "linux"), ("nas", "truenas")]
+    assert plan.guests == ()
+    plan, _asked_for = observe.plan_for_host(parse_options(**SITE), make_runner(), write_proxmox(tmp_path))
+    assert plan.machines[0].kind == "pve"
+
+
 def test_unreadable_guests_fail_only_if_required(tmp_path: Path) -> None:
     (tmp_path / "etc/pve").mkdir(parents=True)
     with pytest.raises(guests.GuestsError):

@@ -67,7 +67,9 @@ def test_record_show_prints_steps_table_and_offers(tmp_path: Path) -> None:
     assert text.splitlines()[0] == "    +0.0 s  pve: upsmon set FSD"
     assert "The order held" in text
     assert "For the inventory:" in text
-    assert "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 48  # measured 40.0 s" in text
+    assert (
+        "host_vars/pve.yml, or its group's file in group_vars: nut_server_shutdown_time: 48  # measured 40.0 s" in text
+    )
     data = json.loads(ask(tmp_path, Journal((1120.0, "")), show=True, as_json=True)[1])
     assert data["took"] == {"nas": 60.5, "media": 2.5, "pve": 40.0}
     token = make_host(tmp_path).token_path

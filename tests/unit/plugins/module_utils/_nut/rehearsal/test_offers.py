@@ -25,7 +25,7 @@ def test_offer_names_file_and_line() -> None:
     offered = offers.find_offers(make_house(), {"nas": 43.2, "media": 2.5, "pve": 12.0}, "pve", 30)
     assert [offer.inventory_line for offer in offered] == [
         "host_vars/nas.yml: nut_client_shutdown_time: 52  # measured 43.2 s plus 20 %, rounded up",
-        "host_vars/pve.yml, or group_vars/pve.yml: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
+        "host_vars/pve.yml, or its group's file in group_vars: nut_server_shutdown_time: 15  # measured 12.0 s plus 20 %, rounded up",
     ]
     assert [(offer.name, offer.now, offer.shutdown_time) for offer in offered] == [("nas", 60.0, 52), ("pve", 30, 15)]
 
