@@ -95,7 +95,7 @@ def _judge_processes(exam: Exam) -> Findings:
             "host would not shut down"
         )
         # of a primary, check_kits() reports a drop-in that is missing
-        deploy = "" if exam.expected.primary else f"make pve tags=ups limit={exam.host}; "
+        deploy = "" if exam.expected.primary else f"make ups tags=ups limit={exam.host}; "
         yield exam.warn("upsmon", message, deploy + todo, about=about)
 
 
