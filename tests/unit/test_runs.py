@@ -160,8 +160,13 @@ def test_all_that_a_former_primary_had_is_taken_away(site: Site) -> None:
     done = site.run("--limit", "desk", "--extra-vars", "nut_client_state=absent", config=[former])
     assert done.returncode == 0, done.stdout
     assert "desk was a primary. Taking away what is left of that: its UPSes in ups.conf, nut-shutdown." in done.stdout
-    for module in ("hotplug_service", "shutdown_service", "upsd_access"):
+    for module in ("hotplug_service", "upsd_access"):
         assert [call["state"] for call in site.list_calls(module)] == ["absent"]
+    # the programs of the primary, then the drop-in that a secondary has
+    assert [(call.get("role"), call["state"]) for call in site.list_calls("shutdown_service")] == [
+        (None, "absent"),
+        ("secondary", "absent"),
+    ]
     assert [call["mode"] for call in site.list_calls("pve_firewall")] == ["absent"]
     assert [(call["check"], call["state"]) for call in site.list_calls("config")] == [
         (True, "absent"),
