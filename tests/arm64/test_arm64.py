@@ -37,9 +37,9 @@ from _nut.net.snapshot import take_snapshot
 from _nut.programs import nut_hotplug, nut_shutdown
 from _nut.usb.bus import scan_bus
 from _nut.usb.fingerprint import trusted_serial
-for program in (nut_hotplug, nut_shutdown):
+for main, more in ((nut_hotplug.main, ["program"]), (nut_shutdown.main, [])):
     try:
-        program.main(["--help"], print, print, "program")
+        main(["--help"], print, print, *more)
     except SystemExit:
         pass
 devices = scan_bus(Path(sys.argv[2]), Path(sys.argv[3]))

@@ -189,7 +189,8 @@ def _make_secondary(name: str, kind: Kind, machines: Groups, hostvars: Mapping[s
     primary = variables.get("nut_client_primary") or (primaries[0] if len(primaries) == 1 else "")
     if primary not in primaries:
         if not primaries:
-            why = f"{machines.describe(PRIMARIES)} no host; add the host with the UPS to it"
+            where = "it" if len(machines.names[PRIMARIES]) == 1 else "one of them"
+            why = f"{machines.describe(PRIMARIES)} no host; add the host with the UPS to {where}"
         elif primary:
             why = f"nut_client_primary is {primary}, but {machines.describe(PRIMARIES)} {', '.join(primaries)}; set it to one of these"
         else:
