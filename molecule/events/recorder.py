@@ -8,6 +8,8 @@
 The web server takes what is sent to /ok, refuses what is sent to /refuse, and never answers at /hang.
 """
 
+import email
+import email.policy
 import http.server
 import json
 import socketserver
@@ -50,9 +52,9 @@ class MailHandler(socketserver.StreamRequestHandler):
             if word == b"DATA":
                 self.answer(354)
                 lines = iter(self.rfile.readline, b".\r\n")
-                text = b"".join(lines).decode("utf-8", "replace")
-                subject = next(line for line in text.splitlines() if line.startswith("Subject: "))
-                record(to="mail", title=subject, body=text, kind="")
+                mail = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
+                part = mail.get_body(("plain", "html"))
+                record(to="mail", title=str(mail["Subject"]), body=part.get_content() if part else "", kind="")
             self.answer(221 if word == b"QUIT" else 250)
             if word == b"QUIT":
                 return

@@ -113,8 +113,10 @@ def test_a_run_that_changes_nothing_shows_no_secret(primary: Primary) -> None:
 def test_mains_that_fail_and_return_are_told_in_this_order(primary: Primary) -> None:
     """Although one target hangs and another refuses."""
     primary.lab.control_ups(primary.name, "mains", "off")
-    primary.wait_for_title("Mains failed: ups is on battery")
-    primary.lab.control_ups(primary.name, "mains", "on")
+    try:
+        primary.wait_for_title("Mains failed: ups is on battery")
+    finally:
+        primary.lab.control_ups(primary.name, "mains", "on")
     primary.wait_for_title("Mains are back: ups")
     titles = [title for title in primary.list_titles() if title.startswith("Mains")]
     assert titles == ["Mains failed: ups is on battery", "Mains are back: ups"]

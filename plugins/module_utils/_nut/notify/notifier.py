@@ -83,6 +83,7 @@ class Notifier:
             queues = {key: replace(queue, retry_at=0.0, failures=0) for key, queue in self.state.queues.items()}
             self.state = replace(self.state, queues=queues, boot=boot, began=self.clock.wall())
         if came_back:
+            self.read_inbox(None)  # what was reported before the reboot comes first
             self.take_in(make_event("host-returned", self.host, came_back, self.clock.wall(), "notify"))
         self.save()
 
@@ -105,8 +106,8 @@ class Notifier:
 
     # Events
 
-    def read_inbox(self) -> None:
-        """Take in what the other programs have reported."""
+    def read_inbox(self, most: int | None = INBOX_STEP) -> None:
+        """Take in what the other programs have reported. most: how many events; None: all."""
         inbox = self.root / paths.NOTIFY_INBOX
         try:
             names = sorted(path.name for path in inbox.iterdir() if path.suffix == ".json")
@@ -115,7 +116,7 @@ class Notifier:
         except OSError as error:
             self.log_once("inbox", f"can't read {inbox}: {error.strerror}")
             return
-        for name in [name for name in names if name not in self._handled][:INBOX_STEP]:
+        for name in [name for name in names if name not in self._handled][:most]:
             self._handled.add(name)
             try:
                 event = records.read_record(Event, inbox / name, EVENT_VERSION)

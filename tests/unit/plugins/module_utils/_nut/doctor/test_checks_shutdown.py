@@ -95,7 +95,7 @@ def test_secondary_without_the_drop_in_is_told_to_deploy_and_restart() -> None:
     processes = (Process("upsmon", 2, "root"), Process("upsmon", make_unit().pid, "nut"))
     (found,) = find_problems(replace(CLIENT, processes=processes), CLIENT_EXPECTED)
     assert (found.check, found.verdict) == ("upsmon", WARNING)
-    assert found.todo == "make pve tags=ups limit=media; while on mains: systemctl restart nut-monitor.service"
+    assert found.todo == "make ups tags=ups limit=media; while on mains: systemctl restart nut-monitor.service"
 
 
 def test_flag_during_shutdown_is_ok() -> None:

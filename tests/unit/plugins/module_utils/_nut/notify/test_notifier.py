@@ -15,7 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.base.clock import
 from ansible_collections.homelab.nut.plugins.module_utils._nut.events.catalog import Event
 from ansible_collections.homelab.nut.plugins.module_utils._nut.events.report import Reporter
 from ansible_collections.homelab.nut.plugins.module_utils._nut.notify import outbox
-from ansible_collections.homelab.nut.plugins.module_utils._nut.notify.notifier import Notifier
+from ansible_collections.homelab.nut.plugins.module_utils._nut.notify.notifier import INBOX_STEP, Notifier
 from ansible_collections.homelab.nut.plugins.module_utils._nut.notify.sender import Attempt, Post
 from ansible_collections.homelab.nut.plugins.module_utils._nut.notify.targets import Target
 from ansible_collections.homelab.nut.plugins.module_utils._nut.shutdown import report as gate_report
@@ -232,6 +232,17 @@ def test_after_a_shutdown_the_host_reports_that_it_is_up_again(host: Host) -> No
     host.start()  # a restart within the same boot is no return
     host.run()
     assert host.services[PHONE.key].taken == ["pve is up again"]
+
+
+def test_what_was_reported_before_the_shutdown_comes_before_the_return(host: Host) -> None:
+    for number in range(INBOX_STEP + 10):
+        host.report("machine-down", f"nas{number}")
+    write_gate_report(host, host.now + 100)
+    host.now += 3600
+    host.boot = "boot 2"
+    host.start()
+    host.run()
+    assert [event["event"] for event in host.list_events()] == ["machine-down"] * (INBOX_STEP + 10) + ["host-returned"]
 
 
 @pytest.mark.parametrize(("began", "mode"), [(-5000, "gate"), (100, "drill")])
