@@ -105,7 +105,6 @@ def make_ups(**changes: Any) -> snapshot.UpsState:
         "variables": VARIABLES,
         "clients": ("127.0.0.1", "192.0.2.20"),
         "num_logins": 2,
-        "commands": {"shutdown.return": "", "beeper.mute": ""},
     }
     return snapshot.UpsState(**{**given, **changes})
 

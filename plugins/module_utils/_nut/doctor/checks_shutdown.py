@@ -19,7 +19,6 @@ from ..base.text import printable
 from ..conf import upsd
 from ..conf.release import format_release
 from ..deploy import kits as deploy_kits
-from ..net import danger
 from ..plan.node import explain_short_times
 from ..shutdown import gate
 from ..shutdown import policy as shutdown_policy
@@ -395,27 +394,6 @@ def check_cut(exam: Exam) -> Findings:
         yield exam.warn("cut", message, f"df -h {folder}; df -i {folder}; du -xah {folder} | sort -h | tail")
     if good:
         yield exam.ok("cut", f"{seen.path} has space and a spare")
-
-
-@check("outlets", where=PRIMARY)
-def check_outlets(exam: Exam) -> Findings:
-    """Check that each UPS can be told to cut its outlets, so that machines start again after a shutdown."""
-    for name in exam.feeds.upses:
-        if _is_silent(exam, name):
-            continue  # nobody knows its commands
-        ups = exam.upses[name.lower()]
-        driver = ups.variables.get("driver.name", "")
-        if not any(command in ups.commands for command in danger.CUTTING):
-            message = (
-                f"{name} can't be told to cut its outlets: its driver {driver or '(unknown)'} has no command for that. If the mains return "
-                "before its battery is empty, the machines that have shut down stay off"
-            )
-            todo = f"plan to start them yourself; or use a UPS that can (upscmd -l {name} lists {danger.CUTTING[0]})"
-            # other drivers may order it in a way of their own
-            make = exam.warn if driver in ("usbhid-ups", "nutdrv_qx") else exam.note
-            yield make("outlets", message, todo)
-        else:
-            yield exam.ok("outlets", f"{name} can be told to cut its outlets")
 
 
 @check("trust")

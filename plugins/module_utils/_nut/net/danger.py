@@ -63,9 +63,6 @@ _AFTER = (
     " and if the UPS reports OB without CAL, all hosts shut down as in a power cut"
 )
 
-CUTTING = ("shutdown.return", "shutdown.reboot", "load.off.delay", "shutdown.stayoff")
-"""The commands of which `DRIVER -k`, at the end of a shutdown, gives the first that a UPS has (drivers/usbhid-ups.c, nutdrv_qx.c)."""
-
 # Variables for everyday use that cut no power: delays of a shutdown that something else starts, the thresholds for LB, names
 # and dates, the test interval, the beeper. Deliberately not listed: ups.timer.* (starts a shutdown), outlet.*.switch and
 # *.status (switch outlets), *.autoswitch.* and battery.energysave* (switch off automatically), input.transfer.* (a wrong value

@@ -84,7 +84,7 @@ def test_each_check_reports_ok_on_healthy_primary() -> None:
     assert names == {
         "installed", "mode", "files", "secrets", "users", "units", "restarted", "usb", "permissions", "driver", "status", "load", "battery",
         "self-test", "upsd", "upsd-watch", "port", "listening", "firewall", "access", "login", "strangers", "upsmon", "shutdowncmd",
-        "gate", "hotplug", "policy", "killpower", "cut", "outlets", "trust", "last-shutdown", "plan", "tls", "clock", "journal", "release",
+        "gate", "hotplug", "policy", "killpower", "cut", "trust", "last-shutdown", "plan", "tls", "clock", "journal", "release",
     }  # fmt: skip
 
 

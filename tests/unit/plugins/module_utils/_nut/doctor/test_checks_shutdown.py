@@ -35,7 +35,6 @@ from ansible_collections.homelab.nut.tests.unit.support.doctor_host import (
     NOW,
     POLICY,
     SEEN,
-    VARIABLES,
     find_problems,
     last_report,
     make_unit,
@@ -266,32 +265,3 @@ def test_guests_that_can_not_be_observed_are_unknown() -> None:
     seen = replace(SEEN, troubles={"late guests": "OSError: a", "guest start": "GuestsError: b"})
     found = [(finding.check, finding.verdict) for finding in find_problems(seen)]
     assert found == [("late-guests", UNKNOWN), ("guest-start", UNKNOWN)]
-
-
-NO_CUT = {"beeper.mute": "", "shutdown.stop": "", "test.battery.start": ""}
-
-
-@pytest.mark.parametrize(
-    ("commands", "driver", "verdict"),
-    [
-        # an EcoFlow with NUT 2.8.5
-        (NO_CUT, "usbhid-ups", WARNING),
-        ({}, "nutdrv_qx", WARNING),
-        # whatever it does at the end of a shutdown
-        (NO_CUT, "apcupsd-ups", NOTE),
-        ({**NO_CUT, "load.off.delay": ""}, "usbhid-ups", OK),
-        ({**NO_CUT, "shutdown.return": ""}, "nutdrv_qx", OK),
-        # it switches off at once, and is not what the driver orders
-        ({**NO_CUT, "load.off": ""}, "usbhid-ups", WARNING),
-    ],
-)
-def test_ups_that_can_not_be_told_to_cut_its_outlets(commands: dict[str, str], driver: str, verdict: str) -> None:
-    seen = with_ups(commands=commands, variables={**VARIABLES, "driver.name": driver})
-    (found,) = [finding for finding in examine_host(seen, EXPECTED) if finding.check == "outlets"]
-    assert found.verdict == verdict
-    assert ("stay off" in found.seen, driver in found.seen) == (verdict != OK, verdict != OK)
-
-
-def test_outlets_of_a_ups_without_data_are_unknown() -> None:
-    seen = with_ups(fresh=False, error="DATA-STALE", commands={})
-    assert not [finding for finding in examine_host(seen, EXPECTED) if finding.check == "outlets"]
