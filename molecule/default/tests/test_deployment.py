@@ -156,10 +156,11 @@ def test_refused_login_is_repeated_by_the_next_run(on, play, refused_media):
 
 
 # files that a primary has and a secondary does not
+DROP_IN = "/etc/systemd/system/nut-monitor.service.d/homelab-nut.conf"
 PRIMARY_FILES = (
     "/etc/nut/shutdown.json",
     "/usr/local/sbin/nut-shutdown",
-    "/etc/systemd/system/nut-monitor.service.d/homelab-nut.conf",
+    DROP_IN,
     "/etc/systemd/system/nut-shutdown.service",
 )
 
@@ -182,7 +183,9 @@ def test_all_that_is_left_of_a_primary_is_taken_away(on, play):
     done = play("--limit", "media")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "media was a primary. Taking away what is left of that: its UPSes in ups.conf, nut-shutdown." in done.stdout
-    assert not [path for path in PRIMARY_FILES if media.file(path).exists]
+    # a secondary has a drop-in of its own in the same place
+    assert [path for path in PRIMARY_FILES if media.file(path).exists] == [DROP_IN]
+    assert "Type=simple" in media.file(DROP_IN).content_string
     assert "[old]" not in media.file("/etc/nut/ups.conf").content_string
     assert count_changes(play("--limit", "media").stdout) == 0
 
