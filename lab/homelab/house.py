@@ -27,6 +27,7 @@ from .network_card import NetworkCards
 from .podman import PODMAN, LabError, run_command, run_podman
 from .verdict import (
     LATE,
+    PLUGGED_IN,
     WOKEN,
     Expectation,
     Observation,
@@ -529,7 +530,7 @@ class House:
         deadline = time.monotonic() + 30
         while name in self.list_running() and time.monotonic() < deadline:
             time.sleep(0.1)
-        self.note_event(f"{name}: power cord plugged in")
+        self.note_event(f"{name}{PLUGGED_IN}")
         self._start_machine(name)
 
     def reboot_machine(self, who: str) -> None:

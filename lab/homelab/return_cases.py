@@ -22,13 +22,12 @@ from .steps import (
     wait_seconds,
     wait_until,
 )
-from .verdict import LATE, WOKEN, Expectation, guests_back, guests_clean, not_before, woken
+from .verdict import LATE, PLUGGED_IN, WOKEN, Expectation, guests_back, guests_clean, not_before, woken
 
 WAKE = {"nut_client_wake": {"mac": MAC_TEMPLATE}}
 CHARGE = {**WAKE, "nut_server_return": {"charge": 50}}
 CHARGED = "the battery has 60 %"
 LIMIT = {**WAKE, "nut_server_return": {"limit": 60}}
-PLUGGED = "power cord plugged in"  # as boot_machine notes it
 CUT = CYCLE[:-1]
 """A whole power cut, until the UPS restores the power, without machines that stay off."""
 GUESTS = set_up_guests("guests 101, 102 and 201", NAS_VM, LOCAL_VM, NAS_CT)
@@ -69,16 +68,19 @@ def set_charge(words: str, charge: int) -> Step:
     return control_ups(words, "set", values={"charge": charge})
 
 
+def expect_guests_after(event: str) -> Expectation:
+    """Return that all guests come back, those with disks on TrueNAS (101 and 201) not before an event. event: how it ends."""
+    checks = (guests_clean(101, 102, 201), guests_back(101, 102, 201), not_before(event, "101", "201"))
+    return Expectation(max_wait=None, checks=checks)
+
+
 def make_late_case(seconds: float) -> Case:
     """Return the case of a TrueNAS that boots so many seconds after it has got power."""
     return Case(
         f"return-nas-{seconds:g}",
         f"TrueNAS boots {seconds:g} s after it has got power, and guests 101 and 201 are on its storage",
         (GUESTS, *CUT, wait_for("all run", seconds + 120), await_all_back(240)),
-        Expectation(
-            max_wait=None,
-            checks=(guests_clean(101, 102, 201), guests_back(101, 102, 201), not_before(LATE, "101", "201")),
-        ),
+        expect_guests_after(LATE),
         EACH_RELEASE,
         nas_late=seconds,
         repairs=REPAIR,
@@ -132,10 +134,7 @@ CASES: tuple[Case, ...] = (
             ),
             *(boot_machine("nas"), wait_for("all run"), await_all_back()),
         ),
-        Expectation(
-            max_wait=None,
-            checks=(guests_clean(101, 102, 201), guests_back(101, 102, 201), not_before(PLUGGED, "101", "201")),
-        ),
+        expect_guests_after(PLUGGED_IN),
         EACH_RELEASE,
         repairs=REPAIR,
         variables=LIMIT,

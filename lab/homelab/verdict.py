@@ -24,6 +24,9 @@ WOKEN = " is woken by a packet"
 LATE = " boots late"
 """The end of an event, after the name of a machine that has had power for a while."""
 
+PLUGGED_IN = ": power cord plugged in"
+"""The end of an event, after the name of a machine."""
+
 QUEUE_SECONDS = 3.0
 """Seconds added to each limit per process that waits for a processor: on a busy machine, each poll of the gate and systemd's first
 step have to wait."""

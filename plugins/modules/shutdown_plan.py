@@ -605,11 +605,12 @@ def build_spec() -> dict[str, Any]:
 
 def main() -> None:
     module = Module(argument_spec=build_spec(), supports_check_mode=True)
+    proxmox = is_node()
     try:
         deployed = find_deployed_runtime_low() if module.params["ask"] else None
         plan, is_asked = observe.plan_for_host(module.params, make_runner(module), deployed_runtime_low=deployed)
     except (model.PlanError, UpsdFailure, GuestsError) as error:
-        module.fail_json(msg=str(error), proxmox=is_node())
+        module.fail_json(msg=str(error), proxmox=proxmox)
     if not any(machine["role"] == "secondary" for machine in module.params["machines"]):
         module.warn(
             f"{plan.primary.name} has no secondaries, so it waits for no machine: machines on its UPS must be in one of the groups "
@@ -617,7 +618,7 @@ def main() -> None:
         )
     kept = data.plan_to_dict(plan)
     result = {name: kept[name] for name in ("holds", "feasible", "guests", "ha")}
-    result.update(asked=is_asked, proxmox=is_node(), plan=kept, msg=draw_table(plan))
+    result.update(asked=is_asked, proxmox=proxmox, plan=kept, msg=draw_table(plan))
     if {"none": True, "expected": plan.feasible, "limits": plan.holds}[module.params["enforce"]] is False:
         module.fail_json(**result)
     module.exit_json(changed=False, **result)

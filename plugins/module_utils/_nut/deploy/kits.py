@@ -50,6 +50,11 @@ class Kit:
         return tuple(dict.fromkeys((*self.always_on, self.service, *self.helpers)))
 
     @property
+    def all_paths(self) -> tuple[str, ...]:
+        """Return the paths of the program, if it has one, and of its files."""
+        return tuple(filter(None, (self.program, *(place.path for place in self.places.values()))))
+
+    @property
     def remedy(self) -> str:
         """Return what to do about a sandbox that a host can't apply."""
         return f"In a container, enable nesting. To run without sandboxes on this host: {self.hardening_variable}=false"
@@ -165,12 +170,8 @@ NOTIFY = Kit(
 
 def find_installed(root: Path) -> list[str]:
     """Return the names of a primary's programs of which a host has at least one file. root: the host's root directory."""
-    shared = set(SECONDARY.places.values())
     return [
         kit.name
         for kit in (HOTPLUG, SHUTDOWN, ACCESS, NOTIFY)
-        if any(
-            (root / path).exists()
-            for path in (kit.program, *(place.path for place in kit.places.values() if place not in shared))
-        )
+        if any((root / path).exists() for path in kit.all_paths if path not in SECONDARY.all_paths)
     ]

@@ -179,7 +179,7 @@ def check_kits(exam: Exam) -> Findings:
         todo = f"make ups tags={tag} limit={exam.host}"
         problems: list[Finding] = []
         missing: list[str] = []
-        if not {kit.program, *(place.path for place in kit.places.values())} & set(exam.seen.own_files):
+        if exam.seen.own_files.keys().isdisjoint(kit.all_paths):
             # A deployment by tags may leave nut-hotplug out. Without it all goes well until a UPS is plugged in or out.
             verdict = WARNING if kit is deploy_kits.HOTPLUG else FAILURE
             yield exam.make_finding(check, verdict, f"{kit.name} is not installed, but the inventory wants it", todo)

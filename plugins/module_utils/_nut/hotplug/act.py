@@ -21,7 +21,7 @@ from ..conf import dry_run, enumerator, ups_conf
 from ..deploy.change import UnitAction
 from ..events.report import name_host
 from ..usb import presence
-from ..usb.fingerprint import Fingerprint
+from ..usb.fingerprint import compare_fingerprints
 from ..usb.resolution import NameResolution
 from .memory import HistoryEntry, HotplugState, Tries, save_state
 from .observation import FAULT_LENGTH, HotplugObservation, strip_all_numbers, strip_numbers
@@ -100,7 +100,7 @@ class Actor(Observer):
             self.report_event("ups-lost", name)
         for name in now.plugged.keys() & now.identities.keys():
             known, identity = before.identities.get(name), now.identities[name]
-            if known is not None and not _is_same_ups(known, identity):
+            if known is not None and not compare_fingerprints(known, identity):
                 self.report_event("ups-swapped", name, f"It was {known}, and is {identity}.")
             elif name not in before.plugged:
                 self.report_event("ups-found", name, f"It is {identity}.")
@@ -359,12 +359,6 @@ class _Execution:
             host.local.manager.record_checksums({name: found for name, found in checksums.items() if found is not None})
         except base_systemd.UnitError as error:
             host.debug(str(error))
-
-
-def _is_same_ups(one: Fingerprint, other: Fingerprint) -> bool:
-    """Return whether two identities may be of the same UPS. The connector does not matter, and a serial number only if both have one."""
-    same_serial = one.serial == other.serial or "" in (one.serial, other.serial)
-    return (one.vendor_id, one.product_id) == (other.vendor_id, other.product_id) and same_serial
 
 
 def permit_node(dev: Path, node: str, group: str | int) -> None:

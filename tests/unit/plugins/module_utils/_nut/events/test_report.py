@@ -15,10 +15,7 @@ from ansible_collections.homelab.nut.plugins.module_utils._nut.events.catalog im
 
 
 def report_once(root: Path, name: str = "machine-down", subject: str = "nas", text: str = "It took 9 s.") -> None:
-    def work_now(_path: Path, work: Callable[[], None]) -> None:
-        work()
-
-    report.Reporter("gate", work_now, lambda: 1000.5, root)(name, subject, text)
+    report.Reporter("gate", report.write_at_once, lambda: 1000.5, root)(name, subject, text)
 
 
 def list_inbox(root: Path) -> list[Event]:
@@ -45,6 +42,17 @@ def test_nothing_is_kept_on_a_host_without_notifications(root: Path) -> None:
     (root / paths.NOTIFY_POLICY).unlink()
     report_once(root)
     assert not (root / paths.NOTIFY_INBOX).exists()
+
+
+def test_unwritable_inbox_loses_the_event_and_nothing_else(root: Path) -> None:
+    (root / paths.NOTIFY_FOLDER).parent.mkdir(parents=True)
+    (root / paths.NOTIFY_FOLDER).write_text("a file where the folder should be")
+    report_once(root)
+    assert (root / paths.NOTIFY_FOLDER).read_text() == "a file where the folder should be"
+
+
+def test_name_of_host_is_short() -> None:
+    assert report.name_host() == socket.gethostname().partition(".")[0]
 
 
 def test_an_inbox_that_nobody_empties_does_not_fill_the_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

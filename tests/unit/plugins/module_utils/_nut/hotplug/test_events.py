@@ -6,14 +6,10 @@
 
 from __future__ import annotations
 
-import json
-import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible_collections.homelab.nut.plugins.module_utils._nut.base import paths
-from ansible_collections.homelab.nut.plugins.module_utils._nut.events.report import Reporter, name_host, write_at_once
+from ansible_collections.homelab.nut.plugins.module_utils._nut.events.report import name_host
 from ansible_collections.homelab.nut.tests.unit.support.hotplug_machine import APC, CPS, HotplugMachine
 
 if TYPE_CHECKING:
@@ -117,28 +113,3 @@ def test_failed_action_is_told_once(machine: HotplugMachine, events: Events) -> 
     machine.run_hotplug(report_event=events)
     assert [name for name, _subject in events.seen if name == "change-failed"] == ["change-failed"]
     assert any("'x' is not a valid variable" in text for text in events.texts)
-
-
-def test_event_reaches_the_inbox_of_a_host_that_notifies(tmp_path: Path) -> None:
-    reporter = Reporter("hotplug", write_at_once, root=tmp_path)
-    reporter("ups-lost", "ups")
-    inbox = tmp_path / paths.NOTIFY_INBOX
-    assert not inbox.exists(), "no policy, no notifications"
-    (tmp_path / paths.NOTIFY_POLICY.lstrip("/")).parent.mkdir(parents=True)
-    (tmp_path / paths.NOTIFY_POLICY.lstrip("/")).touch()
-    reporter("ups-lost", "ups")
-    (file,) = inbox.iterdir()
-    assert json.loads(file.read_text())["subject"] == "ups"
-
-
-def test_unwritable_inbox_loses_the_event_and_nothing_else(tmp_path: Path) -> None:
-    policy = tmp_path / paths.NOTIFY_POLICY.lstrip("/")
-    policy.parent.mkdir(parents=True)
-    policy.touch()
-    (tmp_path / paths.NOTIFY_FOLDER).parent.mkdir(parents=True)
-    (tmp_path / paths.NOTIFY_FOLDER).write_text("a file where the folder should be")
-    Reporter("hotplug", write_at_once, root=tmp_path)("ups-lost", "ups")
-
-
-def test_name_of_host_is_short() -> None:
-    assert name_host() == socket.gethostname().partition(".")[0]
